@@ -1,0 +1,55 @@
+"""The patch feed for microscopy deep learning: whole batches, planned in microseconds."""
+
+from gpu_patch.constructors import (
+    BasicPatchConstr,
+    IndependentTargetsMsPatchConstr,
+    MultiChannelTargetMsPatchConstr,
+    PairedInputTargetMsPatchConstr,
+    PatchConstr,
+    PredMsPatchConstr,
+)
+from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.patching import (
+    FixedPatching,
+    FixedRandomPatching,
+    Patching,
+    RandomPatching,
+    SequentialPatching,
+    StratifiedPatching,
+    TiledPatching,
+    WholeSamplePatching,
+)
+from gpu_patch.specs import (
+    ImageMetadata,
+    PatchBatch,
+    PatchSpecs,
+    TileSpecs,
+    UncorrelatedPatchSpecs,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BasicPatchConstr",
+    "FixedPatching",
+    "FixedRandomPatching",
+    "ImageMetadata",
+    "ImageStack",
+    "IndependentTargetsMsPatchConstr",
+    "MultiChannelTargetMsPatchConstr",
+    "PairedInputTargetMsPatchConstr",
+    "PatchBatch",
+    "PatchConstr",
+    "PatchExtractor",
+    "PatchSpecs",
+    "Patching",
+    "PredMsPatchConstr",
+    "RandomPatching",
+    "SequentialPatching",
+    "StratifiedPatching",
+    "TileSpecs",
+    "TiledPatching",
+    "UncorrelatedPatchSpecs",
+    "WholeSamplePatching",
+    "__version__",
+]

@@ -1,0 +1,272 @@
+"""What the constructors share: checks, drawing, planning, and metadata of uncorrelated patches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpu_patch.constructors._protocol import PatchConstr
+from gpu_patch.draws import checked_seed, restored_on_error
+from gpu_patch.errors import index_in, indices_in, instance, shorten, whole_number
+from gpu_patch.geometry import window_start
+from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.patching import FixedPatching, Patching
+from gpu_patch.patching._base import SampledPatching
+from gpu_patch.patching._locations import Locations
+from gpu_patch.plan import Plan
+from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs, is_uncorrelated_specs
+
+
+class PlannedConstr(PatchConstr):
+    """A constructor that plans first and then makes all patches of the plan at once.
+
+    Parameters
+    ----------
+    seed : int or None
+        Key of the batch draws, 0 ≤ seed < 2^64; None takes a fresh one, kept in `seed`.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = checked_seed(seed)
+
+    @abstractmethod
+    def _plan_patch(self, index: int) -> Plan:
+        """Plan one patch with upstream's draws."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
+        """Plan a batch with draws by counter."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _execute(
+        self, plan: Plan, dtype: DTypeLike
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Make input and target."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _generators(self) -> list[object]:
+        """NumPy generators that `construct_patch` advances."""
+        raise NotImplementedError
+
+    def construct_patch(
+        self, index: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
+        checked = index_in("index", index, self.n_patches, "patches")
+        with restored_on_error(self._generators()):
+            plan = self._plan_patch(checked)
+            inputs, targets = self._execute(plan, np.float32)
+        return inputs[0], None if targets is None else targets[0], plan.specs[0]
+
+    def construct_batch(
+        self, indices: Sequence[int], *, epoch: int = 0, dtype: DTypeLike = np.float32
+    ) -> PatchBatch:
+        index = indices_in("indices", indices, self.n_patches, "patches")
+        epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
+        plan = self._plan_batch(index, epoch)
+        inputs, targets = self._execute(plan, dtype)
+        return PatchBatch(inputs, targets, plan.specs)
+
+
+class Source:
+    """A strategy and the images that it places patches in.
+
+    Parameters
+    ----------
+    name : str
+        Name of the strategy's argument, for messages.
+    strategy : Patching
+        The strategy.
+    extractor : PatchExtractor
+        The images.
+    n_scales : int
+        Number of scales of the lateral context, 0 for none: windows must then touch the image.
+    """
+
+    def __init__(
+        self, name: str, strategy: Patching, extractor: PatchExtractor, n_scales: int = 0
+    ) -> None:
+        self.name, self.strategy, self.extractor = name, strategy, extractor
+        self.n_scales = n_scales
+        self._shapes = np.array([shape[:1] + shape[2:] for shape in extractor.shapes])
+        self._trusted = isinstance(strategy, SampledPatching)
+        if isinstance(strategy, SampledPatching):
+            self._check_shapes(strategy)
+        elif isinstance(strategy, FixedPatching):
+            for spec in strategy.fixed_patch_specs:
+                self.check(Locations.from_specs([spec]))
+
+    def _check_shapes(self, strategy: SampledPatching) -> None:
+        """Check that a strategy of ours was made for these images; channels may differ."""
+        images = self.extractor.shapes
+        if len(strategy.data_shapes) > len(images):
+            raise ValueError(
+                f"{self.name} was made for {len(strategy.data_shapes)} image stacks, "
+                f"the extractor has {len(images)}"
+            )
+        for i, (made_for, found) in enumerate(zip(strategy.data_shapes, images, strict=False)):
+            if (made_for[0], *made_for[2:]) != (found[0], *found[2:]):
+                raise ValueError(
+                    f"{self.name} was made for data_shapes[{i}] = {made_for}, but image stack {i} "
+                    f"of the extractor has the shape {found}"
+                )
+
+    def check(self, places: Locations) -> Locations:
+        """Return `places` where all of them are in the images."""
+        if self._trusted:
+            return places
+        ndim = self._shapes.shape[1] - 1
+        if len(places.patch_size) != ndim:
+            raise ValueError(
+                f"{self.name} gave the patch_size {places.patch_size}, but the images have {ndim} "
+                "spatial axes"
+            )
+        n_images = len(self._shapes)
+        if places.data_idx.max() >= n_images:
+            raise ValueError(
+                f"{self.name} gave data_idx {places.data_idx.max()}, but there are {n_images} "
+                "image stacks"
+            )
+        shapes = self._shapes[places.data_idx]
+        beyond = places.sample_idx >= shapes[:, 0]
+        if beyond.any():
+            i = int(beyond.argmax())
+            raise ValueError(
+                f"{self.name} gave sample_idx {places.sample_idx[i]}, but image stack "
+                f"{places.data_idx[i]} has {shapes[i, 0]} samples"
+            )
+        if self.n_scales:
+            size = np.array(places.patch_size)
+            start = window_start(places.coords, size, self.n_scales)  # type: ignore[arg-type]
+            outside = ((start >= shapes[:, 1:]) | (start + (size << self.n_scales) <= 0)).any(axis=1)
+            if outside.any():
+                i = int(outside.argmax())
+                raise ValueError(
+                    f"{self.name} gave coords {tuple(places.coords[i].tolist())}, but image stack "
+                    f"{places.data_idx[i]} has the spatial shape {tuple(shapes[i, 1:].tolist())}: "
+                    "no pixel of it is in the patch or its context"
+                )
+        return places
+
+    def from_specs(self, index: int) -> Locations:
+        """Place one patch with the strategy's own draws."""
+        return self.check(Locations.from_specs([self.strategy.get_patch_spec(index)]))
+
+    @property
+    def generators(self) -> list[object]:
+        """The strategy's generator, where it has one."""
+        return [getattr(self.strategy, "rng", None)]
+
+
+def checked_extractor(name: str, extractor: object) -> PatchExtractor:
+    """Return `extractor` where it is one."""
+    checked: PatchExtractor = instance(name, extractor, PatchExtractor, "a PatchExtractor")
+    return checked
+
+
+def checked_single_channel(name: str, extractor: PatchExtractor, why: str) -> None:
+    """Check that an extractor has one channel."""
+    if extractor.n_channels != 1:
+        raise ValueError(
+            f"{name} must have 1 channel ({why}), found {extractor.n_channels} channels"
+        )
+
+
+def checked_same_places(
+    names: tuple[str, str], first: PatchExtractor, second: PatchExtractor
+) -> None:
+    """Check that two extractors have the same samples and spatial shapes, on one device."""
+    a = [(shape[0], *shape[2:]) for shape in first.shapes]
+    b = [(shape[0], *shape[2:]) for shape in second.shapes]
+    if a != b:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same samples and spatial shapes, found "
+            f"{shorten(first.shapes)} and {shorten(second.shapes)}"
+        )
+    checked_same_device(names, [first, second])
+
+
+def checked_same_device(names: Sequence[str], extractors: Sequence[PatchExtractor]) -> None:
+    """Check that extractors have their images in one place."""
+    devices = {extractor.device for extractor in extractors}
+    if len(devices) > 1:
+        raise ValueError(f"{', '.join(names)} must be on one device, found {sorted(devices)}")
+
+
+def checked_alpha_ranges(
+    alpha_ranges: object, n_channels: int
+) -> list[tuple[float, float]] | None:
+    """Return `alpha_ranges` as finite (low, high) per channel, or None."""
+    if alpha_ranges is None:
+        return None
+    instance("alpha_ranges", alpha_ranges, (Sequence, np.ndarray), "a sequence of (low, high)")
+    pairs: list[tuple[float, float]] = []
+    for i, pair in enumerate(alpha_ranges):  # type: ignore[arg-type,var-annotated]
+        try:
+            low, high = (float(value) for value in pair)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"alpha_ranges[{i}] must be (low, high), found {shorten(pair)}"
+            ) from None
+        if not (isfinite(low) and isfinite(high) and low <= high):
+            raise ValueError(
+                f"alpha_ranges[{i}] must be finite with low ≤ high, found {shorten(pair)}"
+            )
+        pairs.append((low, high))
+    if len(pairs) != n_channels:
+        raise ValueError(
+            f"alpha_ranges must have one (low, high) per channel of the images, {n_channels}, "
+            f"found {len(pairs)}"
+        )
+    return pairs
+
+
+def checked_probability(name: str, value: object) -> float:
+    """Return `value` where it is in [0, 1]."""
+    instance(name, value, (int, float, np.number), "a number in [0, 1]")
+    if not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"{name} must be in [0, 1], found {shorten(value)}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def checked_generator(rng: object) -> np.random.Generator:
+    """Return `rng`, a fresh one for None."""
+    if rng is None:
+        return np.random.default_rng()
+    checked: np.random.Generator = instance(
+        "rng", rng, np.random.Generator, "a numpy.random.Generator or None"
+    )
+    return checked
+
+
+def uncorrelated_metadata(
+    stacks: Sequence[ImageStack], principal_channel: int
+) -> ImageMetadata:
+    """Metadata of the principal channel's image, with the sources and shapes of all."""
+    metadata = stacks[principal_channel].metadata
+    metadata["additional_metadata"] = {
+        "all_sources": [str(stack.source) for stack in stacks],
+        "all_data_shapes": [stack.data_shape for stack in stacks],
+        "all_original_data_shapes": [stack.original_data_shape for stack in stacks],
+    }
+    return metadata
+
+
+def image_metadata(extractor: PatchExtractor, spec: PatchSpecs) -> ImageMetadata:
+    """Metadata of the image, or images, of one extractor that a spec names."""
+    stacks = extractor.image_stacks
+    if is_uncorrelated_specs(spec):
+        chosen = [
+            stacks[index_in("patch_spec['all_data_idx']", i, len(stacks), "image stacks")]
+            for i in spec["all_data_idx"]
+        ]
+        return uncorrelated_metadata(chosen, spec["principal_channel"])
+    at = index_in("patch_spec['data_idx']", spec["data_idx"], len(stacks), "image stacks")
+    return stacks[at].metadata

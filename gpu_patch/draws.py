@@ -1,0 +1,147 @@
+"""Random draws: by counter for batches, in upstream's call order for single patches.
+
+Batches draw from Philox4x32-10, a counter-based generator (Salmon, Moraes, Dror and Shaw,
+"Parallel random numbers: as easy as 1, 2, 3", SC'11). Its key is the seed, and its counter names
+the draw: epoch, sample index, stream (what the number is for) and channel. So every draw is a
+function of those alone, the same in any batch, order, process and backend.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.errors import whole_number
+
+_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_ROUNDS = 10
+
+
+class Stream(IntEnum):
+    """What a draw is for; part of the counter, so values must never change."""
+
+    LOCATION = 0
+    UNCORRELATED = 1
+    PARTNER = 2
+    WEIGHT = 3
+
+
+def philox4x32(
+    counter: NDArray[np.uint64], key: tuple[int, int]
+) -> NDArray[np.uint64]:
+    """Philox4x32-10.
+
+    Parameters
+    ----------
+    counter : array of uint64, shape (4, ...)
+        Four words of 32 bits each.
+    key : tuple of int
+        Two words of 32 bits.
+
+    Returns
+    -------
+    array of uint64, shape (4, ...)
+        Four random words of 32 bits each.
+    """
+    shape = counter.shape
+    words = counter.reshape(4, -1)
+    even, odd = words[0::2], words[1::2]  # a round multiplies words 0 and 2
+    keys = np.array([[k + r * w & 0xFFFFFFFF for k, w in zip(key, _WEYL, strict=True)]
+                     for r in range(_ROUNDS)], np.uint64)[:, :, None]
+    for round_key in keys:
+        product = (even * _MULTIPLIERS)[::-1]
+        even = (product >> np.uint64(32)) ^ odd ^ round_key
+        odd = product & _LOW
+    return np.stack([even[0], odd[0], even[1], odd[1]]).reshape(shape)
+
+
+class Request(NamedTuple):
+    """`count` uniform numbers per sample from one stream and channel."""
+
+    stream: Stream
+    channel: int
+    count: int
+
+
+class Draws:
+    """The uniform numbers that every sample of a constructor needs, made in one go.
+
+    Parameters
+    ----------
+    requests : sequence of Request
+        What a sample needs. The counter of block b of a request is, from its first word on:
+        index mod 2^32; epoch; stream · 2^24 + index div 2^32; b · 2^24 + channel. A block gives
+        two numbers.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests = tuple(requests)
+        blocks = [
+            (request.stream << 24, block << 24 | request.channel)
+            for request in self.requests
+            for block in range(-(-request.count // 2))
+        ]
+        self._words = np.array(blocks, np.uint64).reshape(-1, 2).T[:, :, None]
+
+    def __call__(
+        self, seed: int, epoch: int, index: NDArray[np.int64]
+    ) -> list[NDArray[np.float64]]:
+        """Return one array (count, B) of numbers in [0, 1) per request.
+
+        Parameters
+        ----------
+        seed : int
+            Key, 0 ≤ seed < 2^64.
+        epoch : int
+            0 ≤ epoch < 2^32.
+        index : array of int, shape (B,)
+            Sample indices, 0 ≤ index < 2^56.
+        """
+        n_blocks = self._words.shape[1]
+        samples = index.astype(np.uint64)
+        counter = np.empty((4, n_blocks, len(samples)), np.uint64)
+        counter[0] = samples & _LOW
+        counter[1] = epoch
+        counter[2] = self._words[0] | samples >> np.uint64(32)
+        counter[3] = self._words[1]
+        words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
+        bits = words[0::2] << np.uint64(32) | words[1::2]
+        numbers = (bits >> np.uint64(11)) * 2.0**-53
+        uniforms = numbers.swapaxes(0, 1).reshape(2 * n_blocks, -1)
+        result, at = [], 0
+        for request in self.requests:
+            result.append(uniforms[at : at + request.count])
+            at += -(-request.count // 2) * 2
+        return result
+
+
+def integers(uniforms: NDArray[np.float64], count: object) -> NDArray[np.int64]:
+    """Turn numbers in [0, 1) into whole numbers in 0 … count − 1 (`count` may be an array)."""
+    return (uniforms * count).astype(np.int64)  # type: ignore[operator,no-any-return]
+
+
+def checked_seed(seed: int | None) -> int:
+    """Return `seed` as a key, a fresh one for None."""
+    if seed is None:
+        return secrets.randbits(64)
+    return whole_number("seed", seed, minimum=0, maximum=2**64 - 1)
+
+
+@contextmanager
+def restored_on_error(generators: Sequence[object]) -> Iterator[None]:
+    """Put NumPy generators back to where they were when the block raises."""
+    states = [(g, g.bit_generator.state) for g in generators if isinstance(g, np.random.Generator)]
+    try:
+        yield
+    except BaseException:
+        for generator, state in states:
+            generator.bit_generator.state = state
+        raise

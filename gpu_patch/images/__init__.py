@@ -1,0 +1,7 @@
+"""Images: reading them, keeping them resident, cutting patches out of them."""
+
+from gpu_patch.images._extractor import PatchExtractor
+from gpu_patch.images._files import read_image
+from gpu_patch.images._stack import ImageStack, checked_channels
+
+__all__ = ["ImageStack", "PatchExtractor", "checked_channels", "read_image"]

@@ -1,0 +1,40 @@
+"""From any order of axes to SC(Z)YX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.errors import instance
+
+AXES = "STCZYX"
+
+
+def checked_axes(axes: object, shape: tuple[int, ...]) -> str:
+    """Return `axes` where it names each axis of `shape` once and has Y and X."""
+    instance("axes", axes, str, f"a string of letters of {AXES!r}")
+    assert isinstance(axes, str)
+    unknown = sorted(set(axes) - set(AXES))
+    if unknown:
+        raise ValueError(f"axes may have the letters {AXES!r}, found {axes!r} with {unknown}")
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"axes must name each axis once, found {axes!r}")
+    if not {"Y", "X"} <= set(axes):
+        raise ValueError(f"axes must contain Y and X, found {axes!r}")
+    if len(axes) != len(shape):
+        raise ValueError(
+            f"axes must name every axis of the data: {axes!r} has {len(axes)} letters, the shape "
+            f"{shape} has {len(shape)} axes"
+        )
+    return axes
+
+
+def to_canonical(data: NDArray[Any], axes: str) -> NDArray[Any]:
+    """Return a view (a copy where S and T cannot be merged in place) with the axes SC(Z)YX."""
+    present = [axis for axis in AXES if axis in axes]
+    ordered = data.transpose([axes.index(axis) for axis in present])
+    n_samples = sum(axis in "ST" for axis in present)
+    ordered = ordered.reshape(-1, *ordered.shape[n_samples:]) if n_samples else ordered[None]
+    return ordered if "C" in axes else np.expand_dims(ordered, 1)

@@ -1,0 +1,104 @@
+"""Patches from several image stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.errors import index_in, instance, shorten
+from gpu_patch.images._stack import ImageStack
+
+
+class PatchExtractor:
+    """Image stacks of one number of channels and axes, of any sizes.
+
+    Parameters
+    ----------
+    image_stacks : sequence of ImageStack
+        At least one; all 2D or all 3D, with as many channels each, on one device.
+
+    Attributes
+    ----------
+    image_stacks : list of ImageStack
+        As given.
+    device : str
+        Where the images live.
+    """
+
+    def __init__(self, image_stacks: Sequence[ImageStack]) -> None:
+        instance("image_stacks", image_stacks, Sequence, "a sequence of ImageStack")
+        self.image_stacks = list(image_stacks)
+        if not self.image_stacks:
+            raise ValueError("image_stacks is empty: at least one ImageStack is needed")
+        for i, stack in enumerate(self.image_stacks):
+            if not isinstance(stack, ImageStack):
+                raise TypeError(
+                    f"image_stacks[{i}] must be a gpu_patch.ImageStack, found {shorten(stack)}"
+                )
+        first = self.image_stacks[0]
+        for i, stack in enumerate(self.image_stacks):
+            for what, here, expected in (
+                ("spatial axes", len(stack.data_shape) - 2, len(first.data_shape) - 2),
+                ("channels", stack.data_shape[1], first.data_shape[1]),
+                ("device", stack.device, first.device),
+            ):
+                if here != expected:
+                    raise ValueError(
+                        f"image_stacks must agree in {what}: image_stacks[0] has {expected}, "
+                        f"image_stacks[{i}] has {here}"
+                    )
+        self.device = first.device
+
+    def __repr__(self) -> str:
+        return f"PatchExtractor({self.image_stacks!r})"
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape SC(Z)YX of each image stack."""
+        return [stack.data_shape for stack in self.image_stacks]
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels of every image stack."""
+        return self.image_stacks[0].data_shape[1]
+
+    @property
+    def n_spatial_dims(self) -> int:
+        """2 for YX, 3 for ZYX."""
+        return len(self.image_stacks[0].data_shape) - 2
+
+    def extract_patch(
+        self, data_idx: int, sample_idx: int, coords: Sequence[int], patch_size: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Cut a patch of all channels out; zero where it leaves the image.
+
+        Parameters
+        ----------
+        data_idx, sample_idx : int
+            Image stack and sample.
+        coords, patch_size : sequence of int
+            First pixel and size, (Z)YX.
+
+        Returns
+        -------
+        array of float32
+            C(Z)YX.
+        """
+        return self.extract_channel_patch(data_idx, sample_idx, None, coords, patch_size)
+
+    def extract_channel_patch(
+        self,
+        data_idx: int,
+        sample_idx: int,
+        channels: Sequence[int] | None,
+        coords: Sequence[int],
+        patch_size: Sequence[int],
+    ) -> NDArray[np.float32]:
+        """Cut a patch of some channels out; zero where it leaves the image.
+
+        As `extract_patch`, with `channels` selecting and ordering; None is all of them.
+        """
+        image = index_in("data_idx", data_idx, len(self.image_stacks), "image stacks")
+        return self.image_stacks[image].extract_patch(sample_idx, channels, coords, patch_size)

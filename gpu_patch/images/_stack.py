@@ -1,0 +1,207 @@
+"""Images of one shape, resident in their native data type."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpu_patch import device as devices
+from gpu_patch.errors import index_in, shorten, whole_number, whole_numbers
+from gpu_patch.images._axes import checked_axes, to_canonical
+from gpu_patch.images._files import read_tiff
+from gpu_patch.ops import gather
+from gpu_patch.patching._locations import Locations
+from gpu_patch.plan import Rows
+from gpu_patch.specs import ImageMetadata
+
+STORED_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
+"""Data types that stay as they are; all others become float32."""
+
+
+class ImageStack:
+    """Samples of one shape, with the axes SC(Z)YX, kept in their native data type.
+
+    Make one with `from_array` or `from_tiff`.
+
+    Attributes
+    ----------
+    source : str or Path
+        Path of the file, or ``"array"``.
+    data : array
+        SC(Z)YX, C-contiguous.
+    data_shape : tuple of int
+        SC(Z)YX.
+    data_dtype : numpy.dtype
+        Data type of the data as given. `data` differs from it only where that type is none of
+        bool, uint8, int8, uint16, int16, float16 and float32: then it is float32.
+    original_data_shape, original_axes : tuple of int, str
+        Shape and axes as given.
+    device : str
+        Where `data` lives.
+    """
+
+    def __init__(
+        self,
+        data: ArrayLike,
+        axes: str,
+        *,
+        source: str | Path = "array",
+        device: str | None = None,
+    ) -> None:
+        self.device = devices.resolve(device)
+        array = np.asarray(data)
+        self.source = source
+        self.original_axes = checked_axes(axes, array.shape)
+        self.original_data_shape = array.shape
+        self.data_dtype = array.dtype
+        if array.size == 0:
+            raise ValueError(f"data must not be empty, found the shape {array.shape}")
+        # one copy at most: where the type or the order of the axes asks for it
+        self.data: NDArray[Any] = np.ascontiguousarray(
+            to_canonical(array, axes), dtype=_stored_dtype(array)
+        )
+        self.data_shape: tuple[int, ...] = self.data.shape
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageStack({str(self.source)!r}, shape={self.data_shape}, dtype={self.data.dtype}, "
+            f"device={self.device!r})"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the images take where they are resident."""
+        return int(self.data.nbytes)
+
+    @property
+    def metadata(self) -> ImageMetadata:
+        """Where the images come from and how they looked there, as a fresh dict."""
+        return {
+            "source": str(self.source),
+            "dtype": str(self.data_dtype),
+            "data_shape": self.data_shape,
+            "original_data_shape": self.original_data_shape,
+            "additional_metadata": {},
+        }
+
+    @classmethod
+    def from_array(cls, data: ArrayLike, axes: str, *, device: str | None = None) -> ImageStack:
+        """Make a stack from an array.
+
+        Parameters
+        ----------
+        data : array_like
+            Real numbers or bool. Taken without a copy where it is contiguous in the order
+            SC(Z)YX and of a stored type; then later changes of it show.
+        axes : str
+            One letter per axis of `data`, of "STCZYX", Y and X among them. S and T are merged
+            into samples, S outermost.
+        device : str or None, default: None
+            Where to keep the images; see `gpu_patch.device.resolve`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> ImageStack.from_array(np.zeros((64, 96, 3), np.uint16), "YXC").data_shape
+        (1, 3, 64, 96)
+        """
+        return cls(data, axes, device=device)
+
+    @classmethod
+    def from_tiff(
+        cls, path: str | Path, axes: str | None = None, *, device: str | None = None
+    ) -> ImageStack:
+        """Read a TIFF file (needs the extra ``gpu_patch[io]``).
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; its first series is read.
+        axes : str or None, default: None
+            As in `from_array`; None takes them from the file, where it says them.
+        device : str or None, default: None
+            Where to keep the images.
+
+        Raises
+        ------
+        OSError
+            The file cannot be opened.
+        ValueError
+            It is no readable TIFF, or its axes are not known. The message names the file.
+        """
+        data, found = read_tiff(path, need_axes=axes is None)
+        try:
+            return cls(data, found if axes is None else axes, source=Path(path), device=device)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def extract_patch(
+        self,
+        sample_idx: int,
+        channels: Sequence[int] | None,
+        coords: Sequence[int],
+        patch_size: Sequence[int],
+    ) -> NDArray[np.float32]:
+        """Cut a patch out; zero where it leaves the image.
+
+        Parameters
+        ----------
+        sample_idx : int
+            Sample.
+        channels : sequence of int or None
+            Channels, in the order wanted; None is all.
+        coords, patch_size : sequence of int
+            First pixel and size, (Z)YX.
+
+        Returns
+        -------
+        array of float32
+            C(Z)YX.
+        """
+        ndim = len(self.data_shape) - 2
+        start = whole_numbers("coords", coords, minimum=-(2**62), length=ndim)
+        size = whole_numbers("patch_size", patch_size, minimum=1, length=ndim)
+        sample = index_in("sample_idx", sample_idx, self.data_shape[0], "samples")
+        chosen = checked_channels(channels, self.data_shape[1])
+        place = Locations(np.array([0]), np.array([sample]), np.array([start]), size)
+        patch: NDArray[np.float32] = gather([self.data], Rows.correlated(place, chosen), size)[0]
+        return patch
+
+
+def checked_channels(channels: object, n_channels: int) -> list[int]:
+    """Return the channels asked for, all for None; each must be in 0 … n_channels − 1."""
+    if channels is None:
+        return list(range(n_channels))
+    if isinstance(channels, (str, bytes)) or not hasattr(channels, "__iter__"):
+        raise TypeError(
+            f"channels must be a sequence of channel indices or None, found {shorten(channels)}"
+        )
+    chosen = [
+        whole_number(f"channels[{i}]", c, minimum=0, maximum=n_channels - 1)
+        for i, c in enumerate(channels)
+    ]
+    if not chosen:
+        raise ValueError("channels is empty: name at least one channel, or None for all")
+    return chosen
+
+
+def _stored_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+    kind = array.dtype.kind
+    if kind == "c":
+        raise TypeError(f"data must be real, found {array.dtype}: give its parts as channels")
+    if kind not in "biuf":
+        raise TypeError(f"data must be numbers or bool, found {array.dtype}")
+    native = array.dtype.newbyteorder("=")
+    if native.name in STORED_DTYPES:
+        return native
+    if kind in "iu" and max(abs(int(array.max())), abs(int(array.min()))) > 2**24:
+        warnings.warn(
+            f"{array.dtype} data with values beyond 2^24 are kept as float32 and lose precision",
+            stacklevel=4,
+        )
+    return np.dtype(np.float32)

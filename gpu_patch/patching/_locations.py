@@ -1,0 +1,114 @@
+"""Where the patches of a batch lie, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.errors import instance, shorten, whole_number, whole_numbers
+from gpu_patch.specs import PatchSpecs
+
+PLAIN_KEYS = ("data_idx", "sample_idx", "coords", "patch_size")
+
+
+@dataclass(frozen=True, slots=True)
+class Locations:
+    """Places of n patches of one size.
+
+    Attributes
+    ----------
+    data_idx, sample_idx : array of int64, shape (n,)
+        Image stack, and sample within it.
+    coords : array of int64, shape (n, D)
+        First pixel, (Z)YX.
+    patch_size : tuple of int
+        (Z)YX.
+    extras : mapping of str to sequence of n values
+        Further spec entries, those of tiles for example.
+    """
+
+    data_idx: NDArray[np.int64]
+    sample_idx: NDArray[np.int64]
+    coords: NDArray[np.int64]
+    patch_size: tuple[int, ...]
+    extras: Mapping[str, Sequence[Any] | NDArray[np.int64]] = field(default_factory=dict)
+
+    def spec(self, i: int) -> PatchSpecs:
+        """Return place `i` as a fresh dict."""
+        spec: dict[str, Any] = {
+            "data_idx": int(self.data_idx[i]),
+            "sample_idx": int(self.sample_idx[i]),
+            "coords": tuple(self.coords[i].tolist()),
+            "patch_size": self.patch_size,
+        }
+        for key, values in self.extras.items():
+            spec[key] = _plain(values[i])
+        return spec  # type: ignore[return-value]
+
+    @classmethod
+    def from_specs(cls, specs: Sequence[PatchSpecs]) -> Locations:
+        """Gather spec dicts, whoever made them; `ValueError` where their patch sizes differ."""
+        checked = [checked_spec("patch spec", spec) for spec in specs]
+        sizes = {spec["patch_size"] for spec in checked}
+        if len(sizes) > 1:
+            raise ValueError(
+                "the patches of one batch must have one patch_size, found "
+                f"{shorten(sorted(sizes))}: use batches of one image, or a fixed patch size"
+            )
+        # a key that only some specs have cannot be a column
+        keys = [k for k in specs[0] if k not in PLAIN_KEYS and all(k in spec for spec in specs)]
+        return cls(
+            np.array([spec["data_idx"] for spec in checked], np.int64),
+            np.array([spec["sample_idx"] for spec in checked], np.int64),
+            np.array([spec["coords"] for spec in checked], np.int64),
+            tuple(sizes.pop()),
+            {key: [spec[key] for spec in specs] for key in keys},  # type: ignore[literal-required]
+        )
+
+
+def checked_spec(name: str, spec: object) -> PatchSpecs:
+    """Return the plain keys of `spec` as ints and tuples."""
+    if not isinstance(spec, Mapping):
+        raise TypeError(f"{name} must be a dict with the keys {PLAIN_KEYS}, found {shorten(spec)}")
+    missing = [key for key in PLAIN_KEYS if key not in spec]
+    if missing:
+        raise ValueError(f"{name} lacks the keys {missing}, found {shorten(dict(spec))}")
+    size = whole_numbers(f"{name}['patch_size']", spec["patch_size"], minimum=1)
+    return {
+        "data_idx": whole_number(f"{name}['data_idx']", spec["data_idx"], minimum=0),
+        "sample_idx": whole_number(f"{name}['sample_idx']", spec["sample_idx"], minimum=0),
+        "coords": whole_numbers(
+            f"{name}['coords']", spec["coords"], minimum=-(2**62), length=len(size)
+        ),
+        "patch_size": size,
+    }
+
+
+def checked_shapes(data_shapes: object) -> list[tuple[int, ...]]:
+    """Return `data_shapes` as tuples SC(Z)YX of one number of axes."""
+    instance("data_shapes", data_shapes, Sequence, "a sequence of shapes SC(Z)YX")
+    shapes = [
+        whole_numbers(f"data_shapes[{i}]", shape, minimum=1)
+        for i, shape in enumerate(data_shapes)  # type: ignore[arg-type,var-annotated]
+    ]
+    if not shapes:
+        raise ValueError("data_shapes is empty: at least one shape SC(Z)YX is needed")
+    for i, shape in enumerate(shapes):
+        if len(shape) not in (4, 5):
+            raise ValueError(f"data_shapes[{i}] must be SCYX or SCZYX, found {shape}")
+        if len(shape) != len(shapes[0]):
+            raise ValueError(
+                f"data_shapes must all be 2D or all be 3D, found {shapes[0]} and {shape}"
+            )
+    return shapes
+
+
+def _plain(value: Any) -> Any:
+    """Return arrays and NumPy scalars as tuples and Python numbers."""
+    if isinstance(value, np.ndarray):
+        return tuple(value.tolist())
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,120 @@
+"""From indices to a table: what a batch reads, decided before any pixel is touched.
+
+A plan is small and pure. The same plan on two backends gives the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.patching._locations import Locations
+from gpu_patch.specs import PatchSpecs
+
+
+class Rows(NamedTuple):
+    """A row per sample and channel: the plane or volume it reads and the patch's first pixel.
+
+    `image_idx`, `sample_idx` and `channel_idx` have the shape (B, C), `coords` (B, C, D). Columns
+    may be broadcast views.
+    """
+
+    image_idx: NDArray[np.int64]
+    sample_idx: NDArray[np.int64]
+    channel_idx: NDArray[np.int64]
+    coords: NDArray[np.int64]
+
+    @classmethod
+    def correlated(cls, places: Locations, channels: Sequence[int]) -> Rows:
+        """All channels of a sample from one place."""
+        shape = (len(places.data_idx), len(channels))
+        return cls(
+            np.broadcast_to(places.data_idx[:, None], shape),
+            np.broadcast_to(places.sample_idx[:, None], shape),
+            np.broadcast_to(np.array(channels), shape),
+            np.broadcast_to(places.coords[:, None], (*shape, places.coords.shape[1])),
+        )
+
+    @classmethod
+    def uncorrelated(
+        cls, places: Sequence[Locations], channels: Sequence[int], first_image: Sequence[int]
+    ) -> Rows:
+        """Each channel from a place of its own; `first_image` is added to its image index."""
+        return cls(
+            np.stack([p.data_idx + f for p, f in zip(places, first_image, strict=True)], axis=1),
+            np.stack([p.sample_idx for p in places], axis=1),
+            np.broadcast_to(np.array(channels), (len(places[0].data_idx), len(channels))),
+            np.stack([p.coords for p in places], axis=1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a batch reads.
+
+    Attributes
+    ----------
+    rows : Rows
+        Sources of the input's channels.
+    weights : array of float32, shape (B, C)
+        Mixing weights.
+    patch_size : tuple of int
+        (Z)YX.
+    specs : sequence of PatchSpecs
+        One dict per sample, made when it is looked at.
+    """
+
+    rows: Rows
+    weights: NDArray[np.float32]
+    patch_size: tuple[int, ...]
+    specs: Specs
+
+
+class Specs(Sequence[PatchSpecs]):
+    """The spec dicts of a batch, each made when it is looked at.
+
+    Parameters
+    ----------
+    places : sequence of Locations
+        One, or one per channel where channels may come from different places.
+    principal_channel : int, default: 0
+        The channel that the plain keys describe.
+    uncorrelated : array of bool, shape (B,), optional
+        Samples whose channels come from different places; all where `places` has several.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Locations],
+        principal_channel: int = 0,
+        uncorrelated: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self._places = places
+        self._principal_channel = principal_channel
+        self._uncorrelated = uncorrelated
+
+    def __len__(self) -> int:
+        return len(self._places[0].data_idx)
+
+    @overload
+    def __getitem__(self, i: int) -> PatchSpecs: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[PatchSpecs]: ...
+    def __getitem__(self, i: int | slice) -> PatchSpecs | list[PatchSpecs]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        at = range(len(self))[i]
+        spec: dict[str, Any] = {**self._places[self._principal_channel].spec(at)}
+        if len(self._places) > 1 and (self._uncorrelated is None or self._uncorrelated[at]):
+            spec["principal_channel"] = self._principal_channel
+            spec["all_data_idx"] = [int(p.data_idx[at]) for p in self._places]
+            spec["all_sample_idx"] = [int(p.sample_idx[at]) for p in self._places]
+            spec["all_coords"] = [tuple(p.coords[at].tolist()) for p in self._places]
+        return spec  # type: ignore[return-value]
+
+    def __repr__(self) -> str:
+        return f"Specs({list(self)!r})"
