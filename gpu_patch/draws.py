@@ -23,6 +23,7 @@ _MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _ROUNDS = 10
+_TABLE_SIZE = 1 << 20
 
 
 class Stream(IntEnum):
@@ -90,9 +91,11 @@ class Draws:
             for block in range(-(-request.count // 2))
         ]
         self._words = np.array(blocks, np.uint64).reshape(-1, 2).T[:, :, None]
+        self._uniforms_per_patch = 2 * len(blocks)
+        self._epoch: tuple[tuple[int, ...] | None, NDArray[np.float64] | None] = (None, None)
 
     def __call__(
-        self, seed: int, epoch: int, index: NDArray[np.int64]
+        self, seed: int, epoch: int, index: NDArray[np.int64], n_patches: int
     ) -> list[NDArray[np.float64]]:
         """Return one array (count, B) of numbers in [0, 1) per request.
 
@@ -103,24 +106,43 @@ class Draws:
         epoch : int
             0 ≤ epoch < 2^32.
         index : array of int, shape (B,)
-            Sample indices, 0 ≤ index < 2^56.
+            Sample indices, 0 ≤ index < n_patches.
+        n_patches : int
+            Number of patches of an epoch, at most 2^56.
         """
-        n_blocks = self._words.shape[1]
+        if not self._uniforms_per_patch:
+            return [np.empty((0, len(index))) for _ in self.requests]
+        key = (seed, epoch, n_patches)
+        known, table = self._epoch
+        if known == key:
+            # A second batch of an epoch: more will follow. Drawing all at once costs little more
+            # than drawing a few, since on short arrays the time goes into the calls.
+            if table is None:
+                table = self._draw(seed, epoch, np.arange(n_patches))
+                self._epoch = (key, table)
+            uniforms = table.take(index, axis=0)
+        else:
+            if n_patches * self._uniforms_per_patch <= _TABLE_SIZE:
+                self._epoch = (key, None)
+            uniforms = self._draw(seed, epoch, index)
+        result, at = [], 0
+        for request in self.requests:
+            result.append(uniforms[:, at : at + request.count].T)
+            at += -(-request.count // 2) * 2
+        return result
+
+    def _draw(self, seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the numbers (B, two per block)."""
         samples = index.astype(np.uint64)
-        counter = np.empty((4, n_blocks, len(samples)), np.uint64)
+        counter = np.empty((4, self._uniforms_per_patch // 2, len(samples)), np.uint64)
         counter[0] = samples & _LOW
         counter[1] = epoch
         counter[2] = self._words[0] | samples >> np.uint64(32)
         counter[3] = self._words[1]
         words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
         bits = words[0::2] << np.uint64(32) | words[1::2]
-        numbers = (bits >> np.uint64(11)) * 2.0**-53
-        uniforms = numbers.swapaxes(0, 1).reshape(2 * n_blocks, -1)
-        result, at = [], 0
-        for request in self.requests:
-            result.append(uniforms[at : at + request.count])
-            at += -(-request.count // 2) * 2
-        return result
+        uniforms = (bits >> np.uint64(11)) * 2.0**-53
+        return np.ascontiguousarray(uniforms.transpose(2, 1, 0)).reshape(len(index), -1)
 
 
 def integers(uniforms: NDArray[np.float64], count: object) -> NDArray[np.int64]:

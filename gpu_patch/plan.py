@@ -17,38 +17,51 @@ from gpu_patch.specs import PatchSpecs
 
 
 class Rows(NamedTuple):
-    """A row per sample and channel: the plane or volume it reads and the patch's first pixel.
+    """What the channels of each sample read.
 
-    `image_idx`, `sample_idx` and `channel_idx` have the shape (B, C), `coords` (B, C, D). Columns
-    may be broadcast views.
+    Places are (B, 1) where all channels of a sample come from one, (B, C) where each has its own.
+
+    Attributes
+    ----------
+    image_idx, sample_idx : array of int64, shape (B, 1 or C)
+        Image, and sample within it.
+    coords : array of int64, shape (B, 1 or C, D)
+        First pixel of the patch, (Z)YX.
+    channels : array of int64, shape (C,)
+        Channel of the image that each channel of the patch reads.
     """
 
     image_idx: NDArray[np.int64]
     sample_idx: NDArray[np.int64]
-    channel_idx: NDArray[np.int64]
     coords: NDArray[np.int64]
+    channels: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, C)."""
+        return len(self.image_idx), len(self.channels)
 
     @classmethod
-    def correlated(cls, places: Locations, channels: Sequence[int]) -> Rows:
+    def correlated(cls, places: Locations, channels: NDArray[np.int64]) -> Rows:
         """All channels of a sample from one place."""
-        shape = (len(places.data_idx), len(channels))
         return cls(
-            np.broadcast_to(places.data_idx[:, None], shape),
-            np.broadcast_to(places.sample_idx[:, None], shape),
-            np.broadcast_to(np.array(channels), shape),
-            np.broadcast_to(places.coords[:, None], (*shape, places.coords.shape[1])),
+            places.data_idx[:, None], places.sample_idx[:, None], places.coords[:, None], channels
         )
 
     @classmethod
     def uncorrelated(
-        cls, places: Sequence[Locations], channels: Sequence[int], first_image: Sequence[int]
+        cls,
+        places: Sequence[Locations],
+        channels: NDArray[np.int64],
+        first_image: Sequence[int] | None = None,
     ) -> Rows:
         """Each channel from a place of its own; `first_image` is added to its image index."""
+        images = np.stack([place.data_idx for place in places], axis=1)
         return cls(
-            np.stack([p.data_idx + f for p, f in zip(places, first_image, strict=True)], axis=1),
-            np.stack([p.sample_idx for p in places], axis=1),
-            np.broadcast_to(np.array(channels), (len(places[0].data_idx), len(channels))),
-            np.stack([p.coords for p in places], axis=1),
+            images if first_image is None else images + np.array(first_image),
+            np.stack([place.sample_idx for place in places], axis=1),
+            np.stack([place.coords for place in places], axis=1),
+            channels,
         )
 
 

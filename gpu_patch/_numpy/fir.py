@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch._numpy.memory import pool
 from gpu_patch.geometry import fir_blocks, fir_taps, mirror
 
 # Outputs per small matrix product: few keeps the matrix free of zeros, many keeps BLAS busy.
@@ -75,7 +76,7 @@ def _by_blocks(
     """
     shape = list(windows.shape)
     shape[axis] = size
-    result = np.empty(shape, np.float32)
+    result = pool.take(shape, np.float32)
     if axis == -1:
         flat, out = windows.reshape(-1, windows.shape[-1]), result.reshape(-1, size)
         for first, start, weights in fir_blocks(size, scale, _COLUMNS):

@@ -12,6 +12,8 @@ from gpu_patch._numpy.windows import read_inside, read_window
 from gpu_patch.geometry import window_start
 from gpu_patch.plan import Rows
 
+_PIXELS_IN_CACHE = 1 << 16
+
 
 def gather(
     images: Sequence[NDArray[Any]],
@@ -22,30 +24,34 @@ def gather(
     out: NDArray[Any],
 ) -> None:
     """Fill `out` (B, C, (Z), Y, X) with the patches of `rows`; see `ops.gather`."""
-    size = np.array(patch_size)
-    image_idx, sample_idx, channel_idx = (column.ravel() for column in rows[:3])
-    start = rows.coords.reshape(len(image_idx), -1)
-    patches = out.reshape(len(image_idx), *patch_size)
-
-    used = np.unique(image_idx) if len(images) > 1 else [0]
+    image_idx, sample_idx, start, channels = rows
+    used = np.unique(image_idx).tolist() if len(images) > 1 else [0]
     for i in used:
         image = images[i]
-        mine = None if len(used) == 1 else image_idx == i
-        inside = ((start >= 0) & (start <= np.array(image.shape[2:]) - size)).all(axis=1)
-        if mine is not None:
-            inside &= mine
-        if inside.all():
-            patches[...] = read_inside(image, sample_idx, channel_idx, start, patch_size)
+        last = np.array(image.shape[2:]) - patch_size
+        inside = ((start >= 0) & (start <= last)).all(axis=-1)
+        if len(used) == 1 and inside.all():
+            for part in _parts(out):
+                out[part] = read_inside(image, sample_idx[part], channels, start[part], patch_size)
             return
-        if inside.any():
-            patches[inside] = read_inside(
-                image, sample_idx[inside], channel_idx[inside], start[inside], patch_size
-            )
-        outside = ~inside if mine is None else mine & ~inside
-        for k in np.flatnonzero(outside).tolist():
-            place = start[k].tolist()
+        mine = image_idx == i
+        b, k = np.nonzero(mine & inside)
+        if image_idx.shape[1] == 1:  # one place for all channels
+            out[b] = read_inside(image, sample_idx[b], channels, start[b], patch_size)
+        else:
+            out[b, k] = read_inside(image, sample_idx[b, k], channels[k], start[b, k], patch_size)
+        for b, k in np.argwhere(mine & ~inside).tolist():
+            place = start[b, k].tolist()
             cut = [
                 (window_start(c, p, n_scales), p << n_scales)
                 for c, p in zip(place, patch_size, strict=True)
             ]
-            read_window(image[sample_idx[k], channel_idx[k]], place, cut, mode, patches[k])
+            for c in range(len(channels)) if image_idx.shape[1] == 1 else [k]:
+                source = image[sample_idx[b, k], channels[c]]
+                read_window(source, place, cut, mode, out[b, c])
+
+
+def _parts(out: NDArray[Any]) -> list[slice]:
+    """Cut a batch into parts whose pixels stay in the cache between reading and converting."""
+    step = max(1, _PIXELS_IN_CACHE * len(out) // out.size)
+    return [slice(first, first + step) for first in range(0, len(out), step)]

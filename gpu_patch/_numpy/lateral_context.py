@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._numpy.fir import downscale
 from gpu_patch._numpy.gather import gather
+from gpu_patch._numpy.memory import pool
 from gpu_patch._numpy.windows import read_window
 from gpu_patch.geometry import window_start
 from gpu_patch.plan import Rows
@@ -105,8 +106,9 @@ class _Mixer:
         mode: str,
     ) -> None:
         self.images = images
-        self.sources = np.stack(rows[:3], axis=-1).tolist()
+        self.places = np.stack([rows.image_idx, rows.sample_idx], axis=-1).tolist()
         self.coords = rows.coords.tolist()
+        self.channels = rows.channels.tolist()
         self.weights = weights
         self.patch_size = patch_size
         self.n_scales = n_scales
@@ -124,23 +126,26 @@ class _Mixer:
         skipped = 0
         if row_range is not None:
             skipped, size[0] = row_range[0], row_range[1] - row_range[0]
-        mixed = np.empty((len(samples), *size), np.float32)
-        product = np.empty(size, np.float32) if self.weights.shape[1] > 1 else None
+        mixed = pool.take((len(samples), *size), np.float32)
+        product = pool.take(size, np.float32) if self.weights.shape[1] > 1 else None
         for window, sample in zip(mixed, samples, strict=True):
-            for c, (image_idx, sample_idx, channel_idx) in enumerate(self.sources[sample]):
-                coords = self.coords[sample][c]
+            places, coords = self.places[sample], self.coords[sample]
+            for c, channel in enumerate(self.channels):
+                k = c if len(places) > 1 else 0
                 start = [
-                    window_start(x, p, scale) for x, p in zip(coords, self.patch_size, strict=True)
+                    window_start(x, p, scale)
+                    for x, p in zip(coords[k], self.patch_size, strict=True)
                 ]
                 start[0] += skipped
                 cut = [
                     (window_start(x, p, self.n_scales), p << self.n_scales)
-                    for x, p in zip(coords, self.patch_size, strict=True)
+                    for x, p in zip(coords[k], self.patch_size, strict=True)
                 ]
+                image_idx, sample_idx = places[k]
                 image = self.images[image_idx]
                 # copied first: NumPy then casts and multiplies one contiguous stretch
-                pixels = np.empty(size, image.dtype)
-                read_window(image[sample_idx, channel_idx], start, cut, self.mode, pixels)
+                pixels = pool.take(size, image.dtype)
+                read_window(image[sample_idx, channel], start, cut, self.mode, pixels)
                 weight = self.weights[sample, c]
                 if c == 0:
                     np.multiply(pixels, weight, out=window)

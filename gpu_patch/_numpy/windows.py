@@ -22,7 +22,7 @@ def read_inside(
     start: NDArray[np.int64],
     size: Sequence[int],
 ) -> NDArray[Any]:
-    """Read n windows that lie inside one image.
+    """Read windows that lie inside one image.
 
     A single fancy index over all windows, with a row of a window as its item: NumPy then moves
     whole rows instead of pixels.
@@ -31,16 +31,16 @@ def read_inside(
     ----------
     image : array, SC(Z)YX
         C-contiguous.
-    sample_idx, channel_idx : array of int, shape (n,)
-        Planes or volumes.
-    start : array of int, shape (n, D)
-        First pixels.
+    sample_idx, channel_idx : array of int
+        Planes or volumes; of shapes that broadcast to one shape N.
+    start : array of int, shape (..., D)
+        First pixels, likewise.
     size : sequence of int
         Pixels, (Z)YX.
 
     Returns
     -------
-    array, shape (n, *size)
+    array, shape (*N, *size)
         In the image's data type.
     """
     spatial, steps = image.shape[2:], image.strides
@@ -51,8 +51,8 @@ def read_inside(
         image,
         strides=(*steps, *steps[2:-1]),
     )
-    found = rows[(sample_idx, channel_idx, *start.T)]
-    return found.view(image.dtype).reshape(len(found), *size)
+    found = rows[(sample_idx, channel_idx, *(start[..., d] for d in range(len(size))))]
+    return found.view(image.dtype).reshape(*found.shape[: 1 - len(size)], *size)
 
 
 def read_window(

@@ -74,7 +74,7 @@ class BasicPatchConstr(PlannedConstr):
                 ("input_extractor", "target_extractor"), input_extractor, target_extractor
             )
         self.channels = channels
-        self._channels = checked_channels(channels, input_extractor.n_channels)
+        self._channels = np.array(checked_channels(channels, input_extractor.n_channels))
         self._source = Source("patching_strategy", patching_strategy, input_extractor)
         self._draws = Draws([Request(Stream.LOCATION, 0, n_uniforms(patching_strategy))])
 
@@ -111,7 +111,7 @@ class BasicPatchConstr(PlannedConstr):
         return self._plan(self._source.from_specs(index))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
-        (uniforms,) = self._draws(self.seed, epoch, index)
+        (uniforms,) = self._draws(self.seed, epoch, index, self.n_patches)
         return self._plan(self._source.check(locate(self.patching_strategy, index, uniforms)))
 
     def _plan(self, places: Locations) -> Plan:
@@ -121,19 +121,13 @@ class BasicPatchConstr(PlannedConstr):
     def _execute(
         self, plan: Plan, dtype: DTypeLike
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        inputs = [stack.data for stack in self.input_extractor.image_stacks]
-        patches = gather(inputs, plan.rows, plan.patch_size, dtype=dtype)
+        patches = gather(self.input_extractor.arrays, plan.rows, plan.patch_size, dtype=dtype)
         if self.target_extractor is None:
             return patches, None
         return patches, gather_targets(self.target_extractor, plan, dtype)
 
 
 def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> NDArray[Any]:
-    """Plain patches of all channels, where the plan's first input channel lies."""
-    n_channels = extractor.n_channels
-    first = Rows(*(column[:, 0] for column in plan.rows))
-    places = Locations(first.image_idx, first.sample_idx, first.coords, plan.patch_size)
-    images = [stack.data for stack in extractor.image_stacks]
-    return gather(
-        images, Rows.correlated(places, range(n_channels)), plan.patch_size, dtype=dtype
-    )
+    """Plain patches of all target channels, where the inputs lie."""
+    rows = plan.rows._replace(channels=np.arange(extractor.n_channels))
+    return gather(extractor.arrays, rows, plan.patch_size, dtype=dtype)

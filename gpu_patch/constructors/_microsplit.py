@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -168,7 +169,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         self.channels = channels
         self.rng = checked_generator(rng)
 
-        self._channels = checked_channels(channels, target_extractor.n_channels)
+        self._channels = np.array(checked_channels(channels, target_extractor.n_channels))
         ranges = checked_alpha_ranges(alpha_ranges, target_extractor.n_channels)
         self._weights = _Weights(
             ranges and [ranges[c] for c in self._channels], len(self._channels)
@@ -214,7 +215,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         return [self.rng, *self._source.generators]
 
     def _input_images(self) -> list[NDArray[Any]]:
-        return [stack.data for stack in self.target_extractor.image_stacks]
+        return self.target_extractor.arrays
 
     def _plan_patch(self, index: int) -> Plan:
         indices = [index]
@@ -227,7 +228,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         return self._plan(places, uncorrelated, self._weights.from_generator(self.rng))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
-        location, decision, *rest = self._draws(self.seed, epoch, index)
+        location, decision, *rest = self._draws(self.seed, epoch, index, self.n_patches)
         n_others = self._n_places - 1
         partners, locations, weights = (
             rest[:n_others], rest[n_others : 2 * n_others], rest[2 * n_others :]
@@ -251,7 +252,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
             rows = Rows.correlated(places[0], self._channels)
         else:
             checked_patch_sizes([place.patch_size for place in places])
-            rows = Rows.uncorrelated(places, self._channels, [0] * len(places))
+            rows = Rows.uncorrelated(places, self._channels)
         specs = Specs(places, 0, uncorrelated)
         return Plan(rows, weights, places[0].patch_size, specs)
 
@@ -329,8 +330,9 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         self.principal_channel = counts.index(max(counts))
         self._source = self._sources[self.principal_channel]
 
-        images = [len(extractor.image_stacks) for extractor in self.target_extractors]
-        self._first_image = [sum(images[:c]) for c in range(n_channels)]
+        images = [extractor.arrays for extractor in self.target_extractors]
+        self._images = list(chain.from_iterable(images))
+        self._first_image = [sum(map(len, images[:c])) for c in range(n_channels)]
         self._draws = Draws(
             [
                 *(Request(Stream.PARTNER, c, 1) for c in range(n_channels)),
@@ -380,9 +382,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         return [self.rng, *(g for source in self._sources for g in source.generators)]
 
     def _input_images(self) -> list[NDArray[Any]]:
-        return [
-            stack.data for extractor in self.target_extractors for stack in extractor.image_stacks
-        ]
+        return self._images
 
     def _plan_patch(self, index: int) -> Plan:
         counts = [strategy.n_patches for strategy in self.patching_strategies]
@@ -395,7 +395,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         n = len(self._sources)
-        drawn = self._draws(self.seed, epoch, index)
+        drawn = self._draws(self.seed, epoch, index, self.n_patches)
         partners, locations, weights = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
         places = []
         for c, source in enumerate(self._sources):
@@ -406,7 +406,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
     def _plan(self, places: list[Locations], weights: NDArray[np.float32]) -> Plan:
         checked_patch_sizes([place.patch_size for place in places])
-        rows = Rows.uncorrelated(places, [0] * len(places), self._first_image)
+        rows = Rows.uncorrelated(places, np.zeros(len(places), np.int64), self._first_image)
         specs = Specs(places, self.principal_channel, np.ones(len(weights), bool))
         return Plan(rows, weights, places[0].patch_size, specs)
 
@@ -449,18 +449,18 @@ class _SingleInputConstr(MicroSplitConstr):
         return self._source.generators
 
     def _input_images(self) -> list[NDArray[Any]]:
-        return [stack.data for stack in self.input_extractor.image_stacks]
+        return self.input_extractor.arrays
 
     def _plan_patch(self, index: int) -> Plan:
         return self._plan(self._source.from_specs(index))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
-        (uniforms,) = self._draws(self.seed, epoch, index)
+        (uniforms,) = self._draws(self.seed, epoch, index, self.n_patches)
         return self._plan(self._source.check(locate(self.patching_strategy, index, uniforms)))
 
     def _plan(self, places: Locations) -> Plan:
         weights = np.ones((len(places.data_idx), 1), np.float32)
-        return Plan(Rows.correlated(places, [0]), weights, places.patch_size, Specs([places]))
+        return Plan(Rows.correlated(places, np.zeros(1, np.int64)), weights, places.patch_size, Specs([places]))
 
 
 class PairedInputTargetMsPatchConstr(_SingleInputConstr):

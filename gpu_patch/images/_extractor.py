@@ -23,6 +23,8 @@ class PatchExtractor:
     ----------
     image_stacks : list of ImageStack
         As given.
+    arrays : list of array
+        Their pixels, SC(Z)YX.
     device : str
         Where the images live.
     """
@@ -50,6 +52,7 @@ class PatchExtractor:
                         f"image_stacks[{i}] has {here}"
                     )
         self.device = first.device
+        self.arrays = [stack.data for stack in self.image_stacks]
 
     def __repr__(self) -> str:
         return f"PatchExtractor({self.image_stacks!r})"

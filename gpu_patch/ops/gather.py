@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._numpy.gather import gather as numpy_gather
+from gpu_patch._numpy.memory import pool
 from gpu_patch.ops._arguments import checked_dtype
 from gpu_patch.plan import Rows
 
@@ -45,6 +46,6 @@ def gather(
     array, (B, C, (Z), Y, X)
         The patches.
     """
-    out = np.empty((*rows.image_idx.shape, *patch_size), checked_dtype(dtype))
+    out = pool.take((*rows.shape, *patch_size), checked_dtype(dtype))
     numpy_gather(images, rows, patch_size, mode, n_scales, out)
     return out

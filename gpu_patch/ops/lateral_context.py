@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_context
+from gpu_patch._numpy.memory import pool
 from gpu_patch.ops._arguments import checked_dtype
 from gpu_patch.plan import Rows
 
@@ -54,8 +55,8 @@ def lateral_context(
         Each channel at the native scale, unweighted.
     """
     found = checked_dtype(dtype)
-    n_samples, n_channels = rows.image_idx.shape
-    mixed = np.empty((n_samples, n_scales, *patch_size), np.float32)
-    target = np.empty((n_samples, n_channels, *patch_size), np.float32)
+    n_samples, n_channels = rows.shape
+    mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
+    target = pool.take((n_samples, n_channels, *patch_size), np.float32)
     numpy_lateral_context(images, rows, weights, patch_size, mode, mixed, target)
     return mixed.astype(found, copy=False), target.astype(found, copy=False)
