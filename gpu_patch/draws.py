@@ -35,9 +35,7 @@ class Stream(IntEnum):
     WEIGHT = 3
 
 
-def philox4x32(
-    counter: NDArray[np.uint64], key: tuple[int, int]
-) -> NDArray[np.uint64]:
+def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
     """Philox4x32-10.
 
     Parameters
@@ -55,8 +53,10 @@ def philox4x32(
     shape = counter.shape
     words = counter.reshape(4, -1)
     even, odd = words[0::2], words[1::2]  # a round multiplies words 0 and 2
-    keys = np.array([[k + r * w & 0xFFFFFFFF for k, w in zip(key, _WEYL, strict=True)]
-                     for r in range(_ROUNDS)], np.uint64)[:, :, None]
+    keys = np.array(
+        [[k + r * w & 0xFFFFFFFF for k, w in zip(key, _WEYL, strict=True)] for r in range(_ROUNDS)],
+        np.uint64,
+    )[:, :, None]
     for round_key in keys:
         product = (even * _MULTIPLIERS)[::-1]
         even = (product >> np.uint64(32)) ^ odd ^ round_key

@@ -7,16 +7,18 @@ these formulas stand; kernels of other languages repeat them and are tested agai
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Pixels = TypeVar("Pixels", int, NDArray[np.int64])
 
 PADDING_MODES = ("reflect", "wrap", "periodic")
 """How a window continues beyond the image; "zero", used for plain patches, comes on top."""
 
 
-def window_start(coords: int, size: int, scale: int) -> int:
+def window_start(coords: Pixels, size: Pixels, scale: int) -> Pixels:
     """First pixel of the window of `scale` around a patch.
 
     The window is ``size · 2**scale`` long and centred on the patch's centre pixel
@@ -56,9 +58,7 @@ def mirror(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return np.where(folded >= n, 2 * (n - 1) - folded, folded)
 
 
-def border_index(
-    virtual: NDArray[np.int64], lo: int, hi: int, mode: str
-) -> NDArray[np.int64]:
+def border_index(virtual: NDArray[np.int64], lo: int, hi: int, mode: str) -> NDArray[np.int64]:
     """Image index that each virtual coordinate reads, −1 where it reads zero."""
     if mode == "zero":
         return np.where((virtual >= lo) & (virtual < hi), virtual, -1)
@@ -219,4 +219,3 @@ def tile_axis(n: int, patch: int, overlap: int) -> TileAxis:
         for column, value in zip(axis, tile, strict=True):
             column.append(value)
     return axis
-

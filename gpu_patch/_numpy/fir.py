@@ -53,9 +53,7 @@ def downscale(
     return windows
 
 
-def by_taps(
-    windows: NDArray[np.float32], axis: int, size: int, scale: int
-) -> NDArray[np.float32]:
+def by_taps(windows: NDArray[np.float32], axis: int, size: int, scale: int) -> NDArray[np.float32]:
     """Downscale one axis, counted from the end: the definition, tap by tap."""
     taps, offset = fir_taps(scale)
     outputs = np.arange(size) << scale
@@ -83,7 +81,7 @@ def _by_blocks(
             count, reads = weights.shape
             np.matmul(flat[:, start : start + reads], weights.T, out=out[:, first : first + count])
     else:
-        source, out = np.moveaxis(windows, axis, -2), np.moveaxis(result, axis, -2)
+        source, out = windows.swapaxes(axis, -2), result.swapaxes(axis, -2)
         for first, start, weights in fir_blocks(size, scale, _ROWS):
             count, reads = weights.shape
             pixels = source[..., start : start + reads, :]

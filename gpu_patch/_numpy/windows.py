@@ -1,4 +1,4 @@
-"""Reading windows of images: many small ones at once, or a large one piece by piece."""
+"""Reading windows of images: small ones many at a time, large ones one by one."""
 
 from __future__ import annotations
 
@@ -10,86 +10,135 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.geometry import border_index, border_range, border_runs
+from gpu_patch.geometry import border_index, border_range, border_runs, window_start
+from gpu_patch.plan import Rows
 
+_SMALL_WINDOW = 1 << 14
+"""Pixels up to which one index for many windows beats a copy each."""
+_PIXELS_AT_ONCE = 1 << 20
 _MOST_RUNS = 8
 
 
-def read_inside(
+def read_windows(
+    images: Sequence[NDArray[Any]],
+    rows: Rows,
+    start: NDArray[np.int64],
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    out: NDArray[Any],
+) -> None:
+    """Read the windows of a batch.
+
+    Parameters
+    ----------
+    images : sequence of array, SC(Z)YX
+        C-contiguous.
+    rows : Rows
+        What to read.
+    start : array of int, shape (B, 1 or C, D)
+        First pixels of the windows; `rows.coords` for the patches themselves.
+    patch_size, n_scales : tuple of int, int
+        Size and number of scales of the patches; they say what "wrap" wraps.
+    mode : {"zero", "reflect", "wrap", "periodic"}
+        What a window holds where it leaves the image.
+    out : array, shape (B, C, (Z), Y, X)
+        Filled with the windows, in its data type.
+    """
+    size = out.shape[2:]
+    for i in np.unique(rows.image_idx).tolist() if len(images) > 1 else [0]:
+        todo = rows.image_idx == i
+        if prod(size) <= _SMALL_WINDOW:
+            last = np.array(images[i].shape[2:]) - size
+            inside = todo & ((start >= 0) & (start <= last)).all(axis=-1)
+            if inside.any():
+                _read_inside(images[i], rows, start, inside, out)
+            todo &= ~inside
+        for b, k in np.argwhere(todo).tolist() if todo.any() else []:
+            # a place shared by all channels stands in column 0
+            c = slice(None) if rows.image_idx.shape[1] == 1 else slice(k, k + 1)
+            _read_one(
+                images[i][rows.sample_idx[b, k]],
+                rows.channels[c].tolist(),
+                start[b, k].tolist(),
+                [
+                    (window_start(x, p, n_scales), p << n_scales)
+                    for x, p in zip(rows.coords[b, k].tolist(), patch_size, strict=True)
+                ],
+                mode,
+                out[b, c],
+            )
+
+
+def _read_inside(
+    image: NDArray[Any],
+    rows: Rows,
+    start: NDArray[np.int64],
+    which: NDArray[np.bool_],
+    out: NDArray[Any],
+) -> None:
+    """Read windows that lie inside one image, `which` (B, 1 or C) of them."""
+    size = out.shape[2:]
+    if which.all():
+        # in parts, since the pixels are copied once before they are converted
+        step = max(1, _PIXELS_AT_ONCE * len(out) // out.size)
+        for first in range(0, len(out), step):
+            part = slice(first, first + step)
+            out[part] = _index(image, rows.sample_idx[part], rows.channels, start[part], size)
+    elif which.shape[1] == 1:
+        b = np.flatnonzero(which)
+        out[b] = _index(image, rows.sample_idx[b], rows.channels, start[b], size)
+    else:
+        b, k = np.nonzero(which)
+        out[b, k] = _index(image, rows.sample_idx[b, k], rows.channels[k], start[b, k], size)
+
+
+def _index(
     image: NDArray[Any],
     sample_idx: NDArray[np.int64],
     channel_idx: NDArray[np.int64],
     start: NDArray[np.int64],
     size: Sequence[int],
 ) -> NDArray[Any]:
-    """Read windows that lie inside one image.
+    """Read windows with one index, a row of a window being its item.
 
-    A single fancy index over all windows, with a row of a window as its item: NumPy then moves
-    whole rows instead of pixels.
-
-    Parameters
-    ----------
-    image : array, SC(Z)YX
-        C-contiguous.
-    sample_idx, channel_idx : array of int
-        Planes or volumes; of shapes that broadcast to one shape N.
-    start : array of int, shape (..., D)
-        First pixels, likewise.
-    size : sequence of int
-        Pixels, (Z)YX.
-
-    Returns
-    -------
-    array, shape (*N, *size)
-        In the image's data type.
+    So NumPy moves whole rows instead of pixels. The shapes of `sample_idx`, `channel_idx` and
+    `start[..., 0]` broadcast to N; the result has the shape (*N, *size).
     """
-    spatial, steps = image.shape[2:], image.strides
-    every_start = [n - s + 1 for n, s in zip(spatial, size, strict=True)]
+    every_start = [n - s + 1 for n, s in zip(image.shape[2:], size, strict=True)]
     rows: NDArray[Any] = np.ndarray(
         (*image.shape[:2], *every_start, *size[:-1]),
         f"V{size[-1] * image.itemsize}",
         image,
-        strides=(*steps, *steps[2:-1]),
+        strides=(*image.strides, *image.strides[2:-1]),
     )
     found = rows[(sample_idx, channel_idx, *(start[..., d] for d in range(len(size))))]
     return found.view(image.dtype).reshape(*found.shape[: 1 - len(size)], *size)
 
 
-def read_window(
-    image: NDArray[Any],
+def _read_one(
+    volumes: NDArray[Any],
+    channels: Sequence[int],
     start: Sequence[int],
     cut: Sequence[tuple[int, int]],
     mode: str,
     out: NDArray[Any],
 ) -> None:
-    """Read one window that may leave the image.
-
-    Parameters
-    ----------
-    image : array, (Z)YX
-        A plane or a volume.
-    start : sequence of int
-        First pixel of the window.
-    cut : sequence of (start, size)
-        Per axis, the cut that "wrap" wraps; see `geometry.border_range`.
-    mode : {"zero", "reflect", "wrap", "periodic"}
-        Border rule.
-    out : array, (Z)YX
-        Filled with the window.
-    """
-    ranges = [border_range(*c, n, mode) for c, n in zip(cut, image.shape, strict=True)]
-    runs = [
-        border_runs(s, size, lo, hi, mode)
-        for s, size, (lo, hi) in zip(start, out.shape, ranges, strict=True)
+    """Read one window of some channels of a sample C(Z)YX; it may leave the image."""
+    axes = [
+        (first, size, *border_range(*at, n, mode))
+        for first, size, at, n in zip(start, out.shape[1:], cut, volumes.shape[1:], strict=True)
     ]
-    if mode == "zero" and prod(sum(run.length for run in axis) for axis in runs) < out.size:
+    runs = [border_runs(*axis, mode) for axis in axes]
+    if mode == "zero":
         out[...] = 0
-    if max(len(axis) for axis in runs) > _MOST_RUNS:  # the window repeats a small image
-        maps = [
-            border_index(np.arange(s, s + size), lo, hi, mode)
-            for s, size, (lo, hi) in zip(start, out.shape, ranges, strict=True)
-        ]
-        out[...] = image[np.ix_(*maps)]
+    if max(map(len, runs)) > _MOST_RUNS:  # the window repeats a small image many times
+        maps = [border_index(np.arange(a, a + n), lo, hi, mode) for a, n, lo, hi in axes]
+        for c, channel in enumerate(channels):
+            out[c] = volumes[channel][np.ix_(*maps)]
         return
     for box in itertools.product(*runs):
-        out[tuple(run.window for run in box)] = image[tuple(run.image for run in box)]
+        target = tuple(run.window for run in box)
+        source = tuple(run.image for run in box)
+        for c, channel in enumerate(channels):
+            out[(c, *target)] = volumes[(channel, *source)]

@@ -45,9 +45,7 @@ class PlannedConstr(PatchConstr):
         raise NotImplementedError
 
     @abstractmethod
-    def _execute(
-        self, plan: Plan, dtype: DTypeLike
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Make input and target."""
         raise NotImplementedError
 
@@ -56,9 +54,7 @@ class PlannedConstr(PatchConstr):
         """NumPy generators that `construct_patch` advances."""
         raise NotImplementedError
 
-    def construct_patch(
-        self, index: int
-    ) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
+    def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
         checked = index_in("index", index, self.n_patches, "patches")
         with restored_on_error(self._generators()):
             plan = self._plan_patch(checked)
@@ -144,8 +140,10 @@ class Source:
             )
         if self.n_scales:
             size = np.array(places.patch_size)
-            start = window_start(places.coords, size, self.n_scales)  # type: ignore[arg-type]
-            outside = ((start >= shapes[:, 1:]) | (start + (size << self.n_scales) <= 0)).any(axis=1)
+            start = window_start(places.coords, size, self.n_scales)
+            outside = ((start >= shapes[:, 1:]) | (start + (size << self.n_scales) <= 0)).any(
+                axis=1
+            )
             if outside.any():
                 i = int(outside.argmax())
                 raise ValueError(
@@ -200,9 +198,7 @@ def checked_same_device(names: Sequence[str], extractors: Sequence[PatchExtracto
         raise ValueError(f"{', '.join(names)} must be on one device, found {sorted(devices)}")
 
 
-def checked_alpha_ranges(
-    alpha_ranges: object, n_channels: int
-) -> list[tuple[float, float]] | None:
+def checked_alpha_ranges(alpha_ranges: object, n_channels: int) -> list[tuple[float, float]] | None:
     """Return `alpha_ranges` as finite (low, high) per channel, or None."""
     if alpha_ranges is None:
         return None
@@ -246,9 +242,7 @@ def checked_generator(rng: object) -> np.random.Generator:
     return checked
 
 
-def uncorrelated_metadata(
-    stacks: Sequence[ImageStack], principal_channel: int
-) -> ImageMetadata:
+def uncorrelated_metadata(stacks: Sequence[ImageStack], principal_channel: int) -> ImageMetadata:
     """Metadata of the principal channel's image, with the sources and shapes of all."""
     metadata = stacks[principal_channel].metadata
     metadata["additional_metadata"] = {

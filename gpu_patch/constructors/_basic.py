@@ -118,9 +118,7 @@ class BasicPatchConstr(PlannedConstr):
         rows = Rows.correlated(places, self._channels)
         return Plan(rows, np.empty(0, np.float32), places.patch_size, Specs([places]))
 
-    def _execute(
-        self, plan: Plan, dtype: DTypeLike
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         patches = gather(self.input_extractor.arrays, plan.rows, plan.patch_size, dtype=dtype)
         if self.target_extractor is None:
             return patches, None

@@ -65,9 +65,7 @@ class MicroSplitConstr(PlannedConstr):
 
     _source: Source
 
-    def _execute(
-        self, plan: Plan, dtype: DTypeLike
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return lateral_context(
             self._input_images(),
             plan.rows,
@@ -231,7 +229,9 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         location, decision, *rest = self._draws(self.seed, epoch, index, self.n_patches)
         n_others = self._n_places - 1
         partners, locations, weights = (
-            rest[:n_others], rest[n_others : 2 * n_others], rest[2 * n_others :]
+            rest[:n_others],
+            rest[n_others : 2 * n_others],
+            rest[2 * n_others :],
         )
         places = [self._source.check(locate(self.patching_strategy, index, location))]
         uncorrelated = (decision < self.uncorrelated_channel_prob).any(axis=0)
@@ -369,9 +369,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
             extractor.image_stacks[
                 index_in("patch_spec['all_data_idx']", i, len(extractor.shapes), "image stacks")
             ]
-            for extractor, i in zip(
-                self.target_extractors, patch_spec["all_data_idx"], strict=True
-            )
+            for extractor, i in zip(self.target_extractors, patch_spec["all_data_idx"], strict=True)
         ]
         return uncorrelated_metadata(stacks, self.principal_channel)
 
@@ -388,9 +386,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         counts = [strategy.n_patches for strategy in self.patching_strategies]
         indices = self.rng.integers(0, counts, len(counts)).tolist()
         indices[self.principal_channel] = index
-        places = [
-            source.from_specs(i) for source, i in zip(self._sources, indices, strict=True)
-        ]
+        places = [source.from_specs(i) for source, i in zip(self._sources, indices, strict=True)]
         return self._plan(places, self._weights.from_generator(self.rng))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
@@ -460,7 +456,12 @@ class _SingleInputConstr(MicroSplitConstr):
 
     def _plan(self, places: Locations) -> Plan:
         weights = np.ones((len(places.data_idx), 1), np.float32)
-        return Plan(Rows.correlated(places, np.zeros(1, np.int64)), weights, places.patch_size, Specs([places]))
+        return Plan(
+            Rows.correlated(places, np.zeros(1, np.int64)),
+            weights,
+            places.patch_size,
+            Specs([places]),
+        )
 
 
 class PairedInputTargetMsPatchConstr(_SingleInputConstr):
@@ -495,9 +496,7 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
         *,
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            patching_strategy, input_extractor, multiscale_count, padding_mode, seed
-        )
+        super().__init__(patching_strategy, input_extractor, multiscale_count, padding_mode, seed)
         self.target_extractor = checked_extractor("target_extractor", target_extractor)
         checked_same_places(
             ("input_extractor", "target_extractor"), input_extractor, target_extractor
@@ -510,9 +509,7 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
 
-    def _execute(
-        self, plan: Plan, dtype: DTypeLike
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         inputs, _ = super()._execute(plan, dtype)
         return inputs, gather_targets(self.target_extractor, plan, dtype)
 
@@ -543,9 +540,7 @@ class PredMsPatchConstr(_SingleInputConstr):
         *,
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            patching_strategy, input_extractor, multiscale_count, padding_mode, seed
-        )
+        super().__init__(patching_strategy, input_extractor, multiscale_count, padding_mode, seed)
 
     @property
     def target_shapes(self) -> None:

@@ -38,9 +38,7 @@ class PatchConstr(Protocol):
         raise NotImplementedError
 
     @abstractmethod
-    def construct_patch(
-        self, index: int
-    ) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
+    def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
         """Make one patch, with draws in the order of careamics 0.3.5.
 
         Parameters

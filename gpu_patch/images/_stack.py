@@ -169,7 +169,9 @@ class ImageStack:
         sample = index_in("sample_idx", sample_idx, self.data_shape[0], "samples")
         chosen = checked_channels(channels, self.data_shape[1])
         place = Locations(np.array([0]), np.array([sample]), np.array([start]), size)
-        patch: NDArray[np.float32] = gather([self.data], Rows.correlated(place, np.array(chosen)), size)[0]
+        patch: NDArray[np.float32] = gather(
+            [self.data], Rows.correlated(place, np.array(chosen)), size
+        )[0]
         return patch
 
 

@@ -47,5 +47,5 @@ def gather(
         The patches.
     """
     out = pool.take((*rows.shape, *patch_size), checked_dtype(dtype))
-    numpy_gather(images, rows, patch_size, mode, n_scales, out)
+    numpy_gather(images, rows, patch_size, n_scales, mode, out)
     return out

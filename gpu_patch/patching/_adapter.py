@@ -19,7 +19,8 @@ def checked_patching(name: str, strategy: object) -> Patching:
     if missing or isinstance(strategy, type):
         raise TypeError(
             f"{name} must be a patching strategy with {', '.join(_MEMBERS)}, "
-            f"found {shorten(strategy)}" + (f", which lacks {', '.join(missing)}" if missing else "")
+            f"found {shorten(strategy)}"
+            + (f", which lacks {', '.join(missing)}" if missing else "")
         )
     return strategy  # type: ignore[return-value]
 

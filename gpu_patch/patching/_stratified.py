@@ -147,7 +147,9 @@ class StratifiedPatching(SampledPatching):
         sample = self._sample_at(data_idx, sample_idx)
         checked = {}
         for key, prob in probs.items():
-            if not (isinstance(prob, (int, float, np.number)) and isfinite(prob) and 0 <= prob <= 1):
+            if not (
+                isinstance(prob, (int, float, np.number)) and isfinite(prob) and 0 <= prob <= 1
+            ):
                 raise ValueError(f"probs[{key}] must be in [0, 1], found {shorten(prob)}")
             checked[self._cell("probs", key, sample)] = float(prob)
         for cell, prob in checked.items():
@@ -229,7 +231,9 @@ class StratifiedPatching(SampledPatching):
 def _interleave(parts: list[_Boxes]) -> _Boxes:
     """Bring the boxes of one cell together."""
     first, size, mass = (np.stack(column, axis=1) for column in zip(*parts, strict=True))
-    return _Boxes(first.reshape(-1, first.shape[-1]), size.reshape(-1, size.shape[-1]), mass.ravel())
+    return _Boxes(
+        first.reshape(-1, first.shape[-1]), size.reshape(-1, size.shape[-1]), mass.ravel()
+    )
 
 
 def _at_borders(boxes: _Boxes, last: NDArray[np.int64]) -> _Boxes:
