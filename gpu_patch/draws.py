@@ -65,11 +65,11 @@ def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.
 
 
 class Request(NamedTuple):
-    """`count` uniform numbers per sample from one stream and channel."""
+    """Uniform numbers that each sample needs from one stream and channel."""
 
     stream: Stream
     channel: int
-    count: int
+    n_uniforms: int
 
 
 class Draws:
@@ -88,7 +88,7 @@ class Draws:
         blocks = [
             (request.stream << 24, block << 24 | request.channel)
             for request in self.requests
-            for block in range(-(-request.count // 2))
+            for block in range(-(-request.n_uniforms // 2))
         ]
         self._words = np.array(blocks, np.uint64).reshape(-1, 2).T[:, :, None]
         self._uniforms_per_patch = 2 * len(blocks)
@@ -97,7 +97,7 @@ class Draws:
     def __call__(
         self, seed: int, epoch: int, index: NDArray[np.int64], n_patches: int
     ) -> list[NDArray[np.float64]]:
-        """Return one array (count, B) of numbers in [0, 1) per request.
+        """Return one array (n_uniforms, B) of numbers in [0, 1) per request.
 
         Parameters
         ----------
@@ -127,8 +127,8 @@ class Draws:
             uniforms = self._draw(seed, epoch, index)
         result, at = [], 0
         for request in self.requests:
-            result.append(uniforms[:, at : at + request.count].T)
-            at += -(-request.count // 2) * 2
+            result.append(uniforms[:, at : at + request.n_uniforms].T)
+            at += -(-request.n_uniforms // 2) * 2
         return result
 
     def _draw(self, seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:

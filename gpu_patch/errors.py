@@ -100,6 +100,16 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     return value
 
 
+def sequence(name: str, value: object, wanted: str) -> Sequence[Any]:
+    """Return `value` where it is a sequence, of what `wanted` describes."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+        raise TypeError(
+            f"{name} must be a sequence of {wanted}, found {shorten(value)} "
+            f"({type(value).__name__})"
+        )
+    return value  # type: ignore[return-value]
+
+
 def instance(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> Any:
     """Return `value` where it is an instance of `kind`; `wanted` describes that kind."""
     if not isinstance(value, kind):

@@ -181,7 +181,7 @@ def fir_blocks(size: int, scale: int, rows: int) -> tuple[FirBlock, ...]:
 
 
 def sequential_starts(n: int, patch: int, overlap: int) -> list[int]:
-    """Starts of a gap-free row of patches: every ``patch − overlap``, the last flush to the end.
+    """Place a gap-free row of patches: every ``patch − overlap``, the last flush to the end.
 
     A patch longer than the axis starts at 0. (careamics 0.3.5, `SequentialPatching`.)
     """

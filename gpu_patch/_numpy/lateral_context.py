@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -20,7 +21,7 @@ from gpu_patch.plan import Rows
 _PIXELS_IN_CACHE = 1 << 19
 _MOST_BYTES = 1 << 28
 # Pixels mixed at once: what is added to them should not leave the cache in between.
-_STRIP = 1 << 18
+_STRIP = 1 << 17
 
 
 def lateral_context(
@@ -49,26 +50,20 @@ def lateral_context(
 
 def mix(channels: NDArray[Any], weights: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Fill `out` (B, ...) with the sum of channels (B, C, ...) weighted by `weights` (B, C)."""
-    n_samples, n_channels, *size = channels.shape
-    if prod(size) <= _STRIP:
-        factors = weights.reshape(n_samples, n_channels, *[1] * len(size))
-        _weighted_sum(channels.swapaxes(0, 1), factors.swapaxes(0, 1), out)
-        return
-    for pixels, factors, mixed in zip(channels, weights, out, strict=True):
-        flat, flat_mixed = pixels.reshape(n_channels, -1), mixed.reshape(-1)
-        for first in range(0, flat_mixed.size, _STRIP):
-            part = slice(first, first + _STRIP)
-            _weighted_sum(flat[:, part], factors, flat_mixed[part])
-
-
-def _weighted_sum(
-    channels: NDArray[Any], factors: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
-    """Fill `out` with the sum over the first axis of `channels` times `factors`."""
-    np.multiply(channels[0], factors[0], out=out)
-    product = pool.take(out.shape, np.float32) if len(channels) > 1 else None
-    for channel, factor in zip(channels[1:], factors[1:], strict=True):
-        out += np.multiply(channel, factor, out=product)
+    n_samples, n_channels = channels.shape[:2]
+    flat, flat_out = channels.reshape(n_samples, n_channels, -1), out.reshape(n_samples, -1)
+    n_pixels = flat_out.shape[1]
+    group = max(1, _STRIP // n_pixels)
+    for b, i in itertools.product(range(0, n_samples, group), range(0, n_pixels, _STRIP)):
+        part = (slice(b, b + group), slice(i, i + _STRIP))
+        mixed = flat_out[part]
+        product = pool.take(mixed.shape, np.float32) if n_channels > 1 else None
+        for c in range(n_channels):
+            pixels, factors = flat[part[0], c, part[1]], weights[part[0], c, None]
+            if c == 0:
+                np.multiply(pixels, factors, out=mixed)
+            else:
+                mixed += np.multiply(pixels, factors, out=product)
 
 
 def _all_scales(mixer: _Mixer, samples: slice, out: NDArray[np.float32]) -> None:

@@ -112,8 +112,11 @@ def _index(
         image,
         strides=(*image.strides, *image.strides[2:-1]),
     )
-    found = rows[(sample_idx, channel_idx, *(start[..., d] for d in range(len(size))))]
-    return found.view(image.dtype).reshape(*found.shape[: 1 - len(size)], *size)
+    found: NDArray[Any] = rows[
+        (sample_idx, channel_idx, *(start[..., d] for d in range(len(size))))
+    ]
+    pixels: NDArray[Any] = found.view(image.dtype)
+    return pixels.reshape(*found.shape[: 1 - len(size)], *size)
 
 
 def _read_one(
@@ -138,7 +141,7 @@ def _read_one(
             out[c] = volumes[channel][np.ix_(*maps)]
         return
     for box in itertools.product(*runs):
-        target = tuple(run.window for run in box)
+        window = tuple(run.window for run in box)
         source = tuple(run.image for run in box)
         for c, channel in enumerate(channels):
-            out[(c, *target)] = volumes[(channel, *source)]
+            out[c][window] = volumes[channel][source]

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.constructors._protocol import PatchConstr
 from gpu_patch.draws import checked_seed, restored_on_error
-from gpu_patch.errors import index_in, indices_in, instance, shorten, whole_number
+from gpu_patch.errors import index_in, indices_in, instance, sequence, shorten, whole_number
 from gpu_patch.geometry import window_start
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import FixedPatching, Patching
@@ -202,9 +202,8 @@ def checked_alpha_ranges(alpha_ranges: object, n_channels: int) -> list[tuple[fl
     """Return `alpha_ranges` as finite (low, high) per channel, or None."""
     if alpha_ranges is None:
         return None
-    instance("alpha_ranges", alpha_ranges, (Sequence, np.ndarray), "a sequence of (low, high)")
     pairs: list[tuple[float, float]] = []
-    for i, pair in enumerate(alpha_ranges):  # type: ignore[arg-type,var-annotated]
+    for i, pair in enumerate(sequence("alpha_ranges", alpha_ranges, "(low, high)")):
         try:
             low, high = (float(value) for value in pair)
         except (TypeError, ValueError):

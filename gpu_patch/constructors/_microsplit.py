@@ -30,7 +30,7 @@ from gpu_patch.constructors._base import (
 )
 from gpu_patch.constructors._basic import gather_targets
 from gpu_patch.draws import Draws, Request, Stream, integers
-from gpu_patch.errors import choice, index_in, instance, shorten, whole_number
+from gpu_patch.errors import choice, index_in, sequence, shorten, whole_number
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.ops import lateral_context
@@ -90,7 +90,8 @@ class _Weights:
     def from_generator(self, rng: np.random.Generator) -> NDArray[np.float32]:
         if self.ranges is None:
             return np.full((1, self.n_channels), 1 / self.n_channels, np.float32)
-        return rng.uniform(*self.ranges)[None].astype(np.float32)
+        low, high = self.ranges
+        return np.asarray(rng.uniform(low, high)[None], np.float32)
 
     def from_uniforms(
         self, uniforms: Sequence[NDArray[np.float64]], n_samples: int
@@ -98,7 +99,7 @@ class _Weights:
         if self.ranges is None:
             return np.full((n_samples, self.n_channels), 1 / self.n_channels, np.float32)
         low, high = self.ranges
-        return (low + (high - low) * np.concatenate(uniforms).T).astype(np.float32)
+        return np.asarray(low + (high - low) * np.concatenate(uniforms).T, np.float32)
 
 
 class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
@@ -234,7 +235,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
             rest[2 * n_others :],
         )
         places = [self._source.check(locate(self.patching_strategy, index, location))]
-        uncorrelated = (decision < self.uncorrelated_channel_prob).any(axis=0)
+        uncorrelated = np.any(decision < self.uncorrelated_channel_prob, axis=0)
         if uncorrelated.any():
             for partner, uniforms in zip(partners, locations, strict=True):
                 other = integers(partner[0, uncorrelated], self.n_patches)
@@ -567,11 +568,19 @@ def _checked_pairs(
     strategies: object, extractors: object
 ) -> tuple[list[Patching], list[PatchExtractor]]:
     """Return mode II's strategies and extractors, one of each per structure."""
-    instance("patching_strategies", strategies, Sequence, "a sequence of patching strategies")
-    instance("target_extractors", extractors, Sequence, "a sequence of PatchExtractor")
     checked = (
-        [checked_patching(f"patching_strategies[{i}]", s) for i, s in enumerate(strategies)],  # type: ignore[arg-type,var-annotated]
-        [checked_extractor(f"target_extractors[{i}]", e) for i, e in enumerate(extractors)],  # type: ignore[arg-type,var-annotated]
+        [
+            checked_patching(f"patching_strategies[{i}]", strategy)
+            for i, strategy in enumerate(
+                sequence("patching_strategies", strategies, "patching strategies")
+            )
+        ],
+        [
+            checked_extractor(f"target_extractors[{i}]", extractor)
+            for i, extractor in enumerate(
+                sequence("target_extractors", extractors, "PatchExtractor")
+            )
+        ],
     )
     if not checked[0] or len(checked[0]) != len(checked[1]):
         raise ValueError(
@@ -593,13 +602,8 @@ def _checked_pairs(
 def _moved(places: Locations, which: NDArray[np.bool_], to: Locations) -> Locations:
     """Return `places` with some of them moved elsewhere."""
     checked_patch_sizes([places.patch_size, to.patch_size])
-    columns = []
-    for old, new in (
-        (places.data_idx, to.data_idx),
-        (places.sample_idx, to.sample_idx),
-        (places.coords, to.coords),
-    ):
-        column = old.copy()
-        column[which] = new
-        columns.append(column)
-    return Locations(*columns, places.patch_size)
+    data_idx, sample_idx, coords = (
+        column.copy() for column in (places.data_idx, places.sample_idx, places.coords)
+    )
+    data_idx[which], sample_idx[which], coords[which] = to.data_idx, to.sample_idx, to.coords
+    return Locations(data_idx, sample_idx, coords, places.patch_size)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import index_in, instance, shorten
+from gpu_patch.errors import index_in, sequence, shorten
 from gpu_patch.images._stack import ImageStack
 
 
@@ -30,8 +30,9 @@ class PatchExtractor:
     """
 
     def __init__(self, image_stacks: Sequence[ImageStack]) -> None:
-        instance("image_stacks", image_stacks, Sequence, "a sequence of ImageStack")
-        self.image_stacks = list(image_stacks)
+        self.image_stacks: list[ImageStack] = list(
+            sequence("image_stacks", image_stacks, "ImageStack")
+        )
         if not self.image_stacks:
             raise ValueError("image_stacks is empty: at least one ImageStack is needed")
         for i, stack in enumerate(self.image_stacks):

@@ -95,8 +95,7 @@ def _read_picture(path: str | Path) -> NDArray[Any]:
         ) from error
     try:
         with Image.open(path) as picture:
-            if picture.mode == "P":  # palette indices are no intensities
-                picture = picture.convert("RGB")
-            return np.asarray(picture)
+            # the indices of a palette are no intensities
+            return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no image that can be read: {error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import instance, shorten, whole_number, whole_numbers
+from gpu_patch.errors import sequence, shorten, whole_number, whole_numbers
 from gpu_patch.specs import PatchSpecs
 
 PLAIN_KEYS = ("data_idx", "sample_idx", "coords", "patch_size")
@@ -53,7 +53,7 @@ class Locations:
     def from_specs(cls, specs: Sequence[PatchSpecs]) -> Locations:
         """Gather spec dicts, whoever made them; `ValueError` where their patch sizes differ."""
         checked = [checked_spec("patch spec", spec) for spec in specs]
-        sizes = {spec["patch_size"] for spec in checked}
+        sizes = {tuple(spec["patch_size"]) for spec in checked}
         if len(sizes) > 1:
             raise ValueError(
                 "the patches of one batch must have one patch_size, found "
@@ -65,7 +65,7 @@ class Locations:
             np.array([spec["data_idx"] for spec in checked], np.int64),
             np.array([spec["sample_idx"] for spec in checked], np.int64),
             np.array([spec["coords"] for spec in checked], np.int64),
-            tuple(sizes.pop()),
+            sizes.pop(),
             {key: [spec[key] for spec in specs] for key in keys},  # type: ignore[literal-required]
         )
 
@@ -90,10 +90,9 @@ def checked_spec(name: str, spec: object) -> PatchSpecs:
 
 def checked_shapes(data_shapes: object) -> list[tuple[int, ...]]:
     """Return `data_shapes` as tuples SC(Z)YX of one number of axes."""
-    instance("data_shapes", data_shapes, Sequence, "a sequence of shapes SC(Z)YX")
     shapes = [
         whole_numbers(f"data_shapes[{i}]", shape, minimum=1)
-        for i, shape in enumerate(data_shapes)  # type: ignore[arg-type,var-annotated]
+        for i, shape in enumerate(sequence("data_shapes", data_shapes, "shapes SC(Z)YX"))
     ]
     if not shapes:
         raise ValueError("data_shapes is empty: at least one shape SC(Z)YX is needed")

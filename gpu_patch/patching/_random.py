@@ -50,21 +50,21 @@ class RandomPatching(SampledPatching):
         self.rng = checked_generator(seed)
         self.n_uniforms = len(self.patch_size)
         self._set_counts(np.prod(-(-self._sample_shape // self.patch_size), axis=1))
-        self._last_start = np.clip(self._sample_shape - self.patch_size, 0, None)
+        self._last_start: NDArray[np.int64] = np.maximum(self._sample_shape - self.patch_size, 0)
 
     def get_patch_spec(self, index: int) -> PatchSpecs:
         checked = np.array([index_in("index", index, self.n_patches, "patches")])
-        return self._at(checked, self._draw(self._last_start[self._sample_of(checked)])).spec(0)
+        sample = self._sample_of(checked)
+        return self._at(sample, self._draw(self._last_start[sample])).spec(0)
 
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
-        last = self._last_start[self._sample_of(index)]
-        return self._at(index, integers(uniforms.T, last + 1))
+        sample = self._sample_of(index)
+        return self._at(sample, integers(uniforms.T, self._last_start[sample] + 1))
 
     def _draw(self, last_start: NDArray[np.int64]) -> NDArray[np.int64]:
         return self.rng.integers(np.zeros_like(last_start), last_start, endpoint=True, dtype=int)
 
-    def _at(self, index: NDArray[np.int64], coords: NDArray[np.int64]) -> Locations:
-        sample = self._sample_of(index)
+    def _at(self, sample: NDArray[np.intp], coords: NDArray[np.int64]) -> Locations:
         return Locations(
             self._sample_image[sample], self._sample_idx[sample], coords, self.patch_size
         )
@@ -98,7 +98,7 @@ class FixedRandomPatching(RandomPatching):
         return self.locate(checked, np.empty((0, 1))).spec(0)
 
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
-        return self._at(index, self._coords[index])
+        return self._at(self._sample_of(index), self._coords[index])
 
 
 def checked_generator(seed: int | None) -> np.random.Generator:

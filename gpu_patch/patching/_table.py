@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import index_in, instance
+from gpu_patch.errors import index_in, sequence
 from gpu_patch.patching._base import BatchPatching, SampledPatching
 from gpu_patch.patching._locations import Locations, checked_spec
 from gpu_patch.specs import PatchSpecs
@@ -31,10 +31,11 @@ class FixedPatching(BatchPatching):
     """
 
     def __init__(self, fixed_patch_specs: Sequence[PatchSpecs]) -> None:
-        instance("fixed_patch_specs", fixed_patch_specs, Sequence, "a sequence of patch specs")
         self.fixed_patch_specs: list[PatchSpecs] = [
-            {**spec, **checked_spec(f"fixed_patch_specs[{i}]", spec)}  # type: ignore[typeddict-item]
-            for i, spec in enumerate(fixed_patch_specs)
+            {**spec, **checked_spec(f"fixed_patch_specs[{i}]", spec)}
+            for i, spec in enumerate(
+                sequence("fixed_patch_specs", fixed_patch_specs, "patch specs")
+            )
         ]
         if not self.fixed_patch_specs:
             raise ValueError("fixed_patch_specs is empty: at least one patch spec is needed")
