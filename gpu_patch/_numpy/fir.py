@@ -11,7 +11,7 @@ from gpu_patch._numpy.memory import pool
 from gpu_patch.geometry import fir_blocks, fir_taps, mirror
 
 # Outputs per small matrix product: few keeps the matrix free of zeros, many keeps BLAS busy.
-_ROWS = 8
+_ROWS = 4
 _COLUMNS = 16
 
 

@@ -21,7 +21,7 @@ from gpu_patch.plan import Rows
 _PIXELS_IN_CACHE = 1 << 19
 _MOST_BYTES = 1 << 28
 # Pixels mixed at once: what is added to them should not leave the cache in between.
-_STRIP = 1 << 17
+_STRIP = 1 << 16
 
 
 def lateral_context(
