@@ -5,7 +5,6 @@ Fresh memory costs a page fault every 4 kB, which on small batches takes longer 
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from math import prod
@@ -15,44 +14,66 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _MOST_BYTES = 1 << 27
-_UNUSED = 2
-"""References to a buffer that nobody uses: a local variable and `getrefcount`'s argument."""
 
 
 class BufferPool:
     """Lends uninitialised arrays, and lends their memory again once nothing refers to it.
 
-    An array lent is a view of a buffer, and so is every view of it, slices and DLPack exports
-    included: while any of them lives, the buffer's reference count is higher than when idle. At
-    most 128 MiB are kept.
+    An array that is lent, and every view of it, DLPack exports included, keeps a lease alive.
+    With the lease's end the memory returns. At most 128 MiB lie idle.
     """
 
     def __init__(self) -> None:
-        self._buffers: deque[NDArray[np.uint8]] = deque()
+        self._idle: deque[NDArray[np.uint8]] = deque()
 
     def take(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """Return an array with undefined values."""
-        nbytes = prod(shape) * np.dtype(dtype).itemsize
-        # a buffer is out of the queue while it is looked at, so no other thread can take it too
-        for _ in range(len(self._buffers)):
-            try:
-                buffer = self._buffers.popleft()
-            except IndexError:
-                break
-            fits = nbytes <= len(buffer) <= 2 * nbytes and sys.getrefcount(buffer) == _UNUSED
-            array = buffer[:nbytes].view(dtype).reshape(shape) if fits else None
-            self._buffers.append(buffer)
-            if array is not None:
-                return array
-        buffer = np.empty(nbytes, np.uint8)
-        if nbytes <= _MOST_BYTES:
-            self._buffers.append(buffer)
-            self._forget_oldest()
-        return buffer.view(dtype).reshape(shape)
+        kind = np.dtype(dtype)
+        nbytes = prod(shape) * kind.itemsize
+        buffer = self._find(nbytes)
+        if buffer is None:
+            buffer = np.empty(nbytes, np.uint8)
+        return np.asarray(_Lease(buffer, self._idle, tuple(shape), kind))
 
-    def _forget_oldest(self) -> None:
-        while sum(len(buffer) for buffer in list(self._buffers)) > _MOST_BYTES:
-            self._buffers.popleft()
+    def _find(self, nbytes: int) -> NDArray[np.uint8] | None:
+        """Take an idle buffer out of the queue: one that fits, and is not far too large."""
+        for _ in range(len(self._idle)):
+            try:
+                buffer = self._idle.popleft()
+            except IndexError:  # another thread was faster
+                return None
+            if nbytes <= len(buffer) <= 2 * nbytes:
+                return buffer
+            self._idle.append(buffer)
+        return None
+
+
+class _Lease:
+    """Owner of a lent array, as NumPy sees it; puts the buffer back when it dies."""
+
+    def __init__(
+        self,
+        buffer: NDArray[np.uint8],
+        idle: deque[NDArray[np.uint8]],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._buffer = buffer
+        self._idle = idle
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": buffer.__array_interface__["data"],
+        }
+
+    def __del__(self) -> None:
+        self._idle.append(self._buffer)
+        try:
+            while sum(map(len, self._idle.copy())) > _MOST_BYTES:
+                self._idle.popleft()
+        except IndexError:  # another thread was faster
+            pass
 
 
 pool = BufferPool()
