@@ -16,7 +16,8 @@ from gpu_patch.errors import index_in, indices_in, instance, sequence, shorten, 
 from gpu_patch.geometry import window_start
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import FixedPatching, Patching
-from gpu_patch.patching._base import SampledPatching
+from gpu_patch.patching._adapter import places_batches
+from gpu_patch.patching._base import BatchPatching, SampledPatching
 from gpu_patch.patching._locations import Locations
 from gpu_patch.plan import Plan
 from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs, is_uncorrelated_specs
@@ -92,12 +93,13 @@ class Source:
         self.name, self.strategy, self.extractor = name, strategy, extractor
         self.n_scales = n_scales
         self._shapes = np.array([shape[:1] + shape[2:] for shape in extractor.shapes])
-        self._trusted = isinstance(strategy, SampledPatching)
+        self._places_batches = places_batches(strategy)
+        self.n_uniforms = strategy.n_uniforms if places_batches(strategy) else 0
+        self._trusted = self._places_batches and isinstance(strategy, SampledPatching)
         if isinstance(strategy, SampledPatching):
             self._check_shapes(strategy)
         elif isinstance(strategy, FixedPatching):
-            for spec in strategy.fixed_patch_specs:
-                self.check(Locations.from_specs([spec]))
+            self._check_table(strategy)
 
     def _check_shapes(self, strategy: SampledPatching) -> None:
         """Check that a strategy of ours was made for these images; channels may differ."""
@@ -114,7 +116,13 @@ class Source:
                     f"of the extractor has the shape {found}"
                 )
 
-    def check(self, places: Locations) -> Locations:
+    def _check_table(self, strategy: FixedPatching) -> None:
+        """Check the places of a list now rather than when one is used."""
+        for size in {spec["patch_size"] for spec in strategy.fixed_patch_specs}:
+            specs = [s for s in strategy.fixed_patch_specs if s["patch_size"] == size]
+            self._check(Locations.from_specs(specs))
+
+    def _check(self, places: Locations) -> Locations:
         """Return `places` where all of them are in the images."""
         if self._trusted:
             return places
@@ -155,7 +163,15 @@ class Source:
 
     def from_specs(self, index: int) -> Locations:
         """Place one patch with the strategy's own draws."""
-        return self.check(Locations.from_specs([self.strategy.get_patch_spec(index)]))
+        return self._check(Locations.from_specs([self.strategy.get_patch_spec(index)]))
+
+    def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
+        """Place a batch: at once where the strategy can, otherwise index by index."""
+        if self._places_batches:
+            batched: BatchPatching = self.strategy  # type: ignore[assignment]
+            return self._check(batched.locate(index, uniforms))
+        specs = [self.strategy.get_patch_spec(i) for i in index.tolist()]
+        return self._check(Locations.from_specs(specs))
 
     @property
     def generators(self) -> list[object]:

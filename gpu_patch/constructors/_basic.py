@@ -19,7 +19,7 @@ from gpu_patch.draws import Draws, Request, Stream
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.ops import gather
 from gpu_patch.patching import Patching
-from gpu_patch.patching._adapter import checked_patching, locate, n_uniforms
+from gpu_patch.patching._adapter import checked_patching
 from gpu_patch.patching._locations import Locations
 from gpu_patch.plan import Plan, Rows, Specs
 from gpu_patch.specs import ImageMetadata, PatchSpecs
@@ -76,7 +76,7 @@ class BasicPatchConstr(PlannedConstr):
         self.channels = channels
         self._channels = np.array(checked_channels(channels, input_extractor.n_channels))
         self._source = Source("patching_strategy", patching_strategy, input_extractor)
-        self._draws = Draws([Request(Stream.LOCATION, 0, n_uniforms(patching_strategy))])
+        self._draws = Draws([Request(Stream.LOCATION, 0, self._source.n_uniforms)])
 
     @property
     def n_patches(self) -> int:
@@ -112,7 +112,7 @@ class BasicPatchConstr(PlannedConstr):
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         (uniforms,) = self._draws(self.seed, epoch, index, self.n_patches)
-        return self._plan(self._source.check(locate(self.patching_strategy, index, uniforms)))
+        return self._plan(self._source.locate(index, uniforms))
 
     def _plan(self, places: Locations) -> Plan:
         rows = Rows.correlated(places, self._channels)

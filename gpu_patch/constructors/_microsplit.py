@@ -35,7 +35,7 @@ from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.ops import lateral_context
 from gpu_patch.patching import Patching
-from gpu_patch.patching._adapter import checked_patching, locate, n_uniforms
+from gpu_patch.patching._adapter import checked_patching
 from gpu_patch.patching._locations import Locations
 from gpu_patch.plan import Plan, Rows, Specs
 from gpu_patch.specs import ImageMetadata, PatchSpecs, is_uncorrelated_specs
@@ -178,7 +178,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         )
         # places that a patch may have: one, or one per channel
         self._n_places = len(self._channels) if self.uncorrelated_channel_prob > 0 else 1
-        per_place, others = n_uniforms(patching_strategy), range(1, self._n_places)
+        per_place, others = self._source.n_uniforms, range(1, self._n_places)
         self._draws = Draws(
             [
                 Request(Stream.LOCATION, 0, per_place),
@@ -234,13 +234,13 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
             rest[n_others : 2 * n_others],
             rest[2 * n_others :],
         )
-        places = [self._source.check(locate(self.patching_strategy, index, location))]
+        places = [self._source.locate(index, location)]
         uncorrelated = np.any(decision < self.uncorrelated_channel_prob, axis=0)
         if uncorrelated.any():
             for partner, uniforms in zip(partners, locations, strict=True):
                 other = integers(partner[0, uncorrelated], self.n_patches)
-                elsewhere = locate(self.patching_strategy, other, uniforms[:, uncorrelated])
-                places.append(_moved(places[0], uncorrelated, self._source.check(elsewhere)))
+                elsewhere = self._source.locate(other, uniforms[:, uncorrelated])
+                places.append(_moved(places[0], uncorrelated, elsewhere))
         return self._plan(places, uncorrelated, self._weights.from_uniforms(weights, len(index)))
 
     def _plan(
@@ -338,8 +338,8 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
             [
                 *(Request(Stream.PARTNER, c, 1) for c in range(n_channels)),
                 *(
-                    Request(Stream.LOCATION, c, n_uniforms(strategy))
-                    for c, strategy in enumerate(self.patching_strategies)
+                    Request(Stream.LOCATION, c, source.n_uniforms)
+                    for c, source in enumerate(self._sources)
                 ),
                 *self._weights.requests,
             ]
@@ -398,7 +398,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         for c, source in enumerate(self._sources):
             own = integers(partners[c][0], source.strategy.n_patches)
             chosen = index if c == self.principal_channel else own
-            places.append(source.check(locate(source.strategy, chosen, locations[c])))
+            places.append(source.locate(chosen, locations[c]))
         return self._plan(places, self._weights.from_uniforms(weights, len(index)))
 
     def _plan(self, places: list[Locations], weights: NDArray[np.float32]) -> Plan:
@@ -426,7 +426,7 @@ class _SingleInputConstr(MicroSplitConstr):
         self._source = Source(
             "patching_strategy", patching_strategy, input_extractor, self.multiscale_count
         )
-        self._draws = Draws([Request(Stream.LOCATION, 0, n_uniforms(patching_strategy))])
+        self._draws = Draws([Request(Stream.LOCATION, 0, self._source.n_uniforms)])
 
     @property
     def n_patches(self) -> int:
@@ -453,7 +453,7 @@ class _SingleInputConstr(MicroSplitConstr):
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         (uniforms,) = self._draws(self.seed, epoch, index, self.n_patches)
-        return self._plan(self._source.check(locate(self.patching_strategy, index, uniforms)))
+        return self._plan(self._source.locate(index, uniforms))
 
     def _plan(self, places: Locations) -> Plan:
         weights = np.ones((len(places.data_idx), 1), np.float32)

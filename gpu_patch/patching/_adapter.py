@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeGuard
 
 from gpu_patch.errors import shorten
 from gpu_patch.patching._base import BatchPatching
-from gpu_patch.patching._locations import Locations
 from gpu_patch.patching._protocol import Patching
 
 _MEMBERS = ("n_patches", "get_patch_spec", "get_patch_indices")
@@ -25,15 +23,14 @@ def checked_patching(name: str, strategy: object) -> Patching:
     return strategy  # type: ignore[return-value]
 
 
-def n_uniforms(strategy: Patching) -> int:
-    """Random numbers that placing one patch of a batch takes."""
-    return strategy.n_uniforms if isinstance(strategy, BatchPatching) else 0
+def places_batches(strategy: Patching) -> TypeGuard[BatchPatching]:
+    """Tell whether a strategy can place a whole batch at once.
 
-
-def locate(
-    strategy: Patching, index: NDArray[np.int64], uniforms: NDArray[np.float64]
-) -> Locations:
-    """Place a batch: at once where the strategy can, otherwise index by index."""
-    if isinstance(strategy, BatchPatching):
-        return strategy.locate(index, uniforms)
-    return Locations.from_specs([strategy.get_patch_spec(i) for i in index.tolist()])
+    Not where somebody's subclass has a `get_patch_spec` of its own, which `locate` ignores.
+    """
+    mro = type(strategy).__mro__
+    depth = {
+        name: next((i for i, kind in enumerate(mro) if name in vars(kind)), len(mro))
+        for name in ("locate", "get_patch_spec")
+    }
+    return isinstance(strategy, BatchPatching) and depth["locate"] <= depth["get_patch_spec"]

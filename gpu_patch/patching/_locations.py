@@ -53,21 +53,30 @@ class Locations:
     def from_specs(cls, specs: Sequence[PatchSpecs]) -> Locations:
         """Gather spec dicts, whoever made them; `ValueError` where their patch sizes differ."""
         checked = [checked_spec("patch spec", spec) for spec in specs]
-        sizes = {tuple(spec["patch_size"]) for spec in checked}
-        if len(sizes) > 1:
-            raise ValueError(
-                "the patches of one batch must have one patch_size, found "
-                f"{shorten(sorted(sizes))}: use batches of one image, or a fixed patch size"
-            )
-        # a key that only some specs have cannot be a column
-        keys = [k for k in specs[0] if k not in PLAIN_KEYS and all(k in spec for spec in specs)]
+        size = one_patch_size({tuple(spec["patch_size"]) for spec in checked})
         return cls(
             np.array([spec["data_idx"] for spec in checked], np.int64),
             np.array([spec["sample_idx"] for spec in checked], np.int64),
             np.array([spec["coords"] for spec in checked], np.int64),
-            sizes.pop(),
-            {key: [spec[key] for spec in specs] for key in keys},  # type: ignore[literal-required]
+            size,
+            extra_columns(specs),
         )
+
+
+def one_patch_size(sizes: set[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the only element of `sizes`, the patch sizes of a batch."""
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the patches of one batch must have one patch_size, found {shorten(sorted(sizes))}: "
+            "use batches of one image, or a fixed patch size"
+        )
+    return next(iter(sizes))
+
+
+def extra_columns(specs: Sequence[PatchSpecs]) -> dict[str, list[Any]]:
+    """Gather the keys beyond the plain ones; those that only some specs have are left out."""
+    keys = [k for k in specs[0] if k not in PLAIN_KEYS and all(k in spec for spec in specs)]
+    return {key: [spec[key] for spec in specs] for key in keys}  # type: ignore[literal-required]
 
 
 def checked_spec(name: str, spec: object) -> PatchSpecs:

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from gpu_patch.errors import index_in, sequence
 from gpu_patch.patching._base import BatchPatching, SampledPatching
-from gpu_patch.patching._locations import Locations, checked_spec
+from gpu_patch.patching._locations import (
+    PLAIN_KEYS,
+    Locations,
+    checked_spec,
+    extra_columns,
+    one_patch_size,
+)
 from gpu_patch.specs import PatchSpecs
 
 
@@ -39,6 +45,13 @@ class FixedPatching(BatchPatching):
         ]
         if not self.fixed_patch_specs:
             raise ValueError("fixed_patch_specs is empty: at least one patch spec is needed")
+        columns: list[NDArray[np.int64]] = []
+        for key in PLAIN_KEYS:
+            values = [spec[key] for spec in self.fixed_patch_specs]  # type: ignore[literal-required]
+            if key == "coords" and len({len(value) for value in values}) > 1:
+                raise ValueError("fixed_patch_specs must all be 2D or all be 3D")
+            columns.append(np.array(values, np.int64))
+        self._data_idx, self._sample_idx, self._coords, self._sizes = columns
 
     @property
     def n_patches(self) -> int:
@@ -49,12 +62,19 @@ class FixedPatching(BatchPatching):
         return {**self.fixed_patch_specs[at]}
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        known = max(spec["data_idx"] for spec in self.fixed_patch_specs) + 1
+        known = int(self._data_idx.max()) + 1
         image = index_in("data_idx", data_idx, known, "image stacks")
-        return [i for i, spec in enumerate(self.fixed_patch_specs) if spec["data_idx"] == image]
+        return np.flatnonzero(self._data_idx == image).tolist()
 
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
-        return Locations.from_specs([self.fixed_patch_specs[i] for i in index.tolist()])
+        specs = [self.fixed_patch_specs[i] for i in index.tolist()]
+        return Locations(
+            self._data_idx[index],
+            self._sample_idx[index],
+            self._coords[index],
+            _one_size(self._sizes[index]),
+            extra_columns(specs),
+        )
 
 
 class WholeSamplePatching(SampledPatching):
@@ -76,17 +96,14 @@ class WholeSamplePatching(SampledPatching):
         self._set_counts(np.ones(len(self._sample_image), np.int64))
 
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
-        sizes = self._sample_shape[index]
-        differ = np.flatnonzero((sizes != sizes[0]).any(axis=1))
-        if len(differ):
-            raise ValueError(
-                "the patches of one batch must have one patch_size, found "
-                f"{tuple(sizes[0].tolist())} and {tuple(sizes[differ[0]].tolist())}: "
-                "use batches of one image, or a fixed patch size"
-            )
         return Locations(
             self._sample_image[index],
             self._sample_idx[index],
-            np.zeros_like(sizes),
-            tuple(sizes[0].tolist()),
+            np.zeros((len(index), self._sample_shape.shape[1]), np.int64),
+            _one_size(self._sample_shape[index]),
         )
+
+
+def _one_size(sizes: NDArray[np.int64]) -> tuple[int, ...]:
+    """Return the one patch size of a batch, given all of them."""
+    return one_patch_size({tuple(size) for size in np.unique(sizes, axis=0).tolist()})
