@@ -1,12 +1,20 @@
-"""Where arrays live."""
+"""Where arrays live, and how they get there."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+from functools import cache
+from typing import Any
 
-from gpu_patch.errors import instance
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpu_patch.errors import instance, shorten
 
 ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
+_PIECE_BYTES = 1 << 25
 
 
 def resolve(device: str | None) -> str:
@@ -15,25 +23,166 @@ def resolve(device: str | None) -> str:
     Parameters
     ----------
     device : str or None
-        "cpu"; None is what the environment variable ``GPU_PATCH_DEVICE`` says, else "cpu".
+        "cpu", "cuda" (the current device) or "cuda:1"; None is what the environment variable
+        ``GPU_PATCH_DEVICE`` says, else the GPU where one is usable, else the CPU.
+
+    Returns
+    -------
+    str
+        "cpu" or "cuda:N".
 
     Raises
     ------
     RuntimeError
-        Where CUDA is asked for: it is never replaced silently by the CPU.
+        Where CUDA is asked for and cannot be used: it is never replaced silently by the CPU.
     ValueError
         For any other name.
     """
     name, origin = device, "device"
+    if name is None and ENVIRONMENT_VARIABLE in os.environ:
+        name, origin = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if name is None:
-        name, origin = os.environ.get(ENVIRONMENT_VARIABLE, "cpu"), ENVIRONMENT_VARIABLE
-    instance(origin, name, str, "'cpu' or None")
+        return "cpu" if cuda_problem() else "cuda:0"
+    instance(origin, name, str, "'cpu', 'cuda', 'cuda:N' or None")
     if name == "cpu":
         return name
-    kind, _, number = name.partition(":")
-    if kind == "cuda" and (not number or number.isdigit()):
-        raise RuntimeError(
-            f"{origin} is {name!r}, but this version of gpu_patch has no CUDA backend: "
-            "use device='cpu'"
-        )
-    raise ValueError(f"{origin} must be 'cpu' (or None for the default), found {name!r}")
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdigit()):
+        raise ValueError(f"{origin} must be 'cpu', 'cuda' or 'cuda:N', found {name!r}")
+    if problem := cuda_problem():
+        raise RuntimeError(f"{origin} is {name!r}, but {problem}: use device='cpu'")
+    runtime = _cupy().cuda.runtime
+    count = runtime.getDeviceCount()
+    index = int(number) if colon else runtime.getDevice()
+    if index >= count:
+        raise RuntimeError(f"{origin} is {name!r}, but there are {count} CUDA devices, from 0 on")
+    return f"cuda:{index}"
+
+
+@cache
+def cuda_problem() -> str:
+    """Return why CUDA cannot be used, "" where it can."""
+    try:
+        count = _cupy().cuda.runtime.getDeviceCount()
+    except ImportError:
+        return "CuPy is not installed (pip install 'gpu_patch[cuda12]' or 'gpu_patch[cuda13]')"
+    # no driver, one that is too old, no device: CuPy has an error of its own for each
+    except Exception as error:
+        return f"no CUDA device can be used ({shorten(str(error), 200)})"
+    return "" if count else "there is no CUDA device"
+
+
+def is_cuda_array(array: object) -> bool:
+    """Tell whether `array` is one of CuPy's, without importing CuPy."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def as_array(data: ArrayLike) -> Any:
+    """Return `data` as a NumPy array, or as a CuPy array where it is on a CUDA device already.
+
+    Arrays of other libraries are taken in place, through ``__cuda_array_interface__``.
+    """
+    if hasattr(data, "__cuda_array_interface__"):
+        cupy = _cupy()
+        return cupy.asarray(data)
+    try:
+        return np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"data must be an array, found {shorten(data)}: {error}") from None
+
+
+def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, str]:
+    """Bring an array to a device, contiguous and of one data type.
+
+    Copies only where the type, the order of the axes or the device asks for it.
+
+    Parameters
+    ----------
+    array : numpy.ndarray or cupy.ndarray
+        As `as_array` returned it.
+    dtype : numpy.dtype
+        Of the result.
+    device : str or None
+        As in `resolve`; None leaves CuPy arrays where they are.
+
+    Returns
+    -------
+    array : numpy.ndarray or cupy.ndarray
+        C-contiguous.
+    device : str
+        "cpu" or "cuda:N".
+    """
+    if not is_cuda_array(array):
+        wanted = resolve(device)
+        host = np.ascontiguousarray(array, dtype=dtype)
+        return (host, wanted) if wanted == "cpu" else (to_cuda(host, wanted), wanted)
+    cupy = _cupy()
+    here = f"cuda:{array.device.id}"
+    wanted = here if device is None else resolve(device)
+    with array.device:
+        found = cupy.ascontiguousarray(array, dtype=dtype)
+        if wanted == here:
+            return found, here
+        host = cupy.asnumpy(found)
+    return (host, wanted) if wanted == "cpu" else (to_cuda(host, wanted), wanted)
+
+
+def to_cuda(array: NDArray[Any], device: str) -> Any:
+    """Copy a host array to a CUDA device, in pieces through pinned memory.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        C-contiguous.
+    device : str
+        "cuda:N".
+
+    Raises
+    ------
+    MemoryError
+        Where the device has no room; it says how much was asked for, and what is free.
+    """
+    cupy = _cupy()
+    with cupy.cuda.Device(int(device.partition(":")[2])), cupy.cuda.Stream(non_blocking=True) as s:
+        try:
+            found = cupy.empty(array.shape, array.dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise _out_of_memory(cupy, device, array.nbytes) from error
+        source = array.reshape(-1).view(np.uint8)
+        pieces = [_pinned(cupy, min(_PIECE_BYTES, max(1, source.size))) for _ in range(2)]
+        for i, first in enumerate(range(0, source.size, _PIECE_BYTES)):
+            memory, host, copied = pieces[i % 2]
+            copied.synchronize()  # the piece before the last has left this memory
+            part = source[first : first + _PIECE_BYTES]
+            host[: part.size] = part
+            cupy.cuda.runtime.memcpyAsync(
+                found.data.ptr + first,
+                memory.ptr,
+                part.size,
+                cupy.cuda.runtime.memcpyHostToDevice,
+                s.ptr,
+            )
+            copied.record(s)
+        s.synchronize()
+    return found
+
+
+def _pinned(cupy: Any, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
+    memory = cupy.cuda.alloc_pinned_memory(nbytes)
+    return memory, np.frombuffer(memory, np.uint8, nbytes), cupy.cuda.Event(disable_timing=True)
+
+
+def _out_of_memory(cupy: Any, device: str, nbytes: int) -> MemoryError:
+    free, total = cupy.cuda.runtime.memGetInfo()
+    held = cupy.get_default_memory_pool().used_bytes()
+    return MemoryError(
+        f"{device} has no room for {nbytes / 1e9:.2f} GB of images: {free / 1e9:.2f} of "
+        f"{total / 1e9:.2f} GB are free, {held / 1e9:.2f} GB are resident already. Delete images "
+        "that are not needed, load fewer, or keep them on the host with device='cpu'"
+    )
+
+
+def _cupy() -> Any:
+    # not an import statement, which type checkers without CuPy's stubs would follow
+    return importlib.import_module("cupy")

@@ -7,7 +7,8 @@ object are `TypeError`, wrong values `ValueError`, indices outside a range `Inde
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,19 @@ def shorten(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+LARGEST = 2**62
+"""Largest whole number taken anywhere; sums of a few stay within 64 bits."""
+
+
+def _fits(value: object) -> bool:
+    return not isinstance(value, int) or value <= LARGEST
+
+
 def whole_number(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as an int of at least `minimum` (and at most `maximum`)."""
-    upto = "" if maximum is None else f" and at most {maximum}"
+    # what exceeds 64-bit arithmetic is refused also where nobody asked for a limit
+    largest = LARGEST if maximum is None else maximum
+    upto = "" if maximum is None and _fits(value) else f" and at most {largest}"
     wanted = f"{name} must be a whole number of at least {minimum}{upto}, found {shorten(value)}"
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(wanted)
@@ -32,22 +43,28 @@ def whole_number(name: str, value: object, *, minimum: int, maximum: int | None 
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(wanted) from None
-    if number < minimum or (maximum is not None and number > maximum):
+    if not minimum <= number <= largest:
         raise ValueError(wanted)
     return number
 
 
 def whole_numbers(
-    name: str, value: object, *, minimum: int, length: int | None = None
+    name: str,
+    value: object,
+    *,
+    minimum: int,
+    maximum: int | None = None,
+    length: int | None = None,
 ) -> tuple[int, ...]:
-    """Return `value` as a tuple of ints of at least `minimum`, `length` of them where given."""
+    """Return `value` as a tuple of ints in `minimum` … `maximum`, `length` of them where given."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(
             f"{name} must be a sequence of whole numbers, one per spatial axis, "
             f"found {shorten(value)}"
         )
     numbers = tuple(
-        whole_number(f"{name}[{i}]", item, minimum=minimum) for i, item in enumerate(value)
+        whole_number(f"{name}[{i}]", item, minimum=minimum, maximum=maximum)
+        for i, item in enumerate(value)
     )
     if length is not None and len(numbers) != length:
         raise ValueError(
@@ -74,20 +91,39 @@ def index_in(name: str, value: object, count: int, what: str) -> int:
 
 def indices_in(name: str, values: object, count: int, what: str) -> NDArray[np.int64]:
     """Return `values` as a non-empty 1-D array of indices in 0 … count − 1."""
-    if isinstance(values, (int, np.integer)):
-        raise TypeError(f"{name} must be a sequence of whole numbers, found {shorten(values)}")
-    array = np.asarray(values)
+    wanted = f"must be a sequence of whole numbers, found {shorten(values)}"
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__getitem__"):
+        raise TypeError(f"{name} {wanted}")
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} must be one-dimensional, found {shorten(values)}") from None
+    if array.ndim == 0:
+        raise TypeError(f"{name} {wanted}")
     if array.size == 0:
         raise ValueError(f"{name} is empty: a batch needs at least one index")
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, found the shape {array.shape}")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be whole numbers, found {shorten(values)}")
-    index = array.astype(np.int64, copy=False)
-    low, high = int(index.min()), int(index.max())
+        # ints beyond 64 bits make arrays of other types
+        for item in values if isinstance(values, Sequence) else ():
+            if type(item) is int and not -count <= item < count:
+                index_in(name, item, count, what)
+        raise TypeError(f"{name} {wanted}")
+    low, high = int(array.min()), int(array.max())
     if low < -count or high >= count:
         index_in(name, low if low < -count else high, count, what)
+    index = array.astype(np.int64, copy=False)
     return np.where(index < 0, index + count, index) if low < 0 else index
+
+
+def probability(name: str, value: object) -> float:
+    """Return `value` where it is a number in [0, 1]."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in [0, 1], found {shorten(value)}")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} must be in [0, 1], found {shorten(value)}")
+    return float(value)
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
@@ -97,6 +133,16 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
         raise TypeError(f"{name} must be one of {listed}, found {shorten(value)}")
     if value not in allowed:
         raise ValueError(f"{name} must be one of {listed}, found {value!r}")
+    return value
+
+
+def mapping(name: str, value: object, keys: Sequence[str] = ()) -> Mapping[Any, Any]:
+    """Return `value` where it is a dict that has `keys`."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, found {shorten(value)}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise ValueError(f"{name} lacks the keys {missing}, found {shorten(dict(value))}")
     return value
 
 

@@ -33,8 +33,9 @@ def border_range(start: int, size: int, n: int, mode: str) -> tuple[int, int]:
     Parameters
     ----------
     start, size : int
-        The cut that upstream takes and pads, P·2^L long: only "wrap" depends on it, since it
-        wraps the part of the cut that lies in the image, not the image.
+        The cut that upstream takes and pads, P·2^L long: "reflect" and "wrap" fold into the part
+        of it that lies in the image. For "reflect" that is the same as folding into the image,
+        unless the patch's centre is outside; for "wrap" it is not.
     n : int
         Pixels of the image along this axis.
     mode : {"zero", "reflect", "wrap", "periodic"}
@@ -45,7 +46,7 @@ def border_range(start: int, size: int, n: int, mode: str) -> tuple[int, int]:
     lo, hi : int
         Half-open range; empty where the cut misses the image.
     """
-    if mode != "wrap":
+    if mode in ("zero", "periodic"):
         return 0, n
     return min(max(start, 0), n), min(max(start + size, 0), n)
 

@@ -97,7 +97,7 @@ class Specs(Sequence[PatchSpecs]):
     principal_channel : int, default: 0
         The channel that the plain keys describe.
     uncorrelated : array of bool, shape (B,), optional
-        Samples whose channels come from different places; all where `places` has several.
+        Samples whose channels come from different places, and whose specs say so; default none.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Specs(Sequence[PatchSpecs]):
             return [self[k] for k in range(*i.indices(len(self)))]
         at = range(len(self))[i]
         spec: dict[str, Any] = {**self._places[self._principal_channel].spec(at)}
-        if len(self._places) > 1 and (self._uncorrelated is None or self._uncorrelated[at]):
+        if self._uncorrelated is not None and self._uncorrelated[at]:
             spec["principal_channel"] = self._principal_channel
             spec["all_data_idx"] = [int(p.data_idx[at]) for p in self._places]
             spec["all_sample_idx"] = [int(p.sample_idx[at]) for p in self._places]

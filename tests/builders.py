@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +17,45 @@ OURS = SimpleNamespace(
     fixed_random=gpu_patch.FixedRandomPatching,
     sequential=gpu_patch.SequentialPatching,
     tiled=gpu_patch.TiledPatching,
+    whole=gpu_patch.WholeSamplePatching,
+    fixed=gpu_patch.FixedPatching,
     basic=gpu_patch.BasicPatchConstr,
     multichannel=gpu_patch.MultiChannelTargetMsPatchConstr,
     independent=gpu_patch.IndependentTargetsMsPatchConstr,
     paired=gpu_patch.PairedInputTargetMsPatchConstr,
     pred=gpu_patch.PredMsPatchConstr,
 )
+
+
+@cache
+def _upstream():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from careamics.dataset import patch_constructor, patching
+        from careamics.dataset.image_stack import InMemoryImageStack
+        from careamics.dataset.patch_extractor import PatchExtractor
+    return SimpleNamespace(
+        stack=InMemoryImageStack.from_array,
+        extractor=PatchExtractor,
+        random=patching.RandomPatching,
+        fixed_random=patching.FixedRandomPatching,
+        sequential=patching.SequentialPatching,
+        tiled=patching.TiledPatching,
+        whole=patching.WholeSamplePatching,
+        fixed=patching.FixedPatching,
+        basic=patch_constructor.BasicPatchConstr,
+        multichannel=patch_constructor.MultiChannelTargetMsPatchConstr,
+        independent=patch_constructor.IndependentTargetsMsPatchConstr,
+        paired=patch_constructor.PairedInputTargetMsPatchConstr,
+        pred=patch_constructor.PredMsPatchConstr,
+    )
+
+
+def __getattr__(name):
+    """`UPSTREAM`, the same names of careamics: imported where a test asks for it."""
+    if name == "UPSTREAM":
+        return _upstream()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def make_extractor(library, arrays):
@@ -36,7 +71,11 @@ def make_strategy(library, case, shapes, seed):
     if kind == "tiled":
         return library.tiled(shapes, size, tuple(case["overlaps"]))
     if kind == "sequential":
-        return library.sequential(shapes, size)
+        return library.sequential(shapes, size, case.get("sequential_overlaps"))
+    if kind == "whole":
+        return library.whole(shapes)
+    if kind == "fixed":
+        return library.fixed(case["fixed_patch_specs"])
     return getattr(library, kind)(shapes, size, seed)
 
 

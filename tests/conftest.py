@@ -1,4 +1,38 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+# the same examples in every run, on any machine
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def poisoned_memory():
+    """Memory that is lent again must not hold the right answer of an earlier call by chance."""
+    from gpu_patch._numpy.memory import BufferPool
+
+    take = BufferPool.take
+
+    def take_poisoned(pool, shape, dtype):
+        array = take(pool, shape, dtype)
+        array.reshape(-1).view(np.uint8)[...] = 0xFF  # NaN, the largest number, or −1
+        return array
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BufferPool, "take", take_poisoned)
+        yield
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        from backends import BACKENDS
+
+        metafunc.parametrize("backend", BACKENDS, ids=lambda b: b.name, scope="session")

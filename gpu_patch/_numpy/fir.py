@@ -47,8 +47,11 @@ def downscale(
         at = axis - len(size)
         result = _by_blocks(windows, at, size[axis], scale)
         # a block's zeros times infinity or NaN are NaN: keep those within the taps' reach
-        if not finite and not np.isfinite(result).all():
-            result = by_taps(windows, at, size[axis], scale)
+        # (and only in their own sample: a patch must not depend on its batch)
+        if not finite:
+            bad = ~np.isfinite(result).reshape(len(result), -1).all(axis=1)
+            if bad.any():
+                result[bad] = by_taps(windows[bad], at, size[axis], scale)
         windows = result
     return windows
 
@@ -76,10 +79,13 @@ def _by_blocks(
     shape[axis] = size
     result = pool.take(shape, np.float32)
     if axis == -1:
-        flat, out = windows.reshape(-1, windows.shape[-1]), result.reshape(-1, size)
+        # one product per sample: rounding depends on a product's shape, and must not on the batch's
+        n = len(windows)
+        flat, out = windows.reshape(n, -1, windows.shape[-1]), result.reshape(n, -1, size)
         for first, start, weights in fir_blocks(size, scale, _COLUMNS):
             count, reads = weights.shape
-            np.matmul(flat[:, start : start + reads], weights.T, out=out[:, first : first + count])
+            pixels = flat[..., start : start + reads]
+            np.matmul(pixels, weights.T, out=out[..., first : first + count])
     else:
         source, out = windows.swapaxes(axis, -2), result.swapaxes(axis, -2)
         for first, start, weights in fir_blocks(size, scale, _ROWS):

@@ -17,9 +17,10 @@ from gpu_patch.geometry import window_start
 from gpu_patch.plan import Rows
 
 # Pixels of mixed windows in work at once: a few windows while they are small, so that they stay
-# in the cache, and of large ones so few that they and what they are made from fit 256 MB.
+# in the cache, and of large ones so few that they, what they are made from and what becomes of
+# them fit 256 MB.
 _PIXELS_IN_CACHE = 1 << 19
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 3 << 26
 # Pixels mixed at once: what is added to them should not leave the cache in between.
 _STRIP = 1 << 16
 
@@ -31,12 +32,16 @@ def lateral_context(
     patch_size: tuple[int, ...],
     mode: str,
     out: NDArray[np.float32],
-    target: NDArray[np.float32],
+    target: NDArray[np.float32] | None,
 ) -> None:
-    """Fill `out` (B, L, (Z), Y, X) and `target` (B, C, (Z), Y, X); see `ops.lateral_context`."""
+    """Fill `out` (B, L, (Z), Y, X) and `target` (B, C, (Z), Y, X); see `ops.lateral_context`.
+
+    A single channel needs no target: it is read where it is mixed.
+    """
     n_samples, n_scales = out.shape[:2]
-    read_windows(images, rows, rows.coords, patch_size, n_scales, mode, target)
-    mix(target, weights, out[:, 0])
+    channels = out[:, :1] if target is None else target
+    read_windows(images, rows, rows.coords, patch_size, n_scales, mode, channels)
+    mix(channels, weights, out[:, 0])
     mixer = _Mixer(images, rows, weights, patch_size, n_scales, mode)
     largest = prod(mixer.window_size(n_scales - 1))
     step = max(1, _PIXELS_IN_CACHE // largest)
@@ -134,8 +139,10 @@ class _Mixer:
         if stop is not None:
             start[..., 0] += first
             size = (stop - first, *size[1:])
-        pixels = pool.take((*rows.shape, *size), self.dtype)
+        # a single channel is read where it is mixed
+        alone = len(channels) == 1
+        pixels = pool.take((*rows.shape, *size), np.float32 if alone else self.dtype)
         read_windows(self.images, rows, start, self.patch_size, self.n_scales, self.mode, pixels)
-        mixed = pool.take((len(pixels), *size), np.float32)
+        mixed = pixels[:, 0] if alone else pool.take((len(pixels), *size), np.float32)
         mix(pixels, self.weights[samples], mixed)
         return mixed

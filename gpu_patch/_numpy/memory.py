@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_MOST_BYTES = 1 << 27
+# Large buffers are used for so long that fresh ones cost little in comparison.
+_LARGEST_BUFFER = 1 << 25
+_MOST_BYTES = 1 << 26
 
 
 class BufferPool:
     """Lends uninitialised arrays, and lends their memory again once nothing refers to it.
 
     An array that is lent, and every view of it, DLPack exports included, keeps a lease alive.
-    With the lease's end the memory returns. At most 128 MiB lie idle.
+    With the lease's end the memory returns. At most 64 MiB lie idle.
     """
 
     def __init__(self) -> None:
@@ -68,6 +70,8 @@ class _Lease:
         }
 
     def __del__(self) -> None:
+        if len(self._buffer) > _LARGEST_BUFFER:
+            return
         self._idle.append(self._buffer)
         try:
             while sum(map(len, self._idle.copy())) > _MOST_BYTES:

@@ -39,7 +39,7 @@ def read_windows(
     start : array of int, shape (B, 1 or C, D)
         First pixels of the windows; `rows.coords` for the patches themselves.
     patch_size, n_scales : tuple of int, int
-        Size and number of scales of the patches; they say what "wrap" wraps.
+        Size and number of scales of the patches; they say what "reflect" and "wrap" fold into.
     mode : {"zero", "reflect", "wrap", "periodic"}
         What a window holds where it leaves the image.
     out : array, shape (B, C, (Z), Y, X)

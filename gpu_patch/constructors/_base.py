@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.constructors._protocol import PatchConstr
 from gpu_patch.draws import checked_seed, restored_on_error
-from gpu_patch.errors import index_in, indices_in, instance, sequence, shorten, whole_number
+from gpu_patch.errors import (
+    index_in,
+    indices_in,
+    instance,
+    mapping,
+    sequence,
+    shorten,
+    whole_number,
+)
 from gpu_patch.geometry import window_start
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import FixedPatching, Patching
@@ -20,7 +28,7 @@ from gpu_patch.patching._adapter import places_batches
 from gpu_patch.patching._base import BatchPatching, SampledPatching
 from gpu_patch.patching._locations import Locations
 from gpu_patch.plan import Plan
-from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs, is_uncorrelated_specs
+from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs
 
 
 class PlannedConstr(PatchConstr):
@@ -51,13 +59,13 @@ class PlannedConstr(PatchConstr):
         raise NotImplementedError
 
     @abstractmethod
-    def _generators(self) -> list[object]:
-        """NumPy generators that `construct_patch` advances."""
+    def _generators(self, *, batch: bool) -> list[object]:
+        """NumPy generators that making a patch, or a batch, advances."""
         raise NotImplementedError
 
     def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
         checked = index_in("index", index, self.n_patches, "patches")
-        with restored_on_error(self._generators()):
+        with restored_on_error(self._generators(batch=False)):
             plan = self._plan_patch(checked)
             inputs, targets = self._execute(plan, np.float32)
         return inputs[0], None if targets is None else targets[0], plan.specs[0]
@@ -65,11 +73,29 @@ class PlannedConstr(PatchConstr):
     def construct_batch(
         self, indices: Sequence[int], *, epoch: int = 0, dtype: DTypeLike = np.float32
     ) -> PatchBatch:
+        with restored_on_error(self._generators(batch=True)):
+            plan = self.plan_batch(indices, epoch=epoch)
+            inputs, targets = self._execute(plan, dtype)
+        return PatchBatch(inputs, targets, plan.specs)
+
+    def plan_batch(self, indices: Sequence[int], *, epoch: int = 0) -> Plan:
+        """Decide what a batch reads and with which weights, without touching a pixel.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            At least one, each in −n_patches … n_patches − 1.
+        epoch : int, default: 0
+            0 ≤ epoch < 2^32.
+
+        Returns
+        -------
+        Plan
+            Exactly what `construct_batch` makes of the same arguments.
+        """
         index = indices_in("indices", indices, self.n_patches, "patches")
         epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
-        plan = self._plan_batch(index, epoch)
-        inputs, targets = self._execute(plan, dtype)
-        return PatchBatch(inputs, targets, plan.specs)
+        return self._plan_batch(index, epoch)
 
 
 class Source:
@@ -174,9 +200,31 @@ class Source:
         return self._check(Locations.from_specs(specs))
 
     @property
-    def generators(self) -> list[object]:
-        """The strategy's generator, where it has one."""
-        return [getattr(self.strategy, "rng", None)]
+    def n_patches(self) -> int:
+        """Number of patches, as the strategy says now."""
+        return whole_number(f"{self.name}.n_patches", self.strategy.n_patches, minimum=0)
+
+    @property
+    def patch_sizes(self) -> Sequence[Sequence[int]]:
+        """The patch sizes that the strategy may give, as far as it says so."""
+        if isinstance(self.strategy, FixedPatching):
+            return [spec["patch_size"] for spec in self.strategy.fixed_patch_specs]
+        return [self.strategy.patch_size] if hasattr(self.strategy, "patch_size") else []
+
+    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
+        """Return the indices whose patches lie in an image stack; none in one without patches."""
+        n_images = len(self.extractor.image_stacks)
+        image = index_in("data_idx", data_idx, n_images, "image stacks")
+        strategy = self.strategy
+        if isinstance(strategy, SampledPatching) and image >= len(strategy.data_shapes):
+            return []
+        if isinstance(strategy, FixedPatching) and image > strategy.last_data_idx:
+            return []
+        return strategy.get_patch_indices(image)
+
+    def generators(self, *, batch: bool) -> list[object]:
+        """Return the strategy's generator, where making a patch or a batch advances it."""
+        return [] if batch and self._places_batches else [getattr(self.strategy, "rng", None)]
 
 
 def checked_extractor(name: str, extractor: object) -> PatchExtractor:
@@ -218,19 +266,10 @@ def checked_alpha_ranges(alpha_ranges: object, n_channels: int) -> list[tuple[fl
     """Return `alpha_ranges` as finite (low, high) per channel, or None."""
     if alpha_ranges is None:
         return None
-    pairs: list[tuple[float, float]] = []
-    for i, pair in enumerate(sequence("alpha_ranges", alpha_ranges, "(low, high)")):
-        try:
-            low, high = (float(value) for value in pair)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"alpha_ranges[{i}] must be (low, high), found {shorten(pair)}"
-            ) from None
-        if not (isfinite(low) and isfinite(high) and low <= high):
-            raise ValueError(
-                f"alpha_ranges[{i}] must be finite with low ≤ high, found {shorten(pair)}"
-            )
-        pairs.append((low, high))
+    pairs = [
+        _alpha_range(f"alpha_ranges[{i}]", pair)
+        for i, pair in enumerate(sequence("alpha_ranges", alpha_ranges, "(low, high)"))
+    ]
     if len(pairs) != n_channels:
         raise ValueError(
             f"alpha_ranges must have one (low, high) per channel of the images, {n_channels}, "
@@ -239,12 +278,19 @@ def checked_alpha_ranges(alpha_ranges: object, n_channels: int) -> list[tuple[fl
     return pairs
 
 
-def checked_probability(name: str, value: object) -> float:
-    """Return `value` where it is in [0, 1]."""
-    instance(name, value, (int, float, np.number), "a number in [0, 1]")
-    if not 0 <= value <= 1:  # type: ignore[operator]
-        raise ValueError(f"{name} must be in [0, 1], found {shorten(value)}")
-    return float(value)  # type: ignore[arg-type]
+def _alpha_range(name: str, pair: object) -> tuple[float, float]:
+    wanted = f"{name} must be (low, high), found {shorten(pair)}"
+    if isinstance(pair, str) or not isinstance(pair, (Sequence, np.ndarray)):
+        raise TypeError(wanted)
+    if len(pair) != 2:
+        raise ValueError(wanted)
+    if not all(isinstance(value, Real) for value in pair):
+        raise TypeError(wanted)
+    low, high = float(pair[0]), float(pair[1])
+    # weights are float32
+    if not (max(abs(low), abs(high)) <= float(np.finfo(np.float32).max) and low <= high):
+        raise ValueError(f"{name} must be finite in float32 with low ≤ high, found {shorten(pair)}")
+    return low, high
 
 
 def checked_generator(rng: object) -> np.random.Generator:
@@ -257,25 +303,52 @@ def checked_generator(rng: object) -> np.random.Generator:
     return checked
 
 
-def uncorrelated_metadata(stacks: Sequence[ImageStack], principal_channel: int) -> ImageMetadata:
-    """Metadata of the principal channel's image, with the sources and shapes of all."""
-    metadata = stacks[principal_channel].metadata
+def uncorrelated_metadata(
+    stacks: Sequence[Sequence[ImageStack]], patch_spec: object
+) -> ImageMetadata:
+    """Metadata of the principal channel's image, with the sources and shapes of all.
+
+    Parameters
+    ----------
+    stacks : sequence of sequence of ImageStack
+        Image stacks of each channel.
+    patch_spec : UncorrelatedPatchSpecs
+        Names one of them per channel.
+    """
+    spec = mapping("patch_spec", patch_spec, ["data_idx"])
+    if "all_data_idx" not in spec:
+        raise TypeError(
+            "patch_spec must be an uncorrelated one, with all_data_idx, as construct_patch "
+            f"returns it, found {shorten(patch_spec)}"
+        )
+    mapping("patch_spec", spec, ["principal_channel"])
+    indices = spec["all_data_idx"]
+    if len(indices) != len(stacks):
+        raise ValueError(
+            f"patch_spec['all_data_idx'] must name an image stack for each of the {len(stacks)} "
+            f"channels, found {shorten(indices)}"
+        )
+    chosen = [
+        images[index_in("patch_spec['all_data_idx']", i, len(images), "image stacks")]
+        for images, i in zip(stacks, indices, strict=True)
+    ]
+    principal = index_in(
+        "patch_spec['principal_channel']", spec["principal_channel"], len(chosen), "channels"
+    )
+    metadata = chosen[principal].metadata
     metadata["additional_metadata"] = {
-        "all_sources": [str(stack.source) for stack in stacks],
-        "all_data_shapes": [stack.data_shape for stack in stacks],
-        "all_original_data_shapes": [stack.original_data_shape for stack in stacks],
+        "all_sources": [str(stack.source) for stack in chosen],
+        "all_data_shapes": [stack.data_shape for stack in chosen],
+        "all_original_data_shapes": [stack.original_data_shape for stack in chosen],
     }
     return metadata
 
 
-def image_metadata(extractor: PatchExtractor, spec: PatchSpecs) -> ImageMetadata:
+def image_metadata(extractor: PatchExtractor, patch_spec: object) -> ImageMetadata:
     """Metadata of the image, or images, of one extractor that a spec names."""
+    spec = mapping("patch_spec", patch_spec, ["data_idx"])
     stacks = extractor.image_stacks
-    if is_uncorrelated_specs(spec):
-        chosen = [
-            stacks[index_in("patch_spec['all_data_idx']", i, len(stacks), "image stacks")]
-            for i in spec["all_data_idx"]
-        ]
-        return uncorrelated_metadata(chosen, spec["principal_channel"])
+    if "all_data_idx" in spec:
+        return uncorrelated_metadata([stacks] * len(spec["all_data_idx"]), spec)
     at = index_in("patch_spec['data_idx']", spec["data_idx"], len(stacks), "image stacks")
     return stacks[at].metadata

@@ -80,7 +80,7 @@ class BasicPatchConstr(PlannedConstr):
 
     @property
     def n_patches(self) -> int:
-        return self.patching_strategy.n_patches
+        return self._source.n_patches
 
     @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
@@ -91,7 +91,7 @@ class BasicPatchConstr(PlannedConstr):
         return None if self.target_extractor is None else self.target_extractor.shapes
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self.patching_strategy.get_patch_indices(data_idx)
+        return self._source.get_patch_indices(data_idx)
 
     def get_principal_input(self, input_patch: NDArray[Any]) -> NDArray[Any]:
         return input_patch
@@ -104,8 +104,8 @@ class BasicPatchConstr(PlannedConstr):
             return None
         return image_metadata(self.target_extractor, patch_spec)
 
-    def _generators(self) -> list[object]:
-        return self._source.generators
+    def _generators(self, *, batch: bool) -> list[object]:
+        return self._source.generators(batch=batch)
 
     def _plan_patch(self, index: int) -> Plan:
         return self._plan(self._source.from_specs(index))
@@ -119,13 +119,13 @@ class BasicPatchConstr(PlannedConstr):
         return Plan(rows, np.empty(0, np.float32), places.patch_size, Specs([places]))
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        patches = gather(self.input_extractor.arrays, plan.rows, plan.patch_size, dtype=dtype)
+        patches = gather(self.input_extractor.images, plan.rows, plan.patch_size, dtype=dtype)
         if self.target_extractor is None:
             return patches, None
         return patches, gather_targets(self.target_extractor, plan, dtype)
 
 
-def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> NDArray[Any]:
+def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> Any:
     """Plain patches of all target channels, where the inputs lie."""
     rows = plan.rows._replace(channels=np.arange(extractor.n_channels))
-    return gather(extractor.arrays, rows, plan.patch_size, dtype=dtype)
+    return gather(extractor.images, rows, plan.patch_size, dtype=dtype)

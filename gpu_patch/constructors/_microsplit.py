@@ -21,7 +21,6 @@ from gpu_patch.constructors._base import (
     checked_alpha_ranges,
     checked_extractor,
     checked_generator,
-    checked_probability,
     checked_same_device,
     checked_same_places,
     checked_single_channel,
@@ -30,15 +29,15 @@ from gpu_patch.constructors._base import (
 )
 from gpu_patch.constructors._basic import gather_targets
 from gpu_patch.draws import Draws, Request, Stream, integers
-from gpu_patch.errors import choice, index_in, sequence, shorten, whole_number
+from gpu_patch.errors import choice, probability, sequence, whole_number
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.images import PatchExtractor, checked_channels
-from gpu_patch.ops import lateral_context
+from gpu_patch.ops import Images, lateral_context
 from gpu_patch.patching import Patching
 from gpu_patch.patching._adapter import checked_patching
 from gpu_patch.patching._locations import Locations
 from gpu_patch.plan import Plan, Rows, Specs
-from gpu_patch.specs import ImageMetadata, PatchSpecs, is_uncorrelated_specs
+from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 PaddingMode = Literal["reflect", "wrap", "periodic"]
 MOST_SCALES = 16
@@ -55,7 +54,7 @@ class MicroSplitConstr(PlannedConstr):
         self.padding_mode = choice("padding_mode", padding_mode, PADDING_MODES)
 
     @abstractmethod
-    def _input_images(self) -> list[NDArray[Any]]:
+    def _input_images(self) -> Images:
         """Images that the plan's `image_idx` counts."""
         raise NotImplementedError
 
@@ -64,6 +63,7 @@ class MicroSplitConstr(PlannedConstr):
         return input_patch[:, [0]] if input_patch.ndim == ndim + 2 else input_patch[[0]]
 
     _source: Source
+    _with_targets = True
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return lateral_context(
@@ -73,6 +73,7 @@ class MicroSplitConstr(PlannedConstr):
             plan.patch_size,
             self.multiscale_count,
             mode=self.padding_mode,
+            targets=self._with_targets,
             dtype=dtype,
         )
 
@@ -162,7 +163,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         self.patching_strategy = checked_patching("patching_strategy", patching_strategy)
         self.target_extractor = checked_extractor("target_extractor", target_extractor)
         self.alpha_ranges = alpha_ranges
-        self.uncorrelated_channel_prob = checked_probability(
+        self.uncorrelated_channel_prob = probability(
             "uncorrelated_channel_prob", uncorrelated_channel_prob
         )
         self.channels = channels
@@ -182,7 +183,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         self._draws = Draws(
             [
                 Request(Stream.LOCATION, 0, per_place),
-                Request(Stream.UNCORRELATED, 0, int(self._n_places > 1)),
+                Request(Stream.UNCORRELATED, 0, int(self.uncorrelated_channel_prob > 0)),
                 *(Request(Stream.PARTNER, c, 1) for c in others),
                 *(Request(Stream.LOCATION, c, per_place) for c in others),
                 *self._weights.requests,
@@ -191,7 +192,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
 
     @property
     def n_patches(self) -> int:
-        return self.patching_strategy.n_patches
+        return self._source.n_patches
 
     @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
@@ -202,7 +203,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         return self.target_extractor.shapes
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self.patching_strategy.get_patch_indices(data_idx)
+        return self._source.get_patch_indices(data_idx)
 
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
@@ -210,11 +211,11 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
 
-    def _generators(self) -> list[object]:
-        return [self.rng, *self._source.generators]
+    def _generators(self, *, batch: bool) -> list[object]:
+        return [*([] if batch else [self.rng]), *self._source.generators(batch=batch)]
 
-    def _input_images(self) -> list[NDArray[Any]]:
-        return self.target_extractor.arrays
+    def _input_images(self) -> Images:
+        return self.target_extractor.images
 
     def _plan_patch(self, index: int) -> Plan:
         indices = [index]
@@ -324,15 +325,13 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
                 zip(self.patching_strategies, self.target_extractors, strict=True)
             )
         ]
-        checked_patch_sizes(
-            [s.patch_size for s in self.patching_strategies if hasattr(s, "patch_size")]
-        )
-        counts = [strategy.n_patches for strategy in self.patching_strategies]
+        checked_patch_sizes([size for s in self._sources for size in s.patch_sizes])
+        counts = self._counts()
         self.principal_channel = counts.index(max(counts))
         self._source = self._sources[self.principal_channel]
 
-        images = [extractor.arrays for extractor in self.target_extractors]
-        self._images = list(chain.from_iterable(images))
+        images = [extractor.images.arrays for extractor in self.target_extractors]
+        self._images = Images(list(chain.from_iterable(images)))
         self._first_image = [sum(map(len, images[:c])) for c in range(n_channels)]
         self._draws = Draws(
             [
@@ -347,7 +346,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
     @property
     def n_patches(self) -> int:
-        return self._source.strategy.n_patches
+        return self._source.n_patches
 
     @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
@@ -358,33 +357,24 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         return self._source.extractor.shapes
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self._source.strategy.get_patch_indices(data_idx)
+        return self._source.get_patch_indices(data_idx)
 
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
-        if not is_uncorrelated_specs(patch_spec):
-            raise TypeError(
-                "patch_spec must be an uncorrelated one with all_data_idx, as construct_patch "
-                f"returns it, found {shorten(patch_spec)}"
-            )
-        stacks = [
-            extractor.image_stacks[
-                index_in("patch_spec['all_data_idx']", i, len(extractor.shapes), "image stacks")
-            ]
-            for extractor, i in zip(self.target_extractors, patch_spec["all_data_idx"], strict=True)
-        ]
-        return uncorrelated_metadata(stacks, self.principal_channel)
+        stacks = [extractor.image_stacks for extractor in self.target_extractors]
+        return uncorrelated_metadata(stacks, patch_spec)
 
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return self.get_input_image_metadata(patch_spec)
 
-    def _generators(self) -> list[object]:
-        return [self.rng, *(g for source in self._sources for g in source.generators)]
+    def _generators(self, *, batch: bool) -> list[object]:
+        own: list[object] = [] if batch else [self.rng]
+        return own + [g for source in self._sources for g in source.generators(batch=batch)]
 
-    def _input_images(self) -> list[NDArray[Any]]:
+    def _input_images(self) -> Images:
         return self._images
 
     def _plan_patch(self, index: int) -> Plan:
-        counts = [strategy.n_patches for strategy in self.patching_strategies]
+        counts = self._counts()
         indices = self.rng.integers(0, counts, len(counts)).tolist()
         indices[self.principal_channel] = index
         places = [source.from_specs(i) for source, i in zip(self._sources, indices, strict=True)]
@@ -395,11 +385,19 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         drawn = self._draws(self.seed, epoch, index, self.n_patches)
         partners, locations, weights = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
         places = []
-        for c, source in enumerate(self._sources):
-            own = integers(partners[c][0], source.strategy.n_patches)
+        for c, (source, count) in enumerate(zip(self._sources, self._counts(), strict=True)):
+            own = integers(partners[c][0], count)
             chosen = index if c == self.principal_channel else own
             places.append(source.locate(chosen, locations[c]))
         return self._plan(places, self._weights.from_uniforms(weights, len(index)))
+
+    def _counts(self) -> list[int]:
+        """Return the number of patches of each structure."""
+        counts = [source.n_patches for source in self._sources]
+        if 0 in counts:
+            name = self._sources[counts.index(0)].name
+            raise ValueError(f"{name} has 0 patches: every structure needs at least 1")
+        return counts
 
     def _plan(self, places: list[Locations], weights: NDArray[np.float32]) -> Plan:
         checked_patch_sizes([place.patch_size for place in places])
@@ -410,6 +408,8 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
 class _SingleInputConstr(MicroSplitConstr):
     """Lateral context of real, single-channel input images."""
+
+    _with_targets = False
 
     def __init__(
         self,
@@ -430,23 +430,23 @@ class _SingleInputConstr(MicroSplitConstr):
 
     @property
     def n_patches(self) -> int:
-        return self.patching_strategy.n_patches
+        return self._source.n_patches
 
     @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
         return self.input_extractor.shapes
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self.patching_strategy.get_patch_indices(data_idx)
+        return self._source.get_patch_indices(data_idx)
 
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.input_extractor, patch_spec)
 
-    def _generators(self) -> list[object]:
-        return self._source.generators
+    def _generators(self, *, batch: bool) -> list[object]:
+        return self._source.generators(batch=batch)
 
-    def _input_images(self) -> list[NDArray[Any]]:
-        return self.input_extractor.arrays
+    def _input_images(self) -> Images:
+        return self.input_extractor.images
 
     def _plan_patch(self, index: int) -> Plan:
         return self._plan(self._source.from_specs(index))

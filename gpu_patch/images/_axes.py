@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gpu_patch.errors import instance
 
 AXES = "STCZYX"
@@ -31,10 +28,10 @@ def checked_axes(axes: object, shape: tuple[int, ...]) -> str:
     return axes
 
 
-def to_canonical(data: NDArray[Any], axes: str) -> NDArray[Any]:
+def to_canonical(data: Any, axes: str) -> Any:
     """Return a view (a copy where S and T cannot be merged in place) with the axes SC(Z)YX."""
     present = [axis for axis in AXES if axis in axes]
     ordered = data.transpose([axes.index(axis) for axis in present])
     n_samples = sum(axis in "ST" for axis in present)
     ordered = ordered.reshape(-1, *ordered.shape[n_samples:]) if n_samples else ordered[None]
-    return ordered if "C" in axes else np.expand_dims(ordered, 1)
+    return ordered if "C" in axes else ordered[:, None]

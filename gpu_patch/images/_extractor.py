@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.errors import index_in, sequence, shorten
 from gpu_patch.images._stack import ImageStack
+from gpu_patch.ops import Images
 
 
 class PatchExtractor:
@@ -23,8 +24,8 @@ class PatchExtractor:
     ----------
     image_stacks : list of ImageStack
         As given.
-    arrays : list of array
-        Their pixels, SC(Z)YX.
+    images : gpu_patch.ops.Images
+        Their pixels, as operations take them.
     device : str
         Where the images live.
     """
@@ -53,7 +54,7 @@ class PatchExtractor:
                         f"image_stacks[{i}] has {here}"
                     )
         self.device = first.device
-        self.arrays = [stack.data for stack in self.image_stacks]
+        self.images = Images([stack.data for stack in self.image_stacks])
 
     def __repr__(self) -> str:
         return f"PatchExtractor({self.image_stacks!r})"
@@ -102,7 +103,19 @@ class PatchExtractor:
     ) -> NDArray[np.float32]:
         """Cut a patch of some channels out; zero where it leaves the image.
 
-        As `extract_patch`, with `channels` selecting and ordering; None is all of them.
+        Parameters
+        ----------
+        data_idx, sample_idx : int
+            Image stack and sample.
+        channels : sequence of int or None
+            Channels, in the order wanted; None is all.
+        coords, patch_size : sequence of int
+            First pixel and size, (Z)YX.
+
+        Returns
+        -------
+        array of float32
+            C(Z)YX.
         """
         image = index_in("data_idx", data_idx, len(self.image_stacks), "image stacks")
         return self.image_stacks[image].extract_patch(sample_idx, channels, coords, patch_size)

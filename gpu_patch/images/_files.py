@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.errors import shorten
 from gpu_patch.images._axes import AXES
 
 
@@ -28,7 +30,7 @@ def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any],
     axes : str
         One letter of "STCZYX" per axis.
     """
-    if Path(path).suffix.lower() in (".tif", ".tiff"):
+    if checked_path(path).suffix.lower() in (".tif", ".tiff"):
         data, found = read_tiff(path, need_axes=axes is None)
     else:
         data = _read_picture(path)
@@ -53,6 +55,7 @@ def read_tiff(path: str | Path, *, need_axes: bool) -> tuple[NDArray[Any], str]:
     axes : str
         One letter of "STCZYX" per axis, or "".
     """
+    checked_path(path)
     try:
         import tifffile
     except ImportError as error:
@@ -65,37 +68,48 @@ def read_tiff(path: str | Path, *, need_axes: bool) -> tuple[NDArray[Any], str]:
                 raise ValueError("it has no image")
             series = tiff.series[0]
             data = np.asarray(series.asarray())
-            axes = _known_axes(str(series.axes), data.shape)
+            axes = str(series.axes)
+            if series.keyframe.samplesperpixel > 1:
+                # tifffile's S are the colours of a pixel then, not samples
+                axes = axes.replace("S", "C" if "C" not in axes else "?")
     except OSError:
         raise
     # tifffile raises whatever a damaged file provokes, struct and zlib errors included
     except Exception as error:
         raise ValueError(f"{path} cannot be read as a TIFF: {error}") from error
-    if need_axes and not axes:
+    known = set(axes) <= set(AXES) and len(set(axes)) == len(axes) == data.ndim
+    if need_axes and not known:
         raise ValueError(
             f"{path} does not say its axes: its shape is {data.shape}; "
             f"give axes, one letter of {AXES!r} per axis"
         )
-    return data, axes
+    return data, axes if known else ""
 
 
-def _known_axes(axes: str, shape: tuple[int, ...]) -> str:
-    """Translate tifffile's axes: S are colour samples there, I, Q and others are unknown."""
-    axes = axes.replace("S", "C") if "C" not in axes else axes
-    known = set(axes) <= set(AXES) and len(set(axes)) == len(axes) == len(shape)
-    return axes if known else ""
+def checked_path(path: object) -> Path:
+    """Return `path` as one."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a pathlib.Path, found {shorten(path)}")
+    return Path(path)
 
 
 def _read_picture(path: str | Path) -> NDArray[Any]:
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as error:
         raise ImportError(
             "reading PNG and JPEG files needs Pillow: pip install 'gpu_patch[io]'"
         ) from error
     try:
         with Image.open(path) as picture:
-            # the indices of a palette are no intensities
-            return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
-    except UnidentifiedImageError as error:
+            # rawmodes like "RGB;16B": Pillow keeps the upper 8 of 16 bits per colour, silently
+            if len(picture.getbands()) > 1 and ";16" in str(picture.tile):
+                raise ValueError("colours of 16 bits would be cut to 8: save it as a TIFF")
+            # the indices of a palette are no intensities; RGBA comes first for its transparency
+            colours = picture.convert("RGBA").convert("RGB") if picture.mode == "P" else picture
+            return np.asarray(colours)
+    # Pillow has errors of its own for damaged files and for those that are suspiciously large
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"{path} is no image that can be read: {error}") from error

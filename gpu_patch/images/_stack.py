@@ -15,7 +15,7 @@ from gpu_patch.errors import index_in, shorten, whole_number, whole_numbers
 from gpu_patch.images._axes import checked_axes, to_canonical
 from gpu_patch.images._files import read_tiff
 from gpu_patch.ops import gather
-from gpu_patch.patching._locations import Locations
+from gpu_patch.patching._locations import LARGEST_PIXEL, Locations
 from gpu_patch.plan import Rows
 from gpu_patch.specs import ImageMetadata
 
@@ -32,7 +32,7 @@ class ImageStack:
     ----------
     source : str or Path
         Path of the file, or ``"array"``.
-    data : array
+    data : numpy.ndarray or cupy.ndarray
         SC(Z)YX, C-contiguous.
     data_shape : tuple of int
         SC(Z)YX.
@@ -53,19 +53,16 @@ class ImageStack:
         source: str | Path = "array",
         device: str | None = None,
     ) -> None:
-        self.device = devices.resolve(device)
-        array = np.asarray(data)
+        array = devices.as_array(data)
+        dtype = _stored_dtype(array)
         self.source = source
         self.original_axes = checked_axes(axes, array.shape)
-        self.original_data_shape = array.shape
+        self.original_data_shape = tuple(array.shape)
         self.data_dtype = array.dtype
         if array.size == 0:
             raise ValueError(f"data must not be empty, found the shape {array.shape}")
-        # one copy at most: where the type or the order of the axes asks for it
-        self.data: NDArray[Any] = np.ascontiguousarray(
-            to_canonical(array, axes), dtype=_stored_dtype(array)
-        )
-        self.data_shape: tuple[int, ...] = self.data.shape
+        self.data, self.device = devices.place(to_canonical(array, axes), dtype, device)
+        self.data_shape: tuple[int, ...] = tuple(self.data.shape)
 
     def __repr__(self) -> str:
         return (
@@ -164,8 +161,12 @@ class ImageStack:
             C(Z)YX.
         """
         ndim = len(self.data_shape) - 2
-        start = whole_numbers("coords", coords, minimum=-(2**62), length=ndim)
-        size = whole_numbers("patch_size", patch_size, minimum=1, length=ndim)
+        start = whole_numbers(
+            "coords", coords, minimum=-LARGEST_PIXEL, maximum=LARGEST_PIXEL, length=ndim
+        )
+        size = whole_numbers(
+            "patch_size", patch_size, minimum=1, maximum=LARGEST_PIXEL, length=ndim
+        )
         sample = index_in("sample_idx", sample_idx, self.data_shape[0], "samples")
         chosen = checked_channels(channels, self.data_shape[1])
         place = Locations(np.array([0]), np.array([sample]), np.array([start]), size)
@@ -192,16 +193,16 @@ def checked_channels(channels: object, n_channels: int) -> list[int]:
     return chosen
 
 
-def _stored_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+def _stored_dtype(array: Any) -> np.dtype[Any]:
     kind = array.dtype.kind
     if kind == "c":
         raise TypeError(f"data must be real, found {array.dtype}: give its parts as channels")
     if kind not in "biuf":
-        raise TypeError(f"data must be numbers or bool, found {array.dtype}")
-    native = array.dtype.newbyteorder("=")
+        raise TypeError(f"data must be numbers or bool, found {array.dtype}: {shorten(array)}")
+    native: np.dtype[Any] = array.dtype.newbyteorder("=")
     if native.name in STORED_DTYPES:
         return native
-    if kind in "iu" and max(abs(int(array.max())), abs(int(array.min()))) > 2**24:
+    if kind in "iu" and array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**24:
         warnings.warn(
             f"{array.dtype} data with values beyond 2^24 are kept as float32 and lose precision",
             stacklevel=4,

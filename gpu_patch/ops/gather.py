@@ -6,28 +6,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch._numpy.memory import pool
 from gpu_patch.ops._arguments import checked_dtype
+from gpu_patch.ops._images import Images, as_images
 from gpu_patch.plan import Rows
 
 
 def gather(
-    images: Sequence[NDArray[Any]],
+    images: Images | Sequence[Any],
     rows: Rows,
     patch_size: tuple[int, ...],
     *,
     mode: str = "zero",
     n_scales: int = 0,
     dtype: DTypeLike = np.float32,
-) -> NDArray[Any]:
+) -> Any:
     """Cut patches out of images.
 
     Parameters
     ----------
-    images : sequence of array, SC(Z)YX
+    images : Images or sequence of array, SC(Z)YX
         C-contiguous, of stored data types, all in one place.
     rows : Rows
         What to read, (B, C) rows.
@@ -36,7 +37,7 @@ def gather(
     mode : {"zero", "reflect", "wrap", "periodic"}
         What a patch holds where it leaves the image.
     n_scales : int
-        Under "wrap", the image is cut to the window of this scale first; see
+        Under "reflect" and "wrap", the image is cut to the window of this scale first; see
         `geometry.border_range`.
     dtype : {float32, float16}
         Of the result.
@@ -44,8 +45,16 @@ def gather(
     Returns
     -------
     array, (B, C, (Z), Y, X)
-        The patches.
+        The patches, where the images are.
     """
-    out = pool.take((*rows.shape, *patch_size), checked_dtype(dtype))
-    numpy_gather(images, rows, patch_size, n_scales, mode, out)
+    found, resident = checked_dtype(dtype), as_images(images)
+    if resident.runtime is not None:
+        from gpu_patch._cuda.gather import gather as cuda_gather
+
+        return cuda_gather(
+            resident.runtime, resident.table, rows, patch_size, n_scales, mode, found
+        )
+    out = pool.take((*rows.shape, *patch_size), found)
+    with np.errstate(over="ignore"):  # float16 has no room for more than 65504
+        numpy_gather(resident.arrays, rows, patch_size, n_scales, mode, out)
     return out

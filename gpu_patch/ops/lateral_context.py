@@ -11,19 +11,21 @@ from numpy.typing import DTypeLike, NDArray
 from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_context
 from gpu_patch._numpy.memory import pool
 from gpu_patch.ops._arguments import checked_dtype
+from gpu_patch.ops._images import Images, as_images
 from gpu_patch.plan import Rows
 
 
 def lateral_context(
-    images: Sequence[NDArray[Any]],
+    images: Images | Sequence[Any],
     rows: Rows,
     weights: NDArray[np.float32],
     patch_size: tuple[int, ...],
     n_scales: int,
     *,
     mode: str,
+    targets: bool = True,
     dtype: DTypeLike = np.float32,
-) -> tuple[NDArray[Any], NDArray[Any]]:
+) -> tuple[Any, Any]:
     """Mix the channels of each sample, at the native scale and with lateral context.
 
     Scale s is the window of 2^s times the patch's size around the patch's centre, downscaled to
@@ -32,7 +34,7 @@ def lateral_context(
 
     Parameters
     ----------
-    images : sequence of array, SC(Z)YX
+    images : Images or sequence of array, SC(Z)YX
         C-contiguous, of stored data types, all in one place.
     rows : Rows
         What to read, (B, C) rows.
@@ -44,6 +46,8 @@ def lateral_context(
         L, at least 1.
     mode : {"reflect", "wrap", "periodic"}
         What a window holds where it leaves the image.
+    targets : bool, default: True
+        Whether the channels themselves are wanted; a single one can do without.
     dtype : {float32, float16}
         Of the results.
 
@@ -51,12 +55,22 @@ def lateral_context(
     -------
     input : array, (B, L, (Z), Y, X)
         The mixture at each scale.
-    target : array, (B, C, (Z), Y, X)
-        Each channel at the native scale, unweighted.
+    target : array, (B, C, (Z), Y, X), or None
+        Each channel at the native scale, unweighted. Both are where the images are.
     """
-    found = checked_dtype(dtype)
+    found, resident = checked_dtype(dtype), as_images(images)
+    if resident.runtime is not None:
+        from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
+
+        return cuda_lateral_context(
+            resident.runtime, resident.table, rows, weights, patch_size, n_scales, mode, found
+        )
     n_samples, n_channels = rows.shape
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
-    target = pool.take((n_samples, n_channels, *patch_size), np.float32)
-    numpy_lateral_context(images, rows, weights, patch_size, mode, mixed, target)
-    return mixed.astype(found, copy=False), target.astype(found, copy=False)
+    wanted = targets or n_channels > 1
+    target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
+        numpy_lateral_context(resident.arrays, rows, weights, patch_size, mode, mixed, target)
+        if target is not None:
+            target = target.astype(found, copy=False)
+        return mixed.astype(found, copy=False), target

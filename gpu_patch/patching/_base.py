@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.errors import index_in, whole_numbers
-from gpu_patch.patching._locations import Locations, checked_shapes
+from gpu_patch.patching._locations import LARGEST_PIXEL, Locations, checked_shapes
 from gpu_patch.patching._protocol import Patching
 from gpu_patch.specs import PatchSpecs
 
@@ -30,6 +30,11 @@ class BatchPatching(Patching):
             Patch indices, already checked to be in 0 … n_patches − 1.
         uniforms : array of float64, shape (n_uniforms, n)
             Numbers in [0, 1).
+
+        Returns
+        -------
+        Locations
+            One place per index.
         """
         raise NotImplementedError
 
@@ -77,7 +82,9 @@ class SampledPatching(BatchPatching):
 
 def checked_patch_size(patch_size: object, data_shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Return `patch_size` as positive ints, one per spatial axis of the data."""
-    return whole_numbers("patch_size", patch_size, minimum=1, length=len(data_shapes[0]) - 2)
+    return whole_numbers(
+        "patch_size", patch_size, minimum=1, maximum=LARGEST_PIXEL, length=len(data_shapes[0]) - 2
+    )
 
 
 def checked_overlaps(overlaps: object, patch_size: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import sequence, shorten, whole_number, whole_numbers
+from gpu_patch.errors import mapping, sequence, shorten, whole_number, whole_numbers
 from gpu_patch.specs import PatchSpecs
 
+LARGEST_PIXEL = 2**40
+"""Largest coordinate and size: windows of 16 scales around it stay within 64 bits."""
+MISSING = object()
+"""Stands for a value of `extras` that a place does not have."""
 PLAIN_KEYS = ("data_idx", "sample_idx", "coords", "patch_size")
 
 
@@ -46,7 +50,8 @@ class Locations:
             "patch_size": self.patch_size,
         }
         for key, values in self.extras.items():
-            spec[key] = _plain(values[i])
+            if values[i] is not MISSING:
+                spec[key] = _plain(values[i])
         return spec  # type: ignore[return-value]
 
     @classmethod
@@ -74,24 +79,27 @@ def one_patch_size(sizes: set[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def extra_columns(specs: Sequence[PatchSpecs]) -> dict[str, list[Any]]:
-    """Gather the keys beyond the plain ones; those that only some specs have are left out."""
-    keys = [k for k in specs[0] if k not in PLAIN_KEYS and all(k in spec for spec in specs)]
-    return {key: [spec[key] for spec in specs] for key in keys}  # type: ignore[literal-required]
+    """Gather the keys beyond the plain ones; `MISSING` stands where a spec lacks one."""
+    keys = dict.fromkeys(key for spec in specs for key in spec if key not in PLAIN_KEYS)
+    return {key: [spec.get(key, MISSING) for spec in specs] for key in keys}
 
 
 def checked_spec(name: str, spec: object) -> PatchSpecs:
-    """Return the plain keys of `spec` as ints and tuples."""
-    if not isinstance(spec, Mapping):
-        raise TypeError(f"{name} must be a dict with the keys {PLAIN_KEYS}, found {shorten(spec)}")
-    missing = [key for key in PLAIN_KEYS if key not in spec]
-    if missing:
-        raise ValueError(f"{name} lacks the keys {missing}, found {shorten(dict(spec))}")
-    size = whole_numbers(f"{name}['patch_size']", spec["patch_size"], minimum=1)
+    """Return a copy of `spec` with ints and tuples in its plain keys."""
+    found = mapping(name, spec, PLAIN_KEYS)
+    size = whole_numbers(
+        f"{name}['patch_size']", found["patch_size"], minimum=1, maximum=LARGEST_PIXEL
+    )
     return {
-        "data_idx": whole_number(f"{name}['data_idx']", spec["data_idx"], minimum=0),
-        "sample_idx": whole_number(f"{name}['sample_idx']", spec["sample_idx"], minimum=0),
+        **found,
+        "data_idx": whole_number(f"{name}['data_idx']", found["data_idx"], minimum=0),
+        "sample_idx": whole_number(f"{name}['sample_idx']", found["sample_idx"], minimum=0),
         "coords": whole_numbers(
-            f"{name}['coords']", spec["coords"], minimum=-(2**62), length=len(size)
+            f"{name}['coords']",
+            found["coords"],
+            minimum=-LARGEST_PIXEL,
+            maximum=LARGEST_PIXEL,
+            length=len(size),
         ),
         "patch_size": size,
     }
@@ -116,7 +124,11 @@ def checked_shapes(data_shapes: object) -> list[tuple[int, ...]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return arrays and NumPy scalars as tuples and Python numbers."""
+    """Return arrays as tuples and NumPy scalars as Python numbers, also within others."""
     if isinstance(value, np.ndarray):
-        return tuple(value.tolist())
+        value = tuple(value.tolist()) if value.ndim else value.item()
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return value.item() if isinstance(value, np.generic) else value

@@ -41,5 +41,16 @@ class Patching(Protocol):
 
     @abstractmethod
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """Return the indices whose patches lie in image stack `data_idx`."""
+        """Return the indices whose patches lie in one image stack.
+
+        Parameters
+        ----------
+        data_idx : int
+            Index of the image stack.
+
+        Returns
+        -------
+        sequence of int
+            In ascending order.
+        """
         raise NotImplementedError

@@ -103,4 +103,6 @@ class FixedRandomPatching(RandomPatching):
 
 def checked_generator(seed: int | None) -> np.random.Generator:
     """Return NumPy's default generator for a seed of at least 0, or a fresh one for None."""
-    return np.random.default_rng(None if seed is None else whole_number("seed", seed, minimum=0))
+    return np.random.default_rng(
+        None if seed is None else whole_number("seed", seed, minimum=0, maximum=2**256 - 1)
+    )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from math import ceil, isfinite, prod
+from math import ceil, prod
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.draws import integers
-from gpu_patch.errors import index_in, shorten, whole_numbers
+from gpu_patch.errors import index_in, mapping, probability, whole_numbers
 from gpu_patch.patching._base import SampledPatching, checked_patch_size
 from gpu_patch.patching._locations import Locations
 from gpu_patch.patching._random import checked_generator
@@ -23,8 +22,8 @@ GridCoords = tuple[int, ...]
 class _Boxes(NamedTuple):
     """Boxes of patch starts, each drawn from uniformly.
 
-    `first` and `size` have the shape (n, D), `mass` is the expected number of patches of an epoch
-    that start in each.
+    `first` and `size` have the shape (..., D), `mass` (...) is the expected number of patches of
+    an epoch that start in each.
     """
 
     first: NDArray[np.int64]
@@ -42,8 +41,8 @@ class StratifiedPatching(SampledPatching):
     are lined up cell by cell, each with a mass of 1 / (pixels of a patch), and the line is cut
     into pieces of mass 1: patch index i is drawn from piece i. So an epoch covers every pixel
     once on average, except within a patch of borders and exclusions, and two epochs' patches i
-    are neighbours. What is missing to a whole number of patches goes to the starts at the
-    image's borders, where coverage is lowest.
+    are neighbours. What is missing to a whole number of patches goes to the starts right at
+    borders and exclusions, where coverage is lowest.
 
     Differs from careamics 0.3.5, whose average over the image is 1, and whose grid leaves a
     remainder at the end of an axis out: here the last cells are smaller and can be excluded too.
@@ -126,6 +125,8 @@ class StratifiedPatching(SampledPatching):
             The number of patches changes accordingly.
         """
         sample = self._sample_at(data_idx, sample_idx)
+        if isinstance(grid_coords, (str, bytes)) or not hasattr(grid_coords, "__iter__"):
+            raise TypeError(f"grid_coords must be a sequence of cells, found {grid_coords!r}")
         cells = [self._cell("grid_coords", cell, sample) for cell in grid_coords]
         for cell in cells:
             self._excluded[sample][cell] = True
@@ -145,13 +146,10 @@ class StratifiedPatching(SampledPatching):
             changes accordingly.
         """
         sample = self._sample_at(data_idx, sample_idx)
-        checked = {}
-        for key, prob in probs.items():
-            if not (
-                isinstance(prob, (int, float, np.number)) and isfinite(prob) and 0 <= prob <= 1
-            ):
-                raise ValueError(f"probs[{key}] must be in [0, 1], found {shorten(prob)}")
-            checked[self._cell("probs", key, sample)] = float(prob)
+        checked = {
+            self._cell("probs", cell, sample): probability(f"probs[{cell}]", prob)
+            for cell, prob in mapping("probs", probs).items()
+        }
         for cell, prob in checked.items():
             self._probs[sample][cell] = prob
         self._forget(sample)
@@ -205,57 +203,70 @@ class StratifiedPatching(SampledPatching):
         )
 
     def _make_boxes(self, sample: int) -> _Boxes:
-        """Boxes of starts of one sample; their masses sum to the number of patches."""
-        excluded, patch = self._excluded[sample], np.array(self.patch_size)
-        last = np.clip(self._sample_shape[sample] - patch, 0, None)
-        cells = np.argwhere(np.ones_like(excluded))
-        padded = np.pad(excluded, [(0, 1)] * excluded.ndim)
-        parts = []
-        # A patch that starts on a cell's first pixel covers that cell alone along the axis; from
-        # the others it reaches into the next. So a cell's starts fall into 2^D boxes, each of
-        # which touches one set of cells.
-        for reach in itertools.product((0, 1), repeat=len(patch)):
-            first = cells * patch + reach
-            size = np.clip(np.minimum(np.where(reach, patch - 1, 1), last + 1 - first), 0, None)
-            touched = np.zeros(len(cells), bool)
-            for step in itertools.product(*(range(r + 1) for r in reach)):
-                touched |= padded[tuple((cells + step).T)]
-            count = size.prod(axis=1) * ~touched
-            parts.append(_Boxes(first, size, count * self._probs[sample].ravel() / prod(patch)))
-        boxes = _interleave(parts)
-        boxes = boxes.keep(boxes.mass > 0)
-        missing = ceil(round(float(boxes.mass.sum()), 9)) - float(boxes.mass.sum())
-        return boxes if missing <= 1e-9 else _join(boxes, _at_borders(boxes, last), missing)
+        """Boxes of starts of one sample; their masses sum to the number of patches.
 
-
-def _interleave(parts: list[_Boxes]) -> _Boxes:
-    """Bring the boxes of one cell together."""
-    first, size, mass = (np.stack(column, axis=1) for column in zip(*parts, strict=True))
-    return _Boxes(
-        first.reshape(-1, first.shape[-1]), size.reshape(-1, size.shape[-1]), mass.ravel()
-    )
-
-
-def _at_borders(boxes: _Boxes, last: NDArray[np.int64]) -> _Boxes:
-    """Return the starts among `boxes` whose patches touch a border; all where none does."""
-    parts = []
-    for axis, end in enumerate(last.tolist()):
-        for position in {0, end}:
-            inside = boxes.keep(
-                (boxes.first[:, axis] <= position)
-                & (position < boxes.first[:, axis] + boxes.size[:, axis])
+        A patch that starts on a cell's first pixel covers that cell alone along the axis; from
+        the others it reaches into the next. So every cell is two halves along an axis, its first
+        pixel and the rest, and all starts of a box of halves touch the same cells.
+        """
+        last = np.maximum(self._sample_shape[sample] - self.patch_size, 0).tolist()
+        blocked, probs = self._excluded[sample], self._probs[sample]
+        firsts, sizes = [], []
+        for axis, (n_cells, patch) in enumerate(zip(blocked.shape, self.patch_size, strict=True)):
+            half = np.arange(2 * n_cells)
+            firsts.append(half // 2 * patch + half % 2)
+            sizes.append(
+                np.clip(np.where(half % 2, patch - 1, 1), 0, last[axis] + 1 - firsts[-1]).clip(0)
             )
-            first, size = inside.first.copy(), inside.size.copy()
-            first[:, axis], size[:, axis] = position, 1
-            parts.append(_Boxes(first, size, inside.mass / inside.size[:, axis]))
-    found = _Boxes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    return found if len(found.mass) else boxes
+            probs = np.repeat(probs, 2, axis)
+            blocked = np.repeat(blocked, 2, axis)
+            along = blocked.swapaxes(axis, 0)
+            along[1:-1:2] |= along[2::2]
+        count = np.prod(np.meshgrid(*sizes, indexing="ij"), axis=0)
+        mass = count * ~blocked * probs / prod(self.patch_size)
+        boxes = _Boxes(
+            np.stack(np.meshgrid(*firsts, indexing="ij"), axis=-1),
+            np.stack(np.meshgrid(*sizes, indexing="ij"), axis=-1),
+            mass,
+        )
+        parts = [_cell_by_cell(boxes)]
+        missing = ceil(round(float(mass.sum()), 9)) - float(mass.sum())
+        if missing > 1e-9:
+            faces = _faces(boxes, (count > 0) & ~blocked)
+            if not faces.mass.any():  # their probabilities are all zero
+                faces = _faces(boxes, mass > 0)
+            parts.append(faces._replace(mass=faces.mass * (missing / faces.mass.sum())))
+        return _Boxes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _join(boxes: _Boxes, more: _Boxes, mass: float) -> _Boxes:
-    """Append boxes that share `mass`."""
-    return _Boxes(
-        np.concatenate([boxes.first, more.first]),
-        np.concatenate([boxes.size, more.size]),
-        np.concatenate([boxes.mass, more.mass * (mass / more.mass.sum())]),
+def _cell_by_cell(boxes: _Boxes) -> _Boxes:
+    """Line up the boxes of a grid of halves, those of one cell together."""
+    n_dims = boxes.mass.ndim
+    cells_first = [*range(0, 2 * n_dims, 2), *range(1, 2 * n_dims, 2)]
+    halves = [n for size in boxes.mass.shape for n in (size // 2, 2)]
+    lined_up = _Boxes(
+        *(
+            column.reshape(*halves, -1).transpose(*cells_first, 2 * n_dims).reshape(mass_shape)
+            for column, mass_shape in zip(boxes, [(-1, n_dims), (-1, n_dims), -1], strict=True)
+        )
     )
+    return lined_up.keep(lined_up.mass > 0)
+
+
+def _faces(boxes: _Boxes, there: NDArray[np.bool_]) -> _Boxes:
+    """Return the starts beside which, along an axis, no start is `there`.
+
+    Takes the boxes as a grid of halves.
+    """
+    faces = []
+    for axis in range(there.ndim):
+        padded = np.pad(there, [(int(a == axis),) * 2 for a in range(there.ndim)])
+        n = there.shape[axis]
+        for neighbour, at_end in ((range(n), False), (range(2, n + 2), True)):
+            alone = boxes.keep((boxes.mass > 0) & ~padded.take(neighbour, axis))
+            length = alone.size[:, axis]
+            first, size = alone.first.copy(), alone.size.copy()
+            first[:, axis] += (length - 1) * at_end
+            size[:, axis] = 1
+            faces.append(_Boxes(first, size, alone.mass / length))
+    return _Boxes(*(np.concatenate(column) for column in zip(*faces, strict=True)))

@@ -38,32 +38,39 @@ class FixedPatching(BatchPatching):
 
     def __init__(self, fixed_patch_specs: Sequence[PatchSpecs]) -> None:
         self.fixed_patch_specs: list[PatchSpecs] = [
-            {**spec, **checked_spec(f"fixed_patch_specs[{i}]", spec)}
+            checked_spec(f"fixed_patch_specs[{i}]", spec)
             for i, spec in enumerate(
                 sequence("fixed_patch_specs", fixed_patch_specs, "patch specs")
             )
         ]
         if not self.fixed_patch_specs:
             raise ValueError("fixed_patch_specs is empty: at least one patch spec is needed")
-        columns: list[NDArray[np.int64]] = []
-        for key in PLAIN_KEYS:
-            values = [spec[key] for spec in self.fixed_patch_specs]  # type: ignore[literal-required]
-            if key == "coords" and len({len(value) for value in values}) > 1:
-                raise ValueError("fixed_patch_specs must all be 2D or all be 3D")
-            columns.append(np.array(values, np.int64))
-        self._data_idx, self._sample_idx, self._coords, self._sizes = columns
+        sizes = [spec["patch_size"] for spec in self.fixed_patch_specs]
+        if len({len(size) for size in sizes}) > 1:
+            raise ValueError(
+                "fixed_patch_specs must all be 2D or all be 3D, found the patch sizes "
+                f"{min(sizes, key=len)} and {max(sizes, key=len)}"
+            )
+        self._data_idx, self._sample_idx, self._coords, self._sizes = (
+            np.array([spec[key] for spec in self.fixed_patch_specs], np.int64)  # type: ignore[literal-required]
+            for key in PLAIN_KEYS
+        )
 
     @property
     def n_patches(self) -> int:
         return len(self.fixed_patch_specs)
 
+    @property
+    def last_data_idx(self) -> int:
+        """The largest `data_idx` of the list."""
+        return int(self._data_idx.max())
+
     def get_patch_spec(self, index: int) -> PatchSpecs:
         at = index_in("index", index, self.n_patches, "patches")
-        return {**self.fixed_patch_specs[at]}
+        return self.locate(np.array([at]), np.empty((0, 1))).spec(0)
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        known = int(self._data_idx.max()) + 1
-        image = index_in("data_idx", data_idx, known, "image stacks")
+        image = index_in("data_idx", data_idx, self.last_data_idx + 1, "image stacks")
         return np.flatnonzero(self._data_idx == image).tolist()
 
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:

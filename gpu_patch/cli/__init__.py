@@ -1,0 +1,54 @@
+"""The command line: look at patches (preview), see it work (demo), time it (bench)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import gpu_patch
+from gpu_patch.cli.arguments import Parser
+from gpu_patch.cli.bench import add_to as add_bench
+from gpu_patch.cli.demo import add_to as add_demo
+from gpu_patch.cli.preview import add_to as add_preview
+
+
+def make_parser() -> Parser:
+    """Return the parser of all commands."""
+    parser = Parser(
+        prog="gpu-patch",
+        description="Training patches for microscopy deep learning. Start with: gpu-patch demo",
+    )
+    parser.add_argument("--version", action="version", version=f"gpu_patch {gpu_patch.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (add_demo, add_preview, add_bench):
+        add(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None, default: None
+        Without the program's name; None takes them from `sys.argv`.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 2 after an error, which stands in one line on stderr.
+    """
+    parser = make_parser()
+    try:
+        options = parser.parse_args(arguments)
+        if not hasattr(options, "run"):
+            parser.print_help()
+            return 0
+        options.run(options)
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        print(f"gpu-patch: error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

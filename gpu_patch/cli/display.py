@@ -1,0 +1,98 @@
+"""From pixels to colours: contrast, tints of channels, overlays. NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Colour = tuple[float, float, float]
+Limits = tuple[float, float]
+
+SCALE_COLOURS = (
+    "#F0E442",
+    "#56B4E9",
+    "#E69F00",
+    "#FFFFFF",
+    "#CC79A7",
+    "#009E73",
+    "#D55E00",
+    "#0072B2",
+)
+"""Boxes and frames from the native scale outwards: the colours of Okabe and Ito, which
+colour-blind people can tell apart, in an order that keeps similar ones from each other."""
+
+_CHANNEL_COLOURS: dict[int, list[Colour]] = {
+    1: [(1, 1, 1)],
+    2: [(1, 0, 1), (0, 1, 0)],
+    3: [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
+}
+_MANY_COLOURS: list[Colour] = [(1, 0, 1), (0, 1, 0), (0, 0.6, 1), (1, 0.6, 0), (1, 1, 0), (0, 1, 1)]
+_MOST_PIXELS = 2048
+
+
+def channel_colours(n_channels: int) -> list[Colour]:
+    """Return one RGB colour per channel: grey for one, magenta and green for two."""
+    known = _CHANNEL_COLOURS.get(n_channels)
+    return known or [_MANY_COLOURS[c % len(_MANY_COLOURS)] for c in range(n_channels)]
+
+
+def limits(pixels: NDArray[Any], low: float = 0.5, high: float = 99.8) -> Limits:
+    """Return the percentiles that are shown black and white."""
+    finite = pixels[np.isfinite(pixels)].astype(np.float32, copy=False)
+    if not finite.size:
+        return 0.0, 1.0
+    black, white = (float(value) for value in np.percentile(finite, (low, high)))
+    if white > black:
+        return black, white
+    # a few bright pixels on an even background have no percentiles of their own
+    black, white = float(finite.min()), float(finite.max())
+    return (black, white) if white > black else (black, black + 1)
+
+
+def stretch(pixels: NDArray[Any], between: Limits) -> NDArray[np.float32]:
+    """Bring `between` to 0 … 1, and clip."""
+    low, high = between
+    clipped = np.clip(pixels.astype(np.float32, copy=False), low, high)  # infinity included
+    scaled: NDArray[np.float32] = np.nan_to_num((clipped - low) / (high - low))
+    return np.minimum(scaled, 1, out=scaled)
+
+
+def tint(grey: NDArray[np.float32], colour: Colour) -> NDArray[np.float32]:
+    """Show values in 0 … 1 from black over `colour` to white, (Y, X) to (Y, X, 3)."""
+    value = grey[..., None]
+    rgb: NDArray[np.float32] = value * (np.array(colour, np.float32) * (1 - value**4) + value**4)
+    return rgb
+
+
+def overlay(
+    channels: NDArray[Any], between: Sequence[Limits], colours: Sequence[Colour]
+) -> NDArray[np.float32]:
+    """Add channels (C, Y, X) up, each in its colour, to an image (Y, X, 3)."""
+    if len(channels) == 1:
+        return tint(stretch(channels[0], between[0]), colours[0])
+    rgb = np.zeros((*channels.shape[1:], 3), np.float32)
+    for channel, shown, colour in zip(channels, between, colours, strict=True):
+        rgb += stretch(channel, shown)[..., None] * np.array(colour, np.float32)
+    return np.minimum(rgb, 1)
+
+
+def step_to_thin(*sizes: int) -> int:
+    """Return the step that leaves at most some 2048 pixels along every axis."""
+    return max(1, -(-max(sizes) // _MOST_PIXELS))
+
+
+def thinned(plane: NDArray[Any]) -> NDArray[Any]:
+    """Return a view of every n-th pixel of (..., Y, X), small enough for quick statistics."""
+    step = step_to_thin(*plane.shape[-2:])
+    return plane[..., ::step, ::step]
+
+
+def middle_plane(pixels: NDArray[Any], n_leading: int) -> NDArray[Any]:
+    """Return the middle z plane of an array with `n_leading` axes before (Z)YX."""
+    if pixels.ndim == n_leading + 2:
+        return pixels
+    plane: NDArray[Any] = np.take(pixels, pixels.shape[n_leading] // 2, axis=n_leading)
+    return plane

@@ -1,0 +1,251 @@
+"""From files and a mode to a constructor, and to what a picture of its patches needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch import (
+    BasicPatchConstr,
+    ImageStack,
+    IndependentTargetsMsPatchConstr,
+    MultiChannelTargetMsPatchConstr,
+    PairedInputTargetMsPatchConstr,
+    PatchExtractor,
+    PredMsPatchConstr,
+    RandomPatching,
+    TiledPatching,
+)
+from gpu_patch.images import read_image
+
+if TYPE_CHECKING:
+    from gpu_patch.constructors._base import PlannedConstr
+    from gpu_patch.constructors._microsplit import PaddingMode
+    from gpu_patch.plan import Plan
+
+MODES = ("multichannel", "independent", "paired", "pred", "basic")
+WEIGHT_RANGE = (0.2, 0.8)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A constructor, and what there is to show of it.
+
+    Attributes
+    ----------
+    mode : str
+        One of `MODES`.
+    constructor : PlannedConstr
+        Makes the batch.
+    images : list of ImageStack
+        Those that the plan's `image_idx` counts.
+    targets : list of ImageStack
+        Separate target images, where there are any.
+    n_scales : int
+        Boxes per patch; 1 where there is no context.
+    padding : str
+        What windows hold beyond the image; "zero" where there is no context.
+    n_targets : int
+        Channels of the target, 0 where there is none.
+    """
+
+    mode: str
+    constructor: PlannedConstr
+    images: list[ImageStack]
+    targets: list[ImageStack]
+    n_scales: int
+    padding: str
+    n_targets: int
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the input is made from the targets."""
+        return self.mode in ("multichannel", "independent")
+
+    def plan(self, indices: Sequence[int]) -> Plan:
+        """Return the plan that `construct_batch` follows for these indices in epoch 0."""
+        return self.constructor.plan_batch(indices)
+
+    def choose(self, n_samples: int, seed: int) -> list[int]:
+        """Return some indices of an epoch, in order; all where there are no more."""
+        n_patches = self.constructor.n_patches
+        chosen = np.random.default_rng(seed).permutation(n_patches)[:n_samples]
+        return sorted(int(index) for index in chosen)
+
+    def pixels(self, plan: Plan, b: int, c: int, *, of_target: bool) -> NDArray[Any]:
+        """Return the whole image, (Z)YX, that channel `c` of patch `b` was cut from."""
+        images = self.targets if of_target and self.targets else self.images
+        k = c if plan.rows.image_idx.shape[1] > 1 else 0
+        image = images[int(plan.rows.image_idx[b, k])]
+        channel = 0 if self.mode == "independent" else c
+        pixels: NDArray[Any] = image.data[int(plan.rows.sample_idx[b, k]), channel]
+        return pixels
+
+    def target_titles(self, weights: NDArray[np.float32]) -> list[str]:
+        """Name the targets of one patch, with the plan's weights (C,) where they are mixed."""
+        if self.mode == "multichannel":
+            return [f"channel {c}, weight {w:.2f}" for c, w in enumerate(weights)]
+        if self.mode == "independent":
+            return [f"structure {c}, weight {w:.2f}" for c, w in enumerate(weights)]
+        return [f"target channel {c}" for c in range(self.n_targets)]
+
+
+def load(argument: str, paths: Sequence[Path], axes: str | None) -> list[ImageStack]:
+    """Read image files; errors name the argument and the file."""
+    # what it logs about a damaged file comes as an exception too
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    stacks = []
+    for path in paths:
+        try:
+            data, found = read_image(path, axes)
+            stacks.append(ImageStack(data, found, source=path, device="cpu"))
+        except ImportError:
+            raise
+        # readers raise whatever a damaged file provokes
+        except Exception as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            said = str(reason or error).removeprefix(f"{path} ")
+            raise ValueError(f"argument {argument}: '{path}': {said}") from error
+    return stacks
+
+
+def make_subject(
+    images: list[ImageStack],
+    targets: list[ImageStack],
+    *,
+    mode: str | None,
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    padding: PaddingMode,
+    seed: int,
+) -> Subject:
+    """Build the constructor of a mode.
+
+    Parameters
+    ----------
+    images, targets : list of ImageStack
+        As read; targets may be empty.
+    mode : str or None
+        One of `MODES`; None chooses by the images' channels.
+    patch_size : tuple of int
+        (Z)YX, or one number for all axes, which the depth of the images limits along Z.
+    n_scales, padding, seed : int, str, int
+        As the constructors take them.
+    """
+    mode = mode or ("multichannel" if images[0].data_shape[1] > 1 else "pred")
+    _check_channels(mode, images, targets)
+    if mode == "independent" and len(images) == 1:
+        images = _split_channels(images[0])
+    size = _full_patch_size(patch_size, images)
+    constructor: PlannedConstr
+    if mode == "independent":
+        n_targets = len(images)
+        extractors = [PatchExtractor([image]) for image in images]
+        strategies = [RandomPatching(extractor.shapes, size, seed) for extractor in extractors]
+        ranges = [WEIGHT_RANGE] * n_targets
+        constructor = IndependentTargetsMsPatchConstr(
+            strategies, extractors, n_scales, padding, ranges, seed=seed
+        )
+        return Subject(mode, constructor, images, [], n_scales, padding, n_targets)
+
+    with _about("IMAGE"):
+        extractor = PatchExtractor(images)
+    with _about("--target"):
+        target = PatchExtractor(targets) if targets else None
+    n_targets = 0 if target is None else target.n_channels
+    strategy = RandomPatching(extractor.shapes, size, seed)
+    if mode == "multichannel":
+        n_targets = extractor.n_channels
+        ranges = [WEIGHT_RANGE] * n_targets
+        constructor = MultiChannelTargetMsPatchConstr(
+            strategy, extractor, n_scales, padding, ranges, 0.0, seed=seed
+        )
+    elif mode == "pred":
+        tiles = TiledPatching(extractor.shapes, size, [n // 4 for n in size])
+        constructor = PredMsPatchConstr(tiles, extractor, n_scales, padding, seed=seed)
+    elif mode == "paired" and target is not None:
+        with _about("--target"):
+            constructor = PairedInputTargetMsPatchConstr(
+                strategy, extractor, target, n_scales, padding, seed=seed
+            )
+    else:
+        with _about("--target"):
+            constructor = BasicPatchConstr(strategy, extractor, target, seed=seed)
+        return Subject(mode, constructor, images, targets, 1, "zero", n_targets)
+    return Subject(mode, constructor, images, targets, n_scales, padding, n_targets)
+
+
+@contextmanager
+def _about(argument: str) -> Iterator[None]:
+    """Name the argument of the command line that an error is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"argument {argument}: {error}") from error
+
+
+def _check_channels(mode: str, images: list[ImageStack], targets: list[ImageStack]) -> None:
+    """Check that the images fit the mode, with the way out in the message."""
+    if mode == "paired" and not targets:
+        raise ValueError("argument --target: --mode paired needs the target images, found none")
+    if targets and mode not in ("paired", "basic"):
+        raise ValueError(
+            f"argument --target: only the modes paired and basic take targets, found --mode {mode}"
+        )
+    for image in images:
+        n_channels = image.data_shape[1]
+        found = (
+            f"found '{image.source}' with {n_channels} "
+            f"(shape {image.original_data_shape}, axes {image.original_axes})"
+        )
+        if mode == "multichannel" and n_channels < 2:
+            raise ValueError(
+                f"argument --mode: multichannel needs images with 2 channels or more, {found}: "
+                "use pred, or independent with one image per structure"
+            )
+        if mode in ("paired", "pred") and n_channels != 1:
+            raise ValueError(
+                f"argument --mode: {mode} needs images with 1 channel, {found}: use multichannel, "
+                "or give the right --axes"
+            )
+        if mode == "independent" and len(images) > 1 and n_channels != 1:
+            raise ValueError(
+                f"argument --mode: independent needs 1 channel per image, {found}: give "
+                "single-channel images, or one image whose channels are the structures"
+            )
+    if mode == "independent" and len(images) == 1 and images[0].data_shape[1] < 2:
+        raise ValueError(
+            "argument --mode: independent needs an image per structure, two or more, found "
+            f"only '{images[0].source}' with 1 channel"
+        )
+
+
+def _split_channels(image: ImageStack) -> list[ImageStack]:
+    """Return one stack per channel."""
+    axes = "SCYX" if image.data.ndim == 4 else "SCZYX"
+    return [
+        ImageStack(image.data[:, [c]], axes, source=image.source, device=image.device)
+        for c in range(image.data_shape[1])
+    ]
+
+
+def _full_patch_size(patch_size: tuple[int, ...], images: list[ImageStack]) -> tuple[int, ...]:
+    """Return `patch_size` with one entry per spatial axis."""
+    spatial = images[0].data_shape[2:]
+    if len(patch_size) == len(spatial):
+        return patch_size
+    if len(patch_size) > 1:
+        wanted = "Y,X" if len(spatial) == 2 else "Z,Y,X"
+        raise ValueError(
+            f"argument --patch-size: must be one number or {wanted} for images of the shape "
+            f"{spatial}, found {','.join(map(str, patch_size))}"
+        )
+    (size,) = patch_size
+    return (size, size) if len(spatial) == 2 else (min(size, spatial[0]), size, size)

@@ -1,0 +1,116 @@
+"""``gpu-patch preview``: one picture of what a constructor makes from real images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpu_patch import ImageStack
+from gpu_patch.cli import pictures
+from gpu_patch.cli.arguments import Commands, add_seed, needs, patch_size, whole, writable
+from gpu_patch.cli.modes import MODES, Subject, load, make_subject
+from gpu_patch.geometry import PADDING_MODES
+
+_MOST_SAMPLES = 12
+_MOST_LINES = 2
+_FORMATS = (".png", ".jpg", ".pdf", ".svg")
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to a parser."""
+    parser = commands.add_parser(
+        "preview",
+        help="draw patches of your own images, and where they come from",
+        description="Draw patches of TIFF, PNG or JPEG images: where they lie, their context at "
+        "every scale, and their targets with the mixing weights.",
+    )
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="IMAGE",
+        help="target images, for the modes paired and basic; one per IMAGE",
+    )
+    parser.add_argument(
+        "--axes", help="axes of every IMAGE, such as CYX; default: what the file says"
+    )
+    parser.add_argument("--target-axes", metavar="AXES", help="the same for every --target")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        help="which constructor: %(choices)s; default: multichannel where the images have two "
+        "channels or more, else pred. independent: every IMAGE (or every channel of a single "
+        "one) is a structure",
+    )
+    parser.add_argument(
+        "--patch-size",
+        type=patch_size,
+        default=(64,),
+        metavar="N",
+        help="pixels: one number, Y,X or Z,Y,X; one number is limited to the depth along Z "
+        "(default: 64)",
+    )
+    parser.add_argument("--scales", type=whole(1, 8), default=4, metavar="N", help="default: 4")
+    parser.add_argument(
+        "--padding",
+        choices=PADDING_MODES,
+        default="reflect",
+        help="what the context holds beyond the image: %(choices)s (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=whole(1, _MOST_SAMPLES),
+        default=4,
+        metavar="N",
+        help=f"patches to show, at most {_MOST_SAMPLES} (default: 4)",
+    )
+    add_seed(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("preview.png"), help="default: %(default)s"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    needs("preview", "matplotlib.figure")
+    out = writable("--out", options.out)
+    if out.suffix.lower() not in _FORMATS:
+        raise ValueError(f"argument --out: must end in {', '.join(_FORMATS)}, found '{out}'")
+    images = load("IMAGE", options.images, options.axes)
+    targets = load("--target", options.target, options.target_axes)
+    subject = make_subject(
+        images,
+        targets,
+        mode=options.mode,
+        patch_size=options.patch_size,
+        n_scales=options.scales,
+        padding=options.padding,
+        seed=options.seed,
+    )
+    report_images(images)
+    report_picture(subject, options.samples, options.seed, out)
+
+
+def report_images(images: Sequence[ImageStack]) -> None:
+    """Print what was read."""
+    for image in images[:_MOST_LINES]:
+        print(
+            f"read     {image.source}: shape {image.original_data_shape}, "
+            f"axes {image.original_axes}, {image.data_dtype}"
+        )
+    if len(images) > _MOST_LINES:
+        print(f"         and {len(images) - _MOST_LINES} more")
+
+
+def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> None:
+    """Draw the picture, and print what it shows and where it is."""
+    indices = subject.choose(n_samples, seed)
+    width, height = pictures.draw(subject, indices, out)
+    print(
+        f"shown    {len(indices)} of {subject.constructor.n_patches} patches, mode {subject.mode}"
+    )
+    print(f"picture  {out} ({width}×{height} pixels, {out.stat().st_size / 1e3:.0f} kB)")

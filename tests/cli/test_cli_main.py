@@ -1,0 +1,119 @@
+import subprocess
+import sys
+
+import pytest
+
+import gpu_patch
+from gpu_patch.cli import main
+
+
+def test_without_arguments_it_prints_help(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("demo", "preview", "bench"))
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"gpu_patch {gpu_patch.__version__}\n"
+
+
+def test_runs_as_a_module():
+    command = [sys.executable, "-m", "gpu_patch", "nosuch"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("gpu-patch: error: ")
+    assert "'nosuch'" in result.stderr
+
+
+def test_importing_it_imports_no_optional_package():
+    code = (
+        "import sys, gpu_patch.cli, gpu_patch.__main__\n"
+        "names = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(names & {'matplotlib', 'tifffile', 'tqdm', 'PIL', 'careamics', 'torch'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "words"),
+    [
+        (["preview", "grey.png"], "matplotlib", ["preview needs matplotlib", "gpu_patch[cli]"]),
+        (["preview", "pair.tif"], "tifffile", ["needs tifffile", "gpu_patch[io]"]),
+        (["preview", "grey.png"], "PIL", ["needs Pillow", "gpu_patch[io]"]),
+        (["demo"], "tqdm", ["demo needs tqdm", "gpu_patch[cli]"]),
+        (["demo"], "tifffile", ["demo needs tifffile", "gpu_patch[cli]"]),
+    ],
+)
+def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
+    for name in [missing, *(name for name in sys.modules if name.startswith(f"{missing}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, f"{missing}.figure", None)
+    assert_fails(arguments, words, capsys)
+    assert not (files / "gpu-patch-demo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("nosuch", ["'nosuch'", "preview"]),
+        ("preview", ["IMAGE", "required"]),
+        ("preview grey.png --nosuch", ["--nosuch"]),
+        ("preview nosuch.png", ["IMAGE", "nosuch.png", "No such file"]),
+        ("preview folder", ["IMAGE", "folder"]),
+        ("preview broken.tif", ["IMAGE", "broken.tif", "cannot be read"]),
+        ("preview text.png", ["IMAGE", "text.png", "no image"]),
+        ("preview unknown.tif", ["IMAGE", "unknown.tif", "(2, 50, 60)", "give axes"]),
+        ("preview grey.png --axes CYX", ["grey.png", "'CYX'", "(100, 120)"]),
+        ("preview grey.png --axes YQ", ["grey.png", "'STCZYX'", "'YQ'"]),
+        ("preview grey.png --mode magic", ["--mode", "'magic'", "independent"]),
+        ("preview grey.png --mode multichannel", ["--mode", "2 channels or more", "use pred"]),
+        ("preview grey.png --mode independent", ["--mode", "two or more", "grey.png"]),
+        ("preview grey.png pair.tif --mode independent", ["--mode", "pair.tif", "with 2"]),
+        ("preview colour.png --mode pred", ["--mode", "1 channel", "colour.png", "with 3"]),
+        ("preview colour.png --mode paired --target grey.png", ["--mode", "1 channel"]),
+        ("preview grey.png --mode paired", ["--target", "paired", "found none"]),
+        ("preview pair.tif --target grey.png", ["--target", "paired and basic", "multichannel"]),
+        (
+            "preview grey.png --mode paired --target small.png",
+            ["--target", "(1, 1, 100, 120)", "(1, 1, 80, 120)"],
+        ),
+        ("preview grey.png --mode basic --target small.png", ["--target", "(1, 1, 80, 120)"]),
+        ("preview grey.png --mode basic --target nosuch.tif", ["--target", "nosuch.tif"]),
+        ("preview pair.tif volume.tif", ["IMAGE", "spatial axes"]),
+        ("preview grey.png --patch-size 0", ["--patch-size", "at least 1", "'0'"]),
+        ("preview grey.png --patch-size 8,x", ["--patch-size", "'8,x'"]),
+        ("preview grey.png --patch-size 4,8,8", ["--patch-size", "Y,X", "(100, 120)", "4,8,8"]),
+        ("preview volume.tif --patch-size 8,8", ["--patch-size", "Z,Y,X", "(12, 70, 80)"]),
+        ("preview grey.png --scales 0", ["--scales", "at least 1", "at most 8", "'0'"]),
+        ("preview grey.png --scales 9", ["--scales", "at most 8", "'9'"]),
+        ("preview grey.png --samples many", ["--samples", "at least 1", "'many'"]),
+        ("preview grey.png --seed -1", ["--seed", "at least 0", "'-1'"]),
+        ("preview grey.png --padding zero", ["--padding", "'zero'", "reflect"]),
+        ("preview grey.png --out nosuch/a.png", ["--out", "nosuch"]),
+        ("preview grey.png --out folder", ["--out", "folder"]),
+        ("preview grey.png --out a.xyz", ["--out", ".png", "'a.xyz'"]),
+        ("demo --size 3", ["--size", "at least 16", "'3'"]),
+        ("demo --batch-size 0", ["--batch-size", "at least 1", "'0'"]),
+        ("demo --out grey.png", ["--out", "grey.png", "must be a folder"]),
+        ("bench --constructors magic", ["--constructors", "'magic'", "multichannel"]),
+        ("bench --scales 0", ["--scales", "at least 1", "'0'"]),
+        ("bench --device toaster", ["device", "'toaster'", "'cpu'"]),
+        ("bench --json nosuch/a.json", ["--json", "nosuch"]),
+    ],
+)
+def test_error_is_one_line_that_says_what_would_be_right(arguments, words, files, capsys, caplog):
+    assert_fails(arguments.split(), words, capsys)
+    assert not caplog.records  # they would be lines on stderr too
+
+
+def assert_fails(arguments, words, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("gpu-patch: error: ")
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error, error

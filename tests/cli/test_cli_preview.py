@@ -1,0 +1,94 @@
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from gpu_patch.cli import display, main
+
+REAL = Path(str(resources.files("skimage"))) / "data"
+
+
+def picture(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def count(pixels, colour):
+    """Number of pixels of exactly one colour."""
+    return int((pixels == np.rint(255 * np.array(to_rgb(colour)))).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "patch_size", "shape", "mode"),
+    [
+        ("cell.png", 64, "(660, 550), axes YX", "pred"),
+        ("microaneurysms.png", 16, "(102, 102), axes YX", "pred"),
+        ("ihc.png", 64, "(512, 512, 3), axes YXC", "multichannel"),
+        ("retina.jpg", 64, "(1411, 1411, 3), axes YXC", "multichannel"),
+    ],
+)
+def test_real_pictures(name, patch_size, shape, mode, tmp_path, capsys):
+    out = tmp_path / "picture.png"
+    options = ["--patch-size", str(patch_size), "--samples", "3"]
+    assert main(["preview", str(REAL / name), "--out", str(out), *options]) == 0
+    report = capsys.readouterr().out.splitlines()
+    assert shape in report[0]
+    assert "uint8" in report[0]
+    assert f"mode {mode}" in report[1]
+    assert str(out) in report[-1]
+    pixels = picture(out)
+    assert f"{pixels.shape[1]}×{pixels.shape[0]} pixels" in report[-1]
+    assert pixels.shape[1] == 1600
+    assert 700 < pixels.shape[0] < 1400
+    # boxes in the overview, and frames of the panels
+    overview, panels = pixels[:, :620], pixels[:, 650:]
+    for scale, colour in enumerate(display.SCALE_COLOURS[:4]):
+        assert count(overview[150:], colour) > 300, scale
+        # 3 frames of 4 sides, 3 pixels wide and 100 long at least
+        assert count(panels, colour) > 3 * 4 * 3 * 100, scale
+    assert count(pixels, display.SCALE_COLOURS[4]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "volume.tif --patch-size 4,32,32 --scales 3",
+        "volume.tif --patch-size 16",
+        "series.tif --padding wrap",
+        "series.tif --padding periodic --samples 12",
+        "grey.png small.png --mode independent --scales 2",
+        "colour.png --mode independent",
+        "grey.png --mode paired --target pair.tif",
+        "grey.png --mode basic --target colour.png --target-axes YCX --axes YX",
+        "colour.png --mode basic --patch-size 16,48",
+        "unknown.tif --axes CYX --patch-size 70 --scales 5 --samples 1",
+        "unknown.tif --axes SYX --patch-size 7",
+    ],
+)
+def test_every_mode_draws(arguments, files, capsys):
+    if "colour.png --target-axes" in arguments:
+        import tifffile
+
+        target = np.arange(100 * 3 * 120, dtype=np.float32).reshape(100, 3, 120)
+        tifffile.imwrite("target.tif", target, metadata=None)
+        arguments = arguments.replace("colour.png", "target.tif")
+    assert main(["preview", *arguments.split()]) == 0, capsys.readouterr().err
+    pixels = picture("preview.png")
+    assert pixels.shape[1] > 900
+    assert count(pixels, display.SCALE_COLOURS[0]) > 300
+
+
+def test_same_seed_same_picture(files):
+    for name, seed in (("a.png", "1"), ("b.png", "1"), ("c.png", "2")):
+        assert main(["preview", "pair.tif", "--seed", seed, "--out", name]) == 0
+    a, b, c = picture("a.png"), picture("b.png"), picture("c.png")
+    assert (a == b).all()
+    assert a.shape != c.shape or (a != c).any()
+
+
+def test_vector_formats(files, capsys):
+    assert main(["preview", "grey.png", "--out", "a.svg", "--samples", "1"]) == 0
+    assert "<svg" in (files / "a.svg").read_text()

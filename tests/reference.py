@@ -1,0 +1,250 @@
+"""Slow and obvious: the definitions, pixel by pixel, in Python loops and float64.
+
+Written from the specification. Nothing here may import a formula of the package, since that is
+what it is compared with.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+
+# ---------------------------------------------------------------------------------------------
+# Borders
+
+
+def mirrored(pixel, n):
+    """Bounce off both ends until inside 0 … n − 1; the edge pixel is not repeated."""
+    if n == 1:
+        return 0
+    while not 0 <= pixel < n:
+        pixel = -pixel if pixel < 0 else 2 * (n - 1) - pixel
+    return pixel
+
+
+def wrapped(pixel, n):
+    """Go round until inside 0 … n − 1."""
+    while pixel < 0:
+        pixel += n
+    while pixel >= n:
+        pixel -= n
+    return pixel
+
+
+def clipped(pixel, n):
+    return min(max(pixel, 0), n)
+
+
+def image_pixel(virtual, coord, patch, n_scales, n, mode):
+    """Pixel of an axis of `n` that a virtual coordinate reads, None where it reads zero.
+
+    The window of patch · 2^n_scales around the patch is cut out of the image first, and the cut is
+    what "reflect" mirrors and "wrap" wraps.
+    """
+    if mode == "zero":
+        return virtual if 0 <= virtual < n else None
+    if mode == "periodic":
+        return wrapped(virtual, n)
+    size = patch * 2**n_scales
+    start = coord + patch // 2 - size // 2
+    low, high = clipped(start, n), clipped(start + size, n)
+    fold = {"reflect": mirrored, "wrap": wrapped}[mode]
+    return low + fold(virtual - low, high - low)
+
+
+def window_pixels(coord, patch, scale, n_scales, n, mode):
+    """Image pixels of the window of one scale, along one axis."""
+    size = patch * 2**scale
+    start = coord + patch // 2 - size // 2
+    return [image_pixel(start + i, coord, patch, n_scales, n, mode) for i in range(size)]
+
+
+def read(volume, pixels):
+    """Read a window, given its image pixels per axis; None reads zero."""
+    for axis, wanted in enumerate(pixels):
+        nothing = np.zeros_like(volume.take(0, axis))
+        volume = np.stack(
+            [nothing if pixel is None else volume.take(pixel, axis) for pixel in wanted], axis
+        )
+    return volume
+
+
+def window(volume, coords, patch_size, scale, n_scales, mode):
+    """The window of one scale around a patch, in the image's data type."""
+    return read(
+        volume,
+        [
+            window_pixels(x, p, scale, n_scales, n, mode)
+            for x, p, n in zip(coords, patch_size, volume.shape, strict=True)
+        ],
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Downscaling
+
+
+def taps(scale):
+    """A Gaussian of σ = (f − 1) / 2 cut at 4σ, averaged over the two middle pixels."""
+    if scale == 0:
+        return [1.0]
+    sigma = (2**scale - 1) / 2
+    radius = int(4 * sigma + 0.5)
+    gauss = [math.exp(-(x**2) / (2 * sigma**2)) for x in range(-radius, radius + 1)]
+    total = sum(gauss)
+    left, right = [g / total for g in gauss] + [0.0], [0.0] + [g / total for g in gauss]
+    return [(a + b) / 2 for a, b in zip(left, right, strict=True)]
+
+
+def downscale_axis(pixels, axis, size, scale):
+    """Sum the taps for every output; the mirror is at the edge of the window."""
+    factor, weights = 2**scale, taps(scale)
+    radius = len(weights) // 2 - 1
+    lines = np.moveaxis(pixels.astype(np.float64), axis, 0)
+    assert len(lines) == size * factor
+    result = []
+    for i in range(size):
+        if scale == 0:
+            result.append(lines[i])
+            continue
+        total = np.zeros_like(lines[0])
+        for k, weight in enumerate(weights):
+            total += weight * lines[mirrored(factor * i + factor // 2 - 1 - radius + k, len(lines))]
+        result.append(total)
+    return np.moveaxis(np.stack(result), 0, axis)
+
+
+def downscale(pixels, size, scale):
+    for axis, n in enumerate(size):
+        pixels = downscale_axis(pixels, axis, n, scale)
+    return pixels
+
+
+def pyramid(volume, coords, patch_size, n_scales, mode):
+    """Lateral context of one channel (Z)YX: L(Z)YX in float64."""
+    return np.stack(
+        [
+            downscale(window(volume, coords, patch_size, s, n_scales, mode), patch_size, s)
+            for s in range(n_scales)
+        ]
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Batches; `rows` is a `gpu_patch.plan.Rows`
+
+
+def places(rows, b, c):
+    """Image, sample, first pixel and channel that channel `c` of sample `b` reads."""
+    k = 0 if rows.image_idx.shape[1] == 1 else c
+    return (
+        int(rows.image_idx[b, k]),
+        int(rows.sample_idx[b, k]),
+        rows.coords[b, k].tolist(),
+        int(rows.channels[c]),
+    )
+
+
+def gather(images, rows, patch_size, mode="zero", n_scales=0):
+    """Patches (B, C, (Z), Y, X), in float32."""
+    n_samples, n_channels = len(rows.image_idx), len(rows.channels)
+    result = np.empty((n_samples, n_channels, *patch_size), np.float32)
+    for b, c in product(range(n_samples), range(n_channels)):
+        image, sample, coords, channel = places(rows, b, c)
+        volume = images[image][sample, channel]
+        result[b, c] = window(volume, coords, patch_size, 0, n_scales, mode)
+    return result
+
+
+def lateral_context(images, rows, weights, patch_size, n_scales, mode):
+    """Input (B, L, (Z), Y, X) in float64 and target (B, C, (Z), Y, X) in float32."""
+    n_samples, n_channels = len(rows.image_idx), len(rows.channels)
+    mixed = np.zeros((n_samples, n_scales, *patch_size))
+    for b, c in product(range(n_samples), range(n_channels)):
+        image, sample, coords, channel = places(rows, b, c)
+        volume = images[image][sample, channel]
+        mixed[b] += float(weights[b, c]) * pyramid(volume, coords, patch_size, n_scales, mode)
+    return mixed, gather(images, rows, patch_size, mode, n_scales)
+
+
+# ---------------------------------------------------------------------------------------------
+# Grids
+
+
+def sequential_starts(n, patch, overlap):
+    """Every patch − overlap while patches fit, and one flush to the end."""
+    starts = [0]
+    while starts[-1] + (patch - overlap) + patch <= n:
+        starts.append(starts[-1] + patch - overlap)
+    if starts[-1] + patch < n:
+        starts.append(n - patch)
+    return starts
+
+
+def tiles(n, patch, overlap):
+    """(start, crop, size kept, where it goes) of each tile of an axis."""
+    result = []
+    position = 0
+    while position == 0 or position < n - overlap:
+        if position == 0:
+            start, kept = 0, (0, n if n <= patch else patch - overlap // 2)
+        elif position + patch < n:
+            start, kept = position, (position + overlap // 2, None)
+            kept = (kept[0], kept[0] + patch - overlap)
+        else:
+            start, kept = max(0, n - patch), (result[-1][3] + result[-1][2], n)
+        result.append((start, kept[0] - start, kept[1] - kept[0], kept[0]))
+        position += patch - overlap
+    return result
+
+
+# ---------------------------------------------------------------------------------------------
+# Draws
+
+
+def philox4x32(counter, key):
+    """Philox4x32-10 of one counter, after the paper's pseudocode."""
+    x0, x1, x2, x3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        a, b = x0 * 0xD2511F53, x2 * 0xCD9E8D57
+        x0, x1, x2, x3 = (b >> 32) ^ x1 ^ k0, b % 2**32, (a >> 32) ^ x3 ^ k1, a % 2**32
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return x0, x1, x2, x3
+
+
+LOCATION, UNCORRELATED, PARTNER, WEIGHT = range(4)
+
+
+def uniform(seed, epoch, index, stream, channel, k=0):
+    """Number `k` in [0, 1) of a stream and channel; a block of the generator gives two."""
+    counter = (index % 2**32, epoch, stream * 2**24 + index // 2**32, k // 2 * 2**24 + channel)
+    words = philox4x32(counter, (seed % 2**32, seed // 2**32))
+    high, low = words[:2] if k % 2 == 0 else words[2:]
+    return (high * 2**32 + low) // 2**11 / 2**53
+
+
+# ---------------------------------------------------------------------------------------------
+# Comparing
+
+
+def assert_same(actual, expected):
+    """Bit-equal copies, NaN included."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    assert actual.flags.c_contiguous
+    np.testing.assert_array_equal(actual, expected)
+
+
+def assert_filtered(actual, expected, dtype=np.float32):
+    """Within 1e-6 of the largest value, and the same pixels NaN and infinite."""
+    assert actual.dtype == dtype
+    assert actual.shape == expected.shape
+    assert actual.flags.c_contiguous
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(actual[~finite], expected[~finite])
+    if finite.any():
+        error = np.abs(actual[finite].astype(np.float64) - expected[finite])
+        assert error.max() <= 1e-6 * np.abs(expected[finite]).max()
