@@ -1,11 +1,6 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 # the same examples in every run, on any machine
 settings.register_profile(
@@ -31,8 +26,22 @@ def poisoned_memory():
         yield
 
 
-def pytest_generate_tests(metafunc):
-    if "backend" in metafunc.fixturenames:
-        from backends import BACKENDS
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-gpu", action="store_true", help="fail where the cuda backend cannot be tested"
+    )
 
-        metafunc.parametrize("backend", BACKENDS, ids=lambda b: b.name, scope="session")
+
+def pytest_generate_tests(metafunc):
+    if "backend" not in metafunc.fixturenames:
+        return
+    from backends import BACKENDS
+
+    parameters = []
+    for backend in BACKENDS:
+        missing = backend.missing()
+        if missing and backend.name == "cuda" and metafunc.config.getoption("--require-gpu"):
+            raise pytest.UsageError(missing)
+        marks = [pytest.mark.skip(reason=missing)] if missing else []
+        parameters.append(pytest.param(backend, id=backend.name, marks=marks))
+    metafunc.parametrize("backend", parameters, scope="session")

@@ -230,8 +230,15 @@ def uniform(seed, epoch, index, stream, channel, k=0):
 # Comparing
 
 
+def on_host(array):
+    """An array of any backend as NumPy's."""
+    is_device_array = hasattr(array, "get") and hasattr(array, "dtype")
+    return array.get() if is_device_array else array
+
+
 def assert_same(actual, expected):
     """Bit-equal copies, NaN included."""
+    actual, expected = on_host(actual), on_host(expected)
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
     assert actual.flags.c_contiguous
@@ -240,6 +247,7 @@ def assert_same(actual, expected):
 
 def assert_filtered(actual, expected, dtype=np.float32):
     """Within 1e-6 of the largest value, and the same pixels NaN and infinite."""
+    actual, expected = on_host(actual), on_host(expected)
     assert actual.dtype == dtype
     assert actual.shape == expected.shape
     assert actual.flags.c_contiguous

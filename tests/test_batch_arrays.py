@@ -47,7 +47,9 @@ def test_float16_is_the_rounded_float32(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_float16_beyond_its_range_is_infinite_without_a_warning(kind):
     images = [np.full((1, 1, 30, 30), 65535, np.uint16)]
-    extractor = PatchExtractor([ImageStack.from_array(image, "SCYX") for image in images])
+    extractor = PatchExtractor(
+        [ImageStack.from_array(image, "SCYX", device="cpu") for image in images]
+    )
     strategy = gpu_patch.RandomPatching(extractor.shapes, (4, 4))
     constructor = {
         "basic": lambda: gpu_patch.BasicPatchConstr(strategy, extractor, extractor),

@@ -38,8 +38,8 @@ def some_indices(constructor, n=6):
 
 
 @pytest.mark.parametrize(("kind", "strategy", "n_dims", "mode"), CASES)
-def test_specs_and_weights_say_what_is_in_a_batch(kind, strategy, n_dims, mode):
-    sample = make_sample(kind, strategy, n_dims, mode=mode)
+def test_specs_and_weights_say_what_is_in_a_batch(backend, kind, strategy, n_dims, mode):
+    sample = make_sample(kind, strategy, n_dims, mode=mode, device=backend.device)
     indices = some_indices(sample.constructor)
     batch = sample.constructor.construct_batch(indices, epoch=11)
     assert_batch_is(sample, batch, indices, 11)
@@ -223,8 +223,8 @@ def test_the_uncorrelated_share_is_the_probability(probability):
 
 
 @pytest.mark.parametrize(("kind", "strategy", "n_dims", "mode"), CASES)
-def test_single_patches_hold_what_their_specs_say(kind, strategy, n_dims, mode):
-    sample = make_sample(kind, strategy, n_dims, mode=mode, ranges=None)
+def test_single_patches_hold_what_their_specs_say(backend, kind, strategy, n_dims, mode):
+    sample = make_sample(kind, strategy, n_dims, mode=mode, ranges=None, device=backend.device)
     for index in some_indices(sample.constructor, 4):
         inputs, target, spec = sample.constructor.construct_patch(index)
         expected_input, expected_target = sample.expected(spec, sample.weights(0, index))

@@ -226,7 +226,9 @@ def test_threads_never_share_memory(monkeypatch, most_bytes):
 def make_constructor(dtype="uint16"):
     image = np.random.default_rng(0).integers(0, 2, (2, 3, 90, 80)).astype(dtype)
     image = (image + np.arange(80)).astype(dtype)
-    images = gpu_patch.PatchExtractor([gpu_patch.ImageStack.from_array(image, "SCYX")])
+    images = gpu_patch.PatchExtractor(
+        [gpu_patch.ImageStack.from_array(image, "SCYX", device="cpu")]
+    )
     return gpu_patch.MultiChannelTargetMsPatchConstr(
         gpu_patch.RandomPatching(images.shapes, (16, 12)),
         images, 3, "reflect", [(0.1, 1)] * 3, 0.5, seed=1,

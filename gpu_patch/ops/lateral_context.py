@@ -63,7 +63,15 @@ def lateral_context(
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
 
         return cuda_lateral_context(
-            resident.runtime, resident.table, rows, weights, patch_size, n_scales, mode, found
+            resident.runtime,
+            resident.table,
+            rows,
+            weights,
+            patch_size,
+            n_scales,
+            mode,
+            found,
+            targets=targets,
         )
     n_samples, n_channels = rows.shape
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)

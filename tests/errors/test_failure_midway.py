@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from worlds import PATCH, SPEC, images, patches, state, with_strategy, world
+from worlds import CONSTRUCTORS, PATCH, SPEC, images, patches, state, with_strategy, world
 
 from gpu_patch import (
     BasicPatchConstr,
@@ -118,7 +118,22 @@ def test_mode_two_when_the_second_call_fails(how, error):
     assert patches(made, (3, 0, -1)) == patches(untouched, (3, 0, -1))
 
 
-@pytest.mark.parametrize("name", ["basic", "multi", "independent", "paired", "pred"])
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+@pytest.mark.parametrize(("how", "error"), FAULTS[2:4])
+def test_strategy_that_drew_a_place_outside_its_images(name, how, error):
+    w = world()
+    shapes = w.actin.shapes if name == "independent" else w.one.shapes
+    strategy = StumblingVariant(shapes, at=0, how=how)
+    made = with_strategy(w, name, strategy)
+    things = made, strategy, w.random
+    before = [state(thing) for thing in things]
+    with pytest.raises(error):
+        made.construct_patch(1)
+    assert strategy.calls == 1
+    assert [state(thing) for thing in things] == before
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
 def test_patch_that_does_not_fit_into_memory(name):
     # 2^60 bytes: no address space has them
     w = world()

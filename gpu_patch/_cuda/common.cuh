@@ -1,0 +1,177 @@
+// What all kernels share: the table of sources, index maps, stored data types.
+//
+// The index maps are those of gpu_patch/geometry.py, formula by formula; the layouts are those of
+// gpu_patch/_cuda/table.py. The text is compiled by NVRTC, which has no headers to include, and by
+// a C++ compiler for the emulated tests, which defines the few CUDA names used here.
+
+typedef long long int64;
+
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(Type, name) extern __shared__ Type name[]
+#endif
+
+enum Mode { ZERO, REFLECT, WRAP, PERIODIC };
+enum PixelType { BOOL, UINT8, INT8, UINT16, INT16, FLOAT16, FLOAT32 };
+
+// Where a channel of a sample comes from. Axes are Z, Y, X; images of two axes have size 1 and
+// coordinate 0 along Z.
+struct Source {
+    const void* pixels;  // ZYX, of that image sample and image channel
+    int64 size[3];       // of the image
+    int64 coords[3];     // first pixel of the patch
+    int pixel_type;
+    float weight;
+};
+
+// ---- index maps --------------------------------------------------------------------------------
+// Int is a 64-bit integer on the general path. The fast path takes 32 bits, where a division is
+// several times cheaper, after the host has checked that everything fits.
+
+template <class Int> struct Range { Int lo, hi; };
+
+template <class Int>
+__device__ __forceinline__ Int window_start(Int coords, Int size, int scale) {
+    return coords + size / 2 - (size << scale) / 2;
+}
+
+template <class Int>
+__device__ __forceinline__ Int clip(Int value, Int n) {
+    return value < 0 ? 0 : value > n ? n : value;
+}
+
+// Image indices that the border rule maps onto; start and size are those of upstream's cut.
+template <class Int>
+__device__ __forceinline__ Range<Int> border_range(Int start, Int size, Int n, int mode) {
+    if (mode == ZERO || mode == PERIODIC) return {0, n};
+    return {clip(start, n), clip(start + size, n)};
+}
+
+template <class Int>
+__device__ __forceinline__ Int positive_modulo(Int value, Int n) {
+    const Int remainder = value % n;
+    return remainder < 0 ? remainder + n : remainder;
+}
+
+template <class Int>
+__device__ __forceinline__ Int mirror(Int index, Int n) {
+    if (index >= 0 && index < n) return index;  // the common case needs no division
+    if (n == 1) return 0;
+    const Int folded = positive_modulo(index, 2 * (n - 1));
+    return folded >= n ? 2 * (n - 1) - folded : folded;
+}
+
+template <class Int>
+__device__ __forceinline__ Int fold_into(Range<Int> range, Int at, int mode) {
+    if (mode == ZERO) return -1;
+    const Int n = range.hi - range.lo;
+    if (mode == REFLECT) return range.lo + mirror(at - range.lo, n);
+    return range.lo + positive_modulo(at - range.lo, n);
+}
+
+// Few threads come here, and 64-bit divisions take many registers: not inlined.
+__device__ __noinline__ int64 border_index_outside(Range<int64> range, int64 at, int mode) {
+    return fold_into(range, at, mode);
+}
+__device__ __forceinline__ int border_index_outside(Range<int> range, int at, int mode) {
+    return fold_into(range, at, mode);
+}
+
+// Image index that a virtual coordinate reads, -1 where it reads zero.
+template <class Int>
+__device__ __forceinline__ Int border_index(Int at, Range<Int> range, int mode) {
+    if (at >= range.lo && at < range.hi) return at;  // every rule is the identity there
+    return border_index_outside(range, at, mode);
+}
+
+// One axis of a window: where it starts and what it maps onto.
+template <class Int>
+struct Axis {
+    Int start;
+    Range<Int> range;
+    int mode;
+
+    // scale: of the window; cut_scale: of upstream's cut, which says what borders fold into
+    __device__ __forceinline__ Axis(const Source& source, int axis, Int patch_size, int scale,
+                                    int cut_scale, int border_mode) {
+        const Int coords = static_cast<Int>(source.coords[axis]);
+        const Int n = static_cast<Int>(source.size[axis]);
+        start = window_start(coords, patch_size, scale);
+        range = border_range(window_start(coords, patch_size, cut_scale),
+                             patch_size << cut_scale, n, border_mode);
+        mode = border_mode;
+    }
+    __device__ __forceinline__ Int operator()(Int in_window) const {
+        return border_index(start + in_window, range, mode);
+    }
+};
+
+// ---- stored data types -------------------------------------------------------------------------
+
+#ifdef __CUDACC__  // without cuda_fp16.h, which is not everywhere where NVRTC is
+__device__ __forceinline__ float half_to_float(unsigned short bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+__device__ __forceinline__ unsigned short float_to_half(float value) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#endif
+
+template <int TYPE> struct Stored;
+template <> struct Stored<BOOL> {
+    typedef unsigned char Raw;
+    static __device__ __forceinline__ float to_float(Raw raw) { return raw ? 1.0f : 0.0f; }
+};
+template <> struct Stored<UINT8> {
+    typedef unsigned char Raw;
+    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+};
+template <> struct Stored<INT8> {
+    typedef signed char Raw;
+    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+};
+template <> struct Stored<UINT16> {
+    typedef unsigned short Raw;
+    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+};
+template <> struct Stored<INT16> {
+    typedef short Raw;
+    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+};
+template <> struct Stored<FLOAT16> {
+    typedef unsigned short Raw;
+    static __device__ __forceinline__ float to_float(Raw raw) { return half_to_float(raw); }
+};
+template <> struct Stored<FLOAT32> {
+    typedef float Raw;
+    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+};
+
+template <int TYPE>
+__device__ __forceinline__ float load(const void* pixels, int64 at) {
+    typedef typename Stored<TYPE>::Raw Raw;
+    return Stored<TYPE>::to_float(__ldg(static_cast<const Raw*>(pixels) + at));
+}
+
+// As load; all threads of a block ask for the same type, so the branch does not diverge.
+__device__ __forceinline__ float load_any(int pixel_type, const void* pixels, int64 at) {
+    switch (pixel_type) {
+    case BOOL: return load<BOOL>(pixels, at);
+    case UINT8: return load<UINT8>(pixels, at);
+    case INT8: return load<INT8>(pixels, at);
+    case UINT16: return load<UINT16>(pixels, at);
+    case INT16: return load<INT16>(pixels, at);
+    case FLOAT16: return load<FLOAT16>(pixels, at);
+    default: return load<FLOAT32>(pixels, at);
+    }
+}
+
+__device__ __forceinline__ void store(void* out, int64 at, float value, bool half) {
+    if (half)
+        static_cast<unsigned short*>(out)[at] = float_to_half(value);
+    else
+        static_cast<float*>(out)[at] = value;
+}

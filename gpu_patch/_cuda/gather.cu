@@ -1,0 +1,43 @@
+// Patches at their native scale, (B, C, (Z), Y, X). NumPy twin: gpu_patch/_numpy/gather.py.
+//
+// A block is 8 warps; a warp copies one row of a patch at a time, a block ROWS of them:
+// grid = (ceil(Z * Y / ROWS) * B * C), block = (32, 8). A row's place along Z and Y is found once
+// per thread, and most columns are inside the image, where the index map is a comparison.
+
+constexpr int ROWS = 32;
+
+struct GatherJob {
+    int64 patch[3];
+    int64 n_row_groups;  // blocks per patch
+    int cut_scale;       // of upstream's cut
+    int mode;
+    int half_output;
+    int unused;
+};
+
+extern "C" __global__ __launch_bounds__(256)
+void gather(const GatherJob* __restrict__ job, const Source* __restrict__ sources,
+            void* __restrict__ out) {
+    const int64 patch_index = blockIdx.x / job->n_row_groups;
+    const int64 first_row = blockIdx.x % job->n_row_groups * ROWS;
+    const int64 n_rows = job->patch[0] * job->patch[1], n_columns = job->patch[2];
+    const int64 last_row = min(first_row + ROWS, n_rows);
+
+    const Source& source = sources[patch_index];
+    const Axis<int64> z_axis(source, 0, job->patch[0], 0, job->cut_scale, job->mode);
+    const Axis<int64> y_axis(source, 1, job->patch[1], 0, job->cut_scale, job->mode);
+    const Axis<int64> x_axis(source, 2, n_columns, 0, job->cut_scale, job->mode);
+
+    for (int64 row = first_row + threadIdx.y; row < last_row; row += blockDim.y) {
+        const int64 z = z_axis(row / job->patch[1]), y = y_axis(row % job->patch[1]);
+        const int64 source_row = (z * source.size[1] + y) * source.size[2];
+        const int64 out_row = (patch_index * n_rows + row) * n_columns;
+        for (int64 column = threadIdx.x; column < n_columns; column += blockDim.x) {
+            const int64 x = x_axis(column);
+            const bool inside = z >= 0 && y >= 0 && x >= 0;  // always so, except under "zero"
+            const float value =
+                inside ? load_any(source.pixel_type, source.pixels, source_row + x) : 0.0f;
+            store(out, out_row + column, value, job->half_output);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+"""Patches at their native scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_patch._cuda.runtime import Runtime, launch
+from gpu_patch._cuda.table import MODES, ImageTable, as_table, check_cuts, pack, volume
+from gpu_patch.errors import choice
+from gpu_patch.plan import Rows
+
+_ROWS = 32
+"""Rows per block, ROWS in gather.cu."""
+
+_JOB = np.dtype(
+    [
+        ("patch", np.int64, 3),
+        ("n_row_groups", np.int64),
+        ("cut_scale", np.int32),
+        ("mode", np.int32),
+        ("half_output", np.int32),
+        ("unused", np.int32),
+    ]
+)
+
+
+def gather(
+    runtime: Runtime,
+    images: ImageTable | Sequence[Any],
+    rows: Rows,
+    patch_size: Sequence[int],
+    n_scales: int,
+    mode: str,
+    dtype: DTypeLike,
+) -> Any:
+    """Return the patches of `rows`, (B, C, (Z), Y, X); see `ops.gather`."""
+    choice("mode", mode, MODES)
+    with runtime.active():
+        table = as_table(runtime, images)
+        sources = table.sources(rows)
+        check_cuts(table, rows, patch_size, n_scales, mode)
+        out = runtime.empty((*rows.shape, *patch_size), dtype)
+        depth, height, width = volume(patch_size)
+        n_row_groups = -(-depth * height // _ROWS)
+        job = np.array(
+            (
+                (depth, height, width),
+                n_row_groups,
+                n_scales,
+                MODES.index(mode),
+                out.dtype == np.float16,
+                0,
+            ),
+            _JOB,
+        )
+        packed, offsets = pack(job, sources)
+        device = runtime.upload(packed)
+        address = runtime.pointer(device)
+        launch(
+            runtime.kernel("gather", "gather", {}),
+            sources.size * n_row_groups,
+            (32, 8),
+            [*(address + offset for offset in offsets), runtime.pointer(out)],
+        )
+    return out

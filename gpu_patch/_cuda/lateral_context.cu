@@ -1,0 +1,215 @@
+// Mixed channels at several scales around a patch, and the channels at the native scale: the
+// general path. NumPy twin: gpu_patch/_numpy/lateral_context.py.
+//
+// input (B, L, (Z), Y, X), target (B, C, (Z), Y, X) unless it is null; one launch makes both. Any
+// patch size, number of scales and channels; every channel of every sample may come from another
+// image, of another shape and data type. Two axes are three with a Z of size 1 that is not scaled.
+//
+// A block makes TILE_Y x TILE_X outputs of one plane of one scale of one sample, one per thread.
+// What it reads is the tile's part of the window, extended by the taps' reach. It goes through it
+// in chunks of CHUNK_Y x CHUNK_X columns along Z, so that shared memory does not depend on the
+// size of anything. Per chunk: filter along Z and mix (plane), along Y (narrow), along X (result).
+// Summing chunk by chunk also keeps the rounding error of hundreds of taps small. A pixel is only
+// ever multiplied by taps that reach it, so infinities and NaN stay where they belong.
+
+constexpr int TILE_X = 32;
+constexpr int TILE_Y = N_THREADS / TILE_X;
+constexpr int CHUNK_X = 128;
+constexpr int CHUNK_Y = 32;
+constexpr int CHUNK_Z = 64;
+
+struct Job {
+    int64 patch[3];
+    int n_channels, n_scales, n_dims, mode, half_output, unused;
+};
+
+struct Fir {
+    int first_tap, n_taps, offset, factor;
+};
+
+// The part of one axis that a tile reads.
+struct Reach {
+    int64 first;  // in the window, of the tile's first tap; may be outside, then it is mirrored
+    int size;     // pixels
+};
+
+__device__ __forceinline__ Reach reach(const Fir& fir, int64 first_output, int n_outputs) {
+    return {first_output * fir.factor + fir.offset, (n_outputs - 1) * fir.factor + fir.n_taps};
+}
+
+// Sum of `count` pixels or partial sums that are `stride` apart, weighted by taps.
+__device__ __forceinline__ float dot(const float* __restrict__ taps,
+                                     const float* __restrict__ values, int count, int stride) {
+    float sum = 0.0f;
+    for (int k = 0; k < count; ++k) sum = fmaf(__ldg(taps + k), values[k * stride], sum);
+    return sum;
+}
+
+// Filter a chunk along Z and add it, weighted, to the plane.
+template <int TYPE>
+__device__ __forceinline__ void add_chunk(float* plane, const Source& source,
+                                          const float* __restrict__ taps, bool first,
+                                          const int64* z_offsets, int n_z,
+                                          const int64* y_offsets, int n_y,
+                                          const int64* x_offsets, int n_x) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll 1  // the loop along Z is the one to unroll
+    for (int y = threadIdx.x / 32; y < n_y; y += N_THREADS / 32)
+#pragma unroll 1
+        for (int x = lane; x < n_x; x += 32) {
+            const int64 column = y_offsets[y] + x_offsets[x];
+            float sum = 0.0f;
+            for (int z = 0; z < n_z; ++z)
+                sum = fmaf(__ldg(taps + z),
+                           load<TYPE>(source.pixels, z_offsets[z] + column), sum);
+            // a thread comes back to its own pixels for every channel: no barrier in between
+            float* to = plane + y * CHUNK_X + x;
+            *to = first ? source.weight * sum : fmaf(source.weight, sum, *to);
+        }
+}
+
+__device__ __forceinline__ void add_chunk_any(float* plane, const Source& source,
+                                              const float* taps, bool first,
+                                              const int64* z_offsets, int n_z,
+                                              const int64* y_offsets, int n_y,
+                                              const int64* x_offsets, int n_x) {
+    switch (source.pixel_type) {
+#define ADD(TYPE)                                                                               \
+    case TYPE:                                                                                  \
+        add_chunk<TYPE>(plane, source, taps, first, z_offsets, n_z, y_offsets, n_y, x_offsets,  \
+                        n_x);                                                                   \
+        break;
+        ADD(BOOL)
+        ADD(UINT8)
+        ADD(INT8)
+        ADD(UINT16)
+        ADD(INT16)
+        ADD(FLOAT16)
+        ADD(FLOAT32)
+#undef ADD
+    }
+}
+
+// Element offsets of part of an axis: window's edge and image's border folded into one map. Not
+// inlined: its 64-bit divisions would take the registers of the loops around it.
+__device__ __noinline__ void fill_offsets(int64* offsets, int count, const Source& source,
+                                          int axis, const Job& job, int scale, int64 first,
+                                          int64 stride) {
+    const Axis<int64> map(source, axis, job.patch[axis], scale, job.n_scales, job.mode);
+    for (int i = threadIdx.x; i < count; i += N_THREADS)
+        offsets[i] = map(mirror(first + i, job.patch[axis] << scale)) * stride;
+}
+
+__device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
+                            const float* __restrict__ taps, const Source* __restrict__ sources,
+                            int scale, int64 z, int64 y, int64 x) {
+    DYNAMIC_SHARED(int64, shared);
+    int64* z_offsets = shared;
+    int64* y_offsets = z_offsets + CHUNK_Z;
+    int64* x_offsets = y_offsets + CHUNK_Y;
+    float* plane = reinterpret_cast<float*>(x_offsets + CHUNK_X);  // [CHUNK_Y][CHUNK_X]
+    float* narrow = plane + CHUNK_Y * CHUNK_X;                     // [TILE_Y][CHUNK_X]
+
+    const int z_scale = job.n_dims == 3 ? scale : 0;
+    const Fir fir = firs[scale], z_fir = firs[z_scale];
+    const float* filter = taps + fir.first_tap;
+    const float* z_filter = taps + z_fir.first_tap;
+    const int n_tile_y = static_cast<int>(min(static_cast<int64>(TILE_Y), job.patch[1] - y));
+    const int n_tile_x = static_cast<int>(min(static_cast<int64>(TILE_X), job.patch[2] - x));
+    const Reach z_reach = reach(z_fir, z, 1);
+    const Reach y_reach = reach(fir, y, n_tile_y);
+    const Reach x_reach = reach(fir, x, n_tile_x);
+    const int lane = threadIdx.x % TILE_X, warp = threadIdx.x / TILE_X;
+
+    float result = 0.0f;
+    for (int x_done = 0; x_done < x_reach.size; x_done += CHUNK_X) {
+        const int n_x = min(CHUNK_X, x_reach.size - x_done);
+        for (int y_done = 0; y_done < y_reach.size; y_done += CHUNK_Y) {
+            const int n_y = min(CHUNK_Y, y_reach.size - y_done);
+            for (int c = 0; c < job.n_channels; ++c) {
+                const Source& source = sources[c];
+                for (int z_done = 0; z_done < z_reach.size; z_done += CHUNK_Z) {
+                    const int n_z = min(CHUNK_Z, z_reach.size - z_done);
+                    __syncthreads();  // nobody reads the last offsets, or the last plane, any more
+                    fill_offsets(z_offsets, n_z, source, 0, job, z_scale, z_reach.first + z_done,
+                                 source.size[1] * source.size[2]);
+                    fill_offsets(y_offsets, n_y, source, 1, job, scale, y_reach.first + y_done,
+                                 source.size[2]);
+                    fill_offsets(x_offsets, n_x, source, 2, job, scale, x_reach.first + x_done, 1);
+                    __syncthreads();  // the offsets are there
+                    add_chunk_any(plane, source, z_filter + z_done, c == 0 && z_done == 0,
+                                  z_offsets, n_z, y_offsets, n_y, x_offsets, n_x);
+                }
+            }
+            __syncthreads();  // the plane is mixed
+            if (warp < n_tile_y) {
+                // the taps of this warp's output row that fall into the chunk
+                const int row_first = warp * fir.factor - y_done;
+                const int from = max(row_first, 0), to = min(row_first + fir.n_taps, n_y);
+                for (int i = lane; i < n_x; i += 32) {
+                    const float sum = dot(filter + (from - row_first), plane + from * CHUNK_X + i,
+                                          to - from, CHUNK_X);
+                    float* at = narrow + warp * CHUNK_X + i;
+                    *at = y_done == 0 ? sum : *at + sum;
+                }
+            }
+        }
+        __syncthreads();  // the rows are filtered along Y
+        if (warp < n_tile_y && lane < n_tile_x) {
+            const int column_first = lane * fir.factor - x_done;
+            const int from = max(column_first, 0), to = min(column_first + fir.n_taps, n_x);
+            result += dot(filter + (from - column_first), narrow + warp * CHUNK_X + from,
+                          to - from, 1);
+        }
+    }
+    return result;
+}
+
+extern "C" __global__ __launch_bounds__(N_THREADS, 2)
+void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
+                     const float* __restrict__ taps, const Source* __restrict__ all_sources,
+                     void* __restrict__ input, void* __restrict__ target) {
+    const int64 depth = job->patch[0], height = job->patch[1], width = job->patch[2];
+    const int64 tiles_x = (width + TILE_X - 1) / TILE_X, tiles_y = (height + TILE_Y - 1) / TILE_Y;
+    // the largest scale of a sample first: it takes longest, and the smaller ones find its pixels
+    // in the cache
+    int64 rest = blockIdx.x;
+    const int64 tile_x = rest % tiles_x * TILE_X;
+    rest /= tiles_x;
+    const int64 tile_y = rest % tiles_y * TILE_Y;
+    rest /= tiles_y;
+    const int64 z = rest % depth;
+    rest /= depth;
+    const int scale = job->n_scales - 1 - static_cast<int>(rest % job->n_scales);
+    const int64 sample = rest / job->n_scales;
+
+    const int n_channels = job->n_channels;
+    const Source* sources = all_sources + sample * n_channels;
+    const int64 y = tile_y + threadIdx.x / TILE_X, x = tile_x + threadIdx.x % TILE_X;
+    const bool is_output = y < height && x < width;
+    const int64 volume = depth * height * width, at = (z * height + y) * width + x;
+
+    if (scale > 0) {
+        const float result =
+            downscaled(*job, firs, taps, sources, scale, z, tile_y, tile_x);
+        if (is_output)
+            store(input, (sample * job->n_scales + scale) * volume + at, result,
+                  job->half_output);
+        return;
+    }
+    if (!is_output) return;
+    float mixed = 0.0f;
+    for (int c = 0; c < n_channels; ++c) {
+        const Source& source = sources[c];
+        const Axis<int64> z_axis(source, 0, depth, 0, job->n_scales, job->mode);
+        const Axis<int64> y_axis(source, 1, height, 0, job->n_scales, job->mode);
+        const Axis<int64> x_axis(source, 2, width, 0, job->n_scales, job->mode);
+        const int64 offset = (z_axis(z) * source.size[1] + y_axis(y)) * source.size[2] + x_axis(x);
+        const float value = load_any(source.pixel_type, source.pixels, offset);
+        if (target) store(target, (sample * n_channels + c) * volume + at, value, job->half_output);
+        // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
+        const float product = __fmul_rn(source.weight, value);
+        mixed = c == 0 ? product : __fadd_rn(mixed, product);
+    }
+    store(input, sample * job->n_scales * volume + at, mixed, job->half_output);
+}

@@ -1,0 +1,146 @@
+"""Mixed channels at several scales around a patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpu_patch._cuda import specialised
+from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
+from gpu_patch._cuda.table import MODES, ImageTable, as_table, check_cuts, pack, volume
+from gpu_patch.errors import choice
+from gpu_patch.geometry import PADDING_MODES, fir_taps
+from gpu_patch.plan import Rows
+
+N_THREADS = 256
+"""Threads per block of the general path."""
+
+# CHUNK_*, in lateral_context.cu
+_CHUNK_Z, _CHUNK_Y, _CHUNK_X = 64, 32, 128
+_TILE_X = 32
+
+_JOB = np.dtype(
+    [
+        ("patch", np.int64, 3),
+        ("n_channels", np.int32),
+        ("n_scales", np.int32),
+        ("n_dims", np.int32),
+        ("mode", np.int32),
+        ("half_output", np.int32),
+        ("unused", np.int32),
+    ]
+)
+_FIR = np.dtype([(name, np.int32) for name in ("first_tap", "n_taps", "offset", "factor")])
+
+
+def lateral_context(
+    runtime: Runtime,
+    images: ImageTable | Sequence[Any],
+    rows: Rows,
+    weights: NDArray[np.float32],
+    patch_size: Sequence[int],
+    n_scales: int,
+    mode: str,
+    dtype: DTypeLike,
+    *,
+    targets: bool = True,
+    specialise: bool = True,
+) -> tuple[Any, Any]:
+    """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`.
+
+    Parameters
+    ----------
+    runtime : Runtime
+        Whose arrays the images are.
+    images : ImageTable or sequence of array, SC(Z)YX
+        C-contiguous, of stored data types.
+    rows : Rows
+        What to read.
+    weights : array of float32, shape (B, C)
+        Mixing weights.
+    patch_size, n_scales, mode, dtype
+        As in `ops.lateral_context`.
+    targets : bool, default: True
+        Whether the target is wanted; else it is None.
+    specialise : bool, default: True
+        Whether a kernel compiled for this very case may be used, where there is one.
+    """
+    choice("mode", mode, PADDING_MODES)
+    with runtime.active():
+        table = as_table(runtime, images)
+        sources = table.sources(rows, weights)
+        check_cuts(table, rows, patch_size, n_scales, mode)
+        n_samples, n_channels = rows.shape
+        mixed = runtime.empty((n_samples, n_scales, *patch_size), dtype)
+        target = runtime.empty((n_samples, n_channels, *patch_size), dtype) if targets else None
+        shape = None
+        if specialise:
+            shape = specialised.choose(table, rows, patch_size, n_scales, mode, mixed.dtype)
+        if shape is None:
+            _launch_general(runtime, table, sources, patch_size, mode, mixed, target)
+        else:
+            specialised.launch_shape(runtime, shape, sources, mixed, target)
+    return mixed, target
+
+
+def _launch_general(
+    runtime: Runtime,
+    table: ImageTable,
+    sources: NDArray[np.void],
+    patch_size: Sequence[int],
+    mode: str,
+    mixed: Any,
+    target: Any,
+) -> None:
+    (n_samples, n_channels), n_scales = sources.shape, mixed.shape[1]
+    depth, height, width = volume(patch_size)
+    firs, taps = _filters(n_scales)
+    job = np.array(
+        (
+            (depth, height, width),
+            n_channels,
+            n_scales,
+            table.n_dims,
+            MODES.index(mode),
+            mixed.dtype == np.float16,
+            0,
+        ),
+        _JOB,
+    )
+    packed, offsets = pack(job, firs, taps, sources)
+    device = runtime.upload(packed)
+    address = runtime.pointer(device)
+    tile_y = N_THREADS // _TILE_X
+    n_tiles = depth * -(-height // tile_y) * -(-width // _TILE_X)
+    offset_bytes = 8 * (_CHUNK_Z + _CHUNK_Y + _CHUNK_X)
+    launch(
+        runtime.kernel("lateral_context", "lateral_context", {"N_THREADS": N_THREADS}),
+        n_samples * n_scales * n_tiles,
+        (N_THREADS,),
+        [
+            *(address + offset for offset in offsets),
+            runtime.pointer(mixed),
+            pointer_or_null(runtime, target),
+        ],
+        offset_bytes + 4 * _CHUNK_X * (_CHUNK_Y + tile_y),
+    )
+
+
+@lru_cache(maxsize=32)
+def _filters(n_scales: int) -> tuple[NDArray[np.void], NDArray[np.float32]]:
+    """Return the `_FIR` of each scale, and the taps of all."""
+    filters = [fir_taps(scale) for scale in range(n_scales)]
+    lengths = [len(taps) for taps, _ in filters]
+    first = np.cumsum([0, *lengths[:-1]])
+    firs = np.array(
+        [
+            (at, n, offset, 1 << scale)
+            for scale, (at, n, (_, offset)) in enumerate(zip(first, lengths, filters, strict=True))
+        ],
+        _FIR,
+    )
+    return firs, np.concatenate([taps for taps, _ in filters]).astype(np.float32)

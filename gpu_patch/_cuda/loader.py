@@ -1,0 +1,44 @@
+"""Texts of the kernels, as NVRTC and the emulated tests compile them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from gpu_patch.geometry import fir_taps
+
+Constants: TypeAlias = Mapping[str, int]
+"""Compile-time constants by macro name."""
+
+FAST_SCALES = 5
+"""Scales whose taps are known at compile time: 0 … 4."""
+
+
+def source_text(name: str, constants: Constants) -> str:
+    """Return the complete text of ``name.cu``: constants, taps, what all kernels share, itself.
+
+    Compilers name the file and line of each part in their messages.
+    """
+    defines = "".join(f"#define {key} {value}\n" for key, value in constants.items())
+    return defines + _taps_text() + _file_text("common.cuh") + _file_text(f"{name}.cu")
+
+
+@cache
+def _taps_text() -> str:
+    lines = []
+    for scale in range(1, FAST_SCALES):
+        taps, offset = fir_taps(scale)
+        # nine digits name a float32 exactly
+        values = ", ".join(f"{tap:.9e}f" for tap in taps.astype(np.float32))
+        lines.append(f"#define FIR_TAPS_{scale} {values}\n#define FIR_OFFSET_{scale} ({offset})\n")
+    return "".join(lines)
+
+
+@cache
+def _file_text(name: str) -> str:
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return f'#line 1 "{name}"\n{text}\n'

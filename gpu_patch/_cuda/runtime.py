@@ -1,0 +1,144 @@
+"""What the launch code needs of an array library, and the same on CuPy.
+
+The launch code itself knows no CuPy: the emulated tests run it on NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpu_patch._cuda.loader import Constants, source_text
+
+Kernel: TypeAlias = Callable[..., None]
+"""Called with (grid, block, arguments, shared_mem=bytes), like `cupy.RawKernel`."""
+
+
+class Runtime(Protocol):
+    """Arrays and kernels of one device."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Make the device the current one for a while."""
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
+        """Return an array with undefined values."""
+
+    def upload(self, table: NDArray[np.uint8]) -> Any:
+        """Return a copy of `table` on the device, made in the order of the current stream."""
+
+    def kernel(self, name: str, entry: str, constants: Constants) -> Kernel:
+        """Return the kernel `entry` of the file ``name.cu``, with these compile-time constants."""
+
+    def pointer(self, array: Any) -> int:
+        """Return the address of an array."""
+
+
+class CupyRuntime:
+    """A CUDA device through CuPy. Everything is in the order of the current stream.
+
+    Get it with `cupy_runtime`, so that kernels are compiled once.
+
+    Parameters
+    ----------
+    device : int
+        Number of the device.
+    """
+
+    def __init__(self, device: int) -> None:
+        # import_module: an `import cupy` would be looked at by tools that have no stubs of it
+        self._cupy: Any = importlib.import_module("cupy")
+        self.device = device
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
+        self._staging: deque[tuple[Any, NDArray[np.uint8], Any]] = deque()
+
+    def active(self) -> AbstractContextManager[Any]:
+        device: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device)
+        return device
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
+        return self._cupy.empty(tuple(shape), dtype)
+
+    def upload(self, table: NDArray[np.uint8]) -> Any:
+        cuda = self._cupy.cuda
+        array = self._cupy.empty(table.nbytes, np.uint8)
+        memory, host, event = self._take_staging(table.nbytes)
+        host[: table.nbytes] = table
+        stream = cuda.get_current_stream()
+        # asynchronous, since the source is pinned; `set` and `asarray` may wait
+        cuda.runtime.memcpyAsync(
+            array.data.ptr,
+            memory.ptr,
+            table.nbytes,
+            cuda.runtime.memcpyHostToDevice,
+            stream.ptr,
+        )
+        event.record(stream)
+        self._staging.append((memory, host, event))
+        return array
+
+    def kernel(self, name: str, entry: str, constants: Constants) -> Kernel:
+        key = (name, entry, *constants.items())
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kernel = self._kernels[key] = self._cupy.RawKernel(
+                source_text(name, constants), entry, options=("--std=c++17",)
+            )
+        return kernel
+
+    def pointer(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    def _take_staging(self, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
+        """Return pinned memory that no copy reads any more, without waiting for one.
+
+        It is out of the queue while it is filled, so no other thread can take it too.
+        """
+        for _ in range(len(self._staging)):
+            try:
+                slot = self._staging.popleft()
+            except IndexError:
+                break
+            if not slot[2].done:
+                self._staging.append(slot)
+            elif slot[1].nbytes >= nbytes:
+                return slot
+            # else it is too small and given back
+        size = max(4096, 1 << (nbytes - 1).bit_length())
+        memory = self._cupy.cuda.alloc_pinned_memory(size)
+        event = self._cupy.cuda.Event(disable_timing=True)
+        return memory, np.frombuffer(memory, np.uint8, size), event
+
+
+@cache
+def cupy_runtime(device: int) -> CupyRuntime:
+    """Return the runtime of a CUDA device."""
+    return CupyRuntime(device)
+
+
+def launch(
+    kernel: Kernel,
+    n_blocks: int,
+    block: tuple[int, ...],
+    arguments: Sequence[int],
+    shared_bytes: int = 0,
+) -> None:
+    """Start `n_blocks` blocks in one dimension, none where there are none to start.
+
+    The arguments are addresses.
+    """
+    if n_blocks == 0:
+        return
+    # a Python int would be passed as a signed one, and an address may be larger
+    kernel((n_blocks,), block, tuple(np.uint64(a) for a in arguments), shared_mem=shared_bytes)
+
+
+def pointer_or_null(runtime: Runtime, array: Any | None) -> int:
+    """Return the address of an array, 0 for None."""
+    return 0 if array is None else runtime.pointer(array)

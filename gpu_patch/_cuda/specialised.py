@@ -1,0 +1,183 @@
+"""Lateral context by a kernel that is compiled for one case: its sizes, and when it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._cuda.loader import FAST_SCALES
+from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
+from gpu_patch._cuda.table import MODES, ImageTable, all_within, volume
+from gpu_patch.geometry import fir_taps
+from gpu_patch.plan import Rows
+
+LEAST_PATCH, MOST_PATCH = 8, 256
+"""Sides along Y and X. Below, tiles are mostly border; above, patches are whole images, each of
+which would be compiled for."""
+MOST_CHANNELS, MOST_PLACES, MOST_SCALES_3D = 6, 4, 4
+"""Above, registers run out."""
+SHARED_BYTES = 48 << 10
+"""What a block may have on every device without asking."""
+_LIMIT = 1 << 30
+"""Coordinates and sizes below it leave room to add a few of them in 32 bits."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A case, and how it is cut into tiles: the constants of specialised.cu."""
+
+    n_dims: int
+    patch: tuple[int, int, int]
+    n_scales: int
+    n_channels: int
+    n_places: int
+    pixel_type: int
+    mode: int
+    half_output: int
+    tile_rows: int
+    tile_x: int
+    tile_z: int
+    n_threads: int
+
+    @cached_property
+    def blocks_per_sample(self) -> int:
+        """Tiles of all scales."""
+        depth, height, width = self.patch
+        planes = -(-depth // self.tile_z) * -(-width // self.tile_x)
+        return planes * sum(-(-height // self._tile_y(scale)) for scale in range(self.n_scales))
+
+    @cached_property
+    def shared_bytes(self) -> int:
+        """Shared memory of the block that needs most."""
+        return max(map(self._shared_bytes, range(self.n_scales)))
+
+    @cached_property
+    def constants(self) -> dict[str, int]:
+        """Macros."""
+        return {
+            "N_DIMS": self.n_dims,
+            "PATCH_Z": self.patch[0],
+            "PATCH_Y": self.patch[1],
+            "PATCH_X": self.patch[2],
+            "N_SCALES": self.n_scales,
+            "N_CHANNELS": self.n_channels,
+            "N_PLACES": self.n_places,
+            "PIXEL_TYPE": self.pixel_type,
+            "MODE": self.mode,
+            "HALF_OUTPUT": self.half_output,
+            "TILE_ROWS": self.tile_rows,
+            "TILE_X": self.tile_x,
+            "TILE_Z": self.tile_z,
+            "N_THREADS": self.n_threads,
+            "SHARED_BYTES": self.shared_bytes,
+        }
+
+    def _tile_y(self, scale: int) -> int:
+        rows = self.tile_rows if self.n_dims == 3 else self.tile_rows << self.n_scales - 1 - scale
+        return min(rows, self.patch[1])
+
+    def _shared_bytes(self, scale: int) -> int:
+        """`Level` in specialised.cu, step by step."""
+        factor, n_taps, tile_y = 1 << scale, len(fir_taps(scale)[0]), self._tile_y(scale)
+        z_factor, z_taps = (factor, n_taps) if self.n_dims == 3 else (1, 1)
+        n_slices = (self.tile_z - 1) * z_factor + z_taps
+        n_rows = (tile_y - 1 + -(-n_taps // factor)) * factor
+        n_columns = (self.tile_x - 1) * factor + n_taps
+        banks = 32 // factor
+        phase = (-(-n_columns // factor) + banks - 1) // (2 * banks) * 2 * banks + banks
+        narrow = tile_y * factor * phase if scale else 0
+        return 4 * (narrow + self.n_places * (n_slices + n_rows + n_columns))
+
+
+def choose(
+    table: ImageTable,
+    rows: Rows,
+    patch_size: Sequence[int],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+) -> Shape | None:
+    """Return the shape to compile for, None where the general path must serve."""
+    n_channels = rows.shape[1]
+    n_places = rows.image_idx.shape[1] if n_channels > 1 else 1
+    patch = volume(patch_size)
+    fits = (
+        n_scales <= (FAST_SCALES if table.n_dims == 2 else MOST_SCALES_3D)
+        and n_channels <= MOST_CHANNELS
+        and n_places <= MOST_PLACES
+        and len(table.pixel_types) == 1
+        and min(patch[1:]) >= LEAST_PATCH
+        and max(patch) <= MOST_PATCH
+        and table.most_pixels < _LIMIT
+        and all_within(rows.coords, -_LIMIT, _LIMIT)
+    )
+    if not fits:
+        return None
+    (pixel_type,) = table.pixel_types
+    return tiled(
+        table.n_dims,
+        patch,
+        n_scales,
+        n_channels,
+        n_places,
+        pixel_type,
+        MODES.index(mode),
+        int(dtype == np.float16),
+    )
+
+
+@lru_cache(maxsize=256)
+def tiled(
+    n_dims: int,
+    patch: tuple[int, int, int],
+    n_scales: int,
+    n_channels: int,
+    n_places: int,
+    pixel_type: int,
+    mode: int,
+    half_output: int,
+) -> Shape | None:
+    """Return the tiling with the most rows that fits, None where not even one row does."""
+    n_tiles_x = -(-patch[2] // 64)
+    tile_x = -(-patch[2] // n_tiles_x)
+    # threads take columns in rounds: as many as leave fewest of them without one in the last
+    n_columns = ((tile_x - 1) << n_scales - 1) + len(fir_taps(n_scales - 1)[0])
+    n_threads = min(range(128, 289, 32), key=lambda n: -(-n_columns // n) * n)
+    for tile_rows in (8, 4, 2, 1):
+        # more rows read fewer pixels twice, but take shared memory, and so blocks at a time
+        shape = Shape(
+            n_dims=n_dims,
+            patch=patch,
+            n_scales=n_scales,
+            n_channels=n_channels,
+            n_places=n_places,
+            pixel_type=pixel_type,
+            mode=mode,
+            half_output=half_output,
+            tile_rows=min(tile_rows, patch[1]),
+            tile_x=tile_x,
+            tile_z=min(patch[0], 4),
+            n_threads=n_threads,
+        )
+        if shape.shared_bytes <= SHARED_BYTES:
+            return shape
+    return None
+
+
+def launch_shape(
+    runtime: Runtime, shape: Shape, sources: NDArray[np.void], mixed: Any, target: Any
+) -> None:
+    """Fill input and target, which may be None."""
+    device = runtime.upload(sources.reshape(-1).view(np.uint8))
+    launch(
+        runtime.kernel("specialised", "specialised", shape.constants),
+        len(sources) * shape.blocks_per_sample,
+        (shape.n_threads,),
+        [runtime.pointer(device), runtime.pointer(mixed), pointer_or_null(runtime, target)],
+        shape.shared_bytes,
+    )

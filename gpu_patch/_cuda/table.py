@@ -1,0 +1,192 @@
+"""The table that a kernel reads: where each channel of each sample comes from, and constants.
+
+The layouts are those of the structs in `common.cuh` and the `.cu` files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._cuda.runtime import Runtime
+from gpu_patch.geometry import window_start
+from gpu_patch.plan import Rows
+
+MODES = ("zero", "reflect", "wrap", "periodic")
+"""Order of `enum Mode`."""
+
+PIXEL_TYPES = {
+    np.dtype(name): number
+    for number, name in enumerate(
+        ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
+    )
+}
+"""Numbers of `enum PixelType`."""
+
+SOURCE = np.dtype(
+    [
+        ("pixels", np.uint64),
+        ("size", np.int64, 3),
+        ("coords", np.int64, 3),
+        ("pixel_type", np.int32),
+        ("weight", np.float32),
+    ]
+)
+"""`struct Source`."""
+
+_ALIGNMENT = 16
+
+
+class ImageTable:
+    """Addresses, shapes and data types of images, as columns.
+
+    Made from a sequence of images at every call, or once and then given instead of it.
+
+    Parameters
+    ----------
+    runtime : Runtime
+        Whose arrays the images are.
+    images : sequence of array, SC(Z)YX
+        C-contiguous, of stored data types.
+
+    Attributes
+    ----------
+    images : sequence of array
+        As given: as long as the table lives, so do they.
+    n_dims : int
+        2 for YX, 3 for ZYX.
+    pixel_types : set of int
+        Those that occur.
+    most_pixels : int
+        Of one channel of one sample.
+    least_side : int
+        The shortest of all images.
+    """
+
+    def __init__(self, runtime: Runtime, images: Sequence[Any]) -> None:
+        if not len(images):
+            raise ValueError("images is empty: at least one image is needed")
+        self.images = images
+        self.n_dims = images[0].ndim - 2
+        rows = []
+        for i, image in enumerate(images):
+            if image.ndim not in (4, 5) or image.ndim != images[0].ndim:
+                raise ValueError(
+                    "images must all be SCYX or all be SCZYX, found the shapes "
+                    f"{images[0].shape} and {image.shape}"
+                )
+            pixel_type = PIXEL_TYPES.get(image.dtype)
+            if pixel_type is None:
+                raise TypeError(
+                    f"images[{i}] must have one of the data types "
+                    f"{', '.join(str(known) for known in PIXEL_TYPES)}, found {image.dtype}"
+                )
+            if not image.flags.c_contiguous:
+                raise ValueError(f"images[{i}] must be C-contiguous")
+            n_samples, n_channels, *size = image.shape
+            depth, height, width = volume(size)
+            channel_bytes = depth * height * width * image.dtype.itemsize
+            # an address fits int64: no device uses the upper half of the address space
+            place = (runtime.pointer(image), n_channels * channel_bytes, channel_bytes)
+            rows.append((*place, depth, height, width, pixel_type, n_samples, n_channels))
+        self._table = np.array(rows, np.int64)
+        self._fewest_samples, self._fewest_channels = self._table[:, 7:].min(axis=0).tolist()
+        self.least_side = int(self._table[:, 6 - self.n_dims : 6].min())
+        self.pixel_types = set(self._table[:, 6].tolist())
+        self.most_pixels = int(self._table[:, 3:6].prod(axis=1).max())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sources(self, rows: Rows, weights: NDArray[np.float32] | None = None) -> NDArray[np.void]:
+        """Return `SOURCE` records of shape (B, C).
+
+        Raises
+        ------
+        IndexError
+            Where an image, sample or channel does not exist: the kernels do not check.
+        """
+        image_idx, sample_idx, coords, channels = rows
+        if not all_within(image_idx, 0, len(self.images)):
+            _check_index("image_idx", image_idx, len(self.images))
+        images = self._table[image_idx]
+        # most often the smallest image has them all
+        if not all_within(sample_idx, 0, self._fewest_samples):
+            _check_index("sample_idx", sample_idx, images[..., 7])
+        if not all_within(channels, 0, self._fewest_channels):
+            _check_index("channels", channels, images[..., 8])
+        # written as int64, which NumPy does faster than by the names of a record
+        words = np.zeros((*rows.shape, SOURCE.itemsize // 8), np.int64)
+        words[..., 0] = images[..., 0] + images[..., 1] * sample_idx + images[..., 2] * channels
+        words[..., 1:4] = images[..., 3:6]
+        words[..., 7 - self.n_dims : 7] = coords
+        words.view(np.int32)[..., 14] = images[..., 6]
+        if weights is not None:
+            words.view(np.float32)[..., 15] = weights
+        sources: NDArray[np.void] = words.view(SOURCE)[..., 0]
+        return sources
+
+    def sizes(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
+        return self._table[rows.image_idx, 6 - self.n_dims : 6]
+
+
+def as_table(runtime: Runtime, images: ImageTable | Sequence[Any]) -> ImageTable:
+    """Return `images` as a table."""
+    return images if isinstance(images, ImageTable) else ImageTable(runtime, images)
+
+
+def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:
+    """Return a patch size as Z, Y, X; two axes are three with a Z of 1."""
+    depth, height, width = (1, *patch_size)[-3:]
+    return depth, height, width
+
+
+def pack(*parts: NDArray[Any]) -> tuple[NDArray[np.uint8], list[int]]:
+    """Put arrays behind each other, so that they travel as one; return them and their offsets."""
+    offsets, at = [], 0
+    for part in parts:
+        offsets.append(at)
+        at += -(-part.nbytes // _ALIGNMENT) * _ALIGNMENT
+    # exactly as long as needed: reading past the last part should be seen by a memory checker
+    packed = np.zeros(offsets[-1] + parts[-1].nbytes, np.uint8)
+    for offset, part in zip(offsets, parts, strict=True):
+        packed[offset : offset + part.nbytes] = (
+            np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+        )
+    return packed, offsets
+
+
+def all_within(values: NDArray[np.int64], low: int, high: int) -> bool:
+    """Whether low ≤ values < high, in one pass: what is below `low` becomes huge."""
+    index = np.asarray(values, np.int64)
+    shifted = index - low if low else index
+    return bool(shifted.view(np.uint64).max(initial=0) < high - low)
+
+
+def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.int64]) -> None:
+    wrong = (index < 0) | (index >= count)
+    if wrong.any():
+        found = int(np.broadcast_to(index, wrong.shape)[wrong][0])
+        below = int(np.broadcast_to(count, wrong.shape)[wrong][0])
+        raise IndexError(f"rows.{name} holds {found}, which must be in 0 … {below - 1}")
+
+
+def check_cuts(
+    table: ImageTable, rows: Rows, patch_size: Sequence[int], n_scales: int, mode: str
+) -> None:
+    """Check that there is something to fold into: the kernels would divide by its size."""
+    # most often every patch starts in its image
+    if mode in ("zero", "periodic") or all_within(rows.coords, 0, table.least_side):
+        return
+    patch = np.array(patch_size)
+    start = window_start(rows.coords, patch, n_scales)
+    misses = (start >= table.sizes(rows)) | (start + (patch << n_scales) <= 0)
+    if misses.any():
+        raise ValueError(
+            f"rows.coords holds places whose patch and context miss the image: under {mode!r} "
+            "there is nothing to fill them with"
+        )

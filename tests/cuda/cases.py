@@ -1,0 +1,134 @@
+"""Batches that show mistakes: every pixel differs, windows leave their images, shapes are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gpu_patch import ops
+from gpu_patch._cuda.gather import gather
+from gpu_patch._cuda.lateral_context import lateral_context
+from gpu_patch.plan import Rows
+
+MODES = ("reflect", "wrap", "periodic")
+DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arguments of both operations."""
+
+    images: list[Any]
+    rows: Rows
+    weights: np.ndarray
+    patch_size: tuple[int, ...]
+    n_scales: int
+    mode: str
+
+    @classmethod
+    def random(
+        cls,
+        seed: int,
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        *,
+        n_samples: int = 2,
+        n_channels: int = 2,
+        n_places: int = 1,
+        dtypes: Sequence[str] = ("uint16",),
+        least: int = 1,
+        most: int = 40,
+    ) -> Case:
+        """Make images of random shapes, a side being `least` … `most`, and places in them."""
+        rng = np.random.default_rng(seed)
+        images = []
+        for dtype in dtypes:
+            shape = (2, 3, *rng.integers(least, most + 1, len(patch_size)).tolist())
+            images.append(random_pixels(rng, shape, dtype))
+        shape = (n_samples, n_places)
+        image_idx = rng.integers(0, len(images), shape)
+        sizes = np.array([image.shape[2:] for image in images])[image_idx]
+        # from before the image to behind it, so that windows leave it on both sides, with their
+        # centre outside too; some of the patch stays inside
+        patch = np.array(patch_size)
+        coords = rng.integers(1 - patch, sizes)
+        rows = Rows(image_idx, rng.integers(0, 2, shape), coords, rng.integers(0, 3, n_channels))
+        weights = rng.uniform(-0.3, 1, (n_samples, n_channels)).astype(np.float32)
+        return cls(images, rows, weights, tuple(patch_size), n_scales, mode)
+
+    def with_dtype(self, dtype: str) -> Case:
+        """The same with images of another data type."""
+        return replace(self, images=[image.astype(dtype) for image in self.images])
+
+    def numpy_context(self) -> tuple[np.ndarray, np.ndarray]:
+        return ops.lateral_context(
+            self.images, self.rows, self.weights, self.patch_size, self.n_scales, mode=self.mode
+        )
+
+    def numpy_patches(self, mode: str) -> np.ndarray:
+        return ops.gather(
+            self.images, self.rows, self.patch_size, mode=mode, n_scales=self.n_scales
+        )
+
+    def context(self, runtime, *, images=None, dtype=np.float32, **options) -> tuple[Any, Any]:
+        """Run the launch code; `images` where they must be those of another library."""
+        return lateral_context(
+            runtime,
+            self.images if images is None else images,
+            self.rows,
+            self.weights,
+            self.patch_size,
+            self.n_scales,
+            self.mode,
+            dtype,
+            **options,
+        )
+
+    def patches(self, runtime, mode: str, *, images=None, dtype=np.float32) -> Any:
+        return gather(
+            runtime,
+            self.images if images is None else images,
+            self.rows,
+            self.patch_size,
+            self.n_scales,
+            mode,
+            dtype,
+        )
+
+
+def random_pixels(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Values over the whole range of an integer type; for floats, of several sizes."""
+    if dtype == "bool":
+        return rng.random(shape) < 0.5
+    if dtype.startswith("float"):
+        return (rng.standard_normal(shape) * 100 + 300).astype(dtype)
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max + 1, shape).astype(dtype)
+
+
+def assert_same_context(actual, expected, *, tolerance: float = 1e-6) -> float:
+    """Check (input, target): copies bit by bit, filtered values to a part of the largest.
+
+    Returns the largest difference, as such a part.
+    """
+    mixed, target = actual
+    expected_mixed, expected_target = expected
+    assert mixed.shape == expected_mixed.shape
+    dtype = mixed.dtype
+    np.testing.assert_array_equal(target, expected_target.astype(dtype))
+    np.testing.assert_array_equal(mixed[:, 0], expected_mixed[:, 0].astype(dtype))
+    filtered, reference = mixed[:, 1:], expected_mixed[:, 1:]
+    finite = np.isfinite(reference)
+    np.testing.assert_array_equal(filtered[~finite], reference[~finite].astype(dtype))
+    difference = np.abs(filtered[finite].astype(np.float64) - reference[finite])
+    largest = np.abs(expected_mixed[np.isfinite(expected_mixed)]).max(initial=0)
+    assert np.isfinite(difference).all(), "a value is not finite where NumPy's is"
+    allowed = tolerance * largest
+    if dtype == np.float16:
+        allowed = allowed + np.spacing(np.abs(reference[finite]).astype(np.float16))
+    assert (difference <= allowed).all(), f"differs by {difference.max() / largest:.2e}"
+    return float(difference.max(initial=0) / largest) if largest else 0.0

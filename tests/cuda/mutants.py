@@ -1,0 +1,158 @@
+"""Breaks the kernels, one edit at a time, and shows that the emulated checks notice each.
+
+Run as ``python tests/cuda/mutants.py [word in a mutant's name]``; prints a table, and fails where
+a mutant survives. Each runs in a process of its own, since a broken kernel may crash or hang.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from cases import DTYPES, MODES, Case, assert_same_context
+from emulation.runtime import EmulatedRuntime
+
+from gpu_patch._cuda import specialised
+from gpu_patch.plan import Rows
+
+COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
+MOST_SECONDS = 60
+
+
+class Mutant(NamedTuple):
+    """One edit: `before`, which occurs once in the file, becomes `after`."""
+
+    file: str
+    name: str
+    before: str
+    after: str
+
+
+def load() -> list[Mutant]:
+    """Read mutants.txt."""
+    mutants, file = [], ""
+    for line in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("== "):
+            file = line.removeprefix("== ")
+        elif file:
+            name, edit = line.split(" | ", 1)
+            before, old, new, after = re.split("[⟦→⟧]", edit.replace("\\n", "\n"))
+            mutants.append(Mutant(file, name.strip(), before + old + after, before + new + after))
+    return mutants
+
+
+def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
+    """Run what a mutant of `file` could break."""
+    specialised.LEAST_PATCH = 1
+    if file in (COMMON, GATHER):
+        for case in _general_cases():
+            for mode in ("zero", *MODES):
+                made = case.patches(runtime, mode)
+                np.testing.assert_array_equal(made, case.numpy_patches(mode))
+        half = case.patches(runtime, "zero", dtype=np.float16)
+        np.testing.assert_array_equal(half, case.numpy_patches("zero").astype(np.float16))
+        huge = _huge(folder)
+        made = huge.patches(runtime, "zero")
+        np.testing.assert_array_equal(made, huge.numpy_patches("zero"))
+    if file in (COMMON, GENERAL):
+        for case in [*_general_cases(), _huge(folder)]:
+            made = case.context(runtime, specialise=False)
+            assert_same_context(made, case.numpy_context())
+    if file in (COMMON, SPECIAL):
+        for case in _special_cases():
+            made = case.context(runtime)
+            assert_same_context(made, case.numpy_context())
+
+
+def _general_cases() -> Iterator[Case]:
+    yield Case.random(1, (11, 9), 3, "wrap", n_channels=3, n_places=3, dtypes=DTYPES)
+    yield Case.random(2, (40, 37), 3, "reflect", n_channels=2)
+    yield Case.random(3, (3, 5, 9), 3, "periodic", n_channels=2, n_places=2, dtypes=DTYPES, most=9)
+    # images larger than upstream's cut, into which "wrap" and "reflect" fold
+    yield Case.random(8, (8, 9), 1, "reflect", n_samples=30, least=25, most=30)
+    yield Case.random(8, (5, 4), 2, "wrap", n_channels=2, n_samples=6, least=25, most=30)
+    yield Case.random(4, (1, 2, 1), 6, "wrap", n_channels=1, n_samples=1, most=9)
+
+
+def _special_cases() -> Iterator[Case]:
+    yield Case.random(5, (21, 71), 3, "reflect", n_channels=2, least=30, most=90)
+    yield Case.random(6, (12, 9), 3, "wrap", n_channels=3, n_places=3, dtypes=["int16"])
+    yield Case.random(7, (6, 11, 9), 3, "reflect", n_channels=2, n_places=2, least=6, most=20)
+
+
+def _huge(folder: Path) -> Case:
+    """Pixels beyond 2^31, in a file with a hole."""
+    side = 50_000
+    image = np.memmap(folder / "huge", np.uint8, "w+", shape=(1, 1, side, side))
+    corner = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
+    image[0, 0, side - 200 :, side - 200 :] = corner
+    one = np.zeros((1, 1), np.int64)
+    rows = Rows(one, one, np.full((1, 1, 2), side - 20), np.array([0]))
+    return Case([image], rows, np.ones((1, 1), np.float32), (8, 8), 2, "reflect")
+
+
+def run(mutant: Mutant) -> str:
+    """Return how a mutant was caught, or "survived"."""
+
+    def edit(text: str) -> str:
+        # checks of other kernels may not contain the file
+        return text.replace(mutant.before, mutant.after) if f'"{mutant.file}"' in text else text
+
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        outcome = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        signal.alarm(MOST_SECONDS)
+        try:
+            with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
+                for order in (0, 3, 4):
+                    check(EmulatedRuntime(order, edit=edit), mutant.file, Path(folder))
+            outcome = 0
+        except (AssertionError, IndexError):
+            outcome = 2
+        except RuntimeError as error:
+            outcome = 4 if "g++" in str(error) else 3
+        finally:
+            os._exit(outcome)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return f"caught: {signal.Signals(os.WTERMSIG(status)).name}"
+    return {
+        0: "survived",
+        2: "caught: values differ",
+        3: "caught: the emulator reports it",
+        4: "does not compile",
+    }.get(os.WEXITSTATUS(status), "failed otherwise")
+
+
+def main(word: str = "") -> int:
+    """Run all mutants whose file or name holds `word`; return how many were not caught."""
+    chosen = [mutant for mutant in load() if word in f"{mutant.file} {mutant.name}"]
+    missed = 0
+    for mutant in [
+        Mutant(file, "unchanged", "\0", "") for file in (COMMON, GENERAL, GATHER, SPECIAL)
+    ]:
+        outcome = run(mutant)
+        missed += outcome != "survived"
+        print(f"{mutant.file:20}{mutant.name:36}{outcome}", flush=True)
+    start = time.perf_counter()
+    for mutant in chosen:
+        outcome = run(mutant)
+        missed += not outcome.startswith("caught")
+        print(f"{mutant.file:20}{mutant.name:36}{outcome}", flush=True)
+    seconds = time.perf_counter() - start
+    print(f"{len(chosen)} mutants in {seconds:.0f} s, {missed} not as they should be")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(*sys.argv[1:])))

@@ -1,0 +1,336 @@
+"""The kernels and their launch code, run on the CPU, against the operations in NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import mutants
+import numpy as np
+import pytest
+from cases import DTYPES, MODES, Case, assert_same_context
+from emulation.runtime import EmulatedRuntime, available
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpu_patch._cuda import specialised
+from gpu_patch._cuda.table import ImageTable
+from gpu_patch.plan import Rows
+
+pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
+
+# (patch, n_scales, mode, n_channels, places per channel, dtype): compiled for one by one
+SPECIALISED = {
+    "common": ((64, 64), 4, "reflect", 2, False, "uint16"),
+    "one place per channel": ((64, 64), 3, "wrap", 2, True, "uint16"),
+    "single channel": ((32, 32), 3, "reflect", 1, False, "float32"),
+    "odd, tiles left over": ((21, 77), 4, "periodic", 3, False, "uint8"),
+    "five scales": ((16, 24), 5, "reflect", 1, False, "int16"),
+    "many channels": ((9, 8), 2, "wrap", 6, False, "float16"),
+    "many places": ((9, 8), 2, "wrap", 4, True, "float16"),
+    "no context": ((17, 70), 1, "reflect", 2, False, "bool"),
+    "smaller than the taps": ((1, 3), 4, "reflect", 2, True, "int8"),
+    "3D": ((5, 16, 20), 3, "reflect", 2, False, "uint16"),
+    "3D, one place per channel": ((4, 9, 11), 3, "wrap", 2, True, "int16"),
+    "3D, tiles left over": ((7, 19, 66), 2, "periodic", 1, False, "uint8"),
+    "3D, four scales": ((2, 8, 8), 4, "reflect", 1, False, "float32"),
+}
+
+
+def specialised_case(name: str, seed: int = 0, **options) -> Case:
+    patch, n_scales, mode, n_channels, own_places, dtype = SPECIALISED[name]
+    n_places = n_channels if own_places else 1
+    options = {"most": 60 if len(patch) == 2 else 24} | options
+    return Case.random(
+        seed, patch, n_scales, mode, n_channels=n_channels, n_places=n_places,
+        dtypes=[dtype, dtype], **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def any_patch(monkeypatch):
+    """Let the specialised kernel serve small patches too."""
+    monkeypatch.setattr(specialised, "LEAST_PATCH", 1)
+
+
+@st.composite
+def cases(draw, modes=MODES):
+    n_dims = draw(st.integers(2, 3))
+    n_scales = draw(st.integers(1, 5 if n_dims == 2 else 3))
+    n_channels = draw(st.integers(1, 4))
+    side = st.sampled_from([1, 2, 3, 5, 8, 13, 33] if n_dims == 2 else [1, 2, 3, 6, 9])
+    return Case.random(
+        draw(st.integers(0, 2**32)),
+        draw(st.lists(side, min_size=n_dims, max_size=n_dims)),
+        n_scales,
+        draw(st.sampled_from(modes)),
+        n_samples=draw(st.integers(1, 3)),
+        n_channels=n_channels,
+        n_places=draw(st.sampled_from([1, n_channels])),
+        dtypes=draw(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=4)),
+        most=draw(st.sampled_from([1, 3, 30] if n_dims == 2 else [1, 3, 14])),
+    )
+
+
+@given(cases(), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_general_context_equals_numpy(case, order):
+    made = case.context(EmulatedRuntime(order), specialise=False)
+    assert_same_context(made, case.numpy_context())
+
+
+@given(cases(), st.sampled_from(("zero", *MODES)), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_patches_equal_numpy(case, mode, order):
+    made = case.patches(EmulatedRuntime(order), mode)
+    np.testing.assert_array_equal(made, case.numpy_patches(mode))
+
+
+@pytest.mark.parametrize("name", SPECIALISED)
+def test_specialised_context_equals_numpy(name, any_patch):
+    runtime = EmulatedRuntime()
+    for seed in range(3):
+        case = specialised_case(name, seed)
+        made = case.context(runtime)
+        assert_same_context(made, case.numpy_context())
+    assert {entry for entry, _ in runtime.launched} == {"specialised"}
+
+
+@pytest.mark.parametrize("name", ["common", "3D, one place per channel"])
+def test_both_paths_agree(name, any_patch):
+    case = specialised_case(name, 5)
+    special = case.context(EmulatedRuntime())
+    general = case.context(EmulatedRuntime(), specialise=False)
+    assert_same_context(special, general)
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+@pytest.mark.parametrize("name", ["common", "3D, one place per channel"])
+def test_order_of_threads_does_not_matter(name, specialise, any_patch):
+    case = specialised_case(name, 1)
+    first, *others = (
+        case.context(EmulatedRuntime(order), specialise=specialise) for order in range(4)
+    )
+    for other in others:
+        np.testing.assert_array_equal(first[0].view(np.int32), other[0].view(np.int32))
+        np.testing.assert_array_equal(first[1].view(np.int32), other[1].view(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("options", "patch", "n_scales"),
+    [
+        ({"dtypes": ["uint8", "uint16"]}, (16, 16), 3),
+        ({"n_channels": 7}, (16, 16), 3),
+        ({"n_channels": 5, "n_places": 5}, (16, 16), 2),
+        ({}, (16, 16), 6),
+        ({}, (16, 7), 3),
+        ({"most": 20}, (2, 8, 8), 5),
+        ({"n_samples": 1}, (300, 10), 2),
+    ],
+)
+def test_general_path_serves_what_the_other_does_not(options, patch, n_scales):
+    case = Case.random(0, patch, n_scales, "reflect", **options)
+    runtime = EmulatedRuntime()
+    assert_same_context(case.context(runtime), case.numpy_context())
+    assert runtime.launched[0][0] == "lateral_context"
+
+
+def test_eight_scales():
+    case = Case.random(3, (2, 3), 8, "reflect", most=300)
+    runtime = EmulatedRuntime()
+    assert_same_context(case.context(runtime), case.numpy_context())
+    assert runtime.launched[0][0] == "lateral_context"
+
+
+def test_taps_beyond_a_chunk_along_z():
+    case = Case.random(4, (1, 2, 1), 6, "periodic", n_samples=1, most=20)
+    assert_same_context(case.context(EmulatedRuntime()), case.numpy_context())
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+def test_half_precision_output(specialise):
+    for dtype in ("uint16", "float32"):  # beyond what float16 holds, and within
+        case = specialised_case("common").with_dtype(dtype)
+        if dtype == "float32":
+            case.images[0] /= 1000
+            case.images[1] /= 1000
+        with np.errstate(over="ignore"):
+            made = case.context(EmulatedRuntime(), dtype=np.float16, specialise=specialise)
+            expected = case.numpy_context()
+            assert_same_context(made, expected)
+            patches = case.patches(EmulatedRuntime(), "zero", dtype=np.float16)
+            wanted = case.numpy_patches("zero").astype(np.float16)
+        np.testing.assert_array_equal(patches, wanted)
+
+
+def test_half_precision_input_of_all_values():
+    image = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 1, 256, 256)
+    rows = Rows(*(np.zeros(s, np.int64) for s in ((1, 1), (1, 1), (1, 1, 2), (1,))))
+    case = Case([image], rows, np.ones((1, 1), np.float32), (256, 256), 1, "reflect")
+    np.testing.assert_array_equal(case.patches(EmulatedRuntime(), "zero"), image.astype("f4"))
+    back = case.patches(EmulatedRuntime(), "zero", dtype=np.float16)
+    np.testing.assert_array_equal(back, image)
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+@pytest.mark.parametrize("name", ["single channel", "3D, four scales"])
+def test_infinity_and_nan_stay_within_the_taps_reach(name, specialise, any_patch):
+    case = specialised_case(name, 2, least=18)
+    rng = np.random.default_rng(0)
+    for image in case.images:
+        bad = rng.choice(image.size, 4, replace=False)
+        image.reshape(-1)[bad] = [np.nan, np.inf, -np.inf, np.inf]
+    with np.errstate(invalid="ignore"):
+        expected = case.numpy_context()
+    assert not np.isfinite(expected[0]).all()
+    assert np.isfinite(expected[0][:, 1:]).any()
+    assert_same_context(case.context(EmulatedRuntime(), specialise=specialise), expected)
+
+
+def test_zero_mode_far_outside_is_zero():
+    case = Case.random(0, (4, 5), 1, "reflect")
+    far = case.rows._replace(coords=np.full_like(case.rows.coords, 2**40))
+    case = Case(case.images, far, case.weights, (4, 5), 1, "reflect")
+    assert (case.patches(EmulatedRuntime(), "zero") == 0).all()
+
+
+def test_windows_many_images_away():
+    case = Case.random(7, (33, 40), 4, "periodic", most=3)
+    far = case.rows._replace(coords=case.rows.coords - 12_345_678)
+    case = Case(case.images, far, case.weights, (33, 40), 4, "periodic")
+    for specialise in (False, True):
+        made = case.context(EmulatedRuntime(), specialise=specialise)
+        assert_same_context(made, case.numpy_context())
+
+
+def huge_case(path, shape, rows: Rows) -> Case:
+    """An image of which only the pixels that are read exist: a hole in a file takes no room."""
+    image = np.memmap(path, np.uint8, "w+", shape=shape)
+    height, width = shape[2:]
+    corner = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
+    image[-1, -1, height - 200 :, width - 200 :] = corner
+    image[-1, 0, height - 200 :, width - 200 :] = corner[::-1]
+    return Case([image], rows, np.ones((1, 2), np.float32), (16, 16), 3, "reflect")
+
+
+def corner_rows(sample: int, side: int) -> Rows:
+    one = np.zeros((1, 1), np.int64)
+    return Rows(one, one + sample, np.full((1, 1, 2), side - 20), np.array([1, 0]))
+
+
+def test_channels_beyond_32_bits(tmp_path):
+    case = huge_case(tmp_path / "image", (1, 2, 50_000, 50_000), corner_rows(0, 50_000))
+    runtime = EmulatedRuntime()
+    assert_same_context(case.context(runtime), case.numpy_context())
+    assert runtime.launched[0][0] == "lateral_context"
+    np.testing.assert_array_equal(case.patches(runtime, "zero"), case.numpy_patches("zero"))
+
+
+def test_samples_beyond_32_bits(tmp_path):
+    case = huge_case(tmp_path / "image", (30, 2, 9_000, 9_000), corner_rows(29, 9_000))
+    runtime = EmulatedRuntime()
+    assert_same_context(case.context(runtime), case.numpy_context())
+    assert runtime.launched[0][0] == "specialised"
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+def test_targets_are_left_out_where_not_wanted(specialise):
+    case = specialised_case("common")
+    mixed, target = case.context(EmulatedRuntime(), specialise=specialise, targets=False)
+    assert target is None
+    expected = case.context(EmulatedRuntime(), specialise=specialise)[0]
+    np.testing.assert_array_equal(mixed, expected)
+
+
+def test_one_table_for_many_calls():
+    case = specialised_case("common")
+    runtime = EmulatedRuntime()
+    table = ImageTable(runtime, case.images)
+    for _ in range(2):
+        made = case.context(runtime, images=table)
+        assert_same_context(made, case.numpy_context())
+    patches = case.patches(runtime, "zero", images=table)
+    np.testing.assert_array_equal(patches, case.numpy_patches("zero"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("image_idx", 2), ("sample_idx", 2), ("sample_idx", -1), ("channels", 3)]
+)
+def test_places_that_do_not_exist_are_refused(column, value):
+    case = specialised_case("common")
+    wrong = getattr(case.rows, column).copy()
+    wrong.reshape(-1)[-1] = value
+    case = Case(case.images, case.rows._replace(**{column: wrong}), *_rest(case))
+    for make in (case.context, lambda runtime: case.patches(runtime, "zero")):
+        with pytest.raises(IndexError, match=rf"rows\.{column} holds {value}"):
+            make(EmulatedRuntime())
+
+
+@pytest.mark.parametrize("mode", ["wrap", "reflect"])
+def test_nothing_to_fill_windows_with_is_refused(mode):
+    case = Case.random(0, (4, 5), 2, mode)
+    away = case.rows._replace(coords=case.rows.coords + 1000)
+    case = Case(case.images, away, *_rest(case))
+    with pytest.raises(ValueError, match="miss the image"):
+        case.context(EmulatedRuntime())
+    with pytest.raises(ValueError, match="miss the image"):
+        case.patches(EmulatedRuntime(), mode)
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        (np.zeros((1, 3, 9, 9), np.float64), TypeError),
+        (np.zeros((1, 3, 9, 9), ">u2"), TypeError),
+        (np.zeros((1, 3, 9, 18), np.uint8)[..., ::2], ValueError),
+        (np.zeros((1, 3, 9, 9, 9), np.uint8), ValueError),
+    ],
+)
+def test_images_that_kernels_cannot_read_are_refused(image, error):
+    case = Case.random(0, (4, 5), 2, "reflect")
+    with pytest.raises(error, match="images"):
+        case.context(EmulatedRuntime(), images=[case.images[0], image])
+
+
+def test_mutants_fit_the_kernels():
+    """mutants.py itself takes a minute; that its edits still apply is seen here."""
+    folder = Path(specialised.__file__).parent
+    found = mutants.load()
+    assert len(found) > 60
+    for mutant in found:
+        assert (folder / mutant.file).read_text().count(mutant.before) == 1, mutant
+
+
+@pytest.mark.parametrize("mode", ["wrap", "reflect"])
+@pytest.mark.parametrize("specialise", [False, True])
+def test_images_larger_than_the_cut_that_borders_fold_into(specialise, mode):
+    case = Case.random(8, (8, 9), 2, mode, n_samples=40, least=40, most=60)
+    assert (case.rows.coords < -4).any(), "some patch's centre must be outside"
+    made = case.context(EmulatedRuntime(), specialise=specialise)
+    assert_same_context(made, case.numpy_context())
+    np.testing.assert_array_equal(case.patches(EmulatedRuntime(), mode), made[1])
+
+
+def test_unknown_modes_are_refused():
+    case = replace(Case.random(8, (8, 9), 2, "reflect"), mode="zero")
+    with pytest.raises(ValueError, match="mode must be one of 'reflect'"):
+        case.context(EmulatedRuntime())
+    with pytest.raises(ValueError, match="mode must be one of 'zero'"):
+        case.patches(EmulatedRuntime(), "symmetric")
+
+
+def test_divergent_barriers_are_reported():
+    def leave_early(text):
+        return text.replace(
+            "__syncthreads();  // the plane is mixed",
+            "if (threadIdx.x > 9) return 0.0f; __syncthreads();",
+        )
+
+    case = Case.random(0, (4, 5), 2, "reflect")
+    with pytest.raises(RuntimeError, match="divergent"):
+        case.context(EmulatedRuntime(edit=leave_early), specialise=False)
+    assert_same_context(case.context(EmulatedRuntime(), specialise=False), case.numpy_context())
+
+
+def _rest(case: Case):
+    return case.weights, case.patch_size, case.n_scales, case.mode

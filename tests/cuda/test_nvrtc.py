@@ -1,0 +1,62 @@
+"""All kernels compile for all architectures, without warnings; the fast path without spills."""
+
+from __future__ import annotations
+
+import nvrtc
+import pytest
+
+from gpu_patch._cuda.lateral_context import N_THREADS
+from gpu_patch._cuda.loader import source_text
+from gpu_patch._cuda.specialised import SHARED_BYTES
+
+pytestmark = pytest.mark.skipif(
+    nvrtc.library() is None, reason=f"needs the wheel {nvrtc.WHEEL} (no GPU, no driver)"
+)
+
+SPECIALISED = nvrtc.main_specialisations()
+
+
+def architectures() -> list[int]:
+    if nvrtc.library() is None:
+        return []
+    known = nvrtc.architectures()
+    return sorted({a for a in nvrtc.CHECKED if a in known} | {known[-1]})
+
+
+def compiled(name: str, constants: dict[str, int], architecture: int) -> nvrtc.Report:
+    report = nvrtc.compile_text(source_text(name, constants), name, architecture)
+    assert "warning" not in report.log.lower(), report.log
+    return report
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_general_kernels_compile(architecture):
+    for name, constants in (("gather", {}), ("lateral_context", {"N_THREADS": N_THREADS})):
+        report = compiled(name, constants, architecture)
+        assert report.spill_bytes == 0, report.log
+        assert report.registers <= 128
+
+
+@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("name", ["2D C2 L4 uint16", "3D C2 L3 uint16"])
+def test_fast_path_keeps_to_registers(name, architecture):
+    _check_fast(name, architecture)
+
+
+@pytest.mark.parametrize("name", SPECIALISED)
+def test_other_fast_paths_keep_to_registers(name):
+    _check_fast(name, 90)
+
+
+def _check_fast(name: str, architecture: int) -> None:
+    shape = SPECIALISED[name]
+    report = compiled("specialised", shape.constants, architecture)
+    assert report.spill_bytes == report.stack_bytes == 0, report.log
+    assert report.registers <= (64 if shape.n_places <= 2 else 128)
+    assert shape.shared_bytes <= SHARED_BYTES
+
+
+def test_messages_name_file_and_line():
+    text = source_text("gather", {}).replace("const int64 z = ", "const int64 z == ")
+    with pytest.raises(RuntimeError, match=r"gather\.cu\(\d+\): error"):
+        nvrtc.compile_text(text, "gather", 80)
