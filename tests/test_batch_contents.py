@@ -8,6 +8,7 @@ import pytest
 import reference
 from reference import LOCATION, PARTNER, UNCORRELATED, uniform
 from samples import (
+    DEVICES,
     KINDS,
     MODES,
     PATCH_SIZE,
@@ -33,13 +34,18 @@ CASES = [
 ]
 
 
+@pytest.fixture(params=DEVICES, scope="session")
+def device(request):
+    return request.param
+
+
 def some_indices(constructor, n=6):
     return np.random.default_rng(1).integers(0, constructor.n_patches, n).tolist()
 
 
 @pytest.mark.parametrize(("kind", "strategy", "n_dims", "mode"), CASES)
-def test_specs_and_weights_say_what_is_in_a_batch(backend, kind, strategy, n_dims, mode):
-    sample = make_sample(kind, strategy, n_dims, mode=mode, device=backend.device)
+def test_specs_and_weights_say_what_is_in_a_batch(device, kind, strategy, n_dims, mode):
+    sample = make_sample(kind, strategy, n_dims, mode=mode, device=device)
     indices = some_indices(sample.constructor)
     batch = sample.constructor.construct_batch(indices, epoch=11)
     assert_batch_is(sample, batch, indices, 11)
@@ -223,8 +229,8 @@ def test_the_uncorrelated_share_is_the_probability(probability):
 
 
 @pytest.mark.parametrize(("kind", "strategy", "n_dims", "mode"), CASES)
-def test_single_patches_hold_what_their_specs_say(backend, kind, strategy, n_dims, mode):
-    sample = make_sample(kind, strategy, n_dims, mode=mode, ranges=None, device=backend.device)
+def test_single_patches_hold_what_their_specs_say(device, kind, strategy, n_dims, mode):
+    sample = make_sample(kind, strategy, n_dims, mode=mode, ranges=None, device=device)
     for index in some_indices(sample.constructor, 4):
         inputs, target, spec = sample.constructor.construct_patch(index)
         expected_input, expected_target = sample.expected(spec, sample.weights(0, index))

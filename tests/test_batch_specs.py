@@ -156,6 +156,17 @@ def test_changing_a_spec_changes_nothing_else(kind):
     assert list(constructor.construct_batch([2, 0, 2]).specs) == before
 
 
+def test_specs_given_are_copied():
+    given = fixed_specs([(1, 1, 20, 20)], (3, 4))
+    given[0]["box"] = [1, 2]
+    strategy = gpu_patch.FixedPatching(given)
+    before = copy.deepcopy([strategy.get_patch_spec(i) for i in range(strategy.n_patches)])
+    given[0]["box"].append("changed")
+    given[0]["coords"] = given[1]["coords"] = (9, 9)
+    del given[2:]
+    assert [strategy.get_patch_spec(i) for i in range(strategy.n_patches)] == before
+
+
 def test_a_spec_is_the_same_in_any_batch():
     specs = fixed_specs([(1, 1, 20, 20)], (3, 4))
     specs[1]["note"] = 5

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 from reference import on_host
-from samples import KINDS, MODES, STRATEGIES, assert_equal_batches, make_sample
+from samples import DEVICES, KINDS, MODES, STRATEGIES, assert_equal_batches, make_sample
 
 from gpu_patch import PatchBatch
 
@@ -18,6 +18,11 @@ CASES = [
     )
 ]
 DRAWING = ("random", "stratified")
+
+
+@pytest.fixture(params=DEVICES, scope="session")
+def device(request):
+    return request.param
 
 
 def some_indices(constructor, n=12, seed=0):
@@ -45,9 +50,9 @@ def one_by_one(constructor, indices, epoch):
 
 
 @pytest.mark.parametrize(("kind", "strategy", "n_dims", "mode"), CASES)
-def test_neither_batch_nor_order_nor_history_matters(kind, strategy, n_dims, mode, backend):
+def test_neither_batch_nor_order_nor_history_matters(kind, strategy, n_dims, mode, device):
     def make():
-        return make_sample(kind, strategy, n_dims, mode=mode, device=backend.device).constructor
+        return make_sample(kind, strategy, n_dims, mode=mode, device=device).constructor
 
     constructor = make()
     indices = some_indices(constructor)
@@ -75,8 +80,8 @@ def test_neither_batch_nor_order_nor_history_matters(kind, strategy, n_dims, mod
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_whole_epoch_is_the_same_in_any_batch_size(kind, backend):
-    constructor = make_sample(kind, device=backend.device).constructor
+def test_a_whole_epoch_is_the_same_in_any_batch_size(kind, device):
+    constructor = make_sample(kind, device=device).constructor
     everything = constructor.construct_batch(range(constructor.n_patches), epoch=1)
     assert len(everything.specs) == constructor.n_patches
     for size in (1, 7, 16):
@@ -101,9 +106,9 @@ def test_other_processes_make_the_same_batches():
 
 @pytest.mark.parametrize("strategy", DRAWING)
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_seed_or_epoch_draws_anew(kind, strategy, backend):
+def test_another_seed_or_epoch_draws_anew(kind, strategy, device):
     def coords(seed, epoch):
-        constructor = make_sample(kind, strategy, seed=seed, device=backend.device).constructor
+        constructor = make_sample(kind, strategy, seed=seed, device=device).constructor
         specs = constructor.construct_batch(range(12), epoch=epoch).specs
         return [spec["coords"] for spec in specs]
 
@@ -116,27 +121,25 @@ def test_another_seed_or_epoch_draws_anew(kind, strategy, backend):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("kind", ["multichannel", "independent"])
-def test_weights_are_drawn_anew_where_places_are_fixed(kind, strategy, backend):
-    constructor = make_sample(kind, strategy, device=backend.device).constructor
+def test_weights_are_drawn_anew_where_places_are_fixed(kind, strategy, device):
+    constructor = make_sample(kind, strategy, device=device).constructor
     a, b = (on_host(constructor.construct_batch([0, 1, 2], epoch=e).input) for e in (0, 1))
     assert (a != b).reshape(3, -1).any(axis=1).all()
 
 
-def test_seed_is_kept_and_fresh_ones_differ(backend):
-    constructors = [
-        make_sample("basic", seed=None, device=backend.device).constructor for _ in range(3)
-    ]
+def test_seed_is_kept_and_fresh_ones_differ(device):
+    constructors = [make_sample("basic", seed=None, device=device).constructor for _ in range(3)]
     seeds = {constructor.seed for constructor in constructors}
     assert len(seeds) == 3
     assert all(0 <= seed < 2**64 for seed in seeds)
     for constructor in constructors:
-        again = make_sample("basic", seed=constructor.seed, device=backend.device).constructor
+        again = make_sample("basic", seed=constructor.seed, device=device).constructor
         assert_equal_batches(again.construct_batch([0, 5]), constructor.construct_batch([0, 5]))
 
 
 @pytest.mark.parametrize(("kind", "strategy", "n_dims", "mode"), CASES)
-def test_negative_indices_count_from_the_end(kind, strategy, n_dims, mode, backend):
-    constructor = make_sample(kind, strategy, n_dims, mode=mode, device=backend.device).constructor
+def test_negative_indices_count_from_the_end(kind, strategy, n_dims, mode, device):
+    constructor = make_sample(kind, strategy, n_dims, mode=mode, device=device).constructor
     n = constructor.n_patches
     negative = constructor.construct_batch([-1, 0, -n, 1 - n], epoch=2)
     positive = constructor.construct_batch([n - 1, 0, 0, 1], epoch=2)
@@ -147,10 +150,10 @@ def test_negative_indices_count_from_the_end(kind, strategy, n_dims, mode, backe
             np.testing.assert_equal(on_host(a), on_host(b))
 
 
-def test_batches_do_not_advance_the_generators_of_single_patches(backend):
+def test_batches_do_not_advance_the_generators_of_single_patches(device):
     for kind in KINDS:
-        used = make_sample(kind, device=backend.device).constructor
-        fresh = make_sample(kind, device=backend.device).constructor
+        used = make_sample(kind, device=device).constructor
+        fresh = make_sample(kind, device=device).constructor
         used.construct_batch(range(9), epoch=4)
         for _ in range(3):
             for a, b in zip(used.construct_patch(2), fresh.construct_patch(2), strict=True):
@@ -158,8 +161,8 @@ def test_batches_do_not_advance_the_generators_of_single_patches(backend):
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])
-def test_a_part_of_an_array_of_indices_is_a_batch(n_dims, backend):
-    constructor = make_sample("multichannel", n_dims=n_dims, device=backend.device).constructor
+def test_a_part_of_an_array_of_indices_is_a_batch(n_dims, device):
+    constructor = make_sample("multichannel", n_dims=n_dims, device=device).constructor
     expected = constructor.construct_batch([1, 3, 5])
     for indices in (
         range(1, 6, 2), (1, 3, 5), np.arange(6)[1::2], np.array([1, 3, 5], np.uint8),

@@ -70,6 +70,7 @@ def images(n_channels, dtype, shapes=SHAPES):
                 .reshape(s, n_channels, *size)
                 .astype(dtype),
                 "SCYX" if len(size) == 2 else "SCZYX",
+                device="cpu",
             )
             for s, *size in shapes
         ]

@@ -121,7 +121,8 @@ class _Mixer:
         self.mode = mode
         dtypes = {image.dtype for image in images}
         self.dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
-        self.finite = self.dtype.kind != "f"
+        # integers stay finite, unless weights are enormous
+        self.finite = self.dtype.kind != "f" and bool(np.abs(weights).max() < 1e30)
         # a pixel is read from each channel, mixed, and a weighted channel is added to it
         self.most_pixels = _MOST_BYTES // (rows.shape[1] * self.dtype.itemsize + 8)
 

@@ -209,7 +209,8 @@ class Source:
         """The patch sizes that the strategy may give, as far as it says so."""
         if isinstance(self.strategy, FixedPatching):
             return [spec["patch_size"] for spec in self.strategy.fixed_patch_specs]
-        return [self.strategy.patch_size] if hasattr(self.strategy, "patch_size") else []
+        size = getattr(self.strategy, "patch_size", None)
+        return [size] if isinstance(size, (Sequence, np.ndarray)) else []
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         """Return the indices whose patches lie in an image stack; none in one without patches."""
@@ -322,7 +323,7 @@ def uncorrelated_metadata(
             f"returns it, found {shorten(patch_spec)}"
         )
     mapping("patch_spec", spec, ["principal_channel"])
-    indices = spec["all_data_idx"]
+    indices = sequence("patch_spec['all_data_idx']", spec["all_data_idx"], "image stack indices")
     if len(indices) != len(stacks):
         raise ValueError(
             f"patch_spec['all_data_idx'] must name an image stack for each of the {len(stacks)} "
@@ -349,6 +350,7 @@ def image_metadata(extractor: PatchExtractor, patch_spec: object) -> ImageMetada
     spec = mapping("patch_spec", patch_spec, ["data_idx"])
     stacks = extractor.image_stacks
     if "all_data_idx" in spec:
-        return uncorrelated_metadata([stacks] * len(spec["all_data_idx"]), spec)
+        indices = sequence("patch_spec['all_data_idx']", spec["all_data_idx"], "stack indices")
+        return uncorrelated_metadata([stacks] * len(indices), spec)
     at = index_in("patch_spec['data_idx']", spec["data_idx"], len(stacks), "image stacks")
     return stacks[at].metadata

@@ -91,7 +91,7 @@ def checked_spec(name: str, spec: object) -> PatchSpecs:
         f"{name}['patch_size']", found["patch_size"], minimum=1, maximum=LARGEST_PIXEL
     )
     return {
-        **found,
+        **{key: _plain(value) for key, value in found.items()},
         "data_idx": whole_number(f"{name}['data_idx']", found["data_idx"], minimum=0),
         "sample_idx": whole_number(f"{name}['sample_idx']", found["sample_idx"], minimum=0),
         "coords": whole_numbers(

@@ -211,6 +211,8 @@ UNCORRELATED = {
         ("independent", None, T, ["None", "dict"]),
         ("independent", SPEC, T, ["data_idx", "all_data_idx"]),
         ("independent", {**UNCORRELATED, "all_data_idx": [0]}, V, ["all_data_idx", "[0]", "2"]),
+        ("independent", {**UNCORRELATED, "all_data_idx": 5}, T, ["all_data_idx", "5"]),
+        ("multi", {**UNCORRELATED, "all_data_idx": 5}, T, ["all_data_idx", "5"]),
         ("independent", {**UNCORRELATED, "all_data_idx": [0, 7]}, I, ["all_data_idx", "7"]),
         ("multi", {**UNCORRELATED, "all_data_idx": [0, 7]}, I, ["all_data_idx", "7"]),
         ("multi", {**UNCORRELATED, "principal_channel": 5}, I, ["principal_channel", "5"]),

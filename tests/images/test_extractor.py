@@ -6,6 +6,12 @@ import pytest
 from gpu_patch import ImageStack, PatchExtractor
 
 
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    """What these tests prove is the same everywhere; images stay where NumPy can look at them."""
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+
+
 def made(shapes, dtypes=(np.uint16, np.float32, np.uint8)):
     """Stacks in which every pixel differs, and their arrays."""
     arrays = [

@@ -14,6 +14,12 @@ from gpu_patch.images import read_image
 Image = pytest.importorskip("PIL.Image")
 
 
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    """What these tests prove is the same everywhere; images stay where NumPy can look at them."""
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+
+
 def pixels(*shape, dtype=np.uint8):
     values = np.arange(np.prod(shape)).reshape(shape) * 131
     return (values % (np.iinfo(dtype).max + 1)).astype(dtype)

@@ -10,6 +10,12 @@ tifffile = pytest.importorskip("tifffile")
 Image = pytest.importorskip("PIL.Image")
 
 
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    """What these tests prove is the same everywhere; images stay where NumPy can look at them."""
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+
+
 def pixels(*shape, dtype=np.uint16):
     """Pixels that differ, over the whole range of small types."""
     values = np.arange(np.prod(shape)).reshape(shape)

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import reference
+from backends import BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import Problem, problems, random_problem
@@ -40,6 +41,12 @@ CONSTANTS = [
     {"_ROWS": 1 << 20, "_COLUMNS": 1 << 20},
     {"_PIXELS_IN_CACHE": 1, "_STRIP": 7, "_MOST_BYTES": 1, "_SMALL_WINDOW": 0, "_MOST_RUNS": 0},
 ]
+
+
+@pytest.fixture(scope="session")
+def numpy_backend():
+    """What the work is cut into is the NumPy backend's affair."""
+    return next(backend for backend in BACKENDS if backend.name == "numpy")
 
 
 def run(backend, problem: Problem, mode, dtype=np.float32):
@@ -110,14 +117,12 @@ def test_equal_for_contexts_far_larger_than_the_image(backend, mode):
         assert_as_defined(backend, Problem(images, rows, weights, (2, 3), 8), mode)
 
 
-def test_large_windows_stay_within_the_memory_limit(backend, monkeypatch):
-    if backend.name != "numpy":
-        pytest.skip("the limit is the NumPy backend's")
+def test_large_windows_stay_within_the_memory_limit(numpy_backend, monkeypatch):
     monkeypatch.setattr(numpy_lateral_context, "_MOST_BYTES", 1 << 20)
     problem = random_problem(0, 2, 6, (16, 15), 600, ("uint16",), n_samples=3)
     # one window of the largest scale takes 0.5 MB per channel, and 1 MB mixed
     tracemalloc.start()
-    run(backend, problem, "reflect")
+    run(numpy_backend, problem, "reflect")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * 2**20
@@ -156,16 +161,16 @@ def test_windows_many_times_larger_than_the_image(backend, mode):
 @pytest.mark.parametrize("dtypes", [("uint16",), ("uint8", "float32", "bool")])
 @pytest.mark.parametrize("constants", CONSTANTS, ids=repr)
 def test_parts_do_not_change_the_result(
-    backend, monkeypatch, n_dims, correlated, dtypes, constants
+    numpy_backend, monkeypatch, n_dims, correlated, dtypes, constants
 ):
     problem = random_problem(
         2, n_dims, 4 - n_dims + 2, (9, 6) if n_dims == 2 else (4, 3, 5), 50, dtypes,
         correlated=correlated, n_samples=7,
     )  # fmt: skip
     for mode in MODES:
-        inputs, targets = run(backend, problem, mode)
+        inputs, targets = run(numpy_backend, problem, mode)
         set_constants(monkeypatch, constants)
-        found = run(backend, problem, mode)
+        found = run(numpy_backend, problem, mode)
         monkeypatch.undo()
         reference.assert_filtered(found[0], inputs)
         reference.assert_same(found[1], targets)
@@ -176,9 +181,7 @@ def test_parts_do_not_change_the_result(
 @pytest.mark.parametrize("n_dims", [2, 3])
 @pytest.mark.parametrize("most_bytes", [1, 1 << 10, 1 << 14])
 @pytest.mark.parametrize("mode", MODES)
-def test_slabs_are_the_definition(backend, monkeypatch, n_dims, most_bytes, mode):
-    if backend.name != "numpy":
-        pytest.skip("slabs are the NumPy backend's")
+def test_slabs_are_the_definition(numpy_backend, monkeypatch, n_dims, most_bytes, mode):
     slabs = []
 
     def spy(mixer, samples, out):
@@ -189,7 +192,7 @@ def test_slabs_are_the_definition(backend, monkeypatch, n_dims, most_bytes, mode
     monkeypatch.setattr(numpy_lateral_context, "_slab_by_slab", spy)
     set_constants(monkeypatch, {"_MOST_BYTES": most_bytes, "_PIXELS_IN_CACHE": 1500})
     problem = random_problem(5, n_dims, 3, (9, 6, 5)[:n_dims], 40, ("uint16", "float32"))
-    assert_as_defined(backend, problem, mode)
+    assert_as_defined(numpy_backend, problem, mode)
     assert sum(slabs) == 5  # every sample went that way
 
 
@@ -243,6 +246,18 @@ def test_one_odd_pixel_gives_no_warning(backend, monkeypatch, value, most_bytes)
     assert not np.isfinite(inputs).all()
     with np.errstate(all="ignore"):
         assert_as_defined(backend, problem, "reflect")
+
+
+def test_weights_that_overflow_reach_as_far_as_the_taps(backend):
+    image = np.zeros((1, 1, 90, 90), np.uint16)
+    image[..., 40, 50] = 65535
+    rows = Rows(*np.zeros((2, 1, 1), np.int64), np.array([[[36, 46]]]), np.array([0]))
+    problem = Problem([image], rows, np.full((1, 1), 1e37, np.float32), (9, 8), 3)
+    with np.errstate(all="ignore"):
+        inputs, _ = run(backend, problem, "reflect")
+    image = np.where(image > 0, np.inf, 0)
+    expected, _ = reference.lateral_context([image], rows, np.ones((1, 1)), (9, 8), 3, "reflect")
+    np.testing.assert_array_equal(inputs, expected)
 
 
 def test_repeated_calls_are_bit_equal(backend):

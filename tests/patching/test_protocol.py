@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
-from worlds import CONSTRUCTORS, PATCH, constructor, patches, run, state, with_strategy, world
+from worlds import (
+    CONSTRUCTORS,
+    PATCH,
+    GivenPatching,
+    constructor,
+    patches,
+    run,
+    state,
+    with_strategy,
+    world,
+)
 
-from gpu_patch import BasicPatchConstr, PatchConstr, Patching, RandomPatching
+from gpu_patch import PatchConstr, Patching, RandomPatching
 
 PATCHING = ["n_patches", "get_patch_spec", "get_patch_indices"]
 PATCH_CONSTR = [
@@ -110,12 +120,13 @@ def test_a_variant_of_ours_is_followed(name, how):
             few.construct_batch([3])
 
 
-def test_a_strategy_with_more_members_is_welcome():
-    w = world()
-    w.random.colour = "red"
-    made = BasicPatchConstr(w.random, w.one, seed=1)
-    untouched = BasicPatchConstr(world().random, w.one, seed=1)
-    assert patches(made, [2]) == patches(untouched, [2])
+@pytest.mark.parametrize("patch_size", [4, None])
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_further_members_of_a_users_strategy_mean_nothing(name, patch_size):
+    theirs, untouched = GivenPatching(), GivenPatching()
+    theirs.patch_size, theirs.rng = patch_size, "mine"
+    expected = patches(with_strategy(world(), name, untouched), [0, 3])
+    assert patches(with_strategy(world(), name, theirs), [0, 3]) == expected
 
 
 def test_batches_do_not_move_our_generators():
@@ -136,3 +147,15 @@ def test_negative_indices_count_from_the_end(name):
     second = made.construct_batch([n - 1, 0, 1 - n], epoch=2)
     assert np.array_equal(first.input, second.input)
     assert list(first.specs) == list(second.specs)
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_indices_of_an_image_are_those_whose_principal_place_is_in_it(name):
+    made = constructor(world(), name)
+    indices = [list(made.get_patch_indices(data_idx)) for data_idx in (0, 1)]
+    assert sorted(indices[0] + indices[1]) == list(range(made.n_patches))
+    for data_idx in (0, 1):
+        assert list(made.get_patch_indices(data_idx - 2)) == indices[data_idx]
+        specs = [made.construct_patch(i)[2] for i in indices[data_idx]]
+        specs += made.construct_batch(indices[data_idx], epoch=1).specs
+        assert {spec["data_idx"] for spec in specs} == {data_idx}

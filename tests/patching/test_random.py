@@ -6,6 +6,13 @@ import pytest
 from gpu_patch import BasicPatchConstr, FixedRandomPatching, ImageStack, PatchExtractor
 from gpu_patch import RandomPatching as Random
 
+
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    """What these tests prove is the same everywhere; images stay where NumPy can look at them."""
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+
+
 CASES = [
     ([(1, 1, 20, 33)], (8, 8)),
     ([(3, 2, 20, 33), (1, 2, 8, 8), (2, 2, 50, 9)], (8, 8)),

@@ -12,6 +12,13 @@ from gpu_patch import (
     WholeSamplePatching,
 )
 
+
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    """What these tests prove is the same everywhere; images stay where NumPy can look at them."""
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+
+
 SPECS = [
     {"data_idx": 1, "sample_idx": 0, "coords": (3, 4), "patch_size": (5, 6)},
     {"data_idx": 0, "sample_idx": 2, "coords": (-2, 7), "patch_size": (5, 6)},
