@@ -210,7 +210,7 @@ class Source:
         if isinstance(self.strategy, FixedPatching):
             return [spec["patch_size"] for spec in self.strategy.fixed_patch_specs]
         size = getattr(self.strategy, "patch_size", None)
-        return [size] if isinstance(size, (Sequence, np.ndarray)) else []
+        return [list(size)] if isinstance(size, (Sequence, np.ndarray)) else []
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         """Return the indices whose patches lie in an image stack; none in one without patches."""
