@@ -40,8 +40,18 @@ class PlannedConstr(PatchConstr):
         Key of the batch draws, 0 ≤ seed < 2^64; None takes a fresh one, kept in `seed`.
     """
 
+    _source: Source
+    """Strategy and images of the patches that indices count."""
+
     def __init__(self, seed: int | None) -> None:
         self.seed = checked_seed(seed)
+
+    @property
+    def n_patches(self) -> int:
+        return self._source.n_patches
+
+    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
+        return self._source.get_patch_indices(data_idx)
 
     @abstractmethod
     def _plan_patch(self, index: int) -> Plan:
@@ -58,10 +68,9 @@ class PlannedConstr(PatchConstr):
         """Make input and target."""
         raise NotImplementedError
 
-    @abstractmethod
     def _generators(self, *, batch: bool) -> list[object]:
-        """NumPy generators that making a patch, or a batch, advances."""
-        raise NotImplementedError
+        """Return NumPy generators that making a patch, or a batch, advances."""
+        return self._source.generators(batch=batch)
 
     def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
         checked = index_in("index", index, self.n_patches, "patches")

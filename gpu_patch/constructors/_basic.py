@@ -79,19 +79,12 @@ class BasicPatchConstr(PlannedConstr):
         self._draws = Draws([Request(Stream.LOCATION, 0, self._source.n_uniforms)])
 
     @property
-    def n_patches(self) -> int:
-        return self._source.n_patches
-
-    @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
         return self.input_extractor.shapes
 
     @property
     def target_shapes(self) -> Sequence[Sequence[int]] | None:
         return None if self.target_extractor is None else self.target_extractor.shapes
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self._source.get_patch_indices(data_idx)
 
     def get_principal_input(self, input_patch: NDArray[Any]) -> NDArray[Any]:
         return input_patch
@@ -103,9 +96,6 @@ class BasicPatchConstr(PlannedConstr):
         if self.target_extractor is None:
             return None
         return image_metadata(self.target_extractor, patch_spec)
-
-    def _generators(self, *, batch: bool) -> list[object]:
-        return self._source.generators(batch=batch)
 
     def _plan_patch(self, index: int) -> Plan:
         return self._plan(self._source.from_specs(index))

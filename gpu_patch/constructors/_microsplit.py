@@ -62,7 +62,6 @@ class MicroSplitConstr(PlannedConstr):
         ndim = self._source.extractor.n_spatial_dims
         return input_patch[:, [0]] if input_patch.ndim == ndim + 2 else input_patch[[0]]
 
-    _source: Source
     _with_targets = True
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -191,19 +190,12 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         )
 
     @property
-    def n_patches(self) -> int:
-        return self._source.n_patches
-
-    @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
         return self.target_extractor.shapes
 
     @property
     def target_shapes(self) -> Sequence[Sequence[int]]:
         return self.target_extractor.shapes
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self._source.get_patch_indices(data_idx)
 
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
@@ -345,19 +337,12 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         )
 
     @property
-    def n_patches(self) -> int:
-        return self._source.n_patches
-
-    @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
         return self._source.extractor.shapes
 
     @property
     def target_shapes(self) -> Sequence[Sequence[int]]:
         return self._source.extractor.shapes
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self._source.get_patch_indices(data_idx)
 
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         stacks = [extractor.image_stacks for extractor in self.target_extractors]
@@ -429,21 +414,11 @@ class _SingleInputConstr(MicroSplitConstr):
         self._draws = Draws([Request(Stream.LOCATION, 0, self._source.n_uniforms)])
 
     @property
-    def n_patches(self) -> int:
-        return self._source.n_patches
-
-    @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
         return self.input_extractor.shapes
 
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self._source.get_patch_indices(data_idx)
-
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.input_extractor, patch_spec)
-
-    def _generators(self, *, batch: bool) -> list[object]:
-        return self._source.generators(batch=batch)
 
     def _input_images(self) -> Images:
         return self.input_extractor.images
