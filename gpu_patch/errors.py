@@ -25,15 +25,13 @@ LARGEST = 2**62
 """Largest whole number taken anywhere; sums of a few stay within 64 bits."""
 
 
-def _fits(value: object) -> bool:
-    return not isinstance(value, int) or value <= LARGEST
-
-
 def whole_number(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as an int of at least `minimum` (and at most `maximum`)."""
     # what exceeds 64-bit arithmetic is refused also where nobody asked for a limit
     largest = LARGEST if maximum is None else maximum
-    upto = "" if maximum is None and _fits(value) else f" and at most {largest}"
+    if type(value) is int and minimum <= value <= largest:
+        return value
+    upto = f" and at most {largest}" if maximum is not None or _is_huge(value) else ""
     wanted = f"{name} must be a whole number of at least {minimum}{upto}, found {shorten(value)}"
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(wanted)
@@ -46,6 +44,10 @@ def whole_number(name: str, value: object, *, minimum: int, maximum: int | None 
     if not minimum <= number <= largest:
         raise ValueError(wanted)
     return number
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and value > LARGEST
 
 
 def whole_numbers(
@@ -91,15 +93,12 @@ def index_in(name: str, value: object, count: int, what: str) -> int:
 
 def indices_in(name: str, values: object, count: int, what: str) -> NDArray[np.int64]:
     """Return `values` as a non-empty 1-D array of indices in 0 … count − 1."""
-    wanted = f"must be a sequence of whole numbers, found {shorten(values)}"
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__getitem__"):
-        raise TypeError(f"{name} {wanted}")
     try:
         array = np.asarray(values)
     except ValueError:
         raise ValueError(f"{name} must be one-dimensional, found {shorten(values)}") from None
-    if array.ndim == 0:
-        raise TypeError(f"{name} {wanted}")
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__getitem__") or array.ndim == 0:
+        raise TypeError(f"{name} must be a sequence of whole numbers, found {shorten(values)}")
     if array.size == 0:
         raise ValueError(f"{name} is empty: a batch needs at least one index")
     if array.ndim != 1:
@@ -109,7 +108,7 @@ def indices_in(name: str, values: object, count: int, what: str) -> NDArray[np.i
         for item in values if isinstance(values, Sequence) else ():
             if type(item) is int and not -count <= item < count:
                 index_in(name, item, count, what)
-        raise TypeError(f"{name} {wanted}")
+        raise TypeError(f"{name} must be a sequence of whole numbers, found {shorten(values)}")
     low, high = int(array.min()), int(array.max())
     if low < -count or high >= count:
         index_in(name, low if low < -count else high, count, what)
