@@ -192,6 +192,13 @@ def test_axes_in_any_order_are_the_same_images(axes):
     assert_images_are_equal(moved, image, axes)
 
 
+@pytest.mark.parametrize("axes", ["STCYX", "TSCYX", "YXCTS", "SYCXT"])
+def test_times_of_samples_are_samples(axes):
+    image = distinct((2, 4, 3, 21, 17), "uint16")
+    moved = image.transpose(["STCYX".index(axis) for axis in axes])
+    assert_images_are_equal(moved, image.reshape(8, 3, 21, 17), axes)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 2, 1, 9), (2, 1, 9, 1), (1, 2, 1, 1, 7)])
 def test_axes_of_one_pixel(shape, dtype):

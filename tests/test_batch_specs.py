@@ -174,8 +174,29 @@ def test_a_spec_is_the_same_in_any_batch():
     constructor = gpu_patch.BasicPatchConstr(gpu_patch.FixedPatching(specs), images, seed=0)
     alone = constructor.construct_batch([1]).specs[0]
     assert constructor.construct_patch(1)[2] == alone
-    assert constructor.construct_batch([0, 1]).specs[1] == alone
-    assert constructor.construct_batch([1, 0]).specs[0] == alone
+    assert alone["note"] == 5
+    for indices in ([0, 1], [1, 0]):
+        batch = constructor.construct_batch(indices).specs
+        assert batch[indices.index(1)] == alone
+        assert batch[indices.index(0)] == specs[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_patches_of_a_batch_have_one_size(kind):
+    def two_sizes(shapes, patch_size):
+        smaller = tuple(p - 1 for p in patch_size)
+        last = fixed_specs(shapes, smaller)[-1]
+        return gpu_patch.FixedPatching([*fixed_specs(shapes, patch_size), last])
+
+    if kind == "independent":  # all its patches have one size
+        with pytest.raises(ValueError, match="one patch_size"):
+            make_sample(kind, patching=two_sizes)
+        return
+    sample = make_sample(kind, patching=two_sizes, ranges=None, probability=0)
+    for indices in ([0, 1], [-1, -1]):
+        assert_batch_is(sample, sample.constructor.construct_batch(indices), indices, 0)
+    with pytest.raises(ValueError, match="one patch_size"):
+        sample.constructor.construct_batch([0, -1])
 
 
 # ---------------------------------------------------------------------------------------------

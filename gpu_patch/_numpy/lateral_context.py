@@ -58,17 +58,18 @@ def mix(channels: NDArray[Any], weights: NDArray[np.float32], out: NDArray[np.fl
     n_samples, n_channels = channels.shape[:2]
     flat, flat_out = channels.reshape(n_samples, n_channels, -1), out.reshape(n_samples, -1)
     n_pixels = flat_out.shape[1]
-    group = max(1, _STRIP // n_pixels)
+    group = min(n_samples, max(1, _STRIP // n_pixels))
+    product = pool.take((group, min(n_pixels, _STRIP)), np.float32) if n_channels > 1 else None
     for b, i in itertools.product(range(0, n_samples, group), range(0, n_pixels, _STRIP)):
         part = (slice(b, b + group), slice(i, i + _STRIP))
         mixed = flat_out[part]
-        product = pool.take(mixed.shape, np.float32) if n_channels > 1 else None
         for c in range(n_channels):
             pixels, factors = flat[part[0], c, part[1]], weights[part[0], c, None]
-            if c == 0:
+            if product is None or c == 0:
                 np.multiply(pixels, factors, out=mixed)
             else:
-                mixed += np.multiply(pixels, factors, out=product)
+                weighted = product[: mixed.shape[0], : mixed.shape[1]]
+                mixed += np.multiply(pixels, factors, out=weighted)
 
 
 def _all_scales(mixer: _Mixer, samples: slice, out: NDArray[np.float32]) -> None:

@@ -128,6 +128,14 @@ def _read_one(
     out: NDArray[Any],
 ) -> None:
     """Read one window of some channels of a sample C(Z)YX; it may leave the image."""
+    if all(
+        first >= 0 and first + size <= n
+        for first, size, n in zip(start, out.shape[1:], volumes.shape[1:], strict=True)
+    ):
+        inside = tuple(slice(a, a + n) for a, n in zip(start, out.shape[1:], strict=True))
+        for c, channel in enumerate(channels):
+            out[c] = volumes[channel][inside]
+        return
     axes = [
         (first, size, *border_range(*at, n, mode))
         for first, size, at, n in zip(start, out.shape[1:], cut, volumes.shape[1:], strict=True)

@@ -33,7 +33,7 @@ _COLUMNS = (
 _LEGEND = """\
 µs/patch       median over batches of different patches of one epoch, one thread
 floor          the largest windows read once and the outputs written once, at the copy bandwidth
-careamics      the same case, patch by patch, in turns with ours
+careamics      the same case, patch by patch, in a process of its own between ours
 ratio          careamics / gpu_patch
 peak           most memory that a batch holds at once beyond the images, its outputs included
 extra/windows  (peak - outputs) / the bytes of the batch's largest windows"""

@@ -38,7 +38,7 @@ WITHOUT_SCALES = ("basic", "basic-target")
 _SCALES_3D = 3
 _ALPHA_RANGE = (0.2, 0.8)
 _WARM_UP = 2
-_FEWEST_BATCHES = 3
+_FEWEST_CALLS = 3
 
 
 class Case(NamedTuple):
@@ -154,7 +154,7 @@ def build(library: SimpleNamespace, case: Case, images: NDArray[np.uint16]) -> A
 def measure(
     case: Case,
     ours: SimpleNamespace,
-    theirs: SimpleNamespace | None,
+    careamics: Careamics,
     *,
     batch_size: int,
     budget: float,
@@ -162,8 +162,8 @@ def measure(
 ) -> dict[str, Any]:
     """Time a case and measure its memory.
 
-    Batches of ours and single patches of careamics take turns, so that a machine that slows down
-    slows both. Their indices are the same, all of one epoch.
+    Batches of ours are timed before and after careamics' patches, so that a machine that slows
+    down slows both. The indices are the same, all of one epoch.
 
     Returns
     -------
@@ -172,30 +172,15 @@ def measure(
     """
     images = case.images()
     constructor = build(ours, case, images)
-    rival = None if theirs is None else build(theirs, case, images)
     batches = _shuffled_batches(constructor.n_patches, batch_size)
     for _ in range(_WARM_UP):
-        indices = next(batches)
-        batch = constructor.construct_batch(indices)
-        if rival is not None:
-            rival.construct_patch(int(indices[0]))
+        batch = constructor.construct_batch(next(batches))
     out_bytes = batch.input.nbytes + (0 if batch.target is None else batch.target.nbytes)
     del batch
 
-    batch_times: list[float] = []
-    patch_times: list[float] = []
-    end = time.perf_counter() + budget
-    while len(batch_times) < _FEWEST_BATCHES or time.perf_counter() < end:
-        indices = next(batches)
-        batch_times.append(_seconds(constructor.construct_batch, indices))
-        if rival is None:
-            continue
-        # as long as our batch took, and one patch at least
-        turn = time.perf_counter() + batch_times[-1]
-        for index in indices.tolist():
-            patch_times.append(_seconds(rival.construct_patch, index))
-            if time.perf_counter() >= turn:
-                break
+    batch_times = _timed(constructor.construct_batch, batches, budget / 2)
+    patch_times = careamics.patch_times(case)
+    batch_times += _timed(constructor.construct_batch, batches, budget / 2)
 
     window_bytes = case.window_bytes(batch_size, images.itemsize)
     read_bytes = window_bytes
@@ -249,6 +234,15 @@ def _shuffled_batches(n_patches: int, batch_size: int) -> Iterator[NDArray[np.in
         first += batch_size
 
 
+def _timed(call: Callable[[Any], object], arguments: Iterator[Any], budget: float) -> list[float]:
+    """Return the seconds of calls one after the other, for as long as the budget of seconds."""
+    times: list[float] = []
+    end = time.perf_counter() + budget
+    while len(times) < _FEWEST_CALLS or time.perf_counter() < end:
+        times.append(_seconds(call, next(arguments)))
+    return times
+
+
 def _seconds(call: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
     call(*arguments)
@@ -270,17 +264,63 @@ def peak_bytes(case: Case, library: SimpleNamespace, batch_size: int) -> int:
         tracemalloc.stop()
 
 
-def _find_careamics() -> tuple[SimpleNamespace | None, str]:
-    """Return careamics with its version, or None with the reason."""
+class Careamics:
+    """careamics in a process of its own, where nobody else decides how memory is handed out.
+
+    Parameters
+    ----------
+    settings : dict
+        As `main` takes them.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._process = subprocess.Popen(
+            command({**settings, "library": "careamics"}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.version: str = self._answer()
+        self.found = not self.version.startswith("not ")
+
+    def patch_times(self, case: Case) -> list[float]:
+        """Return the seconds that some patches took one by one; none where it is not found."""
+        if not self.found:
+            return []
+        assert self._process.stdin is not None
+        print(json.dumps(case), file=self._process.stdin, flush=True)
+        times: list[float] = self._answer()
+        return times
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+def _serve_careamics(report: Callable[[Any], None], batch_size: int, budget: float) -> None:
+    """Be the process of `Careamics`: tell the version, then time the cases that come in."""
     try:
         import careamics
 
-        return careamics_library(), str(careamics.__version__)
+        library, version = careamics_library(), str(careamics.__version__)
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        return None, "not installed" if missing == "careamics" else f"not usable: {error}"
+        return report("not installed" if missing == "careamics" else f"not usable: {error}")
     except Exception as error:
-        return None, f"not usable: {error}"
+        return report(f"not usable: {error}")
+    report(version)
+    for line in sys.stdin:
+        case = Case(*json.loads(line))
+        constructor = build(library, case, case.images())
+        batches = _shuffled_batches(constructor.n_patches, batch_size)
+        indices = (int(index) for batch in batches for index in batch)
+        constructor.construct_patch(next(indices))
+        report(_timed(constructor.construct_patch, indices, budget))
+    return None
 
 
 def command(settings: dict[str, Any]) -> list[str]:
@@ -297,21 +337,26 @@ def main() -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def report(record: dict[str, Any]) -> None:
+    def report(record: Any) -> None:
         print(json.dumps(record), file=results, flush=True)
 
     settings = json.loads(sys.argv[1])
-    ours, batch_size = gpu_patch_library(settings["device"]), settings["batch_size"]
+    batch_size, budget = settings["batch_size"], settings.get("budget", 0.0)
+    if settings.get("library") == "careamics":
+        return _serve_careamics(report, batch_size, budget)
+    ours = gpu_patch_library(settings["device"])
     if "memory_of" in settings:
         case = Case(*settings["memory_of"])
-        report({"peak_bytes": peak_bytes(case, ours, batch_size)})
-        return
-    theirs, careamics = _find_careamics()
+        return report({"peak_bytes": peak_bytes(case, ours, batch_size)})
+    careamics = Careamics(settings)
     bandwidth = copy_bandwidth()
-    report({**machine(), "careamics": careamics, "copy_bytes_per_second": bandwidth})
-    budget = settings["budget"]
+    report({**machine(), "careamics": careamics.version, "copy_bytes_per_second": bandwidth})
     for case in cases(settings["constructors"], settings["scales"]):
-        row = measure(case, ours, theirs, batch_size=batch_size, budget=budget, bandwidth=bandwidth)
+        row = measure(
+            case, ours, careamics, batch_size=batch_size, budget=budget, bandwidth=bandwidth
+        )
         memory = command({**settings, "memory_of": case})
         found = subprocess.run(memory, stdout=subprocess.PIPE, check=True).stdout
         report({**row, **json.loads(found)})
+    careamics.close()
+    return None

@@ -126,7 +126,7 @@ def test_large_windows_are_never_in_memory_as_a_whole(numpy_backend, monkeypatch
 
     take = numpy_lateral_context.pool.take
     monkeypatch.setattr(numpy_lateral_context.pool, "take", spy)
-    monkeypatch.setattr(numpy_lateral_context, "_MOST_BYTES", 1 << 20)
+    set_constants(monkeypatch, {"_MOST_BYTES": 1 << 20, "_PIXELS_IN_CACHE": 1})
     # one window of the largest scale takes 0.5 MB per channel, and 1 MB mixed
     problem = random_problem(0, 2, 6, (16, 15), 600, ("uint16",), n_samples=3)
     run(numpy_backend, problem, "reflect")
@@ -273,12 +273,14 @@ def test_repeated_calls_are_bit_equal(backend):
             reference.assert_same(again, before)
 
 
+@pytest.mark.parametrize("value", [1, np.nan], ids=["finite", "nan"])
 @pytest.mark.parametrize("patch_size", [(24, 21), (11, 9), (64, 64), (1, 1), (4, 5, 3), (9, 8, 7)])
-def test_a_sample_is_bit_equal_in_any_batch(backend, patch_size):
+def test_a_sample_is_bit_equal_in_any_batch(backend, patch_size, value):
     images, rows, weights, _, n_scales = random_problem(
         6, len(patch_size), 6 - len(patch_size), patch_size, 150 // len(patch_size),
-        ("uint16", "uint8"), n_samples=9,
+        ("float32", "uint8"), n_samples=9,
     )  # fmt: skip
+    images[0][1, :, ..., 7, 7] = value  # in some of the samples
     inputs, targets = run(backend, Problem(images, rows, weights, patch_size, n_scales), "reflect")
     for part in (slice(0, 1), slice(3, 4), slice(2, 7), slice(None, None, -1)):
         fewer = Rows(rows.image_idx[part], rows.sample_idx[part], rows.coords[part], rows.channels)
