@@ -84,7 +84,7 @@ SCENARIOS = {
         [(1, 1, 37, 28)], (4, 3), {FIRST: [(4, 4)]}, {FIRST: {(5, 5): 0, (5, 6): 0.5, (0, 0): 0}}
     ),
     "probability zero along the border": Scenario(
-        [(1, 1, 31, 26)], (4, 3), {}, {FIRST: dict.fromkeys(ring(8, 9), 0) | {(3, 4): 0.5}}
+        [(1, 1, 32, 27)], (4, 3), {}, {FIRST: dict.fromkeys(ring(8, 9), 0) | {(3, 4): 0.5}}
     ),
     "probability zero along the border and a hole": Scenario(
         [(1, 1, 30, 25)], (4, 3), {FIRST: [(3, 4)]}, {FIRST: dict.fromkeys(ring(8, 9), 0)}
