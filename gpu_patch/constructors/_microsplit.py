@@ -14,9 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch.constructors._base import (
-    PlannedConstr,
-)
+from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.draws import Request, Stream
 from gpu_patch.errors import choice, whole_number
 from gpu_patch.geometry import PADDING_MODES
