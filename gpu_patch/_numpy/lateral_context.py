@@ -42,10 +42,12 @@ def lateral_context(
     channels = out[:, :1] if target is None else target
     read_windows(images, rows, rows.coords, patch_size, n_scales, mode, channels)
     mix(channels, weights, out[:, 0])
+    if n_scales == 1:
+        return
     mixer = _Mixer(images, rows, weights, patch_size, n_scales, mode)
     largest = prod(mixer.window_size(n_scales - 1))
     step = max(1, _PIXELS_IN_CACHE // largest)
-    for first in range(0, n_samples if n_scales > 1 else 0, step):
+    for first in range(0, n_samples, step):
         samples = slice(first, first + step)
         if largest <= mixer.most_pixels:
             _all_scales(mixer, samples, out[samples])
