@@ -90,6 +90,7 @@ struct Axis {
     Range<Int> range;
     int mode;
 
+    Axis() = default;
     // scale: of the window; cut_scale: of upstream's cut, which says what borders fold into
     __device__ __forceinline__ Axis(const Source& source, int axis, Int patch_size, int scale,
                                     int cut_scale, int border_mode) {
@@ -120,40 +121,71 @@ __device__ __forceinline__ unsigned short float_to_half(float value) {
 }
 #endif
 
+// As held in a register from load to use. The compiler must not know that 8 or 16 bits were loaded:
+// it would mask them again, and convert them by an instruction at an eighth of the usual rate.
+template <class Wide, class Raw>
+__device__ __forceinline__ Wide load_wide(const Raw* from) {
+    Wide value = __ldg(from);
+#ifdef __CUDACC__
+    if constexpr (sizeof(Raw) < sizeof(Wide)) asm("" : "+r"(value));
+#endif
+    return value;
+}
+
+// Whole numbers of at most 22 bits, exactly.
+__device__ __forceinline__ float small_to_float(int value) {
+#if __CUDA_ARCH__ >= 860
+    return __int2float_rn(value);
+#else  // no conversion at full rate: as the fraction of 2^23 + 2^22
+    return __int_as_float(0x4b400000 + value) - 12582912.0f;
+#endif
+}
+
+// Raw: as stored. Wide: as held in a register, which for less than 32 bits would need masking.
 template <int TYPE> struct Stored;
 template <> struct Stored<BOOL> {
     typedef unsigned char Raw;
-    static __device__ __forceinline__ float to_float(Raw raw) { return raw ? 1.0f : 0.0f; }
+    typedef int Wide;
+    static __device__ __forceinline__ float to_float(Wide raw) { return raw ? 1.0f : 0.0f; }
 };
 template <> struct Stored<UINT8> {
     typedef unsigned char Raw;
-    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+    typedef int Wide;
+    static __device__ __forceinline__ float to_float(Wide raw) { return small_to_float(raw); }
 };
 template <> struct Stored<INT8> {
     typedef signed char Raw;
-    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+    typedef int Wide;
+    static __device__ __forceinline__ float to_float(Wide raw) { return small_to_float(raw); }
 };
 template <> struct Stored<UINT16> {
     typedef unsigned short Raw;
-    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+    typedef int Wide;
+    static __device__ __forceinline__ float to_float(Wide raw) { return small_to_float(raw); }
 };
 template <> struct Stored<INT16> {
     typedef short Raw;
-    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+    typedef int Wide;
+    static __device__ __forceinline__ float to_float(Wide raw) { return small_to_float(raw); }
 };
 template <> struct Stored<FLOAT16> {
     typedef unsigned short Raw;
-    static __device__ __forceinline__ float to_float(Raw raw) { return half_to_float(raw); }
+    typedef int Wide;
+    static __device__ __forceinline__ float to_float(Wide raw) {
+        return half_to_float(static_cast<unsigned short>(raw));
+    }
 };
 template <> struct Stored<FLOAT32> {
     typedef float Raw;
-    static __device__ __forceinline__ float to_float(Raw raw) { return raw; }
+    typedef float Wide;
+    static __device__ __forceinline__ float to_float(Wide raw) { return raw; }
 };
 
 template <int TYPE>
 __device__ __forceinline__ float load(const void* pixels, int64 at) {
-    typedef typename Stored<TYPE>::Raw Raw;
-    return Stored<TYPE>::to_float(__ldg(static_cast<const Raw*>(pixels) + at));
+    typedef Stored<TYPE> Type;
+    return Type::to_float(
+        load_wide<typename Type::Wide>(static_cast<const typename Type::Raw*>(pixels) + at));
 }
 
 // As load; all threads of a block ask for the same type, so the branch does not diverge.

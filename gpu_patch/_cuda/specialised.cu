@@ -2,7 +2,7 @@
 //
 // Constants: N_DIMS, PATCH_Z, PATCH_Y, PATCH_X, N_SCALES, N_CHANNELS, N_PLACES (1 where a sample's
 // channels share a place, else N_CHANNELS), PIXEL_TYPE, MODE, HALF_OUTPUT; and, of the host's
-// choice, TILE_ROWS, TILE_X, TILE_Z, N_THREADS, SHARED_BYTES. Images of any shapes below 2^31
+// choice, TILE_ROWS, TILE_X, TILE_Z, N_THREADS, SHARED_BYTES. Images of any shapes below 2^30
 // pixels, one data type.
 //
 // A block makes a tile of one scale of one sample. A thread takes columns of the window, mixes the
@@ -11,11 +11,32 @@
 // filter them along X. In 3D a block goes through the slices of its tile in the same way, with 3
 // or 4 planes of outputs alive. Shared memory holds a row split by phase, (x mod f, x / f): then
 // reading every f-th pixel is reading neighbours, and no two threads of a warp meet in a bank.
+//
+// Instructions limit this, not arithmetic, and most of them would be addresses. So where columns
+// are neighbours in the images too (the span), a thread takes several, a constant apart: one
+// address serves them all. Columns outside the span that repeat one inside are copied.
 
 __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 __device__ constexpr int smaller(int a, int b) { return a < b ? a : b; }
+__device__ constexpr int larger(int a, int b) { return a < b ? b : a; }
+
+// How many rows to ask for before one is used: a power of 2, so that they have fixed registers.
+__device__ constexpr int rows_ahead(int loads_per_row, int most) {
+    int rows = 1;
+    while (2 * rows <= most && 2 * rows * loads_per_row <= 16) rows *= 2;
+    return rows;
+}
 
 typedef Stored<PIXEL_TYPE>::Raw Raw;
+typedef Stored<PIXEL_TYPE>::Wide Wide;
+
+#if HALF_OUTPUT
+typedef unsigned short Output;
+__device__ __forceinline__ Output to_output(float value) { return float_to_half(value); }
+#else
+typedef float Output;
+__device__ __forceinline__ Output to_output(float value) { return value; }
+#endif
 
 template <int SCALE> struct Taps;
 template <> struct Taps<0> {
@@ -48,16 +69,22 @@ template <int SCALE> struct Level {
     static constexpr int FACTOR = 1 << SCALE, N_TAPS = Taps<SCALE>::COUNT;
     static constexpr int Z_FACTOR = N_DIMS == 3 ? FACTOR : 1, Z_TAPS = N_DIMS == 3 ? N_TAPS : 1;
     static constexpr int Z_OFFSET = N_DIMS == 3 ? Taps<SCALE>::OFFSET : 0;
-    // 2D: the smaller the factor, the more rows, so that every block reads about as much
-    static constexpr int TILE_Y =
-        smaller(N_DIMS == 3 ? TILE_ROWS : TILE_ROWS << (N_SCALES - 1 - SCALE), PATCH_Y);
+    // 2D: the smaller the factor, the more strips of rows, so that every block reads about as
+    // much, and narrow windows have work for all threads
+    static constexpr int STRIPS = N_DIMS == 3 ? 1 : 1 << (N_SCALES - 1 - SCALE);
+    static constexpr int TILE_Y = smaller(TILE_ROWS * STRIPS, PATCH_Y);
     static constexpr int TILES_Z = ceil_div(PATCH_Z, TILE_Z), TILES_Y = ceil_div(PATCH_Y, TILE_Y);
     static constexpr int TILES_X = ceil_div(PATCH_X, TILE_X);
     static constexpr int TILES = TILES_Z * TILES_Y * TILES_X;
     static constexpr int LIVE = ceil_div(N_TAPS, FACTOR);  // outputs that a pixel contributes to
     static constexpr int N_SLICES = (TILE_Z - 1) * Z_FACTOR + Z_TAPS;
-    static constexpr int N_ROWS = (TILE_Y - 1 + LIVE) * FACTOR;  // rounded up to whole groups
+    // rounded up to whole groups, of which the first rows of one more are asked for
+    static constexpr int N_ROWS = (TILE_Y + LIVE) * FACTOR;
     static constexpr int N_COLUMNS = (TILE_X - 1) * FACTOR + N_TAPS;
+    static constexpr int LANES = N_THREADS / STRIPS;  // threads that share a strip
+    // columns that a thread takes at once: as many as there are for it and registers hold
+    static constexpr int TOGETHER = larger(
+        1, smaller(smaller(4, 8 / N_CHANNELS), smaller(N_COLUMNS, PATCH_X * FACTOR) / LANES));
     // 32 neighbours lie in FACTOR phases at 32 / FACTOR places each: an odd multiple of 32 / FACTOR
     // between phases puts them into 32 banks
     static constexpr int BANKS = 32 / FACTOR;
@@ -65,7 +92,7 @@ template <int SCALE> struct Level {
         (ceil_div(N_COLUMNS, FACTOR) + BANKS - 1) / (2 * BANKS) * 2 * BANKS + BANKS;
     static constexpr int ROW = FACTOR * PHASE;
     static constexpr int NARROW = SCALE == 0 ? 0 : TILE_Y * ROW;
-    static constexpr int N_OFFSETS = N_PLACES * (N_SLICES + N_ROWS + N_COLUMNS);
+    static constexpr int N_OFFSETS = N_PLACES * (N_SLICES + N_ROWS);
     static_assert(PHASE * FACTOR >= N_COLUMNS, "a row must fit");
     static_assert(4 * (NARROW + N_OFFSETS) <= SHARED_BYTES, "SHARED_BYTES as in specialised.py");
 };
@@ -73,90 +100,199 @@ template <int SCALE> struct Level {
 // What a block needs in shared memory.
 template <int SCALE> struct Tile {
     typedef Level<SCALE> L;
-    float* narrow;  // [TILE_Y][FACTOR][PHASE]: rows filtered along Y
-    int* slices;    // [N_PLACES][N_SLICES]: element offsets, window's edge and image's border
-    int* rows;      // [N_PLACES][N_ROWS]    folded into them
-    int* columns;   // [N_PLACES][N_COLUMNS]
+    float* narrow;     // [TILE_Y][FACTOR][PHASE]: rows filtered along Y
+    unsigned* slices;  // [N_PLACES][N_SLICES]: offsets in pixels, window's edge and image's border
+    unsigned* rows;    // [N_PLACES][N_ROWS]    folded into them; those of rows in bytes
 
     __device__ __forceinline__ explicit Tile(float* shared) {
         narrow = shared;
-        slices = reinterpret_cast<int*>(shared + L::NARROW);
+        slices = reinterpret_cast<unsigned*>(shared + L::NARROW);
         rows = slices + N_PLACES * L::N_SLICES;
-        columns = rows + N_PLACES * L::N_ROWS;
     }
 };
 
-// Not inlined: its divisions would take the registers of the loops after it.
-__device__ __noinline__ void fill_offsets(int* offsets, int count, const Source& source,
-                                          int axis, int patch_size, int scale, int first,
-                                          int stride) {
+// Image index of a place in the window, or beyond its edges. Not inlined: its divisions would take
+// the registers of what comes after it.
+__device__ __noinline__ int fold(Axis<int> map, int in_window, int window) {
+    return map(mirror(in_window, window));
+}
+
+__device__ __forceinline__ void fill_offsets(unsigned* offsets, int count, const Source& source,
+                                             int axis, int patch_size, int scale, int first,
+                                             unsigned stride) {
     const Axis<int> map(source, axis, patch_size, scale, N_SCALES, MODE);
     for (int i = threadIdx.x; i < count; i += N_THREADS)
-        offsets[i] = map(mirror(first + i, patch_size << scale)) * stride;
+        offsets[i] = fold(map, first + i, patch_size << scale) * stride;
 }
 
 template <int SCALE>
 __device__ __forceinline__ void fill_tile(const Tile<SCALE>& tile, const Source* sources,
-                                          int first_z, int first_y, int first_x) {
+                                          int first_z, int first_y) {
     typedef Level<SCALE> L;
-    constexpr int Z_SCALE = N_DIMS == 3 ? SCALE : 0, OFFSET = Taps<SCALE>::OFFSET;
+    constexpr int Z_SCALE = N_DIMS == 3 ? SCALE : 0;
     for (int p = 0; p < N_PLACES; ++p) {
         const Source& source = sources[p];
-        const int height = static_cast<int>(source.size[1]);
-        const int width = static_cast<int>(source.size[2]);
+        const unsigned height = static_cast<unsigned>(source.size[1]);
+        const unsigned width = static_cast<unsigned>(source.size[2]);
         fill_offsets(tile.slices + p * L::N_SLICES, L::N_SLICES, source, 0, PATCH_Z, Z_SCALE,
                      first_z * L::Z_FACTOR + L::Z_OFFSET, height * width);
         fill_offsets(tile.rows + p * L::N_ROWS, L::N_ROWS, source, 1, PATCH_Y, SCALE,
-                     first_y * L::FACTOR + OFFSET, width);
-        fill_offsets(tile.columns + p * L::N_COLUMNS, L::N_COLUMNS, source, 2, PATCH_X, SCALE,
-                     first_x * L::FACTOR + OFFSET, 1);
+                     first_y * L::FACTOR + Taps<SCALE>::OFFSET, width * sizeof(Raw));
     }
 }
 
-// Mix the channels of one slice and filter it along Y.
+// The columns that a tile reads, counted from its first, and where the images have them.
+template <int SCALE> struct Columns {
+    typedef Level<SCALE> L;
+    static constexpr int WINDOW = PATCH_X * L::FACTOR;
+    Axis<int> maps[N_PLACES];
+    int before;       // columns of the window before the tile's first
+    int first, stop;  // the span: columns that are neighbours in every image
+
+    __device__ __forceinline__ Columns(const Source* sources, int first_x) {
+        before = first_x * L::FACTOR + Taps<SCALE>::OFFSET;
+        int lo = 0, hi = WINDOW;
+#pragma unroll
+        for (int p = 0; p < N_PLACES; ++p) {
+            maps[p] = Axis<int>(sources[p], 2, PATCH_X, SCALE, N_SCALES, MODE);
+            lo = larger(lo, maps[p].range.lo - maps[p].start);
+            hi = smaller(hi, maps[p].range.hi - maps[p].start);
+        }
+        first = clip(lo - before, L::N_COLUMNS);
+        stop = larger(first, clip(hi - before, L::N_COLUMNS));
+    }
+    __device__ __forceinline__ int span() const { return stop - first; }
+    __device__ __forceinline__ bool in_span(int column) const {
+        return column >= first && column < stop;
+    }
+    __device__ __forceinline__ int outside(int i) const { return i < first ? i : i + span(); }
+    __device__ __forceinline__ int in_image(int place, int column) const {
+        if (in_span(column)) return maps[place].start + before + column;
+        return fold(maps[place], before + column, WINDOW);
+    }
+    // The column of the span that a column outside of it repeats, -1 where there is none. At the
+    // window's edges all channels repeat the same one, at an image's borders each its own.
+    __device__ __forceinline__ int repeated(int column) const {
+        const int source = N_PLACES == 1
+                               ? fold(maps[0], before + column, WINDOW) - maps[0].start - before
+                               : mirror(before + column, WINDOW) - before;
+        return in_span(source) ? source : -1;
+    }
+};
+
+// Where a row in shared memory has a column.
 template <int SCALE>
+__device__ __forceinline__ int place_in_row(int column) {
+    typedef Level<SCALE> L;
+    return column % L::FACTOR * L::PHASE + column / L::FACTOR;
+}
+
+// Mix the channels of COUNT columns, LANES apart, of one slice and filter them along Y.
+template <int SCALE, int COUNT>
 __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
+                                               const Columns<SCALE>& columns,
                                                const Raw* const (&pixels)[N_CHANNELS],
-                                               const float (&weights)[N_CHANNELS], int slice) {
+                                               const float (&weights)[N_CHANNELS], int slice,
+                                               int column) {
     typedef Level<SCALE> L;
     constexpr int FACTOR = L::FACTOR, LIVE = L::LIVE;
-    for (int i = threadIdx.x; i < L::N_COLUMNS; i += N_THREADS) {
-        const Raw* column[N_CHANNELS];
+    constexpr int ROWS = ceil_div(L::TILE_Y, L::STRIPS);
+    const int first_row = threadIdx.x / L::LANES * ROWS;
+    const int stop_row = smaller(first_row + ROWS, L::TILE_Y);
+    if (L::TILE_Y % L::STRIPS != 0 && first_row >= L::TILE_Y) return;
+    const char* start[N_CHANNELS];
+#pragma unroll
+    for (int c = 0; c < N_CHANNELS; ++c) {
+        const int p = N_PLACES == 1 ? 0 : c;
+        start[c] = reinterpret_cast<const char*>(pixels[c] +
+                                                 (tile.slices[p * L::N_SLICES + slice] +
+                                                  columns.in_image(p, column)));
+    }
+    float live[LIVE][COUNT];  // live[a] is output row group - a
+#pragma unroll
+    for (int a = 0; a < LIVE; ++a)
+#pragma unroll
+        for (int k = 0; k < COUNT; ++k) live[a][k] = 0.0f;
+    // Rows are asked for some time before they are needed.
+    constexpr int AHEAD = rows_ahead(COUNT * N_CHANNELS, FACTOR);
+    Wide raw[AHEAD][N_CHANNELS][COUNT];
+    const auto ask = [&](Wide (&row)[N_CHANNELS][COUNT], int in_tile) {
 #pragma unroll
         for (int c = 0; c < N_CHANNELS; ++c) {
             const int p = N_PLACES == 1 ? 0 : c;
-            column[c] = pixels[c] + (tile.slices[p * L::N_SLICES + slice] +
-                                     tile.columns[p * L::N_COLUMNS + i]);
-        }
-        float live[LIVE];  // live[a] is output row group - a
+            const Raw* from =
+                reinterpret_cast<const Raw*>(start[c] + tile.rows[p * L::N_ROWS + in_tile]);
 #pragma unroll
-        for (int a = 0; a < LIVE; ++a) live[a] = 0.0f;
-        float* to = tile.narrow + i % FACTOR * L::PHASE + i / FACTOR;
+            for (int k = 0; k < COUNT; ++k) row[c][k] = load_wide<Wide>(from + k * L::LANES);
+        }
+    };
+#pragma unroll
+    for (int r = 0; r < AHEAD; ++r) ask(raw[r], first_row * FACTOR + r);
 #pragma unroll 1
-        for (int group = 0; group < L::TILE_Y - 1 + LIVE; ++group) {
+    for (int group = first_row; group < stop_row - 1 + LIVE; ++group) {
 #pragma unroll
-            for (int r = 0; r < FACTOR; ++r) {
-                int row[N_PLACES];
+        for (int r = 0; r < FACTOR; ++r) {
+            float mixed[COUNT];
 #pragma unroll
-                for (int p = 0; p < N_PLACES; ++p)
-                    row[p] = tile.rows[p * L::N_ROWS + group * FACTOR + r];
-                float mixed = 0.0f;
+            for (int c = 0; c < N_CHANNELS; ++c)
 #pragma unroll
-                for (int c = 0; c < N_CHANNELS; ++c) {
-                    const float value = Stored<PIXEL_TYPE>::to_float(
-                        __ldg(column[c] + row[N_PLACES == 1 ? 0 : c]));
-                    mixed = c == 0 ? weights[0] * value : fmaf(weights[c], value, mixed);
+                for (int k = 0; k < COUNT; ++k) {
+                    const float value = Stored<PIXEL_TYPE>::to_float(raw[r % AHEAD][c][k]);
+                    mixed[k] = c == 0 ? weights[0] * value : fmaf(weights[c], value, mixed[k]);
                 }
+            ask(raw[r % AHEAD], group * FACTOR + r + AHEAD);
 #pragma unroll
-                for (int a = 0; a < LIVE; ++a)  // a pixel meets only the taps that reach it
-                    if (a * FACTOR + r < L::N_TAPS)
-                        live[a] = fmaf(Taps<SCALE>::at(a * FACTOR + r), mixed, live[a]);
-            }
-            if (group >= LIVE - 1) to[(group - (LIVE - 1)) * L::ROW] = live[LIVE - 1];
+            for (int a = 0; a < LIVE; ++a)  // a pixel meets only the taps that reach it
+                if (a * FACTOR + r < L::N_TAPS)
 #pragma unroll
-            for (int a = LIVE - 1; a > 0; --a) live[a] = live[a - 1];
-            live[0] = 0.0f;
+                    for (int k = 0; k < COUNT; ++k)
+                        live[a][k] =
+                            fmaf(Taps<SCALE>::at(a * FACTOR + r), mixed[k], live[a][k]);
         }
+#pragma unroll
+        for (int k = 0; k < COUNT; ++k) {
+            if (group - first_row >= LIVE - 1)
+                tile.narrow[(group - (LIVE - 1)) * L::ROW +
+                            place_in_row<SCALE>(column + k * L::LANES)] = live[LIVE - 1][k];
+#pragma unroll
+            for (int a = LIVE - 1; a > 0; --a) live[a][k] = live[a - 1][k];
+            live[0][k] = 0.0f;
+        }
+    }
+}
+
+// Fill the rows in shared memory with a slice, but for columns that repeat others.
+template <int SCALE>
+__device__ __forceinline__ void filter_slice(const Tile<SCALE>& tile,
+                                             const Columns<SCALE>& columns,
+                                             const Raw* const (&pixels)[N_CHANNELS],
+                                             const float (&weights)[N_CHANNELS], int slice) {
+    typedef Level<SCALE> L;
+    const int lane = threadIdx.x % L::LANES;
+    constexpr int ROUND = L::TOGETHER * L::LANES;
+    int done = 0;
+    for (; done + ROUND <= columns.span(); done += ROUND)
+        filter_columns<SCALE, L::TOGETHER>(tile, columns, pixels, weights, slice,
+                                           columns.first + done + lane);
+    for (int i = lane; i < L::N_COLUMNS - done; i += L::LANES) {
+        const int column = i < columns.first ? i : i + done;
+        if (columns.in_span(column) || columns.repeated(column) < 0)
+            filter_columns<SCALE, 1>(tile, columns, pixels, weights, slice, column);
+    }
+}
+
+// Then copy those: a warp takes a row, its threads take columns.
+template <int SCALE>
+__device__ __forceinline__ void copy_columns(const Tile<SCALE>& tile,
+                                             const Columns<SCALE>& columns) {
+    typedef Level<SCALE> L;
+    for (int i = threadIdx.x % 32; i < L::N_COLUMNS - columns.span(); i += 32) {
+        const int column = columns.outside(i), source = columns.repeated(column);
+        if (source < 0) continue;
+        float* to = tile.narrow + place_in_row<SCALE>(column);
+        const float* from = tile.narrow + place_in_row<SCALE>(source);
+        for (int row = threadIdx.x / 32; row < L::TILE_Y; row += N_THREADS / 32)
+            to[row * L::ROW] = from[row * L::ROW];
     }
 }
 
@@ -181,18 +317,21 @@ struct Place {
 
 template <int SCALE>
 __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
+                                                const Columns<SCALE>& columns,
                                                 const Raw* const (&pixels)[N_CHANNELS],
                                                 const float (&weights)[N_CHANNELS], Place first,
-                                                void* input, int64 input_start) {
+                                                Output* input) {
     typedef Level<SCALE> L;
 #if N_DIMS == 2
-    filter_columns<SCALE>(tile, pixels, weights, 0);
+    filter_slice(tile, columns, pixels, weights, 0);
+    __syncthreads();  // the span is complete
+    copy_columns(tile, columns);
     __syncthreads();  // the rows are complete
     for (int i = threadIdx.x; i < L::TILE_Y * TILE_X; i += N_THREADS) {
         const Place at = {0, first.y + i / TILE_X, first.x + i % TILE_X};
         if (at.in_patch())
-            store(input, input_start + at.index(),
-                  filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X), HALF_OUTPUT);
+            input[at.index()] = to_output(
+                filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X));
     }
 #else
     constexpr int LIVE = L::LIVE, N_OWN = ceil_div(L::TILE_Y * TILE_X, N_THREADS);
@@ -203,7 +342,9 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
         for (int own = 0; own < N_OWN; ++own) live[a][own] = 0.0f;
 #pragma unroll 1
     for (int slice = 0; slice < L::N_SLICES; ++slice) {
-        filter_columns<SCALE>(tile, pixels, weights, slice);
+        filter_slice(tile, columns, pixels, weights, slice);
+        __syncthreads();  // the slice's span is complete
+        copy_columns(tile, columns);
         __syncthreads();  // the slice's rows are complete
         const int r = slice % L::FACTOR, z = slice / L::FACTOR - (LIVE - 1);
 #pragma unroll
@@ -219,7 +360,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
             const Place at = {first.z + z, first.y + i / TILE_X, first.x + i % TILE_X};
             // its last tap is in this slice
             if (r == (L::N_TAPS - 1) % L::FACTOR && z >= 0 && at.in_patch())
-                store(input, input_start + at.index(), live[LIVE - 1][own], HALF_OUTPUT);
+                input[at.index()] = to_output(live[LIVE - 1][own]);
         }
         if (r == L::FACTOR - 1) {
 #pragma unroll
@@ -235,11 +376,10 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
 }
 
 // The native scale, mixed and unmixed.
-__device__ __forceinline__ void make_native(const Tile<0>& tile,
+__device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0>& columns,
                                             const Raw* const (&pixels)[N_CHANNELS],
                                             const float (&weights)[N_CHANNELS], Place first,
-                                            void* input, int64 input_start, void* target,
-                                            int64 target_start) {
+                                            Output* input, Output* target) {
     typedef Level<0> L;
     for (int i = threadIdx.x; i < TILE_Z * L::TILE_Y * TILE_X; i += N_THREADS) {
         const int x = i % TILE_X, y = i / TILE_X % L::TILE_Y, z = i / TILE_X / L::TILE_Y;
@@ -249,24 +389,24 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile,
 #pragma unroll
         for (int c = 0; c < N_CHANNELS; ++c) {
             const int p = N_PLACES == 1 ? 0 : c;
-            const int offset = tile.slices[p * L::N_SLICES + z] + tile.rows[p * L::N_ROWS + y] +
-                               tile.columns[p * L::N_COLUMNS + x];
-            const float value = Stored<PIXEL_TYPE>::to_float(__ldg(pixels[c] + offset));
-            if (target)
-                store(target, target_start + c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(), value,
-                      HALF_OUTPUT);
+            const char* row = reinterpret_cast<const char*>(pixels[c]) +
+                              tile.rows[p * L::N_ROWS + y];
+            const float value =
+                load<PIXEL_TYPE>(row, static_cast<int>(tile.slices[p * L::N_SLICES + z]) +
+                                          columns.in_image(p, x));
+            if (target) target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index()] = to_output(value);
             // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
             const float product = __fmul_rn(weights[c], value);
             mixed = c == 0 ? product : __fadd_rn(mixed, product);
         }
-        store(input, input_start + at.index(), mixed, HALF_OUTPUT);
+        input[at.index()] = to_output(mixed);
     }
 }
 
 template <int SCALE>
 __device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources, int64 sample,
-                                          int tile_index, void* __restrict__ input,
-                                          void* __restrict__ target) {
+                                          int tile_index, Output* __restrict__ input,
+                                          Output* __restrict__ target) {
     typedef Level<SCALE> L;
     if constexpr (SCALE > 0)
         if (tile_index >= L::TILES)
@@ -285,16 +425,17 @@ __device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources
         pixels[c] = static_cast<const Raw*>(sources[c].pixels);
         weights[c] = sources[c].weight;
     }
-    fill_tile<SCALE>(tile, sources, first.z, first.y, first.x);
+    fill_tile(tile, sources, first.z, first.y);
+    const Columns<SCALE> columns(sources, first.x);
     __syncthreads();  // the offsets are there
 
     constexpr int64 VOLUME = PATCH_Z * PATCH_Y * PATCH_X;
-    const int64 input_start = (sample * N_SCALES + SCALE) * VOLUME;
+    input += (sample * N_SCALES + SCALE) * VOLUME;
     if constexpr (SCALE > 0)
-        make_downscaled<SCALE>(tile, pixels, weights, first, input, input_start);
+        make_downscaled(tile, columns, pixels, weights, first, input);
     else
-        make_native(tile, pixels, weights, first, input, input_start, target,
-                    sample * N_CHANNELS * VOLUME);
+        make_native(tile, columns, pixels, weights, first, input,
+                    target ? target + sample * N_CHANNELS * VOLUME : nullptr);
 }
 
 template <int SCALE> __device__ constexpr int tiles_up_to() {
@@ -306,15 +447,17 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 
 // grid = samples x tiles; a sample's largest scale comes first, since it takes longest and leaves
 // the pixels of the smaller ones in the cache.
-// Asked for few blocks at a time, the compiler does not spill where channels have own places.
+// Left to itself the compiler spills where there are many channels, to have more blocks at a time.
 #if N_PLACES > 2
-#define BOUNDS __launch_bounds__(N_THREADS, 2)
+#define BOUNDS __launch_bounds__(N_THREADS, 1)
+#elif N_CHANNELS > 2
+#define BOUNDS __launch_bounds__(N_THREADS, 512 / N_THREADS)
 #else
 #define BOUNDS __launch_bounds__(N_THREADS)
 #endif
 extern "C" __global__ BOUNDS void specialised(const Source* __restrict__ sources,
-                                              void* __restrict__ input,
-                                              void* __restrict__ target) {
+                                              Output* __restrict__ input,
+                                              Output* __restrict__ target) {
     constexpr int N_TILES = tiles_up_to<N_SCALES - 1>();
     make_tile<N_SCALES - 1>(sources, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input, target);
 }

@@ -86,12 +86,12 @@ class Shape:
         factor, n_taps, tile_y = 1 << scale, len(fir_taps(scale)[0]), self._tile_y(scale)
         z_factor, z_taps = (factor, n_taps) if self.n_dims == 3 else (1, 1)
         n_slices = (self.tile_z - 1) * z_factor + z_taps
-        n_rows = (tile_y - 1 + -(-n_taps // factor)) * factor
+        n_rows = (tile_y + -(-n_taps // factor)) * factor
         n_columns = (self.tile_x - 1) * factor + n_taps
         banks = 32 // factor
         phase = (-(-n_columns // factor) + banks - 1) // (2 * banks) * 2 * banks + banks
         narrow = tile_y * factor * phase if scale else 0
-        return 4 * (narrow + self.n_places * (n_slices + n_rows + n_columns))
+        return 4 * (narrow + self.n_places * (n_slices + n_rows))
 
 
 def choose(
@@ -145,9 +145,8 @@ def tiled(
     """Return the tiling with the most rows that fits, None where not even one row does."""
     n_tiles_x = -(-patch[2] // 64)
     tile_x = -(-patch[2] // n_tiles_x)
-    # threads take columns in rounds: as many as leave fewest of them without one in the last
-    n_columns = ((tile_x - 1) << n_scales - 1) + len(fir_taps(n_scales - 1)[0])
-    n_threads = min(range(128, 289, 32), key=lambda n: -(-n_columns // n) * n)
+    # of the widest window a thread takes four columns at once
+    n_threads = min(max(128, -(-(tile_x << n_scales - 1) // 128) * 32), 256)
     for tile_rows in (8, 4, 2, 1):
         # more rows read fewer pixels twice, but take shared memory, and so blocks at a time
         shape = Shape(

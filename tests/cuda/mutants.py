@@ -85,6 +85,12 @@ def _general_cases() -> Iterator[Case]:
 def _special_cases() -> Iterator[Case]:
     yield Case.random(5, (21, 71), 3, "reflect", n_channels=2, least=30, most=90)
     yield Case.random(6, (12, 9), 3, "wrap", n_channels=3, n_places=3, dtypes=["int16"])
+    # wide enough for neighbours to be taken together, and for tiles and strips to be cut short
+    wide = {"n_samples": 5, "least": 250, "most": 600}
+    yield Case.random(9, (19, 64), 3, "reflect", **wide)
+    yield Case.random(10, (13, 72), 4, "wrap", n_places=2, **wide)
+    yield Case.random(11, (9, 130), 3, "periodic", **wide)
+    yield Case.random(12, (8, 64), 4, "reflect", n_channels=5, least=600, most=700)
     yield Case.random(7, (6, 11, 9), 3, "reflect", n_channels=2, n_places=2, least=6, most=20)
 
 

@@ -18,7 +18,7 @@ BUGS = {
     "barrier": ("__syncthreads();  // the rows are complete", ""),
     "shared": ("int PHASE =\n", "int PHASE = 1 +\n"),
     "output": ("if (at.in_patch())\n", "\n"),
-    "image": ("if (at >= range.lo && at < range.hi) return at;", "return at;"),
+    "image": ("at < range.hi) return at;", "at < range.hi + 99) return at;"),
 }
 
 
@@ -46,7 +46,8 @@ def main(sanitizer: str, bug: str = "") -> None:
         case = Case.random(1, patch, n_scales, mode, n_samples=1, n_places=n_places, most=12)
         for specialise in (True, False):
             made = case.context(runtime, specialise=specialise)
-            assert_same_context(made, case.numpy_context())
+            if not bug:  # that the values are wrong is not the question
+                assert_same_context(made, case.numpy_context())
         case.patches(runtime, "zero")
         case.patches(runtime, mode)
     print("clean", flush=True)

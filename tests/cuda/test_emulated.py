@@ -96,6 +96,30 @@ def test_specialised_context_equals_numpy(name, any_patch):
     assert {entry for entry, _ in runtime.launched} == {"specialised"}
 
 
+@pytest.mark.parametrize(
+    ("patch", "n_scales", "mode", "n_places"),
+    [
+        ((64, 64), 4, "reflect", 1),
+        ((64, 64), 4, "wrap", 2),
+        ((13, 72), 4, "reflect", 1),
+        ((9, 130), 5, "periodic", 2),
+        ((50, 150), 3, "wrap", 1),
+        ((3, 16, 64), 3, "reflect", 1),
+        ((2, 9, 130), 3, "periodic", 2),
+    ],
+)
+def test_columns_taken_together_or_repeated(patch, n_scales, mode, n_places):
+    """Windows within images, across one border and across two."""
+    runtime = EmulatedRuntime(order=1)
+    for least, most in ((900, 1200), (60, 500)) if len(patch) == 2 else ((270, 300), (30, 100)):
+        case = Case.random(
+            5, patch, n_scales, mode, n_samples=4, n_places=n_places, least=least, most=most,
+            dtypes=["uint16", "uint16"],
+        )  # fmt: skip
+        assert_same_context(case.context(runtime), case.numpy_context())
+    assert {entry for entry, _ in runtime.launched} == {"specialised"}
+
+
 @pytest.mark.parametrize("name", ["common", "3D, one place per channel"])
 def test_both_paths_agree(name, any_patch):
     case = specialised_case(name, 5)

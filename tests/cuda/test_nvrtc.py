@@ -52,7 +52,8 @@ def _check_fast(name: str, architecture: int) -> None:
     shape = SPECIALISED[name]
     report = compiled("specialised", shape.constants, architecture)
     assert report.spill_bytes == report.stack_bytes == 0, report.log
-    assert report.registers <= (64 if shape.n_places <= 2 else 128)
+    # of 64 K registers: the common cases have room for 20 warps at a time, all for 8
+    assert report.registers <= (96 if shape.n_channels <= 2 else 255)
     assert shape.shared_bytes <= SHARED_BYTES
 
 

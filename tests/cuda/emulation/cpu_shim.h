@@ -33,6 +33,11 @@ template <class T> inline T __ldg(const T* p) { return *p; }
 // compiled with -ffp-contract=off, so these round twice, as on the device
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __int_as_float(int bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
 
 // Half precision by integer arithmetic: compilers' _Float16 is not everywhere.
 inline float half_to_float(unsigned short bits) {
