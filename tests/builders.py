@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import numpy as np
+from reference import on_host
 
 import gpu_patch
 
-OURS = SimpleNamespace(
-    stack=gpu_patch.ImageStack.from_array,
-    extractor=gpu_patch.PatchExtractor,
-    random=gpu_patch.RandomPatching,
-    fixed_random=gpu_patch.FixedRandomPatching,
-    sequential=gpu_patch.SequentialPatching,
-    tiled=gpu_patch.TiledPatching,
-    whole=gpu_patch.WholeSamplePatching,
-    fixed=gpu_patch.FixedPatching,
-    basic=gpu_patch.BasicPatchConstr,
-    multichannel=gpu_patch.MultiChannelTargetMsPatchConstr,
-    independent=gpu_patch.IndependentTargetsMsPatchConstr,
-    paired=gpu_patch.PairedInputTargetMsPatchConstr,
-    pred=gpu_patch.PredMsPatchConstr,
-)
+
+def ours(device):
+    """The names of gpu_patch, with all images on one device."""
+    return SimpleNamespace(
+        stack=partial(gpu_patch.ImageStack.from_array, device=device),
+        extractor=gpu_patch.PatchExtractor,
+        random=gpu_patch.RandomPatching,
+        fixed_random=gpu_patch.FixedRandomPatching,
+        sequential=gpu_patch.SequentialPatching,
+        tiled=gpu_patch.TiledPatching,
+        whole=gpu_patch.WholeSamplePatching,
+        fixed=gpu_patch.FixedPatching,
+        basic=gpu_patch.BasicPatchConstr,
+        multichannel=gpu_patch.MultiChannelTargetMsPatchConstr,
+        independent=gpu_patch.IndependentTargetsMsPatchConstr,
+        paired=gpu_patch.PairedInputTargetMsPatchConstr,
+        pred=gpu_patch.PredMsPatchConstr,
+    )
+
+
+OURS = ours("cpu")
 
 
 @cache
@@ -119,6 +126,7 @@ def plain(value):
 
 def assert_close(actual, upstream):
     """Equal to upstream within 1e-6 of its largest value (SPEC 9)."""
+    actual = on_host(actual)
     assert actual.shape == upstream.shape
     assert actual.dtype == np.float32
     assert np.abs(actual - upstream).max() <= 1e-6 * np.abs(upstream).max()

@@ -45,3 +45,10 @@ def pytest_generate_tests(metafunc):
         marks = [pytest.mark.skip(reason=missing)] if missing else []
         parameters.append(pytest.param(backend, id=backend.name, marks=marks))
     metafunc.parametrize("backend", parameters, scope="session")
+
+
+@pytest.fixture
+def device(backend):
+    """Where images must be for a backend to compute, while it does."""
+    with backend.running():
+        yield backend.device

@@ -6,20 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pytest
 import reference
 from pixels import distinct
 
 import gpu_patch
-from gpu_patch.device import cuda_problem
 
 KINDS = ("basic", "multichannel", "independent", "paired", "pred")
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "whole", "fixed", "stratified")
 MODES = ("reflect", "wrap", "periodic")
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(bool(cuda_problem()), reason="needs a GPU")),
-]
 RANGES = [(0.2, 0.9), (0.5, 0.5), (0.0, 2.0)]
 
 PATCH_SIZE = {2: (7, 6), 3: (4, 5, 3)}

@@ -6,9 +6,8 @@ from math import prod
 import numpy as np
 import pytest
 import reference
-from reference import LOCATION, PARTNER, UNCORRELATED, uniform
+from reference import LOCATION, PARTNER, UNCORRELATED, on_host, uniform
 from samples import (
-    DEVICES,
     KINDS,
     MODES,
     PATCH_SIZE,
@@ -34,11 +33,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=DEVICES, scope="session")
-def device(request):
-    return request.param
-
-
 def some_indices(constructor, n=6):
     return np.random.default_rng(1).integers(0, constructor.n_patches, n).tolist()
 
@@ -54,23 +48,23 @@ def test_specs_and_weights_say_what_is_in_a_batch(device, kind, strategy, n_dims
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["multichannel", "independent"])
-def test_no_ranges_are_equal_weights(kind, probability, mode):
-    sample = make_sample(kind, mode=mode, ranges=None, probability=probability)
+def test_no_ranges_are_equal_weights(kind, probability, mode, device):
+    sample = make_sample(kind, mode=mode, ranges=None, probability=probability, device=device)
     indices = some_indices(sample.constructor)
     assert_batch_is(sample, sample.constructor.construct_batch(indices), indices, 0)
 
 
 @pytest.mark.parametrize("n_structures", [1, 2])
-def test_mode_ii_takes_any_number_of_structures(n_structures):
-    sample = make_sample("independent", n_structures=n_structures)
+def test_mode_ii_takes_any_number_of_structures(n_structures, device):
+    sample = make_sample("independent", n_structures=n_structures, device=device)
     indices = some_indices(sample.constructor)
     assert_batch_is(sample, sample.constructor.construct_batch(indices), indices, 0)
 
 
 @pytest.mark.parametrize("channels", [(1,), (2, 1), (0, 0, 2), (1, 2, 0, 1)])
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_mode_i_takes_some_channels_with_their_ranges(channels, probability):
-    sample = make_sample("multichannel", channels=channels, probability=probability)
+def test_mode_i_takes_some_channels_with_their_ranges(channels, probability, device):
+    sample = make_sample("multichannel", channels=channels, probability=probability, device=device)
     indices = some_indices(sample.constructor)
     batch = sample.constructor.construct_batch(indices, epoch=2)
     assert batch.target.shape[1] == len(channels)
@@ -189,13 +183,14 @@ def test_channels_get_places_of_their_own(make, strategy):
     assert shared <= 1  # of 60, by chance
 
 
-def test_weights_fill_their_ranges():
-    sample = make_sample("multichannel", ranges=RANGES)
+def test_weights_fill_their_ranges(device):
+    sample = make_sample("multichannel", ranges=RANGES, device=device)
     constructor, alphas = sample.constructor, []
     for epoch in range(60):
         batch = constructor.construct_batch(range(constructor.n_patches), epoch=epoch)
-        pixels = batch.target.reshape(*batch.target.shape[:2], -1).astype(np.float64)
-        mixed = batch.input[:, 0].reshape(len(pixels), -1)
+        target = on_host(batch.target)
+        pixels = target.reshape(*target.shape[:2], -1).astype(np.float64)
+        mixed = on_host(batch.input)[:, 0].reshape(len(pixels), -1)
         alphas += [
             np.linalg.lstsq(p.T, m, rcond=None)[0] for p, m in zip(pixels, mixed, strict=True)
         ]
@@ -243,13 +238,15 @@ def test_single_patches_hold_what_their_specs_say(device, kind, strategy, n_dims
 
 @pytest.mark.parametrize("strategy", ["fixed", "sequential", "tiled", "fixed_random", "whole"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "independent"])
-def test_patches_and_batches_agree_where_nothing_is_drawn(kind, strategy):
-    constructor = make_sample(kind, strategy, ranges=None, probability=0.0).constructor
+def test_patches_and_batches_agree_where_nothing_is_drawn(kind, strategy, device):
+    constructor = make_sample(
+        kind, strategy, ranges=None, probability=0.0, device=device
+    ).constructor
     indices = some_indices(constructor)
     batch = constructor.construct_batch(indices)
     for i, index in enumerate(indices):
         inputs, target, spec = constructor.construct_patch(index)
-        reference.assert_filtered(inputs, batch.input[i].astype(np.float64))
+        reference.assert_filtered(inputs, on_host(batch.input[i]))
         assert spec == batch.specs[i]
         if target is None:
             assert batch.target is None
@@ -257,22 +254,24 @@ def test_patches_and_batches_agree_where_nothing_is_drawn(kind, strategy):
             reference.assert_same(target, batch.target[i])
 
 
-def test_patches_and_batches_of_mode_ii_agree_where_nothing_is_drawn():
+def test_patches_and_batches_of_mode_ii_agree_where_nothing_is_drawn(device):
     def one_place(shapes, patch_size):
         return FixedPatching(fixed_specs(shapes, patch_size)[-1:])
 
-    constructor = make_sample("independent", patching=one_place, ranges=None).constructor
+    constructor = make_sample(
+        "independent", patching=one_place, ranges=None, device=device
+    ).constructor
     inputs, target, spec = constructor.construct_patch(0)
     batch = constructor.construct_batch([0])
-    reference.assert_filtered(inputs, batch.input[0].astype(np.float64))
+    reference.assert_filtered(inputs, on_host(batch.input[0]))
     reference.assert_same(target, batch.target[0])
     assert spec == batch.specs[0]
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_principal_input_is_the_native_scale(kind, n_dims):
-    constructor = make_sample(kind, n_dims=n_dims).constructor
+def test_the_principal_input_is_the_native_scale(kind, n_dims, device):
+    constructor = make_sample(kind, n_dims=n_dims, device=device).constructor
     batch = constructor.construct_batch([0, 1, 2])
     inputs, _, _ = constructor.construct_patch(0)
     if kind == "basic":
@@ -281,4 +280,4 @@ def test_the_principal_input_is_the_native_scale(kind, n_dims):
     else:
         reference.assert_same(constructor.get_principal_input(inputs), inputs[:1])
         found = constructor.get_principal_input(batch.input)
-        reference.assert_same(found, np.ascontiguousarray(batch.input[:, :1]))
+        reference.assert_same(found, np.ascontiguousarray(on_host(batch.input)[:, :1]))

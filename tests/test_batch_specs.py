@@ -109,8 +109,8 @@ OTHERS = {"duck": Duck, "numpy": NumpyDuck, "tiles": TileDuck, "subclass": Left}
 @pytest.mark.parametrize("n_dims", [2, 3])
 @pytest.mark.parametrize("patching", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_strategies_of_others_work(kind, patching, n_dims):
-    sample = make_sample(kind, n_dims=n_dims, patching=patching)
+def test_strategies_of_others_work(kind, patching, n_dims, device):
+    sample = make_sample(kind, n_dims=n_dims, patching=patching, device=device)
     indices = [3, 0, -1, 3]
     batch = sample.constructor.construct_batch(indices, epoch=4)
     assert_batch_is(sample, batch, indices, 4)
@@ -182,7 +182,7 @@ def test_a_spec_is_the_same_in_any_batch():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_patches_of_a_batch_have_one_size(kind):
+def test_patches_of_a_batch_have_one_size(kind, device):
     def two_sizes(shapes, patch_size):
         smaller = tuple(p - 1 for p in patch_size)
         last = fixed_specs(shapes, smaller)[-1]
@@ -190,9 +190,9 @@ def test_patches_of_a_batch_have_one_size(kind):
 
     if kind == "independent":  # all its patches have one size
         with pytest.raises(ValueError, match="one patch_size"):
-            make_sample(kind, patching=two_sizes)
+            make_sample(kind, patching=two_sizes, device=device)
         return
-    sample = make_sample(kind, patching=two_sizes, ranges=None, probability=0)
+    sample = make_sample(kind, patching=two_sizes, ranges=None, probability=0, device=device)
     for indices in ([0, 1], [-1, -1]):
         assert_batch_is(sample, sample.constructor.construct_batch(indices), indices, 0)
     with pytest.raises(ValueError, match="one patch_size"):

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 from reference import on_host
-from samples import DEVICES, KINDS, MODES, STRATEGIES, assert_equal_batches, make_sample
+from samples import KINDS, MODES, STRATEGIES, assert_equal_batches, make_sample
 
 from gpu_patch import PatchBatch
 
@@ -18,11 +18,6 @@ CASES = [
     )
 ]
 DRAWING = ("random", "stratified")
-
-
-@pytest.fixture(params=DEVICES, scope="session")
-def device(request):
-    return request.param
 
 
 def some_indices(constructor, n=12, seed=0):

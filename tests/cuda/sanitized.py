@@ -43,7 +43,7 @@ def main(sanitizer: str, bug: str = "") -> None:
         ((5, 35), 2, "wrap", 2),
         ((3, 5, 9), 2, "periodic", 2),
     ):
-        case = Case.random(1, patch, n_scales, mode, n_samples=1, n_places=n_places, most=12)
+        case = Case.random(5, patch, n_scales, mode, n_samples=1, n_places=n_places, most=12)
         for specialise in (True, False):
             made = case.context(runtime, specialise=specialise)
             if not bug:  # that the values are wrong is not the question

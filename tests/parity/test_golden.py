@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import OURS, assert_close, make_constructor, plain
+from builders import assert_close, make_constructor, ours, plain
 
 FOLDER = Path(__file__).parents[1] / "golden"
 CASES = json.loads((FOLDER / "cases.json").read_text())["cases"]
@@ -34,10 +34,10 @@ def test_corpus_is_complete():
 
 
 @pytest.mark.parametrize("record", CASES, ids=lambda r: f"{r['case']['id']}-{r['case']['kind']}")
-def test_equal_to_upstream(record):
+def test_equal_to_upstream(record, device):
     case = record["case"]
     with np.load(FOLDER / f"case_{case['id']:02}.npz") as arrays:
-        constructor = make_constructor(OURS, case, load_images(arrays))
+        constructor = make_constructor(ours(device), case, load_images(arrays))
         assert constructor.n_patches == record["n_patches"]
         assert plain(constructor.input_shapes) == record["input_shapes"]
         assert plain(constructor.target_shapes) == record["target_shapes"]
