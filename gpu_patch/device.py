@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from functools import cache
 from typing import Any
@@ -15,6 +16,8 @@ from gpu_patch.errors import instance, shorten
 
 ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
 _PIECE_BYTES = 1 << 25
+_CUDA_DLPACK = (2, 13)
+"""Kinds of device of DLPack: CUDA memory, and CUDA managed memory."""
 
 
 def resolve(device: str | None) -> str:
@@ -81,11 +84,12 @@ def is_cuda_array(array: object) -> bool:
 def as_array(data: ArrayLike) -> Any:
     """Return `data` as a NumPy array, or as a CuPy array where it is on a CUDA device already.
 
-    Arrays of other libraries are taken in place, through ``__cuda_array_interface__``.
+    Arrays of other libraries are taken in place, by ``__cuda_array_interface__`` or DLPack.
     """
     if hasattr(data, "__cuda_array_interface__"):
-        cupy = _cupy()
-        return cupy.asarray(data)
+        return _cupy().asarray(data)
+    if hasattr(data, "__dlpack_device__") and data.__dlpack_device__()[0] in _CUDA_DLPACK:
+        return _cupy().from_dlpack(data)
     try:
         return np.asarray(data)
     except ValueError as error:
@@ -120,12 +124,19 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
     cupy = _cupy()
     here = f"cuda:{array.device.id}"
     wanted = here if device is None else resolve(device)
-    with array.device:
-        found = cupy.ascontiguousarray(array, dtype=dtype)
-        if wanted == here:
-            return found, here
-        host = cupy.asnumpy(found)
-    return (host, wanted) if wanted == "cpu" else (to_cuda(host, wanted), wanted)
+    try:
+        with array.device:
+            found = cupy.ascontiguousarray(array, dtype=dtype)
+            if wanted == here:
+                return found, here
+            if wanted == "cpu":
+                return cupy.asnumpy(found), wanted
+            ready = cupy.cuda.get_current_stream().record()
+        with _device(cupy, wanted):
+            cupy.cuda.get_current_stream().wait_event(ready)
+            return found.copy(), wanted  # to the current device
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise out_of_memory(wanted, "images", error) from error
 
 
 def to_cuda(array: NDArray[Any], device: str) -> Any:
@@ -144,11 +155,12 @@ def to_cuda(array: NDArray[Any], device: str) -> Any:
         Where the device has no room; it says how much was asked for, and what is free.
     """
     cupy = _cupy()
-    with cupy.cuda.Device(int(device.partition(":")[2])), cupy.cuda.Stream(non_blocking=True) as s:
+    with _device(cupy, device):
+        stream = cupy.cuda.get_current_stream()
         try:
             found = cupy.empty(array.shape, array.dtype)
         except cupy.cuda.memory.OutOfMemoryError as error:
-            raise _out_of_memory(cupy, device, array.nbytes) from error
+            raise out_of_memory(device, "images", error) from error
         source = array.reshape(-1).view(np.uint8)
         pieces = [_pinned(cupy, min(_PIECE_BYTES, max(1, source.size))) for _ in range(2)]
         for i, first in enumerate(range(0, source.size, _PIECE_BYTES)):
@@ -161,10 +173,10 @@ def to_cuda(array: NDArray[Any], device: str) -> Any:
                 memory.ptr,
                 part.size,
                 cupy.cuda.runtime.memcpyHostToDevice,
-                s.ptr,
+                stream.ptr,
             )
-            copied.record(s)
-        s.synchronize()
+            copied.record(stream)
+        stream.synchronize()
     return found
 
 
@@ -173,14 +185,33 @@ def _pinned(cupy: Any, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
     return memory, np.frombuffer(memory, np.uint8, nbytes), cupy.cuda.Event(disable_timing=True)
 
 
-def _out_of_memory(cupy: Any, device: str, nbytes: int) -> MemoryError:
-    free, total = cupy.cuda.runtime.memGetInfo()
-    held = cupy.get_default_memory_pool().used_bytes()
+def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
+    """Return an error that says what there is no room for, what is free, and what to do.
+
+    Parameters
+    ----------
+    device : str
+        "cuda:N".
+    what : str
+        What there is no room for.
+    error : MemoryError
+        CuPy's, which says how many bytes were asked for.
+    """
+    cupy = _cupy()
+    with _device(cupy, device):
+        free, total = cupy.cuda.runtime.memGetInfo()
+        held = cupy.get_default_memory_pool().used_bytes()
+    asked = re.search(r"allocating ([\d,]+) bytes", str(error))
+    size = f"{int(asked[1].replace(',', '')) / 1e9:.2f} GB of " if asked else ""
     return MemoryError(
-        f"{device} has no room for {nbytes / 1e9:.2f} GB of images: {free / 1e9:.2f} of "
-        f"{total / 1e9:.2f} GB are free, {held / 1e9:.2f} GB are resident already. Delete images "
-        "that are not needed, load fewer, or keep them on the host with device='cpu'"
+        f"{device} has no room for {size}{what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are "
+        f"free, {held / 1e9:.2f} GB are resident already. Delete images that are not needed, load "
+        "fewer, or keep them on the host with device='cpu'"
     )
+
+
+def _device(cupy: Any, device: str) -> Any:
+    return cupy.cuda.Device(int(device.partition(":")[2]))
 
 
 def _cupy() -> Any:

@@ -43,7 +43,7 @@ def gather(
         table = as_table(runtime, images)
         sources = table.sources(rows)
         check_cuts(table, rows, patch_size, n_scales, mode)
-        out = runtime.empty((*rows.shape, *patch_size), dtype)
+        out = runtime.output((*rows.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)
         n_row_groups = -(-depth * height // _ROWS)
         job = np.array(

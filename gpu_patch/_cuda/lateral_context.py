@@ -75,8 +75,8 @@ def lateral_context(
         sources = table.sources(rows, weights)
         check_cuts(table, rows, patch_size, n_scales, mode)
         n_samples, n_channels = rows.shape
-        mixed = runtime.empty((n_samples, n_scales, *patch_size), dtype)
-        target = runtime.empty((n_samples, n_channels, *patch_size), dtype) if targets else None
+        mixed = runtime.output((n_samples, n_scales, *patch_size), dtype)
+        target = runtime.output((n_samples, n_channels, *patch_size), dtype) if targets else None
         shape = None
         if specialise:
             shape = specialised.choose(table, rows, patch_size, n_scales, mode, mixed.dtype)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda.loader import Constants, source_text
+from gpu_patch._cuda.outputs import new_output
 
 Kernel: TypeAlias = Callable[..., None]
 """Called with (grid, block, arguments, shared_mem=bytes), like `cupy.RawKernel`."""
@@ -27,8 +28,8 @@ class Runtime(Protocol):
     def active(self) -> AbstractContextManager[Any]:
         """Make the device the current one for a while."""
 
-    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
-        """Return an array with undefined values."""
+    def output(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
+        """Return an array with undefined values, to be handed out."""
 
     def upload(self, table: NDArray[np.uint8]) -> Any:
         """Return a copy of `table` on the device, made in the order of the current stream."""
@@ -62,8 +63,8 @@ class CupyRuntime:
         device: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device)
         return device
 
-    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
-        return self._cupy.empty(tuple(shape), dtype)
+    def output(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
+        return new_output(self._cupy, shape, dtype)
 
     def upload(self, table: NDArray[np.uint8]) -> Any:
         cuda = self._cupy.cuda

@@ -1,20 +1,19 @@
-"""``gpu-patch bench``: how fast this machine makes batches, beside careamics where it is there."""
+"""``gpu-patch bench``: how fast this machine makes batches, beside what else would make them."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gpu_patch
+from gpu_patch.cli import cuda_bench
 from gpu_patch.cli.arguments import Commands, whole, writable
-from gpu_patch.cli.measure import CONSTRUCTORS, command
+from gpu_patch.cli.measure import measured
+from gpu_patch.cli.tables import head, line, machine_lines
+from gpu_patch.cli.workloads import CONSTRUCTORS
+from gpu_patch.device import resolve
 
-_ONE_THREAD = ("OMP", "OPENBLAS", "MKL", "VECLIB")
 _BUDGET, _QUICK_BUDGET = 2.0, 0.3
 _SCALES, _QUICK_SCALES = [1, 2, 3, 4, 5], [1, 4]
 
@@ -43,24 +42,23 @@ def add_to(commands: Commands) -> None:
     """Add the command to a parser."""
     parser = commands.add_parser(
         "bench",
-        help="time batches on this machine, beside careamics where it is installed",
-        description="Time batches of every constructor on random uint16 images with two channels "
-        "(2048×2048, patches of 64×64; in 3D 64×512×512, patches of 16×64×64), on one thread.",
+        help="time batches on this machine, beside what else would make them",
+        description="Time batches on random uint16 images with two channels (2048×2048, patches of "
+        "64×64; in 3D 64×512×512, patches of 16×64×64): of every constructor on one thread of the "
+        "CPU, or on a GPU beside what one would do there without gpu_patch.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer scales and batches: less exact")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    # times of asynchronous launches would mean nothing: tests/cuda/gpu_check.py takes those
-    parser.add_argument("--device", choices=["cpu"], default="cpu", help="default: %(default)s")
     parser.add_argument(
-        "--batch-size", type=whole(1), default=32, metavar="N", help="default: %(default)s"
+        "--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)"
     )
+    parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: 32")
     parser.add_argument(
         "--constructors",
         nargs="+",
         choices=CONSTRUCTORS,
-        default=list(CONSTRUCTORS),
         metavar="NAME",
-        help="some of: %(choices)s; default: all",
+        help="some of: %(choices)s; default: all, on a GPU multichannel",
     )
     parser.add_argument(
         "--scales",
@@ -68,7 +66,7 @@ def add_to(commands: Commands) -> None:
         type=whole(1, 8),
         metavar="N",
         help="numbers of scales, for 2D constructors with context "
-        "(default: 1 2 3 4 5, with --quick 1 4)",
+        "(default: 1 2 3 4 5, with --quick 1 4, on a GPU 4)",
     )
     parser.set_defaults(run=run)
 
@@ -77,59 +75,61 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     if options.json is not None:
         writable("--json", options.json)
-    settings = {
+    choice = {
+        "quick": options.quick,
         "constructors": options.constructors,
-        "scales": options.scales or (_QUICK_SCALES if options.quick else _SCALES),
+        "scales": options.scales,
         "batch_size": options.batch_size,
-        "budget": _QUICK_BUDGET if options.quick else _BUDGET,
-        "device": options.device,
     }
+    device = resolve(options.device)
+    if device == "cpu":
+        document = report(settings_of(**choice))
+    else:
+        document = cuda_bench.report(cuda_bench.settings_of(device, **choice))
+    if options.json is not None:
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten  {options.json}")
+
+
+def settings_of(
+    *,
+    quick: bool,
+    constructors: list[str] | None,
+    scales: list[int] | None,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    """Return what to measure on the CPU."""
+    return {
+        "constructors": constructors or list(CONSTRUCTORS),
+        "scales": scales or (_QUICK_SCALES if quick else _SCALES),
+        "batch_size": batch_size or 32,
+        "budget": _QUICK_BUDGET if quick else _BUDGET,
+        "device": "cpu",
+    }
+
+
+def report(settings: dict[str, Any]) -> dict[str, Any]:
+    """Measure, print the table, and return all figures."""
     records = measured(settings)
     machine = next(records)
-    print_machine(machine, options.batch_size)
+    print_machine(machine, settings["batch_size"])
     rows = []
     for row in records:
         rows.append(row)
         print(format_row(row), flush=True)
     print(f"\n{_LEGEND}")
-    if options.json is not None:
-        document = {"machine": machine, "settings": settings, "rows": rows}
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        print(f"\nwritten  {options.json}")
-
-
-def measured(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Measure in a process that has one thread; yield its records as they come."""
-    environment = dict(os.environ)
-    environment.update({f"{library}_NUM_THREADS": "1" for library in _ONE_THREAD})
-    # the process is to measure this very package, installed or not
-    here = str(Path(gpu_patch.__file__).parent.parent)
-    known = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = here + (os.pathsep + known if known else "")
-    with subprocess.Popen(
-        command(settings), env=environment, stdout=subprocess.PIPE, encoding="utf-8"
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            yield json.loads(line)
-    if process.returncode:
-        raise RuntimeError(f"the measuring process ended with status {process.returncode}")
+    return {"machine": machine, "settings": settings, "rows": rows}
 
 
 def print_machine(machine: dict[str, Any], batch_size: int) -> None:
     """Print what is measured on, and the head of the table."""
-    load = "" if machine["load"] is None else f", load before {machine['load']:.1f}"
-    print(f"machine    {machine['cpu']}, {machine['n_cores']} cores, one thread used{load}")
-    print(
-        f"software   gpu_patch {machine['gpu_patch']}, Python {machine['python']}, "
-        f"NumPy {machine['numpy']}"
-    )
+    print("\n".join(machine_lines(machine)))
     careamics = machine["careamics"]
     without = ": its columns stay empty" if careamics.startswith("not ") else ""
     print(f"careamics  {careamics}{without}")
     print(f"copying    {machine['copy_bytes_per_second'] / 1e9:.1f} GB/s, read and written")
     print(f"batches    of {batch_size}\n")
-    print(_line(*(name for name, _ in _COLUMNS)))
+    print(head(_COLUMNS))
 
 
 def format_row(row: dict[str, Any]) -> str:
@@ -137,6 +137,7 @@ def format_row(row: dict[str, Any]) -> str:
     ours, theirs = row["seconds_per_patch"], row["careamics_seconds_per_patch"]
     extra = (row["peak_bytes"] - row["output_bytes"]) / row["largest_window_bytes"]
     cells = (
+        row["constructor"],
         str(row["n_scales"] or "-"),
         f"{ours * 1e6:.1f}",
         f"{1 / ours:.0f}",
@@ -147,10 +148,4 @@ def format_row(row: dict[str, Any]) -> str:
         f"{row['output_bytes'] / 1e6:.1f}",
         f"{extra:.2f}",
     )
-    return _line(str(row["constructor"]), *cells)
-
-
-def _line(name: str, *cells: str) -> str:
-    widths = [width for _, width in _COLUMNS[1:]]
-    aligned = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-    return name.ljust(_COLUMNS[0][1]) + "".join(aligned)
+    return line(_COLUMNS, cells)

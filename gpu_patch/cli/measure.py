@@ -1,154 +1,44 @@
 """What ``gpu-patch bench`` measures, in a process of its own that has one thread.
 
 Such a process takes its settings as a JSON object on the command line, and prints one JSON object
-per line: first the machine, then a row per case.
+per line: first the machine, then a row per case. Here are the process and the CPU's cases;
+cuda_measure.py has the GPU's.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import gpu_patch
-
-CONSTRUCTORS = (
-    "basic",
-    "basic-target",
-    "multichannel",
-    "independent",
-    "paired",
-    "pred",
-    "multichannel-3d",
+from gpu_patch.cli.workloads import (
+    Case,
+    build,
+    careamics_library,
+    cases,
+    gpu_patch_library,
+    shuffled_batches,
 )
-WITHOUT_SCALES = ("basic", "basic-target")
-_SCALES_3D = 3
-_ALPHA_RANGE = (0.2, 0.8)
+from gpu_patch.specs import PatchBatch
+
+_ONE_THREAD = ("OMP", "OPENBLAS", "MKL", "VECLIB")
 _WARM_UP = 2
 _FEWEST_CALLS = 3
-
-
-class Case(NamedTuple):
-    """One row: a constructor and its number of scales, 0 where it has no context."""
-
-    constructor: str
-    n_scales: int
-
-    @property
-    def patch_size(self) -> tuple[int, ...]:
-        """Pixels, (Z)YX."""
-        return (16, 64, 64) if self.constructor == "multichannel-3d" else (64, 64)
-
-    def images(self) -> NDArray[np.uint16]:
-        """Return random pixels with two channels, SC(Z)YX."""
-        flat = len(self.patch_size) == 2
-        shape = (1, 2, 2048, 2048) if flat else (1, 2, 64, 512, 512)
-        return np.random.default_rng(0).integers(0, 4096, shape, np.uint16)
-
-    def window_bytes(self, batch_size: int, itemsize: int) -> int:
-        """Return the bytes of the largest windows of a batch's inputs."""
-        n_channels = 1 if self.constructor in ("paired", "pred") else 2
-        window = prod(p << max(self.n_scales - 1, 0) for p in self.patch_size)
-        return batch_size * n_channels * window * itemsize
-
-
-def cases(constructors: list[str], scales: list[int]) -> list[Case]:
-    """Return the rows asked for."""
-    rows = []
-    for name in constructors:
-        if name in WITHOUT_SCALES:
-            rows.append(Case(name, 0))
-        elif name == "multichannel-3d":
-            rows.append(Case(name, _SCALES_3D))
-        else:
-            rows += [Case(name, n) for n in scales]
-    return rows
-
-
-def gpu_patch_library(device: str) -> SimpleNamespace:
-    """Return what a case needs, of this package."""
-    names = {4: "SCYX", 5: "SCZYX"}
-    return SimpleNamespace(
-        stack=lambda array: gpu_patch.ImageStack(array, names[array.ndim], device=device),
-        extractor=gpu_patch.PatchExtractor,
-        random=gpu_patch.RandomPatching,
-        constructors=gpu_patch,
-    )
-
-
-def careamics_library() -> SimpleNamespace:
-    """Return what a case needs, of careamics."""
-    from careamics.dataset import patch_constructor
-    from careamics.dataset.image_stack import InMemoryImageStack
-    from careamics.dataset.patch_extractor import PatchExtractor
-    from careamics.dataset.patching import RandomPatching
-
-    return SimpleNamespace(
-        stack=lambda array: InMemoryImageStack("array", array),
-        extractor=PatchExtractor,
-        random=RandomPatching,
-        constructors=patch_constructor,
-    )
-
-
-def build(library: SimpleNamespace, case: Case, images: NDArray[np.uint16]) -> Any:
-    """Return the constructor of a case; parameters are positional, alike in both libraries."""
-    make, n_scales = library.constructors, case.n_scales
-
-    def extractor(*channels: int) -> Any:
-        chosen = images if len(channels) == images.shape[1] else images[:, list(channels)]
-        return library.extractor([library.stack(chosen)])
-
-    def strategy(seed: int = 0) -> Any:
-        shape = (images.shape[0], 1, *images.shape[2:])
-        return library.random([shape], case.patch_size, seed)
-
-    ranges = [_ALPHA_RANGE] * 2
-    match case.constructor:
-        case "basic":
-            return make.BasicPatchConstr(strategy(), extractor(0, 1))
-        case "basic-target":
-            return make.BasicPatchConstr(strategy(), extractor(0, 1), extractor(0, 1))
-        case "multichannel" | "multichannel-3d":
-            return make.MultiChannelTargetMsPatchConstr(
-                strategy(),
-                extractor(0, 1),
-                n_scales,
-                "reflect",
-                ranges,
-                0.0,
-                None,
-                np.random.default_rng(0),
-            )
-        case "independent":
-            return make.IndependentTargetsMsPatchConstr(
-                [strategy(0), strategy(1)],
-                [extractor(0), extractor(1)],
-                n_scales,
-                "reflect",
-                ranges,
-                np.random.default_rng(0),
-            )
-        case "paired":
-            return make.PairedInputTargetMsPatchConstr(
-                strategy(), extractor(0), extractor(0, 1), n_scales, "reflect"
-            )
-        case "pred":
-            return make.PredMsPatchConstr(strategy(), extractor(0), n_scales, "reflect")
-    raise ValueError(f"unknown constructor {case.constructor!r}")
 
 
 def measure(
@@ -172,10 +62,10 @@ def measure(
     """
     images = case.images()
     constructor = build(ours, case, images)
-    batches = _shuffled_batches(constructor.n_patches, batch_size)
+    batches = shuffled_batches(constructor.n_patches, batch_size)
     for _ in range(_WARM_UP):
         batch = constructor.construct_batch(next(batches))
-    out_bytes = batch.input.nbytes + (0 if batch.target is None else batch.target.nbytes)
+    out_bytes = output_bytes(batch)
     del batch
 
     batch_times = _timed(constructor.construct_batch, batches, budget / 2)
@@ -198,6 +88,11 @@ def measure(
         "output_bytes": out_bytes,
         "largest_window_bytes": window_bytes,
     }
+
+
+def output_bytes(batch: PatchBatch) -> int:
+    """Return the bytes of a batch's input and target."""
+    return sum(array.nbytes for array in batch[:2] if array is not None)
 
 
 def copy_bandwidth() -> float:
@@ -223,15 +118,18 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "gpu_patch": gpu_patch.__version__,
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
     }
 
 
-def _shuffled_batches(n_patches: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
-    order = np.random.default_rng(0).permutation(n_patches)
-    first = 0
-    while True:
-        yield order[np.arange(first, first + batch_size) % n_patches]
-        first += batch_size
+def _commit() -> str | None:
+    """Return the commit of this very package, None where it is not in a checkout of its own."""
+    root = Path(gpu_patch.__file__).parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def _timed(call: Callable[[Any], object], arguments: Iterator[Any], budget: float) -> list[float]:
@@ -255,7 +153,7 @@ def peak_bytes(case: Case, library: SimpleNamespace, batch_size: int) -> int:
     Later ones would use memory again that does not count as theirs.
     """
     constructor = build(library, case, case.images())
-    indices = next(_shuffled_batches(constructor.n_patches, batch_size))
+    indices = next(shuffled_batches(constructor.n_patches, batch_size))
     tracemalloc.start()
     try:
         constructor.construct_batch(indices)
@@ -316,7 +214,7 @@ def _serve_careamics(report: Callable[[Any], None], batch_size: int, budget: flo
     for line in sys.stdin:
         case = Case(*json.loads(line))
         constructor = build(library, case, case.images())
-        batches = _shuffled_batches(constructor.n_patches, batch_size)
+        batches = shuffled_batches(constructor.n_patches, batch_size)
         indices = (int(index) for batch in batches for index in batch)
         constructor.construct_patch(next(indices))
         report(_timed(constructor.construct_patch, indices, budget))
@@ -331,6 +229,26 @@ def command(settings: dict[str, Any]) -> list[str]:
     return [sys.executable, "-P", *options, "-c", code, json.dumps(settings)]
 
 
+def measured(
+    settings: dict[str, Any], environment: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Measure in a process that has one thread; yield its records as they come."""
+    variables = {**os.environ, **(environment or {})}
+    variables.update({f"{library}_NUM_THREADS": "1" for library in _ONE_THREAD})
+    # the process is to measure this very package, installed or not
+    here = str(Path(gpu_patch.__file__).parent.parent)
+    known = variables.get("PYTHONPATH")
+    variables["PYTHONPATH"] = here + (os.pathsep + known if known else "")
+    with subprocess.Popen(
+        command(settings), env=variables, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield json.loads(line)
+    if process.returncode:
+        raise RuntimeError(f"the measuring process ended with status {process.returncode}")
+
+
 def main() -> None:
     """Measure what the settings on the command line ask for."""
     # only results go to the real stdout; what libraries print there goes to stderr
@@ -341,6 +259,10 @@ def main() -> None:
         print(json.dumps(record), file=results, flush=True)
 
     settings = json.loads(sys.argv[1])
+    if settings["device"] != "cpu":
+        from gpu_patch.cli import cuda_measure
+
+        return cuda_measure.serve(settings, report)
     batch_size, budget = settings["batch_size"], settings.get("budget", 0.0)
     if settings.get("library") == "careamics":
         return _serve_careamics(report, batch_size, budget)

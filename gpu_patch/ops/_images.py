@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_patch.device import is_cuda_array
+from gpu_patch.device import is_cuda_array, out_of_memory
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime
@@ -38,6 +38,10 @@ class Images:
     def runtime(self) -> Runtime | None:
         """What runs the kernels; None where NumPy computes."""
         return runtime_of(self.arrays[0])
+
+    def no_room_for_patches(self, error: MemoryError) -> MemoryError:
+        """Return what to raise where their device had no room for a batch."""
+        return out_of_memory(f"cuda:{self.arrays[0].device.id}", "patches", error)
 
     @cached_property
     def table(self) -> ImageTable:

@@ -51,9 +51,12 @@ def gather(
     if resident.runtime is not None:
         from gpu_patch._cuda.gather import gather as cuda_gather
 
-        return cuda_gather(
-            resident.runtime, resident.table, rows, patch_size, n_scales, mode, found
-        )
+        try:
+            return cuda_gather(
+                resident.runtime, resident.table, rows, patch_size, n_scales, mode, found
+            )
+        except MemoryError as error:
+            raise resident.no_room_for_patches(error) from error
     out = pool.take((*rows.shape, *patch_size), found)
     with np.errstate(over="ignore"):  # float16 has no room for more than 65504
         numpy_gather(resident.arrays, rows, patch_size, n_scales, mode, out)

@@ -62,17 +62,20 @@ def lateral_context(
     if resident.runtime is not None:
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
 
-        return cuda_lateral_context(
-            resident.runtime,
-            resident.table,
-            rows,
-            weights,
-            patch_size,
-            n_scales,
-            mode,
-            found,
-            targets=targets,
-        )
+        try:
+            return cuda_lateral_context(
+                resident.runtime,
+                resident.table,
+                rows,
+                weights,
+                patch_size,
+                n_scales,
+                mode,
+                found,
+                targets=targets,
+            )
+        except MemoryError as error:
+            raise resident.no_room_for_patches(error) from error
     n_samples, n_channels = rows.shape
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
     wanted = targets or n_channels > 1

@@ -1,4 +1,6 @@
+import datetime
 import json
+import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -6,8 +8,8 @@ import numpy as np
 import pytest
 
 import gpu_patch
-from gpu_patch.cli import bench, main
-from gpu_patch.cli.measure import (
+from gpu_patch.cli import bench, main, measure
+from gpu_patch.cli.workloads import (
     CONSTRUCTORS,
     Case,
     build,
@@ -27,6 +29,7 @@ def test_bench(tmp_path, capsys):
     machine, rows = document["machine"], document["rows"]
     assert machine["numpy"] == np.__version__
     assert machine["gpu_patch"] == gpu_patch.__version__
+    assert datetime.date.fromisoformat(machine["date"]) <= datetime.date.today()
     assert machine["copy_bytes_per_second"] > 1e8
     assert [(row["constructor"], row["n_scales"]) for row in rows] == [
         ("basic-target", 0),
@@ -107,8 +110,8 @@ def test_measuring_process_has_one_thread_and_this_package(monkeypatch):
         "import os, json, gpu_patch; print(json.dumps({'file': gpu_patch.__file__, "
         "**{k: v for k, v in os.environ.items() if k.endswith('_NUM_THREADS')}}))"
     )
-    monkeypatch.setattr(bench, "command", lambda settings: [sys.executable, "-P", "-c", code])
-    (record,) = bench.measured({})
+    monkeypatch.setattr(measure, "command", lambda settings: [sys.executable, "-P", "-c", code])
+    (record,) = measure.measured({})
     assert record["file"] == gpu_patch.__file__
     for library in ("OMP", "OPENBLAS", "MKL"):
         assert record[f"{library}_NUM_THREADS"] == "1"
@@ -119,15 +122,39 @@ def test_folder_of_the_same_name_is_not_measured(tmp_path, monkeypatch):
     (tmp_path / "gpu_patch").mkdir()
     (tmp_path / "gpu_patch" / "__init__.py").write_text("raise SystemExit(7)")
     settings = {"memory_of": ["basic", 0], "batch_size": 2, "device": "cpu"}
-    (record,) = bench.measured(settings)
+    (record,) = measure.measured(settings)
     assert record["peak_bytes"] >= 2 * 2 * 64 * 64 * 4
 
 
 def test_failed_measuring_is_an_error(monkeypatch, capsys):
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
-    monkeypatch.setattr(bench, "command", lambda settings: failing)
+    monkeypatch.setattr(measure, "command", lambda settings: failing)
     assert main(["bench", "--quick"]) == 2
     assert "status 3" in capsys.readouterr().err
+
+
+def test_commit_is_that_of_the_package_itself(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    package = tmp_path / "gpu_patch" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text("")
+    monkeypatch.setattr(gpu_patch, "__file__", str(package))
+    assert measure.machine()["commit"] is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert measure.machine()["commit"] == git("rev-parse", "--short", "HEAD")
+    package.write_text("1")
+    assert measure.machine()["commit"].endswith("-dirty")
+    # installed into an environment inside somebody's own checkout
+    monkeypatch.setattr(gpu_patch, "__file__", str(tmp_path / "lib" / "gpu_patch" / "__init__.py"))
+    assert measure.machine()["commit"] is None
 
 
 def test_ratio_is_careamics_to_ours():

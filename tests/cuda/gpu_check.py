@@ -1,103 +1,54 @@
-"""Checks and times the CUDA kernels: ``python tests/cuda/gpu_check.py``, on a machine with a GPU.
+"""All that needs a GPU, in one call: ``PYTHONPATH=. python tests/cuda/gpu_check.py --json FILE``.
 
-Prints a short table and fails where a kernel differs from NumPy. Times are medians. A batch's
-device time is what the device works, taken by events while its queue is full; host time is what
-the launch code takes. The floor is the time in which the device could copy the batch's bytes: each
-pixel that is read, once, and each output.
+Compares the kernels with NumPy, times batches (as ``gpu-patch bench --device cuda`` does, and also
+the general path, which it does not take), runs the tests of operations and constructors on the GPU,
+and compute-sanitizer over small batches and over broken kernels, which it must find. What this
+machine has no program or package for is named. Takes some minutes; fails where anything is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from math import prod
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from cases import DTYPES, MODES, Case, assert_same_context, random_pixels
+from cases import DTYPES, MODES, Case, assert_same_context
 
+from gpu_patch._cuda import runtime as cuda_runtime
 from gpu_patch._cuda import specialised
+from gpu_patch._cuda.lateral_context import lateral_context
 from gpu_patch._cuda.runtime import cupy_runtime
 from gpu_patch._cuda.table import ImageTable
-from gpu_patch.geometry import window_start
-from gpu_patch.plan import Rows
+from gpu_patch.cli import cuda_bench, cuda_measure
+from gpu_patch.cli.tables import head, line
+from gpu_patch.cli.workloads import build, gpu_patch_library, shuffled_batches
+from gpu_patch.device import resolve
 
-SPIN = """
-extern "C" __global__ void spin(long long cycles) {
-    const long long start = clock64();
-    while (clock64() - start < cycles) {}
-}
-"""
-REPEATS = 20
-
-
-# ---- what to run: no GPU needed ----------------------------------------------------------------
+ROOT = Path(__file__).parents[2]
+MOST_SECONDS = {"tests": 200, "sanitizers": 45}
+"""Of the tests, and of each run of a sanitizer."""
+COLUMNS = (("", 34), ("device us", 11), ("min-max", 12), ("floor us", 10), ("ratio", 8))
 
 
-@dataclass(frozen=True)
-class Workload:
-    """A batch to time."""
-
-    name: str
-    image_shape: tuple[int, ...]  # SC(Z)YX
-    patch_size: tuple[int, ...]
-    n_scales: int
-    batch: int
+class MissingError(Exception):
+    """Something that this machine has no means for."""
 
 
-WORKLOADS = (
-    Workload("2D B=32", (64, 2, 2048, 2048), (64, 64), 4, 32),
-    Workload("2D B=256", (64, 2, 2048, 2048), (64, 64), 4, 256),
-    Workload("3D B=16", (16, 2, 64, 512, 512), (16, 64, 64), 3, 16),
-)
-
-
-def make_case(workload: Workload, seed: int = 0) -> Case:
-    """Make a batch of random places of one image, whose pixels are left out."""
-    rng = np.random.default_rng(seed)
-    n_samples, n_channels, *size = workload.image_shape
-    shape = (workload.batch, 1)
-    last = np.array(size) - workload.patch_size
-    rows = Rows(
-        np.zeros(shape, np.int64),
-        rng.integers(0, n_samples, shape),
-        rng.integers(0, last, (*shape, len(size)), endpoint=True),
-        np.arange(n_channels),
-    )
-    weights = rng.random((workload.batch, n_channels)).astype(np.float32)
-    return Case([], rows, weights, workload.patch_size, workload.n_scales, "reflect")
-
-
-def bytes_read(case: Case, image_shape: tuple[int, ...], itemsize: int) -> int:
-    """Bytes of the pixels that a batch of one image reads, each counted once.
-
-    Windows may overlap, and what of them lies outside the image is read from the inside: close to
-    the border, so inside the window itself as good as always.
-    """
-    size = np.array(case.patch_size)
-    scale = case.n_scales - 1
-    start = window_start(case.rows.coords[:, 0], size, scale)
-    stop = np.minimum(start + (size << scale), image_shape[2:])
-    start = np.maximum(start, 0)
-    pixels = 0
-    for sample in np.unique(case.rows.sample_idx).tolist():
-        read = np.zeros(image_shape[2:], bool)
-        for b in np.flatnonzero(case.rows.sample_idx[:, 0] == sample).tolist():
-            window = zip(start[b].tolist(), stop[b].tolist(), strict=True)
-            read[tuple(slice(*ends) for ends in window)] = True
-        pixels += int(read.sum())
-    return pixels * len(case.rows.channels) * itemsize
-
-
-def bytes_written(case: Case, itemsize: int = 4) -> int:
-    """Bytes of input and target."""
-    batch, n_channels = case.rows.shape
-    return batch * (case.n_scales + n_channels) * prod(case.patch_size) * itemsize
+# ---- correctness -------------------------------------------------------------------------------
 
 
 def correctness_cases() -> Iterator[tuple[str, Case]]:
@@ -128,20 +79,11 @@ def correctness_cases() -> Iterator[tuple[str, Case]]:
     yield "large patch", Case.random(9, (300, 520), 3, "reflect", n_samples=1, most=900)
 
 
-def format_row(*columns: object) -> str:
-    """Return a line of the table of times."""
-    first, *rest = (f"{c:.1f}" if isinstance(c, float) else str(c) for c in columns)
-    return f"{first:34}" + "".join(f"{column:>12}" for column in rest)
-
-
-# ---- the GPU -----------------------------------------------------------------------------------
-
-
 def upload(cupy: Any, images: list[np.ndarray]) -> list[Any]:
     return [cupy.asarray(image) for image in images]
 
 
-def check_correctness(cupy: Any, runtime: Any) -> bool:
+def check_correctness(cupy: Any, runtime: Any) -> dict[str, Any]:
     """Compare with NumPy; print what differs, and the largest difference."""
     failed, n_checks, worst = 0, 0, 0.0
     for name, case in correctness_cases():
@@ -172,109 +114,251 @@ def check_correctness(cupy: Any, runtime: Any) -> bool:
             if not np.array_equal(made, case.numpy_patches(mode)):
                 failed += 1
                 print(f"DIFFERS: {name}, patches, {mode}")
-    print(f"correctness: {n_checks} checks, {failed} failed, largest difference {worst:.1e}")
-    return not failed
+    print(f"{n_checks} comparisons with NumPy, {failed} failed, largest difference {worst:.1e}")
+    return {"ok": not failed, "n_checks": n_checks, "failed": failed, "difference": worst}
 
 
-def device_times(cupy: Any, call: Callable[[], object]) -> list[float]:
-    """Microseconds that the device takes for each of some calls, the queue being full."""
-    spin = cupy.RawKernel(SPIN, "spin")
-    call()
-    cupy.cuda.Device().synchronize()
-    events = [cupy.cuda.Event() for _ in range(REPEATS + 1)]
-    # about 20 ms of waiting: meanwhile the host puts all calls into the queue
-    spin((1,), (1,), (np.int64(40_000_000),))
-    for event in events[:-1]:
-        event.record()
-        call()
-    events[-1].record()
-    events[-1].synchronize()
-    return [cupy.cuda.get_elapsed_time(a, b) * 1000 for a, b in pairwise(events)]
+# ---- times -------------------------------------------------------------------------------------
 
 
-def host_times(cupy: Any, call: Callable[[], object]) -> list[float]:
-    """Microseconds of the host for each of some calls, the device being idle."""
-    times = []
-    for _ in range(REPEATS):
-        cupy.cuda.Device().synchronize()
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1e6)
-    return times
+def time_paths(
+    cupy: Any,
+    runtime: Any,
+    workload: cuda_measure.Workload,
+    bandwidth: float,
+    *,
+    sweep: bool = False,
+    image_bytes: int = cuda_measure.IMAGE_BYTES,
+) -> list[dict[str, Any]]:
+    """Print the device times of both paths, and of other tilings of the specialised one."""
+    case, n_scales = workload.case, workload.n_scales
+    images = cuda_measure.resident_images(cupy, case, image_bytes)
+    constructor = build(gpu_patch_library("cuda:0"), case, images)
+    batches = shuffled_batches(constructor.n_patches, workload.batch_size)
+    plans = [constructor.plan_batch(i) for i in islice(batches, cuda_measure.N_CALLS)]
+    table = ImageTable(runtime, [images])
 
-
-def copy_bandwidth(cupy: Any, n_bytes: int = 1 << 30) -> float:
-    """Bytes read and written per microsecond."""
-    source, to = cupy.zeros(n_bytes, np.uint8), cupy.empty(n_bytes, np.uint8)
-    times = device_times(cupy, lambda: cupy.copyto(to, source))
-    return 2 * n_bytes / statistics.median(times)
-
-
-def measure(cupy: Any, runtime: Any, workload: Workload, bandwidth: float, sweep: bool) -> None:
-    """Print a workload's lines."""
-    case = make_case(workload)
-    rng = np.random.default_rng(0)
-    sample = random_pixels(rng, workload.image_shape[1:], "uint16")
-    image = cupy.empty(workload.image_shape, np.uint16)
-    for i in range(len(image)):
-        image[i] = cupy.asarray(sample)
-    n_bytes = bytes_read(case, workload.image_shape, 2) + bytes_written(case)
-    floor = n_bytes / bandwidth
-    table = ImageTable(runtime, [image])
-
-    def show(name: str, call: Callable[[], object]) -> None:
-        device = device_times(cupy, call)
-        host = statistics.median(host_times(cupy, call))
-        median = statistics.median(device)
-        spread = f"{min(device):.0f}-{max(device):.0f}"
-        print(format_row(name, n_bytes / 1e6, floor, median, spread, median / floor, host))
-
-    for specialise in (True, False):
-        path = "specialised" if specialise else "general"
-        show(
-            f"{workload.name}, {path}",
-            lambda on=specialise: case.context(runtime, images=table, specialise=on),
+    def run(plan, specialise=True):
+        return lateral_context(
+            runtime,
+            table,
+            plan.rows,
+            plan.weights,
+            plan.patch_size,
+            n_scales,
+            "reflect",
+            np.float32,
+            specialise=specialise,
         )
+
+    mixed, target = run(plans[0])
+    size, itemsize = images.shape[2:], images.dtype.itemsize
+    read = mean(cuda_measure.bytes_read(case, plan, size, itemsize) for plan in plans)
+    floor = (read + mixed.nbytes + target.nbytes) / bandwidth
+    found = []
+
+    def show(name: str, calls: Sequence[Callable[[], object]]) -> None:
+        times = cuda_measure.device_times(cupy, calls)
+        low, middle, high = min(times), median(times), max(times)
+        found.append({**workload._asdict(), "name": name, "device_seconds": middle})
+        cells = [f"{middle * 1e6:.1f}", f"{low * 1e6:.0f}-{high * 1e6:.0f}", f"{floor * 1e6:.1f}"]
+        print(line(COLUMNS, [name, *cells, f"{middle / floor:.2f}"]), flush=True)
+
+    name = f"{workload.constructor} L={n_scales} B={workload.batch_size}"
+    for specialise, path in ((True, "specialised"), (False, "general")):
+        show(f"{name}, {path}", [partial(run, plan, specialise) for plan in plans])
     if sweep:
-        shape = specialised.choose(
-            table, case.rows, case.patch_size, case.n_scales, "reflect", np.dtype(np.float32)
-        )
-        sources = table.sources(case.rows, case.weights)
-        mixed, target = case.context(runtime, images=table)
+        dtype = np.dtype(np.float32)
+        patch_size = plans[0].patch_size
+        shape = specialised.choose(table, plans[0].rows, patch_size, n_scales, "reflect", dtype)
+        sources = [table.sources(plan.rows, plan.weights) for plan in plans]
         for tile_rows in (4, 8, 16):
             for n_threads in (128, 192, 256, 288):
                 other = replace(shape, tile_rows=tile_rows, n_threads=n_threads)
                 if other.shared_bytes > specialised.SHARED_BYTES:
                     continue
+                launch = partial(specialised.launch_shape, runtime, other)
                 show(
                     f"  tile_rows={tile_rows} n_threads={n_threads}",
-                    lambda o=other: specialised.launch_shape(runtime, o, sources, mixed, target),
+                    [partial(launch, source, mixed, target) for source in sources],
                 )
+    return found
+
+
+def check_paths(cupy: Any, runtime: Any, *, sweep: bool) -> dict[str, Any]:
+    """Print the table of `time_paths`."""
+    bandwidth = cuda_measure.copy_bandwidth(cupy)
+    print(head(COLUMNS))
+    workloads = [cuda_measure.Workload(*row) for row in cuda_bench.WORKLOADS]
+    rows = [time_paths(cupy, runtime, workload, bandwidth, sweep=sweep) for workload in workloads]
+    return {"ok": True, "rows": [row for found in rows for row in found]}
+
+
+def check_times() -> dict[str, Any]:
+    """Print the bench's tables."""
+    return {"ok": True, **cuda_bench.report(cuda_bench.settings_of("cuda:0"))}
+
+
+# ---- other programs ----------------------------------------------------------------------------
+
+
+def run_command(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command with this checkout's package; errors and output are one text."""
+    folders = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    try:
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        output = (error.output or b"").decode(errors="replace")
+        return subprocess.CompletedProcess(command, 124, f"{output}\nended after {seconds:.0f} s")
+
+
+def check_tests() -> dict[str, Any]:
+    """Run the tests of operations and constructors on the GPU; print pytest's last line."""
+    missing = [name for name in ("pytest", "hypothesis") if not importlib.util.find_spec(name)]
+    if missing:
+        raise MissingError(f"needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    files = ["tests/ops", *map(str, sorted(ROOT.glob("tests/test_batch*.py")))]
+    files.append("tests/parity/test_golden.py")
+    # compiling takes longest, and not the GPU
+    parallel = ["-n", "8"] if importlib.util.find_spec("xdist") else []
+    # warnings of the libraries that are here are no failures of the kernels
+    options = ["-q", "--require-gpu", "-p", "no:cacheprovider", "-W", "default", "-k", "cuda"]
+    command = [sys.executable, "-m", "pytest", *options, *parallel, *files]
+    done = run_command(command, MOST_SECONDS["tests"])
+    lines = done.stdout.strip().splitlines() or [""]
+    print("\n".join(lines[-30:] if done.returncode else lines[-1:]))
+    return {"ok": done.returncode == 0, "summary": lines[-1]}
+
+
+SANITIZER_RUNS = (
+    ("memcheck", ""),
+    ("racecheck", ""),
+    ("memcheck", "output"),
+    ("racecheck", "barrier"),
+)
+"""Tool, and the bug of sanitized.py that it must find."""
+FOUND = 9
+
+
+def check_sanitizers() -> dict[str, Any]:
+    """Run compute-sanitizer over small batches; print its summaries."""
+    program = shutil.which("compute-sanitizer", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
+    if program is None:
+        raise MissingError("needs the program compute-sanitizer, of the CUDA toolkit")
+    results: dict[str, Any] = {"ok": True}
+    for tool, bug in SANITIZER_RUNS:
+        child = [sys.executable, __file__, "--sanitized", bug]
+        done = run_command(
+            [program, "--tool", tool, "--error-exitcode", str(FOUND), *child],
+            MOST_SECONDS["sanitizers"],
+        )
+        summaries = [text for text in done.stdout.splitlines() if "SUMMARY" in text]
+        clean = done.returncode == 0 and "all launched" in done.stdout
+        # a kernel that writes where it must not may end the process: then it says nothing
+        ok = done.returncode == FOUND if bug else clean
+        name = f"{tool}, bug '{bug}'" if bug else tool
+        print(f"{name}: {'ok' if ok else 'FAILED'}, {' '.join(summaries)}", flush=True)
+        if not ok:
+            print(f"status {done.returncode}\n{done.stdout[-2000:]}")
+        results[name] = {"ok": ok, "summary": summaries}
+        results["ok"] &= ok
+    return results
+
+
+def launch_small(cupy: Any, runtime: Any, bug: str) -> None:
+    """Be the process that a sanitizer watches."""
+    # each array in memory of its own: a sanitizer knows nothing of CuPy's pool
+    cupy.cuda.set_allocator(None)
+    if bug:
+        from sanitized import BUGS
+
+        before, after = BUGS[bug]
+        whole_text = cuda_runtime.source_text
+        cuda_runtime.source_text = lambda *arguments: whole_text(*arguments).replace(before, after)
+    for patch, n_scales, mode, n_places in (
+        ((9, 11), 3, "reflect", 1),
+        ((8, 35), 2, "wrap", 2),
+        ((3, 9, 13), 2, "periodic", 2),
+    ):
+        case = Case.random(1, patch, n_scales, mode, n_places=n_places, most=20)
+        images = upload(cupy, case.images)
+        for specialise in (True, False):
+            case.context(runtime, images=images, specialise=specialise)
+        for border in ("zero", mode):
+            case.patches(runtime, border, images=images)
+    cupy.cuda.Device().synchronize()
+    print("all launched")
+
+
+# ---- all of it ---------------------------------------------------------------------------------
+
+
+def run_sections(sections: dict[str, Callable[[], dict[str, Any]]], json_file: Path | None) -> int:
+    """Run one after the other, whatever becomes of the others; return the exit status."""
+    document: dict[str, Any] = {}
+    for name, section in sections.items():
+        print(f"== {name}", flush=True)
+        start = time.perf_counter()
+        try:
+            result = section()
+        except MissingError as error:
+            result = {"not_run": str(error)}
+            print(f"not run: {error}")
+        except Exception as error:
+            traceback.print_exc(file=sys.stdout)
+            result = {"ok": False, "error": repr(error)}
+        seconds = time.perf_counter() - start
+        document[name] = {**result, "seconds": seconds}
+        print(f"-- {seconds:.0f} s\n", flush=True)
+        if json_file is not None:  # now: a later section may not come to its end
+            json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    failed = [name for name, result in document.items() if not result.get("ok", True)]
+    for name, result in document.items():
+        if "not_run" in result:
+            print(f"{name} not run: {result['not_run']}")
+    print(f"FAILED: {', '.join(failed)}" if failed else "ok")
+    return 1 if failed else 0
+
+
+SECTIONS = ("correctness", "times", "paths", "tests", "sanitizers")
 
 
 def main() -> int:
-    """Run everything; return the exit status."""
+    """Run everything, or what is asked for; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", type=int, default=0, help="number of the device")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--sweep", action="store_true", help="time other tilings too")
+    parser.add_argument("--sanitized", metavar="BUG", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     try:
-        import cupy
-    except ImportError:
-        sys.exit("gpu_check.py needs CuPy: pip install 'gpu_patch[cuda12]' or 'gpu_patch[cuda13]'")
+        resolve("cuda:0")
+    except RuntimeError as error:
+        sys.exit(f"gpu_check.py: {error}")
+    import cupy
 
-    cupy.cuda.Device(arguments.device).use()
-    runtime = cupy_runtime(arguments.device)
-    properties = cupy.cuda.runtime.getDeviceProperties(arguments.device)
-    print(f"{properties['name'].decode()}, CuPy {cupy.__version__}")
-    correct = check_correctness(cupy, runtime)
-    bandwidth = copy_bandwidth(cupy)
-    print(f"copy bandwidth: {bandwidth / 1e3:.0f} GB/s")
-    print(format_row("", "MB", "floor us", "device us", "min-max", "ratio", "host us"))
-    for workload in WORKLOADS:
-        measure(cupy, runtime, workload, bandwidth, arguments.sweep)
-    print("ok" if correct else "FAILED")
-    return not correct
+    runtime = cupy_runtime(0)
+    if arguments.sanitized is not None:
+        launch_small(cupy, runtime, arguments.sanitized)
+        return 0
+    sections = {
+        "correctness": lambda: check_correctness(cupy, runtime),
+        "times": check_times,
+        "paths": lambda: check_paths(cupy, runtime, sweep=arguments.sweep),
+        "tests": check_tests,
+        "sanitizers": check_sanitizers,
+    }
+    return run_sections({name: sections[name] for name in arguments.only}, arguments.json)
 
 
 if __name__ == "__main__":

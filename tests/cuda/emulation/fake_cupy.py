@@ -36,7 +36,7 @@ class UnownedMemory:
     """`cupy.cuda.UnownedMemory`."""
 
     def __init__(self, ptr, size, owner, device_id=-1):
-        self.ptr, self.size, self.owner = ptr, size, owner
+        self.ptr, self.size, self._owner = ptr, size, owner
         self.device_id = gpu.device if device_id < 0 else device_id
 
 
@@ -56,7 +56,7 @@ class FakeArray:
         self._pixels = np.ndarray(shape, dtype, buffer)
 
     def _view(self, pixels):
-        view = FakeArray.__new__(FakeArray)
+        view = type(self).__new__(type(self))
         offset = pixels.__array_interface__["data"][0] - self.data.ptr
         view.data, view._pixels = self.data + offset, pixels
         return view
@@ -86,6 +86,20 @@ class FakeArray:
             "strides": None if self.flags.c_contiguous else self.strides,
             "version": 3,
         }
+
+    def __dlpack_device__(self):
+        return 2, self.data.device_id
+
+    def __dlpack__(self, *, stream=None, **options):
+        """What another library would make of it: a view, on its own stream."""
+        assert not options.keys() - {"max_version", "dl_device", "copy"}
+        return self._view(self._pixels)
+
+    def copy(self):
+        """To the current device."""
+        gpu.record("copy", self.nbytes)
+        gpu.stream.run()
+        return _filled(self._pixels)
 
     def get(self):
         with self.device:
@@ -166,6 +180,11 @@ def asarray(data):
     return _filled(np.asarray(data))
 
 
+def from_dlpack(data):
+    """`cupy.from_dlpack`."""
+    return data.__dlpack__(stream=gpu.stream.ptr or 1)
+
+
 def _ascontiguousarray(array, dtype=None):
     wanted = array.dtype if dtype is None else np.dtype(dtype)
     if array.dtype == wanted and array.flags.c_contiguous:
@@ -191,6 +210,7 @@ def make_module() -> ModuleType:
     cupy.empty = FakeArray
     cupy.zeros = _zeros
     cupy.asarray = asarray
+    cupy.from_dlpack = from_dlpack
     cupy.asnumpy = lambda array: array.get()
     cupy.ascontiguousarray = _ascontiguousarray
     cupy.copyto = lambda to, source: to.__setitem__(..., source)
@@ -199,6 +219,7 @@ def make_module() -> ModuleType:
     cupy.cuda = SimpleNamespace(
         Device=Device,
         Event=device.Event,
+        ExternalStream=device.external_stream,
         MemoryPointer=MemoryPointer,
         Stream=device.Stream,
         UnownedMemory=UnownedMemory,

@@ -65,7 +65,7 @@ class EmulatedRuntime:
     def active(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def empty(self, shape, dtype):
+    def output(self, shape, dtype):
         n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         # none under a sanitizer, which has guards of its own
         guard = 0 if self.sanitizer else GUARD_BYTES

@@ -1,0 +1,100 @@
+"""Outputs, whose memory is not used again before every stream that reads it has passed.
+
+CuPy's pool gives memory out again in the order of the stream that it was taken on. That protects
+a reader on the same stream and no other: an array that went to another library by DLPack may die
+while work of that library, on a stream of its own, has not yet read it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+_LEGACY_STREAMS = (0, 1)
+"""Two names of one stream: CUDA's and DLPack's."""
+
+
+class Lease:
+    """Memory from CuPy's pool, which goes back to it behind all that reads it.
+
+    Lives as long as an array, a view, or another library's tensor of the memory does. Its end
+    costs nothing where all work was on one stream; otherwise the stream that the memory will be
+    used on next waits, on the device, for the streams that have read it.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy.
+    nbytes : int
+        Size.
+
+    Attributes
+    ----------
+    memory : cupy.cuda.MemoryPointer
+        The memory.
+    """
+
+    def __init__(self, cupy: Any, nbytes: int) -> None:
+        self._cuda = cupy.cuda
+        self._stream = self._cuda.get_current_stream()
+        self._readers: set[int] = set()
+        self.memory = self._cuda.alloc(nbytes)
+
+    def read_by(self, stream: int | None) -> None:
+        """Note a stream, as DLPack names it: None is the default one, −1 none."""
+        reader = 1 if stream is None else int(stream)
+        own = self._stream.ptr
+        same = reader == own or (reader in _LEGACY_STREAMS and own in _LEGACY_STREAMS)
+        if reader >= 0 and not same:
+            self._readers.add(reader)
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
+        # nothing to wait for, or no memory was to be had
+        if not self._readers or not hasattr(self, "memory"):
+            return
+        with self._cuda.Device(self.memory.device_id):
+            for reader in self._readers:
+                passed = self._cuda.Event(disable_timing=True)
+                passed.record(self._cuda.ExternalStream(reader))
+                self._stream.wait_event(passed)
+
+
+def new_output(cupy: Any, shape: Sequence[int], dtype: DTypeLike) -> Any:
+    """Return a CuPy array with undefined values, on the current device and stream.
+
+    Raises
+    ------
+    cupy.cuda.memory.OutOfMemoryError
+        Where there is no room.
+    """
+    kind = np.dtype(dtype)
+    lease = Lease(cupy, prod(shape) * kind.itemsize)
+    memory, cuda = lease.memory, cupy.cuda
+    owned = cuda.UnownedMemory(memory.ptr, memory.mem.size, lease, memory.device_id)
+    return _output_type(cupy)(tuple(shape), kind, cuda.MemoryPointer(owned, 0))
+
+
+@cache
+def _output_type(cupy: Any) -> Any:
+    """Make a subclass of `cupy.ndarray`, which is not there before CuPy is."""
+
+    class Output(cupy.ndarray):  # type: ignore[misc]
+        """A CuPy array that notes which streams it was given to by DLPack."""
+
+        def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
+            # results of CuPy's functions are of this type too, on memory of their own
+            owner = getattr(self.data.mem, "_owner", None)
+            if isinstance(owner, Lease):
+                owner.read_by(stream)
+            return super().__dlpack__(stream=stream, **options)
+
+    return Output
+
