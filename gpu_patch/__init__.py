@@ -8,7 +8,7 @@ from gpu_patch.constructors import (
     PatchConstr,
     PredMsPatchConstr,
 )
-from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.images import ImageStack, PatchExtractor, residency
 from gpu_patch.patching import (
     FixedPatching,
     FixedRandomPatching,
@@ -52,4 +52,5 @@ __all__ = [
     "UncorrelatedPatchSpecs",
     "WholeSamplePatching",
     "__version__",
+    "residency",
 ]

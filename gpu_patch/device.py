@@ -185,6 +185,22 @@ def _pinned(cupy: Any, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
     return memory, np.frombuffer(memory, np.uint8, nbytes), cupy.cuda.Event(disable_timing=True)
 
 
+def free_bytes(device: str) -> int | None:
+    """Return how much memory of a device is free, pooled memory too; None for the CPU."""
+    if device == "cpu":
+        return None
+    cupy = _cupy()
+    with _device(cupy, device):
+        return int(cupy.cuda.runtime.memGetInfo()[0]) + int(
+            cupy.get_default_memory_pool().free_bytes()
+        )
+
+
+def address(array: Any) -> int:
+    """Return where an array begins in the memory of its device."""
+    return int(array.data.ptr) if is_cuda_array(array) else int(array.ctypes.data)
+
+
 def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
     """Return an error that says what there is no room for, what is free, and what to do.
 

@@ -2,6 +2,14 @@
 
 from gpu_patch.images._extractor import PatchExtractor
 from gpu_patch.images._files import read_image
+from gpu_patch.images._residency import Residency, residency
 from gpu_patch.images._stack import ImageStack, checked_channels
 
-__all__ = ["ImageStack", "PatchExtractor", "checked_channels", "read_image"]
+__all__ = [
+    "ImageStack",
+    "PatchExtractor",
+    "Residency",
+    "checked_channels",
+    "read_image",
+    "residency",
+]

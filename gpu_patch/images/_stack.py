@@ -14,6 +14,7 @@ from gpu_patch import device as devices
 from gpu_patch.errors import index_in, shorten, whole_number, whole_numbers
 from gpu_patch.images._axes import checked_axes, to_canonical
 from gpu_patch.images._files import read_tiff
+from gpu_patch.images._residency import remember
 from gpu_patch.ops import gather
 from gpu_patch.patching._locations import LARGEST_PIXEL, Locations
 from gpu_patch.plan import Rows
@@ -63,12 +64,17 @@ class ImageStack:
             raise ValueError(f"data must not be empty, found the shape {array.shape}")
         self.data, self.device = devices.place(to_canonical(array, axes), dtype, device)
         self.data_shape: tuple[int, ...] = tuple(self.data.shape)
+        remember(self)
 
     def __repr__(self) -> str:
         return (
             f"ImageStack({str(self.source)!r}, shape={self.data_shape}, dtype={self.data.dtype}, "
             f"device={self.device!r})"
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        remember(self)
 
     @property
     def nbytes(self) -> int:

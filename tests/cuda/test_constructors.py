@@ -246,7 +246,9 @@ def test_arrays_go_where_they_are_asked_for(cupy):
     array = cupy.asarray(image)
     assert type(ImageStack.from_array(array, "SCYX", device="cpu").data) is np.ndarray
     for device in ("cuda:1", "cuda:0"):
-        data = ImageStack.from_array(array, "SCYX", device=device).data
+        stack, log = recorded(lambda at=device: ImageStack.from_array(array, "SCYX", device=at))
+        assert not [a for a in log if a.kind in ("download", "upload", "synchronize")]
+        data = stack.data
         assert f"cuda:{data.device.id}" == device
         np.testing.assert_array_equal(data.get(), image)
 
@@ -295,12 +297,22 @@ def test_patches_that_do_not_fit(kind, how):
     used = gpu.used_bytes()
     room, gpu.capacity = gpu.capacity, used + 200
     index = 3 if how == "construct_patch" else [3, 4]
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError, match=r"cuda:0 has no room for 0\.00 GB of patches: 0\.00 of"):
         getattr(constructor, how)(index)
     assert gpu.used_bytes() == used
     gpu.capacity = room
     for a, b in zip(constructor.construct_patch(1), untouched.construct_patch(1), strict=True):
         np.testing.assert_equal(on_host(a), on_host(b))
+
+
+def test_images_that_do_not_fit_in_another_order(cupy):
+    array = cupy.asarray(np.zeros((3, 2, 500, 400), np.uint8))
+    gpu.capacity = gpu.used_bytes() + 1000
+    with pytest.raises(
+        MemoryError, match=r"cuda:0 has no room for 0\.00 GB of images: .* resident"
+    ):
+        ImageStack.from_array(array, "CSYX")
+    assert gpu.used_bytes() == array.nbytes
 
 
 def extractors(*names):

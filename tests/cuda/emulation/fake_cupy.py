@@ -215,7 +215,9 @@ def make_module() -> ModuleType:
     cupy.ascontiguousarray = _ascontiguousarray
     cupy.copyto = lambda to, source: to.__setitem__(..., source)
     cupy.RawKernel = device.RawKernel
-    cupy.get_default_memory_pool = lambda: SimpleNamespace(used_bytes=gpu.used_bytes)
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(
+        used_bytes=gpu.used_bytes, free_bytes=lambda: 0
+    )
     cupy.cuda = SimpleNamespace(
         Device=Device,
         Event=device.Event,

@@ -1,0 +1,84 @@
+"""What is resident, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from gpu_patch import device as devices
+
+if TYPE_CHECKING:
+    from gpu_patch.images._stack import ImageStack
+
+_alive: WeakSet[ImageStack] = WeakSet()
+
+
+def remember(stack: ImageStack) -> None:
+    """Count a stack as resident for as long as it lives."""
+    _alive.add(stack)
+
+
+@dataclass(frozen=True)
+class Residency:
+    """The image stacks of this process; printed, a table with a total and what is free.
+
+    Attributes
+    ----------
+    stacks : tuple of ImageStack
+        The largest of each device first.
+    """
+
+    stacks: Sequence[ImageStack]
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of the images on each device; images of one memory count once."""
+        found: dict[str, dict[int, int]] = {}
+        for stack in self.stacks:
+            sizes = found.setdefault(stack.device, {})
+            address = devices.address(stack.data)
+            sizes[address] = max(stack.nbytes, sizes.get(address, 0))
+        return {device: sum(sizes.values()) for device, sizes in found.items()}
+
+    def __str__(self) -> str:
+        if not self.stacks:
+            return "no images are resident"
+        lines = []
+        for device, total in self.nbytes.items():
+            free = devices.free_bytes(device)
+            room = "" if free is None else f", {_size(free)} free"
+            lines.append(f"{device}: {_size(total)} of images{room}")
+            for stack in self.stacks:
+                if stack.device == device:
+                    shape = " x ".join(map(str, stack.data_shape))
+                    lines.append(f"  {_size(stack.nbytes):>9}  {shape} {stack.data.dtype}  "
+                                 f"{stack.source}")  # fmt: skip
+        return "\n".join(lines)
+
+
+def residency() -> Residency:
+    """Tell which images are resident, and where.
+
+    Returns
+    -------
+    Residency
+        To be printed, or read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu_patch import ImageStack
+    >>> stack = ImageStack.from_array(np.zeros((2, 64, 96), np.uint16), "CYX", device="cpu")
+    >>> stack in residency().stacks
+    True
+    """
+    return Residency(tuple(sorted(_alive, key=lambda stack: (stack.device, -stack.nbytes))))
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} B"
