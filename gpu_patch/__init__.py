@@ -1,5 +1,6 @@
 """The patch feed for microscopy deep learning: whole batches, planned in microseconds."""
 
+from gpu_patch.augmentation import Augmentation
 from gpu_patch.constructors import (
     BasicPatchConstr,
     IndependentTargetsMsPatchConstr,
@@ -30,6 +31,7 @@ from gpu_patch.specs import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Augmentation",
     "BasicPatchConstr",
     "FixedPatching",
     "FixedRandomPatching",

@@ -6,13 +6,17 @@ import importlib
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch.errors import instance, shorten
+
+Made = TypeVar("Made")
 
 ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
 _PIECE_BYTES = 1 << 25
@@ -183,6 +187,44 @@ def to_cuda(array: NDArray[Any], device: str) -> Any:
 def _pinned(cupy: Any, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
     memory = cupy.cuda.alloc_pinned_memory(nbytes)
     return memory, np.frombuffer(memory, np.uint8, nbytes), cupy.cuda.Event(disable_timing=True)
+
+
+@contextmanager
+def external_stream(device: str, pointer: int) -> Iterator[None]:
+    """Make a stream of another library the current one of its device for a while."""
+    cupy = _cupy()
+    with _device(cupy, device), cupy.cuda.ExternalStream(pointer):
+        yield
+
+
+class SideStream:
+    """A stream that makes arrays for other streams, in order with them but never waited for.
+
+    Parameters
+    ----------
+    device : str
+        "cuda:N".
+    """
+
+    def __init__(self, device: str) -> None:
+        self._cupy, self._device = _cupy(), device
+        with _device(self._cupy, device):
+            self._stream = self._cupy.cuda.Stream(non_blocking=True)
+            # what made the images, if anything still does
+            self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
+
+    def run(self, make: Callable[[], Made]) -> tuple[Made, Any]:
+        """Return what `make` returns, run on this stream, and an event behind it."""
+        with _device(self._cupy, self._device), self._stream:
+            return make(), self._stream.record()
+
+    def hand_over(self, arrays: Iterable[Any], made: Any) -> None:
+        """Let the current stream wait for the event, and the arrays' memory for that stream."""
+        with _device(self._cupy, self._device):
+            reader = self._cupy.cuda.get_current_stream()
+            reader.wait_event(made)
+            for array in arrays:
+                array.data.mem._owner.read_by(reader)
 
 
 def free_bytes(device: str) -> int | None:

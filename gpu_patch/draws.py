@@ -33,6 +33,9 @@ class Stream(IntEnum):
     UNCORRELATED = 1
     PARTNER = 2
     WEIGHT = 3
+    AUGMENTATION = 4
+    ABSENT = 5
+    ORDER = 6
 
 
 def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

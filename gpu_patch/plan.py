@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.epilogue import Epilogue
 from gpu_patch.patching._locations import Locations
 from gpu_patch.specs import PatchSpecs
 
@@ -79,12 +80,15 @@ class Plan:
         (Z)YX.
     specs : sequence of PatchSpecs
         One dict per sample, made when it is looked at.
+    epilogue : Epilogue or None
+        What happens to the values before they are handed out.
     """
 
     rows: Rows
     weights: NDArray[np.float32]
     patch_size: tuple[int, ...]
     specs: Specs
+    epilogue: Epilogue | None = None
 
 
 class Specs(Sequence[PatchSpecs]):

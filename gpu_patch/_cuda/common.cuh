@@ -13,6 +13,16 @@ typedef long long int64;
 enum Mode { ZERO, REFLECT, WRAP, PERIODIC };
 enum PixelType { BOOL, UINT8, INT8, UINT16, INT16, FLOAT16, FLOAT32 };
 
+#if EPILOGUE
+// What happens to a channel of a sample on its way out: gpu_patch/epilogue.py.
+struct Finish {
+    int64 first, along_y, along_x;  // where a pixel goes in its plane: turned
+    float scale, offset;            // of the channel: what gather copies, lateral context's target
+    float input_offset;             // of the sample's mixture, whose scale is in its weights
+    int unused;
+};
+#endif
+
 // Where a channel of a sample comes from. Axes are Z, Y, X; images of two axes have size 1 and
 // coordinate 0 along Z.
 struct Source {
@@ -21,6 +31,9 @@ struct Source {
     int64 coords[3];     // first pixel of the patch
     int pixel_type;
     float weight;
+#if EPILOGUE
+    Finish finish;
+#endif
 };
 
 // ---- index maps --------------------------------------------------------------------------------
@@ -199,6 +212,40 @@ __device__ __forceinline__ float load_any(int pixel_type, const void* pixels, in
     case FLOAT16: return load<FLOAT16>(pixels, at);
     default: return load<FLOAT32>(pixels, at);
     }
+}
+
+// ---- on the way out ----------------------------------------------------------------------------
+// Without EPILOGUE nothing happens, and nothing is read.
+
+// Where the output has the pixel (z, y, x).
+template <class Int>
+__device__ __forceinline__ Int place(const Source& source, Int z, Int y, Int x, Int height,
+                                     Int width) {
+#if EPILOGUE
+    const Finish& finish = source.finish;
+    return z * height * width + static_cast<Int>(finish.first) +
+           y * static_cast<Int>(finish.along_y) + x * static_cast<Int>(finish.along_x);
+#else
+    return (z * height + y) * width + x;
+#endif
+}
+
+// A value as it is handed out; no fused multiply-add, so that it equals NumPy's to the last bit.
+__device__ __forceinline__ float finished(const Source& source, float value) {
+#if EPILOGUE
+    return __fadd_rn(__fmul_rn(value, source.finish.scale), source.finish.offset);
+#else
+    return value;
+#endif
+}
+
+// The same for a mixture.
+__device__ __forceinline__ float finished_input(const Source& source, float value) {
+#if EPILOGUE
+    return __fadd_rn(value, source.finish.input_offset);
+#else
+    return value;
+#endif
 }
 
 __device__ __forceinline__ void store(void* out, int64 at, float value, bool half) {

@@ -31,13 +31,21 @@ void gather(const GatherJob* __restrict__ job, const Source* __restrict__ source
     for (int64 row = first_row + threadIdx.y; row < last_row; row += blockDim.y) {
         const int64 z = z_axis(row / job->patch[1]), y = y_axis(row % job->patch[1]);
         const int64 source_row = (z * source.size[1] + y) * source.size[2];
+#if EPILOGUE
+        const int64 out_plane = patch_index * job->patch[0] + row / job->patch[1];
+        const int64 out_row =
+            place(source, out_plane, row % job->patch[1], int64(0), job->patch[1], n_columns);
+        const int64 step = source.finish.along_x;
+#else
         const int64 out_row = (patch_index * n_rows + row) * n_columns;
+        constexpr int64 step = 1;
+#endif
         for (int64 column = threadIdx.x; column < n_columns; column += blockDim.x) {
             const int64 x = x_axis(column);
             const bool inside = z >= 0 && y >= 0 && x >= 0;  // always so, except under "zero"
             const float value =
                 inside ? load_any(source.pixel_type, source.pixels, source_row + x) : 0.0f;
-            store(out, out_row + column, value, job->half_output);
+            store(out, out_row + column * step, finished(source, value), job->half_output);
         }
     }
 }

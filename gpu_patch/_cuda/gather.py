@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpu_patch._cuda.runtime import Runtime, launch
-from gpu_patch._cuda.table import MODES, ImageTable, as_table, check_cuts, pack, volume
+from gpu_patch._cuda.table import (
+    MODES,
+    ImageTable,
+    as_table,
+    check_cuts,
+    epilogue_constants,
+    finish_records,
+    pack,
+    volume,
+)
+from gpu_patch.epilogue import Epilogue
 from gpu_patch.errors import choice
 from gpu_patch.plan import Rows
 
@@ -36,12 +46,21 @@ def gather(
     n_scales: int,
     mode: str,
     dtype: DTypeLike,
+    *,
+    epilogue: Epilogue | None = None,
 ) -> Any:
     """Return the patches of `rows`, (B, C, (Z), Y, X); see `ops.gather`."""
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        sources = table.sources(rows)
+        finish = epilogue and finish_records(
+            rows.shape,
+            patch_size,
+            epilogue.orientation,
+            scale=epilogue.input_scale,
+            offset=epilogue.input_offset,
+        )
+        sources = table.sources(rows, finish=finish)
         check_cuts(table, rows, patch_size, n_scales, mode)
         out = runtime.output((*rows.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)
@@ -61,7 +80,7 @@ def gather(
         device = runtime.upload(packed)
         address = runtime.pointer(device)
         launch(
-            runtime.kernel("gather", "gather", {}),
+            runtime.kernel("gather", "gather", epilogue_constants(sources)),
             sources.size * n_row_groups,
             (32, 8),
             [*(address + offset for offset in offsets), runtime.pointer(out)],

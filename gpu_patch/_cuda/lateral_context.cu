@@ -187,14 +187,15 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
     const Source* sources = all_sources + sample * n_channels;
     const int64 y = tile_y + threadIdx.x / TILE_X, x = tile_x + threadIdx.x % TILE_X;
     const bool is_output = y < height && x < width;
-    const int64 volume = depth * height * width, at = (z * height + y) * width + x;
+    const int64 volume = depth * height * width;
+    const int64 at = place(*sources, z, y, x, height, width);
 
     if (scale > 0) {
         const float result =
             downscaled(*job, firs, taps, sources, scale, z, tile_y, tile_x);
         if (is_output)
-            store(input, (sample * job->n_scales + scale) * volume + at, result,
-                  job->half_output);
+            store(input, (sample * job->n_scales + scale) * volume + at,
+                  finished_input(*sources, result), job->half_output);
         return;
     }
     if (!is_output) return;
@@ -206,10 +207,13 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
         const Axis<int64> x_axis(source, 2, width, 0, job->n_scales, job->mode);
         const int64 offset = (z_axis(z) * source.size[1] + y_axis(y)) * source.size[2] + x_axis(x);
         const float value = load_any(source.pixel_type, source.pixels, offset);
-        if (target) store(target, (sample * n_channels + c) * volume + at, value, job->half_output);
+        if (target)
+            store(target, (sample * n_channels + c) * volume + at, finished(source, value),
+                  job->half_output);
         // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
         const float product = __fmul_rn(source.weight, value);
         mixed = c == 0 ? product : __fadd_rn(mixed, product);
     }
-    store(input, sample * job->n_scales * volume + at, mixed, job->half_output);
+    store(input, sample * job->n_scales * volume + at, finished_input(*sources, mixed),
+          job->half_output);
 }

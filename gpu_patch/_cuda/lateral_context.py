@@ -11,7 +11,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
-from gpu_patch._cuda.table import MODES, ImageTable, as_table, check_cuts, pack, volume
+from gpu_patch._cuda.table import (
+    MODES,
+    ImageTable,
+    as_table,
+    check_cuts,
+    epilogue_constants,
+    finish_records,
+    pack,
+    volume,
+)
+from gpu_patch.epilogue import Epilogue
 from gpu_patch.errors import choice
 from gpu_patch.geometry import PADDING_MODES, fir_taps
 from gpu_patch.plan import Rows
@@ -49,6 +59,7 @@ def lateral_context(
     *,
     targets: bool = True,
     specialise: bool = True,
+    epilogue: Epilogue | None = None,
 ) -> tuple[Any, Any]:
     """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`.
 
@@ -68,11 +79,17 @@ def lateral_context(
         Whether the target is wanted; else it is None.
     specialise : bool, default: True
         Whether a kernel compiled for this very case may be used, where there is one.
+    epilogue : Epilogue or None, default: None
+        What happens to the values.
     """
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        sources = table.sources(rows, weights)
+        finish = None
+        if epilogue is not None:
+            weights = epilogue.fold_scale(weights)
+            finish = _finish_records(epilogue, rows.shape, patch_size, targets)
+        sources = table.sources(rows, weights, finish)
         check_cuts(table, rows, patch_size, n_scales, mode)
         n_samples, n_channels = rows.shape
         mixed = runtime.output((n_samples, n_scales, *patch_size), dtype)
@@ -85,6 +102,15 @@ def lateral_context(
         else:
             specialised.launch_shape(runtime, shape, sources, mixed, target)
     return mixed, target
+
+
+def _finish_records(
+    epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int], targets: bool
+) -> NDArray[np.void]:
+    values = {"input_offset": epilogue.input_offset}
+    if targets:
+        values |= {"scale": epilogue.target_scale, "offset": epilogue.target_offset}
+    return finish_records(shape, patch_size, epilogue.orientation, **values)
 
 
 def _launch_general(
@@ -111,6 +137,7 @@ def _launch_general(
         ),
         _JOB,
     )
+    constants = {"N_THREADS": N_THREADS, **epilogue_constants(sources)}
     packed, offsets = pack(job, firs, taps, sources)
     device = runtime.upload(packed)
     address = runtime.pointer(device)
@@ -118,7 +145,7 @@ def _launch_general(
     n_tiles = depth * -(-height // tile_y) * -(-width // _TILE_X)
     offset_bytes = 8 * (_CHUNK_Z + _CHUNK_Y + _CHUNK_X)
     launch(
-        runtime.kernel("lateral_context", "lateral_context", {"N_THREADS": N_THREADS}),
+        runtime.kernel("lateral_context", "lateral_context", constants),
         n_samples * n_scales * n_tiles,
         (N_THREADS,),
         [

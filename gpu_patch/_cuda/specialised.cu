@@ -312,14 +312,17 @@ struct Place {
     __device__ __forceinline__ bool in_patch() const {
         return z < PATCH_Z && y < PATCH_Y && x < PATCH_X;
     }
-    __device__ __forceinline__ int index() const { return (z * PATCH_Y + y) * PATCH_X + x; }
+    __device__ __forceinline__ int index(const Source& source) const {
+        return place(source, z, y, x, PATCH_Y, PATCH_X);
+    }
 };
 
 template <int SCALE>
 __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
                                                 const Columns<SCALE>& columns,
                                                 const Raw* const (&pixels)[N_CHANNELS],
-                                                const float (&weights)[N_CHANNELS], Place first,
+                                                const float (&weights)[N_CHANNELS],
+                                                const Source* sources, Place first,
                                                 Output* input) {
     typedef Level<SCALE> L;
 #if N_DIMS == 2
@@ -330,8 +333,8 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
     for (int i = threadIdx.x; i < L::TILE_Y * TILE_X; i += N_THREADS) {
         const Place at = {0, first.y + i / TILE_X, first.x + i % TILE_X};
         if (at.in_patch())
-            input[at.index()] = to_output(
-                filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X));
+            input[at.index(*sources)] = to_output(finished_input(
+                *sources, filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X)));
     }
 #else
     constexpr int LIVE = L::LIVE, N_OWN = ceil_div(L::TILE_Y * TILE_X, N_THREADS);
@@ -360,7 +363,8 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
             const Place at = {first.z + z, first.y + i / TILE_X, first.x + i % TILE_X};
             // its last tap is in this slice
             if (r == (L::N_TAPS - 1) % L::FACTOR && z >= 0 && at.in_patch())
-                input[at.index()] = to_output(live[LIVE - 1][own]);
+                input[at.index(*sources)] =
+                    to_output(finished_input(*sources, live[LIVE - 1][own]));
         }
         if (r == L::FACTOR - 1) {
 #pragma unroll
@@ -378,8 +382,9 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
 // The native scale, mixed and unmixed.
 __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0>& columns,
                                             const Raw* const (&pixels)[N_CHANNELS],
-                                            const float (&weights)[N_CHANNELS], Place first,
-                                            Output* input, Output* target) {
+                                            const float (&weights)[N_CHANNELS],
+                                            const Source* sources, Place first, Output* input,
+                                            Output* target) {
     typedef Level<0> L;
     for (int i = threadIdx.x; i < TILE_Z * L::TILE_Y * TILE_X; i += N_THREADS) {
         const int x = i % TILE_X, y = i / TILE_X % L::TILE_Y, z = i / TILE_X / L::TILE_Y;
@@ -394,12 +399,14 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
             const float value =
                 load<PIXEL_TYPE>(row, static_cast<int>(tile.slices[p * L::N_SLICES + z]) +
                                           columns.in_image(p, x));
-            if (target) target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index()] = to_output(value);
+            if (target)
+                target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(*sources)] =
+                    to_output(finished(sources[c], value));
             // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
             const float product = __fmul_rn(weights[c], value);
             mixed = c == 0 ? product : __fadd_rn(mixed, product);
         }
-        input[at.index()] = to_output(mixed);
+        input[at.index(*sources)] = to_output(finished_input(*sources, mixed));
     }
 }
 
@@ -432,9 +439,9 @@ __device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources
     constexpr int64 VOLUME = PATCH_Z * PATCH_Y * PATCH_X;
     input += (sample * N_SCALES + SCALE) * VOLUME;
     if constexpr (SCALE > 0)
-        make_downscaled(tile, columns, pixels, weights, first, input);
+        make_downscaled(tile, columns, pixels, weights, sources, first, input);
     else
-        make_native(tile, columns, pixels, weights, first, input,
+        make_native(tile, columns, pixels, weights, sources, first, input,
                     target ? target + sample * N_CHANNELS * VOLUME : nullptr);
 }
 

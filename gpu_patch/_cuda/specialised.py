@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
-from gpu_patch._cuda.table import MODES, ImageTable, all_within, volume
+from gpu_patch._cuda.table import MODES, ImageTable, all_within, epilogue_constants, volume
 from gpu_patch.geometry import fir_taps
 from gpu_patch.plan import Rows
 
@@ -174,7 +174,9 @@ def launch_shape(
     """Fill input and target, which may be None."""
     device = runtime.upload(sources.reshape(-1).view(np.uint8))
     launch(
-        runtime.kernel("specialised", "specialised", shape.constants),
+        runtime.kernel(
+            "specialised", "specialised", shape.constants | epilogue_constants(sources)
+        ),
         len(sources) * shape.blocks_per_sample,
         (shape.n_threads,),
         [runtime.pointer(device), runtime.pointer(mixed), pointer_or_null(runtime, target)],

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._cuda.runtime import Runtime
+from gpu_patch.epilogue import turned_places
 from gpu_patch.geometry import window_start
 from gpu_patch.plan import Rows
 
@@ -35,7 +36,23 @@ SOURCE = np.dtype(
         ("weight", np.float32),
     ]
 )
-"""`struct Source`."""
+"""`struct Source`, without an epilogue."""
+
+FINISH = np.dtype(
+    [
+        ("first", np.int64),
+        ("along_y", np.int64),
+        ("along_x", np.int64),
+        ("scale", np.float32),
+        ("offset", np.float32),
+        ("input_offset", np.float32),
+        ("unused", np.int32),
+    ]
+)
+"""`struct Finish`."""
+
+FINISHED_SOURCE = np.dtype([("source", SOURCE), ("finish", FINISH)])
+"""`struct Source`, with an epilogue."""
 
 _ALIGNMENT = 16
 
@@ -101,8 +118,13 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sources(self, rows: Rows, weights: NDArray[np.float32] | None = None) -> NDArray[np.void]:
-        """Return `SOURCE` records of shape (B, C).
+    def sources(
+        self,
+        rows: Rows,
+        weights: NDArray[np.float32] | None = None,
+        finish: NDArray[np.void] | None = None,
+    ) -> NDArray[np.void]:
+        """Return records of shape (B, C), `FINISHED_SOURCE` where `FINISH` records are given.
 
         Raises
         ------
@@ -119,14 +141,17 @@ class ImageTable:
         if not all_within(channels, 0, self._fewest_channels):
             _check_index("channels", channels, images[..., 8])
         # written as int64, which NumPy does faster than by the names of a record
-        words = np.zeros((*rows.shape, SOURCE.itemsize // 8), np.int64)
+        kind = SOURCE if finish is None else FINISHED_SOURCE
+        words = np.zeros((*rows.shape, kind.itemsize // 8), np.int64)
         words[..., 0] = images[..., 0] + images[..., 1] * sample_idx + images[..., 2] * channels
         words[..., 1:4] = images[..., 3:6]
         words[..., 7 - self.n_dims : 7] = coords
         words.view(np.int32)[..., 14] = images[..., 6]
         if weights is not None:
             words.view(np.float32)[..., 15] = weights
-        sources: NDArray[np.void] = words.view(SOURCE)[..., 0]
+        sources: NDArray[np.void] = words.view(kind)[..., 0]
+        if finish is not None:
+            sources["finish"] = finish
         return sources
 
     def sizes(self, rows: Rows) -> NDArray[np.int64]:
@@ -143,6 +168,40 @@ def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:
     """Return a patch size as Z, Y, X; two axes are three with a Z of 1."""
     depth, height, width = (1, *patch_size)[-3:]
     return depth, height, width
+
+
+def finish_records(
+    shape: tuple[int, int],
+    patch_size: Sequence[int],
+    orientation: NDArray[np.uint8] | None,
+    **values: NDArray[np.float32],
+) -> NDArray[np.void]:
+    """Return `FINISH` records.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (B, C).
+    patch_size : sequence of int
+        (Z)YX.
+    orientation : array of uint8, shape (B,), or None
+        See `epilogue.turn`.
+    **values : array of float32, shape (B, C)
+        `scale`, `offset` and `input_offset`, as far as the kernel reads them.
+    """
+    records = np.zeros(shape, FINISH)
+    places = turned_places(*patch_size[-2:])
+    turned = places[:1] if orientation is None else places[orientation]
+    for i, name in enumerate(("first", "along_y", "along_x")):
+        records[name] = turned[:, i, None]
+    for name, numbers in values.items():
+        records[name] = numbers
+    return records
+
+
+def epilogue_constants(sources: NDArray[np.void]) -> dict[str, int]:
+    """Return the macros of kernels that read these records: none without an epilogue."""
+    return {"EPILOGUE": 1} if sources.dtype == FINISHED_SOURCE else {}
 
 
 def pack(*parts: NDArray[Any]) -> tuple[NDArray[np.uint8], list[int]]:

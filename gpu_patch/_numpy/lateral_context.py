@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._numpy.fir import downscale
+from gpu_patch._numpy.gather import finish
 from gpu_patch._numpy.memory import pool
 from gpu_patch._numpy.windows import read_windows
+from gpu_patch.epilogue import Epilogue, turn_back
 from gpu_patch.geometry import window_start
 from gpu_patch.plan import Rows
 
@@ -33,6 +35,7 @@ def lateral_context(
     mode: str,
     out: NDArray[np.float32],
     target: NDArray[np.float32] | None,
+    epilogue: Epilogue | None = None,
 ) -> None:
     """Fill `out` (B, L, (Z), Y, X) and `target` (B, C, (Z), Y, X); see `ops.lateral_context`.
 
@@ -40,11 +43,15 @@ def lateral_context(
     """
     n_samples, n_scales = out.shape[:2]
     channels = out[:, :1] if target is None else target
-    read_windows(images, rows, rows.coords, patch_size, n_scales, mode, channels)
-    mix(channels, weights, out[:, 0])
+    orientation = None
+    if epilogue is not None:
+        weights, orientation = epilogue.fold_scale(weights), epilogue.orientation
+    # mixing goes pixel by pixel, so what is turned may be mixed
+    read_windows(images, rows, rows.coords, patch_size, n_scales, mode, channels, orientation)
+    mix(channels, weights, out[:, 0], epilogue, targets=target is not None)
     if n_scales == 1:
         return
-    mixer = _Mixer(images, rows, weights, patch_size, n_scales, mode)
+    mixer = _Mixer(images, rows, weights, patch_size, n_scales, mode, epilogue)
     largest = prod(mixer.window_size(n_scales - 1))
     step = max(1, _PIXELS_IN_CACHE // largest)
     for first in range(0, n_samples, step):
@@ -55,8 +62,19 @@ def lateral_context(
             _slab_by_slab(mixer, samples, out[samples])
 
 
-def mix(channels: NDArray[Any], weights: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Fill `out` (B, ...) with the sum of channels (B, C, ...) weighted by `weights` (B, C)."""
+def mix(
+    channels: NDArray[Any],
+    weights: NDArray[np.float32],
+    out: NDArray[np.float32],
+    epilogue: Epilogue | None = None,
+    *,
+    targets: bool = False,
+) -> None:
+    """Fill `out` (B, ...) with the sum of channels (B, C, ...) weighted by `weights` (B, C).
+
+    An epilogue adds the input's offset to the sum. With `targets` it goes over the channels too,
+    once they are mixed.
+    """
     n_samples, n_channels = channels.shape[:2]
     flat, flat_out = channels.reshape(n_samples, n_channels, -1), out.reshape(n_samples, -1)
     n_pixels = flat_out.shape[1]
@@ -72,6 +90,11 @@ def mix(channels: NDArray[Any], weights: NDArray[np.float32], out: NDArray[np.fl
             else:
                 weighted = product[: mixed.shape[0], : mixed.shape[1]]
                 mixed += np.multiply(pixels, factors, out=weighted)
+        if epilogue is not None:
+            mixed += epilogue.input_offset[part[0]]
+            if targets:
+                scale, offset = epilogue.target_scale[part[0]], epilogue.target_offset[part[0]]
+                finish(flat[part[0], :, part[1]], scale, offset)
 
 
 def _all_scales(mixer: _Mixer, samples: slice, out: NDArray[np.float32]) -> None:
@@ -85,7 +108,8 @@ def _all_scales(mixer: _Mixer, samples: slice, out: NDArray[np.float32]) -> None
         ]
         window = mixed[(slice(None), *middle)]
         axes = range(len(middle))
-        out[:, scale] = downscale(window, mixer.patch_size, scale, axes, finite=mixer.finite)
+        small = downscale(window, mixer.patch_size, scale, axes, finite=mixer.finite)
+        mixer.put(small, samples, out[:, scale])
 
 
 def _slab_by_slab(mixer: _Mixer, samples: slice, out: NDArray[np.float32]) -> None:
@@ -101,11 +125,12 @@ def _slab_by_slab(mixer: _Mixer, samples: slice, out: NDArray[np.float32]) -> No
             narrow[:, first : first + step] = downscale(
                 slab, size, scale, axes, finite=mixer.finite
             )
-        out[:, scale] = downscale(narrow, size, scale, [0], finite=mixer.finite)
+        small = downscale(narrow, size, scale, [0], finite=mixer.finite)
+        mixer.put(small, samples, out[:, scale])
 
 
 class _Mixer:
-    """Reads and mixes the windows of a batch's samples."""
+    """Reads and mixes the windows of a batch's samples, and puts what is made of them in place."""
 
     def __init__(
         self,
@@ -115,6 +140,7 @@ class _Mixer:
         patch_size: tuple[int, ...],
         n_scales: int,
         mode: str,
+        epilogue: Epilogue | None,
     ) -> None:
         self.images = images
         self.rows = rows
@@ -122,6 +148,7 @@ class _Mixer:
         self.patch_size = patch_size
         self.n_scales = n_scales
         self.mode = mode
+        self.epilogue = epilogue
         dtypes = {image.dtype for image in images}
         self.dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
         # integers stay finite, unless weights are enormous
@@ -150,3 +177,17 @@ class _Mixer:
         mixed = pixels[:, 0] if alone else pool.take((len(pixels), *size), np.float32)
         mix(pixels, self.weights[samples], mixed)
         return mixed
+
+    def put(self, values: NDArray[np.float32], samples: slice, out: NDArray[np.float32]) -> None:
+        """Fill `out` (n, ...) with downscaled windows, the last thing that happens to them."""
+        if self.epilogue is None:
+            out[...] = values
+            return
+        offset = self.epilogue.input_offset[samples]
+        if self.epilogue.orientation is None:
+            np.add(values, offset.reshape(-1, *(1,) * len(self.patch_size)), out=out)
+            return
+        orientation = self.epilogue.orientation[samples]
+        for each in zip(values, offset, out, orientation.tolist(), strict=True):
+            value, own_offset, place, turned = each
+            np.add(value, own_offset, out=turn_back(place, turned))

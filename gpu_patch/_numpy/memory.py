@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 # Large buffers are used for so long that fresh ones cost little in comparison.
 _LARGEST_BUFFER = 1 << 25
 _MOST_BYTES = 1 << 26
+_ALIGNMENT = 64
 
 
 class BufferPool:
@@ -34,7 +35,7 @@ class BufferPool:
         nbytes = prod(shape) * kind.itemsize
         buffer = self._find(nbytes)
         if buffer is None:
-            buffer = np.empty(nbytes, np.uint8)
+            buffer = _aligned(nbytes)
         return np.asarray(_Lease(buffer, self._idle, tuple(shape), kind))
 
     def _find(self, nbytes: int) -> NDArray[np.uint8] | None:
@@ -48,6 +49,13 @@ class BufferPool:
                 return buffer
             self._idle.append(buffer)
         return None
+
+
+def _aligned(nbytes: int) -> NDArray[np.uint8]:
+    """Return new memory at a multiple of 64: JAX copies arrays that begin elsewhere."""
+    memory = np.empty(nbytes + _ALIGNMENT - 1, np.uint8)
+    first = -memory.ctypes.data % _ALIGNMENT
+    return memory[first : first + nbytes]
 
 
 class _Lease:

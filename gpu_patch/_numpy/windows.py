@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.epilogue import turn_back
 from gpu_patch.geometry import border_index, border_range, border_runs, window_start
 from gpu_patch.plan import Rows
 
@@ -17,6 +18,9 @@ _SMALL_WINDOW = 1 << 14
 """Pixels up to which one index for many windows beats a copy each."""
 _PIXELS_AT_ONCE = 1 << 20
 _MOST_RUNS = 8
+
+Samples: TypeAlias = NDArray[Any] | list[NDArray[Any]]
+"""An array (B, C, (Z), Y, X), or its samples, each turned by itself."""
 
 
 def read_windows(
@@ -27,6 +31,7 @@ def read_windows(
     n_scales: int,
     mode: str,
     out: NDArray[Any],
+    orientation: NDArray[np.uint8] | None = None,
 ) -> None:
     """Read the windows of a batch.
 
@@ -44,7 +49,12 @@ def read_windows(
         What a window holds where it leaves the image.
     out : array, shape (B, C, (Z), Y, X)
         Filled with the windows, in its data type.
+    orientation : array of uint8, shape (B,), optional
+        How to turn each sample's windows; see `epilogue.turn`.
     """
+    samples: Samples = out
+    if orientation is not None:
+        samples = [turn_back(*each) for each in zip(out, orientation.tolist(), strict=True)]
     size = out.shape[2:]
     for i in np.unique(rows.image_idx).tolist() if len(images) > 1 else [0]:
         todo = rows.image_idx == i
@@ -52,7 +62,7 @@ def read_windows(
             last = np.array(images[i].shape[2:]) - size
             inside = todo & ((start >= 0) & (start <= last)).all(axis=-1)
             if inside.any():
-                _read_inside(images[i], rows, start, inside, out)
+                _read_inside(images[i], rows, start, inside, samples, size)
             todo &= ~inside
         for b, k in np.argwhere(todo).tolist() if todo.any() else []:
             # a place shared by all channels stands in column 0
@@ -66,7 +76,7 @@ def read_windows(
                     for x, p in zip(rows.coords[b, k].tolist(), patch_size, strict=True)
                 ],
                 mode,
-                out[b, c],
+                samples[b][c],
             )
 
 
@@ -75,22 +85,28 @@ def _read_inside(
     rows: Rows,
     start: NDArray[np.int64],
     which: NDArray[np.bool_],
-    out: NDArray[Any],
+    out: Samples,
+    size: tuple[int, ...],
 ) -> None:
     """Read windows that lie inside one image, `which` (B, 1 or C) of them."""
-    size = out.shape[2:]
-    if which.all():
+    turned = not isinstance(out, np.ndarray)
+    if which.all() and not turned:
         # in parts, since the pixels are copied once before they are converted
         step = max(1, _PIXELS_AT_ONCE * len(out) // out.size)
         for first in range(0, len(out), step):
             part = slice(first, first + step)
             out[part] = _index(image, rows.sample_idx[part], rows.channels, start[part], size)
-    elif which.shape[1] == 1:
-        b = np.flatnonzero(which)
-        out[b] = _index(image, rows.sample_idx[b], rows.channels, start[b], size)
+        return
+    b, k = np.nonzero(which)
+    if which.shape[1] == 1:
+        found = _index(image, rows.sample_idx[b], rows.channels, start[b], size)
     else:
-        b, k = np.nonzero(which)
-        out[b, k] = _index(image, rows.sample_idx[b, k], rows.channels[k], start[b, k], size)
+        found = _index(image, rows.sample_idx[b, k], rows.channels[k], start[b, k], size)
+    if not turned:
+        out[b if which.shape[1] == 1 else (b, k)] = found
+        return
+    for sample, channel, pixels in zip(b.tolist(), k.tolist(), found, strict=True):
+        out[sample][... if which.shape[1] == 1 else channel] = pixels
 
 
 def _index(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpu_patch.augmentation import N_UNIFORMS, Augmentation
 from gpu_patch.constructors._protocol import PatchConstr
-from gpu_patch.draws import checked_seed, restored_on_error
+from gpu_patch.draws import Draws, Request, Stream, checked_seed, restored_on_error
+from gpu_patch.epilogue import AffineNormalization, Epilogue
 from gpu_patch.errors import (
     index_in,
     indices_in,
@@ -45,10 +48,19 @@ class PlannedConstr(PatchConstr):
 
     def __init__(self, seed: int | None) -> None:
         self.seed = checked_seed(seed)
+        self._orientations = Draws([Request(Stream.AUGMENTATION, 0, N_UNIFORMS)])
 
     @property
     def n_patches(self) -> int:
         return self._source.n_patches
+
+    @property
+    def device(self) -> str:
+        return self._source.extractor.device
+
+    @property
+    def draws_by_counter(self) -> bool:
+        return all(generator is None for generator in self._generators(batch=True))
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         return self._source.get_patch_indices(data_idx)
@@ -68,6 +80,12 @@ class PlannedConstr(PatchConstr):
         """Make input and target."""
         raise NotImplementedError
 
+    @property
+    @abstractmethod
+    def _n_channels(self) -> tuple[int, int]:
+        """Channels of input and target that an epilogue tells apart, 0 where there is none."""
+        raise NotImplementedError
+
     def _generators(self, *, batch: bool) -> list[object]:
         """Return NumPy generators that making a patch, or a batch, advances."""
         return self._source.generators(batch=batch)
@@ -80,14 +98,29 @@ class PlannedConstr(PatchConstr):
         return inputs[0], None if targets is None else targets[0], plan.specs[0]
 
     def construct_batch(
-        self, indices: Sequence[int], *, epoch: int = 0, dtype: DTypeLike = np.float32
+        self,
+        indices: Sequence[int],
+        *,
+        epoch: int = 0,
+        dtype: DTypeLike = np.float32,
+        normalization: AffineNormalization | None = None,
+        augmentation: Augmentation | None = None,
     ) -> PatchBatch:
         with restored_on_error(self._generators(batch=True)):
-            plan = self.plan_batch(indices, epoch=epoch)
+            plan = self.plan_batch(
+                indices, epoch=epoch, normalization=normalization, augmentation=augmentation
+            )
             inputs, targets = self._execute(plan, dtype)
         return PatchBatch(inputs, targets, plan.specs)
 
-    def plan_batch(self, indices: Sequence[int], *, epoch: int = 0) -> Plan:
+    def plan_batch(
+        self,
+        indices: Sequence[int],
+        *,
+        epoch: int = 0,
+        normalization: AffineNormalization | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> Plan:
         """Decide what a batch reads and with which weights, without touching a pixel.
 
         Parameters
@@ -96,6 +129,8 @@ class PlannedConstr(PatchConstr):
             At least one, each in −n_patches … n_patches − 1.
         epoch : int, default: 0
             0 ≤ epoch < 2^32.
+        normalization, augmentation : optional
+            As in `construct_batch`.
 
         Returns
         -------
@@ -104,7 +139,28 @@ class PlannedConstr(PatchConstr):
         """
         index = indices_in("indices", indices, self.n_patches, "patches")
         epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
-        return self._plan_batch(index, epoch)
+        plan = self._plan_batch(index, epoch)
+        if normalization is None and augmentation is None:
+            return plan
+        epilogue = plan.epilogue or Epilogue.identity(len(index), *self._n_channels)
+        if normalization is not None:
+            epilogue = epilogue.normalized(normalization)
+        if augmentation is not None:
+            epilogue = epilogue.turned(self._turns(index, epoch, augmentation, plan.patch_size))
+        return replace(plan, epilogue=epilogue)
+
+    def _turns(
+        self,
+        index: NDArray[np.int64],
+        epoch: int,
+        augmentation: Augmentation,
+        patch_size: tuple[int, ...],
+    ) -> NDArray[np.uint8]:
+        """Draw the orientation of each sample."""
+        instance("augmentation", augmentation, Augmentation, "an Augmentation or None")
+        augmentation.check_patch(patch_size)
+        (uniforms,) = self._orientations(self.seed, epoch, index, self.n_patches)
+        return augmentation.orientations(uniforms)
 
 
 class Source:

@@ -97,6 +97,11 @@ class BasicPatchConstr(PlannedConstr):
             return None
         return image_metadata(self.target_extractor, patch_spec)
 
+    @property
+    def _n_channels(self) -> tuple[int, int]:
+        target = self.target_extractor
+        return len(self._channels), 0 if target is None else target.n_channels
+
     def _plan_patch(self, index: int) -> Plan:
         return self._plan(self._source.from_specs(index))
 
@@ -109,7 +114,13 @@ class BasicPatchConstr(PlannedConstr):
         return Plan(rows, np.empty(0, np.float32), places.patch_size, Specs([places]))
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        patches = gather(self.input_extractor.images, plan.rows, plan.patch_size, dtype=dtype)
+        patches = gather(
+            self.input_extractor.images,
+            plan.rows,
+            plan.patch_size,
+            dtype=dtype,
+            epilogue=plan.epilogue,
+        )
         if self.target_extractor is None:
             return patches, None
         return patches, gather_targets(self.target_extractor, plan, dtype)
@@ -118,4 +129,5 @@ class BasicPatchConstr(PlannedConstr):
 def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> Any:
     """Plain patches of all target channels, where the inputs lie."""
     rows = plan.rows._replace(channels=np.arange(extractor.n_channels))
-    return gather(extractor.images, rows, plan.patch_size, dtype=dtype)
+    epilogue = plan.epilogue and plan.epilogue.of_target()
+    return gather(extractor.images, rows, plan.patch_size, dtype=dtype, epilogue=epilogue)

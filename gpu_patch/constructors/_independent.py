@@ -141,6 +141,10 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     def _input_images(self) -> Images:
         return self._images
 
+    @property
+    def _n_channels(self) -> tuple[int, int]:
+        return 1, len(self._sources)
+
     def _plan_patch(self, index: int) -> Plan:
         counts = self._counts()
         indices = self.rng.integers(0, counts, len(counts)).tolist()

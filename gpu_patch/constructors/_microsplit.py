@@ -56,6 +56,7 @@ class MicroSplitConstr(PlannedConstr):
             mode=self.padding_mode,
             targets=self._with_targets,
             dtype=dtype,
+            epilogue=plan.epilogue,
         )
 
 

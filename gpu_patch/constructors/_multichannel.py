@@ -136,6 +136,10 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
     def _input_images(self) -> Images:
         return self.target_extractor.images
 
+    @property
+    def _n_channels(self) -> tuple[int, int]:
+        return 1, len(self._channels)
+
     def _plan_patch(self, index: int) -> Plan:
         indices = [index]
         if self.rng.random() < self.uncorrelated_channel_prob:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpu_patch.augmentation import Augmentation
+from gpu_patch.epilogue import AffineNormalization
 from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs
 
 
+@runtime_checkable
 class PatchConstr(Protocol):
     """Makes the input and the target of a network for an index, or for many at once.
 
@@ -60,7 +63,13 @@ class PatchConstr(Protocol):
 
     @abstractmethod
     def construct_batch(
-        self, indices: Sequence[int], *, epoch: int = 0, dtype: DTypeLike = np.float32
+        self,
+        indices: Sequence[int],
+        *,
+        epoch: int = 0,
+        dtype: DTypeLike = np.float32,
+        normalization: AffineNormalization | None = None,
+        augmentation: Augmentation | None = None,
     ) -> PatchBatch:
         """Make a batch of patches at once, with draws by counter.
 
@@ -75,12 +84,28 @@ class PatchConstr(Protocol):
             0 ≤ epoch < 2^32; another epoch draws anew.
         dtype : {float32, float16}, default: float32
             Of input and target. Values beyond 65504 become infinite in float16.
+        normalization : AffineNormalization or None, default: None
+            Applied to input and target in float32, before anything is rounded to float16.
+        augmentation : Augmentation or None, default: None
+            Flips and turns input, at all scales, and target alike. Specs stay those of the images.
 
         Returns
         -------
         PatchBatch
             (input, target, specs).
         """
+        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """Where the images live and batches are made: "cpu" or "cuda:N"."""
+        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def draws_by_counter(self) -> bool:
+        """Whether batches are the same in any process: true unless a foreign strategy draws."""
         raise NotImplementedError
 
     @abstractmethod

@@ -62,6 +62,10 @@ class _SingleInputConstr(MicroSplitConstr):
     def _input_images(self) -> Images:
         return self.input_extractor.images
 
+    @property
+    def _n_channels(self) -> tuple[int, int]:
+        return 1, 0
+
     def _plan_patch(self, index: int) -> Plan:
         return self._plan(self._source.from_specs(index))
 
@@ -123,6 +127,10 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
 
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
+
+    @property
+    def _n_channels(self) -> tuple[int, int]:
+        return 1, self.target_extractor.n_channels
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         inputs, _ = super()._execute(plan, dtype)

@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike
 
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch._numpy.memory import pool
-from gpu_patch.ops._arguments import checked_dtype
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.ops._arguments import check_epilogue, checked_dtype
 from gpu_patch.ops._images import Images, as_images
 from gpu_patch.plan import Rows
 
@@ -23,6 +24,7 @@ def gather(
     mode: str = "zero",
     n_scales: int = 0,
     dtype: DTypeLike = np.float32,
+    epilogue: Epilogue | None = None,
 ) -> Any:
     """Cut patches out of images.
 
@@ -41,6 +43,8 @@ def gather(
         `geometry.border_range`.
     dtype : {float32, float16}
         Of the result.
+    epilogue : Epilogue or None, default: None
+        What happens to the values; the patches are the epilogue's input.
 
     Returns
     -------
@@ -48,16 +52,27 @@ def gather(
         The patches, where the images are.
     """
     found, resident = checked_dtype(dtype), as_images(images)
+    if epilogue is not None:
+        check_epilogue(epilogue, rows.shape, None, patch_size)
     if resident.runtime is not None:
         from gpu_patch._cuda.gather import gather as cuda_gather
 
         try:
             return cuda_gather(
-                resident.runtime, resident.table, rows, patch_size, n_scales, mode, found
+                resident.runtime,
+                resident.table,
+                rows,
+                patch_size,
+                n_scales,
+                mode,
+                found,
+                epilogue=epilogue,
             )
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
-    out = pool.take((*rows.shape, *patch_size), found)
-    with np.errstate(over="ignore"):  # float16 has no room for more than 65504
-        numpy_gather(resident.arrays, rows, patch_size, n_scales, mode, out)
-    return out
+    # the epilogue computes in float32
+    out = pool.take((*rows.shape, *patch_size), found if epilogue is None else np.float32)
+    # float16 has no room for more than 65504; infinities in, infinities out
+    with np.errstate(over="ignore", invalid="ignore"):
+        numpy_gather(resident.arrays, rows, patch_size, n_scales, mode, out, epilogue)
+        return out.astype(found, copy=False)

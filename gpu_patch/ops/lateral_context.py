@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_context
 from gpu_patch._numpy.memory import pool
-from gpu_patch.ops._arguments import checked_dtype
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.ops._arguments import check_epilogue, checked_dtype
 from gpu_patch.ops._images import Images, as_images
 from gpu_patch.plan import Rows
 
@@ -25,6 +26,7 @@ def lateral_context(
     mode: str,
     targets: bool = True,
     dtype: DTypeLike = np.float32,
+    epilogue: Epilogue | None = None,
 ) -> tuple[Any, Any]:
     """Mix the channels of each sample, at the native scale and with lateral context.
 
@@ -50,6 +52,8 @@ def lateral_context(
         Whether the channels themselves are wanted; a single one can do without.
     dtype : {float32, float16}
         Of the results.
+    epilogue : Epilogue or None, default: None
+        What happens to the values; its input is the mixture.
 
     Returns
     -------
@@ -59,6 +63,10 @@ def lateral_context(
         Each channel at the native scale, unweighted. Both are where the images are.
     """
     found, resident = checked_dtype(dtype), as_images(images)
+    n_samples, n_channels = rows.shape
+    wanted = targets or n_channels > 1
+    if epilogue is not None:
+        check_epilogue(epilogue, (n_samples, 1), rows.shape if wanted else None, patch_size)
     if resident.runtime is not None:
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
 
@@ -73,15 +81,16 @@ def lateral_context(
                 mode,
                 found,
                 targets=targets,
+                epilogue=epilogue,
             )
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
-    n_samples, n_channels = rows.shape
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
-    wanted = targets or n_channels > 1
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
     with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
-        numpy_lateral_context(resident.arrays, rows, weights, patch_size, mode, mixed, target)
+        numpy_lateral_context(
+            resident.arrays, rows, weights, patch_size, mode, mixed, target, epilogue
+        )
         if target is not None:
             target = target.astype(found, copy=False)
         return mixed.astype(found, copy=False), target

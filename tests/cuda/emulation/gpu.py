@@ -189,7 +189,7 @@ class Stream:
 
 def external_stream(ptr: int) -> Stream:
     """`cupy.cuda.ExternalStream`, of a stream of these; 1 is DLPack's name of the default one."""
-    if ptr == 1:
+    if ptr in (0, 1):
         return gpu.stream_stack()[0]
     (found,) = (s for s in gpu.streams if (s.ptr, s.device_id) == (ptr, gpu.device))
     return found

@@ -1,0 +1,83 @@
+"""Random flips and quarter turns in XY."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.draws import integers
+from gpu_patch.errors import choice, probability, shorten
+
+N_UNIFORMS = 4
+"""Numbers per sample: whether and along which axis to flip, whether and how far to turn."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Flips and quarter turns in XY, of input and target alike; each sample has its own.
+
+    First a flip and then a turn, as careamics 0.3.5 does by default (`XYFlip`,
+    `XYRandomRotate90`). Drawn by counter: a function of the constructor's seed, epoch and index
+    alone.
+
+    Parameters
+    ----------
+    flip : bool or {"x", "y"}, default: True
+        Axes to flip along, one at a time. True: X or Y, one as likely as the other.
+    rotate : bool, default: True
+        Whether to turn, by 90°, 180° or 270°, all as likely. Patches must be square in XY.
+    flip_p, rotate_p : float, default: 0.5
+        Probability that a sample is flipped, and that it is turned.
+
+    Examples
+    --------
+    >>> Augmentation(flip="x", rotate=False)
+    Augmentation(flip='x', rotate=False, flip_p=0.5, rotate_p=0.5)
+    """
+
+    flip: bool | str = True
+    rotate: bool = True
+    flip_p: float = 0.5
+    rotate_p: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flip, bool):
+            if not isinstance(self.flip, str):
+                raise TypeError(f"flip must be a bool, 'x' or 'y', found {shorten(self.flip)}")
+            choice("flip", self.flip, ("x", "y"))
+        if not isinstance(self.rotate, bool):
+            raise TypeError(f"rotate must be a bool, found {shorten(self.rotate)}")
+        probability("flip_p", self.flip_p)
+        probability("rotate_p", self.rotate_p)
+
+    def check_patch(self, patch_size: Sequence[int]) -> None:
+        """Check that patches of a size (Z)YX can be turned, where they are to be."""
+        if self.rotate and self.rotate_p > 0 and patch_size[-2] != patch_size[-1]:
+            raise ValueError(
+                "augmentation turns patches by 90°, which must be square in XY, found the "
+                f"patch_size {tuple(patch_size)}: use square patches, or Augmentation(rotate=False)"
+            )
+
+    def orientations(self, uniforms: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Return how samples are turned, as `epilogue.turn` counts.
+
+        Parameters
+        ----------
+        uniforms : array, shape (4, B)
+            Numbers in [0, 1).
+
+        Returns
+        -------
+        array of uint8, shape (B,)
+        """
+        flipped, axis, turned, quarters = uniforms
+        along_x = np.full(axis.shape, self.flip == "x") if self.flip is not True else axis >= 0.5
+        k = np.where(turned < self.rotate_p, 1 + integers(quarters, 3), 0) if self.rotate else 0
+        if not self.flip:
+            return np.broadcast_to(k, axis.shape).astype(np.uint8)
+        # a flip along X is one along Y and half a turn
+        f = flipped < self.flip_p
+        return ((k + 2 * (f & along_x)) % 4 + 4 * f).astype(np.uint8)

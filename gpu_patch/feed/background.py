@@ -1,0 +1,454 @@
+"""Patches that keep to signal: background of the images made rare, or left out.
+
+After careamics 0.3.5 (`careamics.dataset.factory.filter_bg`).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.constructors._base import Source, checked_extractor
+from gpu_patch.device import is_cuda_array
+from gpu_patch.errors import choice, instance, probability, sequence, whole_number
+from gpu_patch.feed.filters import PatchFilter
+from gpu_patch.images import PatchExtractor
+from gpu_patch.ops import gather
+from gpu_patch.patching import StratifiedPatching
+from gpu_patch.patching._locations import Locations
+from gpu_patch.plan import Rows
+
+_HOST_BYTES, _DEVICE_BYTES = 1 << 20, 1 << 26
+"""Pixels looked at in one go, as float32: what caches hold, and what occupies a GPU.
+
+What filters compute on the way takes a few times this.
+"""
+
+_MOST_LINES = 10
+"""Image stacks that a report lists."""
+
+Sample: TypeAlias = tuple[int, int]
+"""(data_idx, sample_idx)."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FilterReport:
+    """What background filters found.
+
+    Attributes
+    ----------
+    kept : dict of (data_idx, sample_idx) to array of bool, (Z)YX
+        For each cell of the sample's grid whether it holds signal.
+    data_shapes, patch_size : sequence of tuple of int, tuple of int
+        Of the strategy.
+    regions : bool
+        Whether all that patches starting in a cell may touch was looked at, and not the cell.
+    """
+
+    kept: Mapping[Sample, NDArray[np.bool_]]
+    data_shapes: Sequence[tuple[int, ...]]
+    patch_size: tuple[int, ...]
+    regions: bool
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return sum(grid.size for grid in self.kept.values())
+
+    @property
+    def n_kept(self) -> int:
+        """Number of cells with signal."""
+        return sum(int(grid.sum()) for grid in self.kept.values())
+
+    def maps(self) -> list[NDArray[np.bool_]]:
+        """Return for each image stack, S(Z)YX, which pixels lie in anything that is kept."""
+        return _paint(self.kept, self.data_shapes, self.patch_size, self.regions)
+
+    def __repr__(self) -> str:
+        what = "regions" if self.regions else "cells"
+        lines = [f"FilterReport: {self.n_kept} of {self.n_cells} {what} kept"]
+        for i in range(min(len(self.data_shapes), _MOST_LINES)):
+            grids = [grid for (data_idx, _), grid in self.kept.items() if data_idx == i]
+            n_kept, n = sum(int(grid.sum()) for grid in grids), sum(grid.size for grid in grids)
+            lines.append(f"  image stack {i}: {n_kept} of {n}")
+        if len(self.data_shapes) > _MOST_LINES:
+            lines.append(f"  … and {len(self.data_shapes) - _MOST_LINES} more image stacks")
+        return "\n".join(lines)
+
+
+def filter_background(
+    patching_strategy: StratifiedPatching,
+    extractor: PatchExtractor,
+    patch_filter: PatchFilter | Sequence[PatchFilter],
+    *,
+    ref_channel: int | Sequence[int] = 0,
+    keep: str = "any",
+    filtered_patch_prob: float = 0.1,
+    progress: bool = True,
+) -> FilterReport:
+    """Make patches of background rare.
+
+    Looks at the regions of twice the patch size that patches starting in a grid cell touch, and
+    sets the probability of the cells whose region is background. After careamics'
+    `filter_background`, and with `MaskFilter` and an extractor of masks its
+    `filter_background_with_mask`; as there, regions hold zeros outside the image. Acts on the
+    strategy alone, so it serves every constructor.
+
+    Parameters
+    ----------
+    patching_strategy : StratifiedPatching
+        Changed in place: its number of patches falls.
+    extractor : PatchExtractor
+        The images that decide; of the strategy's shapes, with any channels.
+    patch_filter : PatchFilter or sequence of PatchFilter
+        One for all channels named, or one for each.
+    ref_channel : int or sequence of int, default: 0
+        Channels that decide.
+    keep : {"any", "all"}
+        Whether any filter must find signal, or all of them.
+    filtered_patch_prob : float, default: 0.1
+        Probability of background, relative to 1, in [0, 1].
+    progress : bool, default: True
+        Show a bar in a terminal, where tqdm is installed, once it takes longer than a second.
+
+    Returns
+    -------
+    FilterReport
+        What was found.
+
+    Raises
+    ------
+    ValueError
+        If all is background, or no patch would be left. The strategy is then as it was.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu_patch import ImageStack, PatchExtractor, StratifiedPatching
+    >>> from gpu_patch.feed import MaxFilter
+    >>> image = np.zeros((64, 96))
+    >>> image[:, 70:] = 100
+    >>> extractor = PatchExtractor([ImageStack.from_array(image, "YX", device="cpu")])
+    >>> strategy = StratifiedPatching(extractor.shapes, (16, 16), seed=0)
+    >>> filter_background(strategy, extractor, MaxFilter(50), progress=False)
+    FilterReport: 12 of 24 regions kept
+      image stack 0: 12 of 24
+    """
+    prob = probability("filtered_patch_prob", filtered_patch_prob)
+    report = find_background(
+        patching_strategy,
+        extractor,
+        patch_filter,
+        ref_channel=ref_channel,
+        keep=keep,
+        progress=progress,
+    )
+    _change(
+        patching_strategy,
+        report,
+        lambda strategy, sample, cells: strategy.set_region_probs(
+            *sample, dict.fromkeys(cells, prob)
+        ),
+    )
+    return report
+
+
+def exclude_background(
+    patching_strategy: StratifiedPatching,
+    extractor: PatchExtractor,
+    patch_filter: PatchFilter | Sequence[PatchFilter],
+    *,
+    ref_channel: int | Sequence[int] = 0,
+    keep: str = "any",
+    progress: bool = True,
+) -> FilterReport:
+    """Exclude grid cells that are background: no patch will touch any of their pixels.
+
+    Stricter than `filter_background`: also patches that hold signal beside background are left
+    out. Looks at the cells themselves, those at the end of an axis cut to the image.
+
+    Parameters
+    ----------
+    patching_strategy, extractor, patch_filter, ref_channel, keep, progress
+        As in `filter_background`.
+
+    Returns
+    -------
+    FilterReport
+        What was found.
+
+    Raises
+    ------
+    ValueError
+        If all is background, or no patch would be left. The strategy is then as it was.
+    """
+    report = find_background(
+        patching_strategy,
+        extractor,
+        patch_filter,
+        ref_channel=ref_channel,
+        keep=keep,
+        regions=False,
+        progress=progress,
+    )
+    _change(
+        patching_strategy,
+        report,
+        lambda strategy, sample, cells: strategy.exclude_patches(*sample, cells),
+    )
+    return report
+
+
+def find_background(
+    patching_strategy: StratifiedPatching,
+    extractor: PatchExtractor,
+    patch_filter: PatchFilter | Sequence[PatchFilter],
+    *,
+    ref_channel: int | Sequence[int] = 0,
+    keep: str = "any",
+    regions: bool = True,
+    progress: bool = True,
+) -> FilterReport:
+    """Tell what `filter_background` or `exclude_background` would do, and change nothing.
+
+    Parameters
+    ----------
+    patching_strategy, extractor, patch_filter, ref_channel, keep, progress
+        As in `filter_background`.
+    regions : bool, default: True
+        Look at regions, as `filter_background` does, or at cells, as `exclude_background` does.
+
+    Returns
+    -------
+    FilterReport
+        What was found.
+    """
+    _check_together(patching_strategy, extractor)
+    pairs = _filters_of_channels(patch_filter, ref_channel, extractor.n_channels)
+    combine = operator.or_ if choice("keep", keep, ("any", "all")) == "any" else operator.and_
+    channels = sorted({channel for _, channel in pairs})
+
+    def keeps(cells: Any) -> dict[str, Any]:
+        kept = [one.keeps(cells[:, channels.index(channel)]) for one, channel in pairs]
+        return {"kept": reduce(combine, kept)}
+
+    windows = _Windows(patching_strategy, regions)
+    found = windows.measure(extractor, channels, keeps, progress)["kept"]
+    return FilterReport(
+        windows.grids(found), patching_strategy.data_shapes, patching_strategy.patch_size, regions
+    )
+
+
+def score_maps(
+    patching_strategy: StratifiedPatching,
+    extractor: PatchExtractor,
+    patch_filter: PatchFilter,
+    *,
+    ref_channel: int = 0,
+    progress: bool = True,
+) -> list[dict[str, NDArray[Any]]]:
+    """Return pictures to choose thresholds from, as careamics' `filter_map` of each filter.
+
+    Parameters
+    ----------
+    patching_strategy, extractor, progress
+        As in `filter_background`.
+    patch_filter : PatchFilter
+        What measures; its thresholds do not matter.
+    ref_channel : int, default: 0
+        Channel that is measured.
+
+    Returns
+    -------
+    list of dict of str to array, S(Z)YX
+        For each image stack and score, by the name of the parameter that it is compared with:
+        each pixel's largest score of all regions that it lies in.
+    """
+    _check_together(patching_strategy, extractor)
+    ((one, channel),) = _filters_of_channels([patch_filter], ref_channel, extractor.n_channels)
+    windows = _Windows(patching_strategy, regions=True)
+    found = windows.measure(extractor, [channel], lambda cells: one.scores(cells[:, 0]), progress)
+    shapes, patch_size = patching_strategy.data_shapes, patching_strategy.patch_size
+    maps = {
+        name: _paint(windows.grids(scores), shapes, patch_size, regions=True)
+        for name, scores in found.items()
+    }
+    return [{name: of_stack[i] for name, of_stack in maps.items()} for i in range(len(shapes))]
+
+
+def _check_together(strategy: object, extractor: object) -> None:
+    instance(
+        "patching_strategy",
+        strategy,
+        StratifiedPatching,
+        "a StratifiedPatching, which alone can leave parts of images out",
+    )
+    Source("patching_strategy", strategy, checked_extractor("extractor", extractor))  # type: ignore[arg-type]
+
+
+def _filters_of_channels(
+    patch_filter: object, ref_channel: object, n_channels: int
+) -> list[tuple[PatchFilter, int]]:
+    wanted = "a PatchFilter"
+    several = not isinstance(patch_filter, PatchFilter)
+    filters: Sequence[Any] = (
+        sequence("patch_filter", patch_filter, wanted) if several else [patch_filter]
+    )
+    for i, one in enumerate(filters):
+        instance(f"patch_filter[{i}]" if several else "patch_filter", one, PatchFilter, wanted)
+    named = ref_channel if isinstance(ref_channel, (Sequence, np.ndarray)) else [ref_channel]
+    channels = [whole_number("ref_channel", c, minimum=0, maximum=n_channels - 1) for c in named]
+    if not filters or not channels:
+        raise ValueError("patch_filter and ref_channel must name at least one filter and channel")
+    if len(filters) > 1 < len(channels) and len(filters) != len(channels):
+        raise ValueError(
+            f"patch_filter must be one filter, or one for each of the {len(channels)} channels of "
+            f"ref_channel, found {len(filters)}"
+        )
+    n = max(len(filters), len(channels))
+    return [(filters[i % len(filters)], channels[i % len(channels)]) for i in range(n)]
+
+
+class _Windows:
+    """What is looked at, for each cell of a strategy.
+
+    Parameters
+    ----------
+    strategy : StratifiedPatching
+        Its cells.
+    regions : bool
+        Regions that patches starting in a cell touch, or cells, which are cut to the image.
+    """
+
+    def __init__(self, strategy: StratifiedPatching, regions: bool) -> None:
+        patch = np.array(strategy.patch_size)
+        self._shapes: dict[Sample, tuple[int, ...]] = {}
+        starts, sizes = [], []
+        for sample, cells in strategy.get_all_grid_coords().items():
+            shape = np.array(strategy.data_shapes[sample[0]][2:])
+            start = np.array(cells) * patch
+            if regions:  # in a cell beyond the last start no patch does
+                start = start[(start <= np.maximum(shape - patch, 0)).all(axis=1)]
+                size = np.broadcast_to(2 * patch, start.shape)
+            else:
+                size = np.minimum(patch, shape - start)
+            starts.append(start)
+            sizes.append(size)
+            self._shapes[sample] = tuple((start[-1] // patch + 1).tolist())
+        samples = np.repeat([*self._shapes], list(map(len, starts)), axis=0)
+        self._data_idx, self._sample_idx = samples.T
+        self._start, self._size = np.concatenate(starts), np.concatenate(sizes)
+
+    def measure(
+        self,
+        extractor: PatchExtractor,
+        channels: Sequence[int],
+        function: Callable[[Any], dict[str, Any]],
+        progress: bool,
+    ) -> dict[str, NDArray[Any]]:
+        """Return what `function` makes of the windows (n, C, (Z), Y, X), for all of them.
+
+        It works where the images are; nothing but its results comes to the host.
+        """
+        images, n = extractor.images, len(self._start)
+        found: dict[str, NDArray[Any]] = {}
+        n_bytes = _HOST_BYTES if images.runtime is None else _DEVICE_BYTES
+        device = nullcontext() if images.runtime is None else images.runtime.active()
+        with device, _bar(n, progress) as advance:
+            for chunk, size in self._chunks(n_bytes // (4 * len(channels))):
+                places = Locations(
+                    self._data_idx[chunk], self._sample_idx[chunk], self._start[chunk], size
+                )
+                cells = gather(images, Rows.correlated(places, np.array(channels)), size)
+                for name, values in function(cells).items():
+                    host = values.get() if is_cuda_array(values) else values
+                    found.setdefault(name, np.empty(n, host.dtype))[chunk] = host
+                advance(len(chunk))
+        return found
+
+    def _chunks(self, n_pixels: int) -> Iterator[tuple[NDArray[np.intp], tuple[int, ...]]]:
+        """Yield windows of one size, at most `n_pixels` together or one, and their size."""
+        sizes, kind = np.unique(self._size, axis=0, return_inverse=True)
+        for i, size in enumerate(sizes.tolist()):
+            alike = np.flatnonzero(kind.ravel() == i)
+            n = max(1, n_pixels // prod(size))
+            for first in range(0, len(alike), n):
+                yield alike[first : first + n], tuple(size)
+
+    def grids(self, values: NDArray[Any]) -> dict[Sample, NDArray[Any]]:
+        """Return a value per window as grids (Z)YX per sample."""
+        ends = np.cumsum([prod(shape) for shape in self._shapes.values()])
+        parts = np.split(values, ends[:-1])
+        return {
+            sample: part.reshape(shape)
+            for (sample, shape), part in zip(self._shapes.items(), parts, strict=True)
+        }
+
+
+@contextmanager
+def _bar(total: int, progress: bool) -> Iterator[Callable[[int], object]]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        progress = False
+    if not progress:
+        yield lambda n: None
+        return
+    # disable=None: only in a terminal
+    with tqdm(total=total, desc="Background", unit=" cells", delay=1, disable=None) as bar:
+        yield bar.update
+
+
+def _change(
+    strategy: StratifiedPatching,
+    report: FilterReport,
+    change: Callable[[StratifiedPatching, Sample, list[tuple[int, ...]]], None],
+) -> None:
+    """Change the cells that are background, unless nothing would be left."""
+    if not report.n_kept:
+        raise ValueError(
+            f"patch_filter finds no signal in any of the {report.n_cells} cells, nothing would be "
+            "left: lower its thresholds, score_maps shows which values there are"
+        )
+    trial = deepcopy(strategy)
+    for changed in (trial, strategy):
+        for sample, kept in report.kept.items():
+            change(changed, sample, [tuple(cell) for cell in np.argwhere(~kept).tolist()])
+        if not changed.n_patches:
+            raise ValueError(
+                f"patch_filter keeps {report.n_kept} of {report.n_cells} cells, but no patch fits "
+                "into them together with what was excluded before: lower its thresholds"
+            )
+
+
+def _paint(
+    grids: Mapping[Sample, NDArray[Any]],
+    data_shapes: Sequence[tuple[int, ...]],
+    patch_size: tuple[int, ...],
+    regions: bool,
+) -> list[NDArray[Any]]:
+    """Return S(Z)YX for each image stack: each pixel's largest value of all windows it lies in."""
+    maps = []
+    for data_idx, (n_samples, _, *shape) in enumerate(data_shapes):
+        painted = []
+        for sample_idx in range(n_samples):
+            grid = grids[data_idx, sample_idx]
+            for axis, patch in enumerate(patch_size):
+                if regions:  # each reaches over two cells
+                    first, last = grid.take([0], axis), grid.take([-1], axis)
+                    grid = np.maximum(
+                        np.concatenate([first, grid], axis), np.concatenate([grid, last], axis)
+                    )
+                grid = grid.repeat(patch, axis)
+            painted.append(grid[tuple(map(slice, shape))])
+        maps.append(np.stack(painted))
+    return maps

@@ -1,0 +1,280 @@
+"""Batches of an epoch, one after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_patch import device as devices
+from gpu_patch.constructors import PatchConstr
+from gpu_patch.draws import checked_seed
+from gpu_patch.errors import instance, mapping, shorten, whole_number
+from gpu_patch.feed.order import Division, epoch_order
+from gpu_patch.specs import PatchBatch
+
+_PREFETCH_ON_CUDA = 2
+_STATE_VERSION = 1
+
+
+class BatchLoader:
+    """Iterates over the batches of an epoch; each iteration is the next epoch.
+
+    What a batch holds is a function of the constructor's seed, this loader's seed, the epoch and
+    the position in it: the same in any process, for any number of ranks, with or without prefetch,
+    and after `load_state_dict`.
+
+    Parameters
+    ----------
+    constructor : PatchConstr
+        Makes the batches.
+    batch_size : int
+        Patches per batch and rank. Where fewer patches than ranks are left at the end, they are
+        added to the last batches, one each.
+    shuffle : bool, default: True
+        Whether each epoch has a random order; else it is that of the indices.
+    seed : int or None, default: 0
+        Key of the orders, 0 ≤ seed < 2^64; None takes a fresh one, kept in `seed`.
+    drop_last : bool, default: False
+        Whether to leave out what does not fill a step of all ranks.
+    rank, world_size : int, default: 0 and 1
+        This process, and how many there are. Together they see every patch of an epoch once.
+    prefetch : int or None, default: None
+        Batches that are made ahead; None is 2 where the images are on a CUDA device, and 0 on the
+        CPU. On CUDA they are made on a stream of their own, and whatever stream is current when
+        a batch is taken waits for it, on the device. On the CPU a thread makes them.
+    normalization : Normalization or None, default: None
+        Applied to input and target.
+    augmentation : Augmentation or None, default: None
+        Applied to input and target alike.
+    dtype : {float32, float16}, default: float32
+        Of input and target.
+
+    Raises
+    ------
+    ValueError
+        For values out of range, fewer patches than ranks, and several ranks where the constructor
+        has draws that are not by counter: each rank would draw something else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpu_patch
+    >>> images = gpu_patch.PatchExtractor(
+    ...     [gpu_patch.ImageStack.from_array(np.zeros((64, 96), np.uint8), "YX", device="cpu")]
+    ... )
+    >>> strategy = gpu_patch.SequentialPatching(images.shapes, (16, 16))
+    >>> loader = BatchLoader(gpu_patch.BasicPatchConstr(strategy, images), batch_size=10)
+    >>> [batch.input.shape for batch in loader]
+    [(10, 1, 16, 16), (10, 1, 16, 16), (4, 1, 16, 16)]
+    >>> loader.epoch
+    1
+    """
+
+    def __init__(
+        self,
+        constructor: PatchConstr,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch: int | None = None,
+        normalization: Any = None,
+        augmentation: Any = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.constructor: PatchConstr = instance(
+            "constructor", constructor, PatchConstr, "one of gpu_patch's constructors"
+        )
+        self.batch_size = whole_number("batch_size", batch_size, minimum=1)
+        self.shuffle = bool(instance("shuffle", shuffle, bool, "True or False"))
+        self.drop_last = bool(instance("drop_last", drop_last, bool, "True or False"))
+        self.seed = checked_seed(seed)
+        self.world_size = whole_number("world_size", world_size, minimum=1)
+        self.rank = whole_number("rank", rank, minimum=0, maximum=self.world_size - 1)
+        self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
+        self.device = constructor.device
+        ahead = 0 if self.device == "cpu" else _PREFETCH_ON_CUDA
+        self.prefetch = ahead if prefetch is None else whole_number("prefetch", prefetch, minimum=0)
+        self._epoch, self._first, self._step = 0, 0, 0
+        self._resumed = False
+        if self.world_size > 1 and not constructor.draws_by_counter:
+            raise ValueError(
+                f"world_size is {self.world_size}, but the constructor has a strategy whose draws "
+                "are not by counter, so that ranks would disagree: use one of gpu_patch's"
+            )
+        self._check_enough(constructor.n_patches)
+
+    def __repr__(self) -> str:
+        return (
+            f"BatchLoader({self.constructor!r}, batch_size={self.batch_size}, epoch={self.epoch})"
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch is of."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            0 ≤ epoch < 2^32. Without this, each iteration is the next epoch.
+        """
+        self._epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
+        self._first, self._step, self._resumed = 0, 0, False
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch, the same on every rank."""
+        return self._division(0).n_steps
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the loader is: behind the batch that was taken last.
+
+        Returns
+        -------
+        dict
+            Small, of whole numbers. The same on every rank, and good for any number of ranks and
+            any batch size.
+        """
+        division = self._division(self._first)
+        return {
+            "version": _STATE_VERSION,
+            "seed": self.seed,
+            "epoch": self._epoch,
+            "position": division.position(self._step),
+            "n_patches": division.stop,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to where a loader was: the next iteration gives what is left of that epoch.
+
+        Parameters
+        ----------
+        state : dict
+            As `state_dict` returned it.
+
+        Raises
+        ------
+        ValueError
+            Where the state is of other patches.
+        """
+        n_patches = self.constructor.n_patches
+        found = mapping("state", state, ["version", "seed", "epoch", "position", "n_patches"])
+        if found["version"] != _STATE_VERSION:
+            raise ValueError(
+                f"state has the version {shorten(found['version'])}, this is {_STATE_VERSION}"
+            )
+        if found["n_patches"] != n_patches:
+            raise ValueError(
+                f"state is of {shorten(found['n_patches'])} patches, the constructor has "
+                f"{n_patches}: it must be the same that the state was taken with"
+            )
+        seed = checked_seed(found["seed"])
+        epoch = whole_number("state['epoch']", found["epoch"], minimum=0, maximum=2**32 - 1)
+        position = whole_number(
+            "state['position']", found["position"], minimum=0, maximum=n_patches
+        )
+        self._check_enough(n_patches - position)
+        self.seed, self._epoch, self._first, self._step = seed, epoch, position, 0
+        self._resumed = True
+
+    def __iter__(self) -> Iterator[PatchBatch]:
+        """Yield the batches of this epoch, or what is left of it after `load_state_dict`.
+
+        An iteration that was left early begins its epoch anew.
+        """
+        if not self._resumed:
+            # whoever counts batches does not ask for one more to see that there is none
+            if 0 < self._step == self._division(self._first).n_steps:
+                self._epoch = (self._epoch + 1) % 2**32
+            self._first = 0
+        self._resumed, self._step = False, 0
+        division, epoch = self._division(self._first), self._epoch
+        order = epoch_order(division.stop, self.seed, epoch, shuffle=self.shuffle)
+
+        def make(step: int) -> PatchBatch:
+            first, stop = division.part(step, self.rank)
+            return self.constructor.construct_batch(
+                order[first:stop],
+                epoch=epoch,
+                dtype=self.dtype,
+                normalization=self.normalization,
+                augmentation=self.augmentation,
+            )
+
+        batches = _ahead(make, division.n_steps, self.prefetch, self.device)
+        for _ in range(division.n_steps):
+            # no variable may hold a batch here, or its memory would outlive its use
+            yield self._take(batches)
+        self._epoch, self._first, self._step = (epoch + 1) % 2**32, 0, 0
+
+    def _take(self, batches: Iterator[PatchBatch]) -> PatchBatch:
+        batch = next(batches)
+        self._step += 1
+        return batch
+
+    def _division(self, first: int) -> Division:
+        n_patches = self.constructor.n_patches
+        return Division(first, n_patches, self.batch_size, self.world_size, self.drop_last)
+
+    def _check_enough(self, n_patches: int) -> None:
+        if 0 < n_patches < self.world_size and not self.drop_last:
+            raise ValueError(
+                f"{n_patches} patches are too few for world_size = {self.world_size}: every rank "
+                "needs one, or drop_last=True"
+            )
+
+
+def _ahead(
+    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
+) -> Iterator[PatchBatch]:
+    """Yield make(0), make(1), …, of which `prefetch` are made before they are asked for."""
+    if device != "cpu":
+        return _ahead_on_stream(make, n_steps, prefetch, device)
+    if prefetch:
+        return _ahead_in_thread(make, n_steps, prefetch)
+    return map(make, range(n_steps))
+
+
+def _ahead_in_thread(
+    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int
+) -> Iterator[PatchBatch]:
+    with ThreadPoolExecutor(1, thread_name_prefix="gpu_patch") as executor:
+        waiting: deque[Future[PatchBatch]] = deque()
+        try:
+            for step in range(n_steps + prefetch):
+                if step < n_steps:
+                    waiting.append(executor.submit(make, step))
+                if step >= prefetch:
+                    yield waiting.popleft().result()
+        finally:  # left early: what is not begun is not wanted
+            executor.shutdown(cancel_futures=True)
+
+
+def _ahead_on_stream(
+    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
+) -> Iterator[PatchBatch]:
+    stream = devices.SideStream(device)
+    waiting: deque[tuple[PatchBatch, Any]] = deque()
+
+    def hand_over() -> PatchBatch:
+        batch, made = waiting.popleft()
+        stream.hand_over([a for a in (batch.input, batch.target) if a is not None], made)
+        return batch
+
+    for step in range(n_steps + prefetch):
+        if step < n_steps:
+            waiting.append(stream.run(partial(make, step)))
+        if step >= prefetch:
+            yield hand_over()

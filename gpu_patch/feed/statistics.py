@@ -1,0 +1,280 @@
+"""Statistics for normalisation, from the native scale of a constructor's patches alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import groupby, islice
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpu_patch.constructors import (
+    BasicPatchConstr,
+    PairedInputTargetMsPatchConstr,
+    PatchConstr,
+)
+from gpu_patch.constructors._base import PlannedConstr
+from gpu_patch.constructors._microsplit import MicroSplitConstr
+from gpu_patch.draws import restored_on_error
+from gpu_patch.errors import choice, indices_in, instance, probability, shorten, whole_number
+from gpu_patch.feed._accumulators import Accumulator, MeanStd, MinMax, Quantiles, library_of
+from gpu_patch.feed.normalization import KINDS, Normalization
+from gpu_patch.ops import Images, gather
+from gpu_patch.plan import Plan
+
+# Pixels of a channel that are read at once: few enough to stay in a cache, where the CPU
+# computes, and enough to be worth a launch, where a device does.
+_CPU_PIXELS = 1 << 17
+_CUDA_PIXELS = 1 << 23
+
+
+def compute_normalization(
+    constructor: PatchConstr,
+    kind: str = "mean_std",
+    *,
+    per_channel: bool = True,
+    lower: float | Sequence[float] = 0.01,
+    upper: float | Sequence[float] = 0.99,
+    skip_target: bool = False,
+    indices: Sequence[int] | None = None,
+    epoch: int = 0,
+    batch_size: int | None = None,
+    upstream_draws: bool = False,
+    progress: bool = True,
+) -> Normalization:
+    """Compute the statistics of a constructor's patches, where its images are.
+
+    They are those of careamics 0.3.5 (`resolve_normalization_config`): of the principal input,
+    which is the native scale where there is context, and of the target, over all patches. Pixels
+    that several patches share count several times.
+
+    Parameters
+    ----------
+    constructor : PatchConstr
+        One of the package's.
+    kind : {"mean_std", "min_max", "quantile", "none"}
+        What to compute.
+    per_channel : bool, default: True
+        Whether each channel has statistics of its own, or all together.
+    lower, upper : float or sequence of float, default: 0.01 and 0.99
+        Shares of the values below the quantiles, 0 ≤ lower < upper ≤ 1; one, or one per channel.
+        Quantiles are estimated in 65536 bins, step by step as careamics does, which is some 1e-5
+        of the range of the values off the exact ones.
+    skip_target : bool, default: False
+        Whether targets are to stay as they are.
+    indices : sequence of int, optional
+        Patches to use; default all.
+    epoch : int, default: 0
+        Epoch whose draws say where random patches lie and how they are mixed.
+    batch_size : int, optional
+        Patches read at once; the default is what fits a cache or is worth a launch. Results are
+        the same up to rounding.
+    upstream_draws : bool, default: False
+        Draw as `construct_patch` does, one patch after the other from the generators, and leave
+        these where careamics' own computation would; `epoch` is then of no meaning.
+    progress : bool, default: True
+        Show a bar in a terminal, where tqdm is installed, once it takes longer than a second.
+
+    Returns
+    -------
+    Normalization
+        With statistics of the target where the constructor has one.
+
+    Raises
+    ------
+    ValueError
+        Also for images that hold NaN or infinity, and for those that hold one value only, which
+        cannot be normalised.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu_patch import BasicPatchConstr, ImageStack, PatchExtractor, SequentialPatching
+    >>> pixels = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    >>> images = PatchExtractor([ImageStack.from_array(pixels, "YX")])
+    >>> constructor = BasicPatchConstr(SequentialPatching(images.shapes, (5, 5)), images)
+    >>> compute_normalization(constructor, "min_max")
+    Normalization.min_max(input_mins=[0.0], input_maxes=[99.0])
+    """
+    checked: PlannedConstr = instance(
+        "constructor", constructor, PlannedConstr, "one of gpu_patch's constructors"
+    )
+    choice("kind", kind, KINDS)
+    levels = _checked_levels(lower, upper)
+    if batch_size is not None:
+        whole_number("batch_size", batch_size, minimum=1)
+    if kind == "none":
+        return Normalization.none()
+    n_patches = checked.n_patches
+    if n_patches == 0:
+        raise ValueError("constructor has 0 patches: there is nothing to compute statistics of")
+    chosen = range(n_patches) if indices is None else indices
+    index = indices_in("indices", chosen, n_patches, "patches")
+    images = _input_images(checked)
+    most_pixels = _CPU_PIXELS if images.runtime is None else _CUDA_PIXELS
+    plans = _plans(checked, index, epoch, batch_size, most_pixels, upstream_draws)
+    accumulators: dict[str, Accumulator] = {}
+    with (
+        restored_on_error(checked._generators(batch=not upstream_draws)),
+        nullcontext() if images.runtime is None else images.runtime.active(),
+        np.errstate(over="ignore", invalid="ignore"),  # refused below
+    ):
+        for plan in _shown(plans, len(index), progress):
+            for part, patches in _native_scale(checked, plan, targets=not skip_target).items():
+                values = patches.reshape(len(patches), patches.shape[1] if per_channel else 1, -1)
+                if part not in accumulators:
+                    accumulators[part] = _accumulator(kind, values, levels, part)
+                accumulators[part].update(values)
+        results = {part: found.result() for part, found in accumulators.items()}
+        for part, found in results.items():
+            if not np.isfinite(found).all():
+                raise ValueError(
+                    f"the {part} images must hold finite values, whose sums of squares are finite "
+                    f"in float32: their {kind} statistics are {shorten(found)}"
+                )
+        return Normalization(kind, results["input"], results.get("target"), skip_target)
+
+
+def _plans(
+    constructor: PlannedConstr,
+    index: NDArray[np.int64],
+    epoch: int,
+    batch_size: int | None,
+    most_pixels: int,
+    upstream_draws: bool,
+) -> Iterator[Plan]:
+    """Plan the patches in order, a few at once."""
+
+    def at_once(size: Sequence[int]) -> int:
+        return batch_size or max(1, most_pixels // prod(size))
+
+    indices = index.tolist()
+    sizes = {tuple(size) for size in constructor._source.patch_sizes}
+    if len(sizes) == 1 and not upstream_draws:
+        step = at_once(sizes.pop())
+        for first in range(0, len(indices), step):
+            yield constructor.plan_batch(indices[first : first + step], epoch=epoch)
+        return
+    # a batch has one patch size, and what sizes there are is only known from the patches
+    singles = (
+        constructor._plan_patch(i) if upstream_draws else constructor.plan_batch([i], epoch=epoch)
+        for i in indices
+    )
+    for (size, plain), group in groupby(singles, lambda p: (p.patch_size, p.epilogue is None)):
+        while some := list(islice(group, at_once(size) if plain else 1)):
+            yield _joined(some)
+
+
+def _joined(plans: Sequence[Plan]) -> Plan:
+    """Join plans without epilogues; the specs, which are not looked at, stay those of the first."""
+    # some samples may have their channels from one place, others from places of their own
+    n_places = max(plan.rows.image_idx.shape[1] for plan in plans)
+
+    def joined(column: str) -> NDArray[np.int64]:
+        parts = [getattr(plan.rows, column) for plan in plans]
+        return np.concatenate(
+            [np.broadcast_to(part, (len(part), n_places, *part.shape[2:])) for part in parts]
+        )
+
+    columns = {name: joined(name) for name in ("image_idx", "sample_idx", "coords")}
+    weights = np.concatenate([plan.weights for plan in plans])
+    return replace(plans[0], rows=plans[0].rows._replace(**columns), weights=weights)
+
+
+def _input_images(constructor: PlannedConstr) -> Images:
+    if isinstance(constructor, BasicPatchConstr):
+        return constructor.input_extractor.images
+    assert isinstance(constructor, MicroSplitConstr)
+    return constructor._input_images()
+
+
+def _native_scale(constructor: PlannedConstr, plan: Plan, *, targets: bool) -> dict[str, Any]:
+    """Return principal input and target (B, C, (Z), Y, X), the target where it is wanted."""
+    images, rows, size = _input_images(constructor), plan.rows, plan.patch_size
+    found: dict[str, Any] = {}
+    if isinstance(constructor, MicroSplitConstr):
+        # what lies beyond a border depends on how many scales there are
+        mode, n_scales = constructor.padding_mode, constructor.multiscale_count
+        channels = gather(images, rows, size, mode=mode, n_scales=n_scales)
+        found["input"] = _mixed(channels, plan.weights)
+        if targets and constructor._with_targets:
+            found["target"] = channels
+    else:
+        found["input"] = gather(images, rows, size)
+    if targets and isinstance(constructor, (BasicPatchConstr, PairedInputTargetMsPatchConstr)):
+        extractor = constructor.target_extractor
+        if extractor is not None:
+            rows = rows._replace(channels=np.arange(extractor.n_channels))
+            found["target"] = gather(extractor.images, rows, size)
+    if plan.epilogue is None:
+        return found
+    return {
+        part: values * _beside(values, getattr(plan.epilogue, f"{part}_scale"))
+        + _beside(values, getattr(plan.epilogue, f"{part}_offset"))
+        for part, values in found.items()
+    }
+
+
+def _mixed(channels: Any, weights: NDArray[np.float32]) -> Any:
+    """Return the weighted sum of channels, (B, 1, (Z), Y, X)."""
+    factors = _beside(channels, weights)
+    mixed = channels[:, :1] * factors[:, :1]
+    for c in range(1, channels.shape[1]):
+        mixed += channels[:, c : c + 1] * factors[:, c : c + 1]
+    return mixed
+
+
+def _beside(patches: Any, numbers: NDArray[np.float32]) -> Any:
+    """Return numbers (B, C) so that they go with patches (B, C, (Z), Y, X)."""
+    shape = (*numbers.shape, *[1] * (patches.ndim - 2))
+    return library_of(patches).asarray(numbers).reshape(shape)
+
+
+def _accumulator(
+    kind: str, first: Any, levels: tuple[NDArray[np.float64], NDArray[np.float64]], part: str
+) -> Accumulator:
+    if kind == "mean_std":
+        return MeanStd(first)
+    if kind == "min_max":
+        return MinMax()
+    n_channels = first.shape[1]
+    if len(levels[0]) not in (1, n_channels):
+        raise ValueError(
+            f"lower and upper must have one number, or one for each of the {n_channels} channels "
+            f"of the {part}, found {len(levels[0])}"
+        )
+    return Quantiles(library_of(first), [tuple(np.broadcast_to(v, n_channels)) for v in levels])
+
+
+def _checked_levels(
+    lower: ArrayLike, upper: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    lows, highs = (
+        np.array([probability(name, v) for v in np.atleast_1d(np.asarray(values)).tolist()])
+        for name, values in (("lower", lower), ("upper", upper))
+    )
+    if len(lows) != len(highs) or not len(lows) or (lows >= highs).any():
+        raise ValueError(
+            "lower and upper must be equally many numbers, each lower one below its upper one, "
+            f"found {shorten(lower)} and {shorten(upper)}"
+        )
+    return lows, highs
+
+
+def _shown(plans: Iterator[Plan], n_patches: int, progress: bool) -> Iterator[Plan]:
+    """Pass plans on, with a bar of the patches done."""
+    if not progress or find_spec("tqdm") is None:
+        yield from plans
+        return
+    tqdm = importlib.import_module("tqdm").tqdm
+    # disable=None: only in a terminal
+    with tqdm(total=n_patches, desc="Normalization", unit=" patches", delay=1, disable=None) as bar:
+        for plan in plans:
+            yield plan
+            bar.update(len(plan.rows.image_idx))

@@ -1,0 +1,93 @@
+"""Batches for Lightning (needs PyTorch and Lightning)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gpu_patch.constructors import PatchConstr
+from gpu_patch.errors import instance
+from gpu_patch.feed.loader import BatchLoader
+from gpu_patch.torch import TensorBatch, TensorLoader
+
+try:
+    from lightning.pytorch import LightningDataModule
+except ImportError:  # the same classes by their older name
+    from pytorch_lightning import LightningDataModule
+
+__all__ = ["PatchDataModule"]
+
+
+class PatchDataModule(LightningDataModule):  # type: ignore[misc]
+    """Gives a `Trainer` batches as tensors; each of its ranks gets its part of every epoch.
+
+    Checkpoints in the middle of an epoch go on with the next batch: the trainer keeps the state of
+    the training batches.
+
+    Parameters
+    ----------
+    train : PatchConstr
+        Makes the training patches.
+    batch_size : int
+        Patches per batch and rank.
+    val, predict : PatchConstr or None, default: None
+        Make the patches for validation and prediction, in the order of their indices, neither
+        augmented nor dropped. Each epoch's are the same.
+    **options
+        Of `BatchLoader`: seed, drop_last, prefetch, normalization, augmentation, dtype.
+    """
+
+    def __init__(
+        self,
+        train: PatchConstr | None,
+        batch_size: int,
+        *,
+        val: PatchConstr | None = None,
+        predict: PatchConstr | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        for name, constructor in (("train", train), ("val", val), ("predict", predict)):
+            if constructor is not None:
+                instance(name, constructor, PatchConstr, "one of gpu_patch's constructors, or None")
+        self._train, self._val, self._predict = train, val, predict
+        self._batch_size, self._options = batch_size, options
+        if {"rank", "world_size", "shuffle"} & options.keys():
+            raise TypeError("rank, world_size and shuffle are not options here: the trainer knows")
+
+    def train_dataloader(self) -> TensorLoader | list[Any]:
+        """Return this rank's training batches."""
+        return self._loader(TensorLoader, self._train, shuffle=True, **self._options)
+
+    def val_dataloader(self) -> TensorLoader | list[Any]:
+        """Return this rank's validation batches."""
+        return self._in_order(self._val)
+
+    def predict_dataloader(self) -> TensorLoader | list[Any]:
+        """Return this rank's batches to predict from."""
+        return self._in_order(self._predict)
+
+    def _in_order(self, constructor: PatchConstr | None) -> TensorLoader | list[Any]:
+        options = {k: v for k, v in self._options.items() if k not in ("augmentation", "drop_last")}
+        return self._loader(_SameEpoch, constructor, shuffle=False, **options)
+
+    def _loader(
+        self, kind: type[TensorLoader], constructor: PatchConstr | None, **options: Any
+    ) -> TensorLoader | list[Any]:
+        if constructor is None:
+            return []
+        rank, world_size = 0, 1
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        loader = BatchLoader(
+            constructor, self._batch_size, rank=rank, world_size=world_size, **options
+        )
+        return kind(loader)
+
+
+class _SameEpoch(TensorLoader):
+    """Draws nothing anew, so that what is measured on its batches can be compared."""
+
+    def __iter__(self) -> Iterator[TensorBatch]:
+        self.set_epoch(0)
+        return super().__iter__()

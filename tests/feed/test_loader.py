@@ -1,0 +1,337 @@
+"""BatchLoader: whole epochs, ranks, resuming, batches ahead."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from emulation import fake_cupy
+from emulation.gpu import gpu
+from emulation.runtime import available
+from reference import on_host
+from samples import KINDS, assert_equal_batches, make_sample
+
+import gpu_patch
+from gpu_patch.feed import BatchLoader
+
+
+def loader(kind="multichannel", batch_size=5, device="cpu", **options):
+    return BatchLoader(make_sample(kind, device=device).constructor, batch_size, **options)
+
+
+def pixels(batch):
+    """The bytes of each patch of a batch, which tell patches apart."""
+    arrays = [on_host(a) for a in (batch.input, batch.target) if a is not None]
+    return [b"".join(a[i].tobytes() for a in arrays) for i in range(len(arrays[0]))]
+
+
+def epoch_of(*loaders):
+    """All patches of an epoch, of all ranks."""
+    return [patch for loader in loaders for batch in loader for patch in pixels(batch)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_is_every_patch_once(kind, device):
+    made = loader(kind, 7, device)
+    n = made.constructor.n_patches
+    expected = pixels(make_sample(kind).constructor.construct_batch(range(n), epoch=0))
+    found = epoch_of(made)
+    assert len(found) == n
+    # bytes of the filtered scales differ between backends
+    if device == "cpu":
+        assert sorted(found) == sorted(expected)
+        assert found != expected
+    assert made.epoch == 1
+    assert len(made) == -(-n // 7)
+
+
+def test_without_shuffling_patches_come_in_order():
+    made = loader(shuffle=False)
+    n = made.constructor.n_patches
+    assert epoch_of(made) == pixels(made.constructor.construct_batch(range(n)))
+
+
+def test_specs_belong_to_the_batch():
+    for batch in loader("pred"):
+        assert len(batch.specs) == len(batch.input)
+        assert batch.target is None
+
+
+def test_each_iteration_is_the_next_epoch():
+    made = loader()
+    epochs = [epoch_of(made) for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    made.set_epoch(1)
+    assert epoch_of(made) == epochs[1]
+    assert made.epoch == 2
+    assert epoch_of(loader(seed=0)) == epochs[0]
+    assert epoch_of(loader(seed=1)) != epochs[0]
+
+
+def test_an_iteration_left_after_its_last_batch_is_a_whole_one():
+    made, expected = loader(), loader()
+    for _ in range(3):
+        found = [pixels(batch) for batch in itertools.islice(made, len(made))]
+        assert found == [pixels(batch) for batch in expected]
+
+
+def test_an_iteration_left_early_begins_again():
+    made = loader()
+    expected = epoch_of(loader())
+    for _ in itertools.islice(made, 2):
+        pass
+    assert made.epoch == 0
+    assert epoch_of(made) == expected
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranks_see_together_what_one_process_sees(kind, world_size):
+    expected = epoch_of(loader(kind))
+    ranks = [loader(kind, 4, rank=r, world_size=world_size) for r in range(world_size)]
+    assert len({len(rank) for rank in ranks}) == 1
+    assert sorted(epoch_of(*ranks)) == sorted(expected)
+    assert sorted(epoch_of(*ranks)) == sorted(epoch_of(loader_at(kind, 1)))
+
+
+def loader_at(kind, epoch):
+    made = loader(kind)
+    made.set_epoch(epoch)
+    return made
+
+
+def test_the_steps_of_ranks_are_the_batches_of_one_process():
+    whole = loader(batch_size=6, drop_last=True)
+    ranks = [loader(batch_size=2, rank=r, world_size=3, drop_last=True) for r in range(3)]
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        assert pixels(batch) == [patch for part in parts for patch in pixels(part)]
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("taken", [0, 1, 3, None])
+def test_resuming_at_any_step(taken, prefetch, device):
+    whole = [pixels(batch) for batch in loader(device=device)]
+    first = loader(device=device, prefetch=prefetch)
+    seen = [pixels(batch) for batch in itertools.islice(first, taken)]
+    state = pickle.loads(pickle.dumps(first.state_dict()))
+    assert all(isinstance(value, int) for value in state.values())
+    assert len(state) == 5
+    second = loader(device=device, prefetch=prefetch, seed=99)
+    second.load_state_dict(state)
+    assert len(second) == len(whole)
+    rest = [pixels(batch) for batch in second]
+    if taken is None:  # a whole epoch: on with the next one
+        assert state["epoch"] == 1
+        first.set_epoch(1)
+        assert rest == [pixels(batch) for batch in first]
+    else:
+        assert seen + rest == whole
+    assert second.epoch == 1 + (taken is None)
+    assert second.state_dict()["position"] == 0
+
+
+def test_state_is_that_of_the_batch_in_hand():
+    made = loader(prefetch=2)
+    for i, _ in enumerate(made):
+        assert made.state_dict()["position"] == min(5 * (i + 1), made.constructor.n_patches)
+    assert made.state_dict() == {**made.state_dict(), "epoch": 1, "position": 0}
+
+
+def test_resuming_behind_the_last_batch():
+    made = loader()
+    for _ in made:
+        state = made.state_dict()
+    again = loader()
+    again.load_state_dict(state)
+    assert list(again) == []
+    assert again.epoch == 1
+
+
+def test_resuming_with_other_ranks():
+    whole = sorted(epoch_of(loader()))
+    ranks = [loader(batch_size=3, rank=r, world_size=2) for r in range(2)]
+    seen = [p for rank in ranks for batch in itertools.islice(rank, 2) for p in pixels(batch)]
+    states = [rank.state_dict() for rank in ranks]
+    assert states[0] == states[1]
+    others = [loader(batch_size=2, rank=r, world_size=3) for r in range(3)]
+    for other in others:
+        other.load_state_dict(states[0])
+    assert sorted(seen + epoch_of(*others)) == whole
+    assert sorted(epoch_of(*others)) == sorted(epoch_of(loader_at("multichannel", 1)))
+
+
+# ---- batches ahead -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 100])
+def test_a_thread_makes_the_same(prefetch):
+    expected = [pixels(batch) for batch in loader()]
+    assert [pixels(batch) for batch in loader(prefetch=prefetch)] == expected
+
+
+def test_a_thread_ends_with_its_iteration():
+    before = threading.active_count()
+    made = iter(loader(prefetch=2))
+    next(made)
+    assert threading.active_count() == before + 1
+    del made
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_errors_of_a_thread_arrive():
+    made = loader(prefetch=2, dtype="float64")
+    with pytest.raises(ValueError, match="dtype must be float32 or float16"):
+        next(iter(made))
+
+
+def test_a_thread_is_ahead_by_so_many(monkeypatch):
+    made = loader(prefetch=2)
+    calls, construct = [], made.constructor.construct_batch
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return construct(*arguments, **options)
+
+    monkeypatch.setattr(made.constructor, "construct_batch", counted)
+    batches = iter(made)
+    for i in range(3):
+        next(batches)
+        assert len(calls) <= i + 3
+    batches.close()
+
+
+needs_compiler = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_another_stream_are_waited_for_on_the_device(kind):
+    with fake_cupy.installed() as cupy:
+        made = loader(kind, device="cuda", batch_size=8)
+        assert made.prefetch == 2
+        expected = loader(kind, batch_size=8)
+        gpu.log.clear()
+        for batch, same in zip(made, expected, strict=True):
+            # still waiting: nothing has waited for the device on the host
+            assert not [a for a in gpu.log if a.kind in ("synchronize", "download")]
+            assert_equal_batches(batch, same)
+            gpu.log.clear()
+        with cupy.cuda.Stream(non_blocking=True) as own:
+            batch = next(iter(made))
+            streams = {a.stream for a in gpu.log if a.kind == "launch"}
+            assert streams.isdisjoint({own.ptr, 0})
+            assert own.ptr in [a.stream for a in gpu.log if a.kind == "wait_event"]
+
+
+@needs_compiler
+def test_memory_of_batches_waits_for_the_stream_that_took_them():
+    with fake_cupy.installed() as cupy:
+        batches = iter(loader(device="cuda", batch_size=4))
+        with cupy.cuda.Stream(non_blocking=True) as own:
+            batch = next(batches)
+        gpu.log.clear()
+        del batch
+        waits = [(a.stream, a.what.place[0].ptr) for a in gpu.log if a.kind == "wait_event"]
+        assert len(waits) == 2  # input and target
+        assert {reader for _, reader in waits} == {own.ptr}
+        assert own.ptr not in {waiting for waiting, _ in waits}
+
+
+@needs_compiler
+def test_a_launch_and_an_upload_per_batch():
+    with fake_cupy.installed():
+        made = loader(device="cuda", batch_size=4, prefetch=1)
+        list(made)
+        gpu.log.clear()
+        n = sum(1 for _ in made)
+        assert gpu.count("launch") == gpu.count("upload") == n
+        assert gpu.count("download") == gpu.count("synchronize") == 0
+
+
+# ---- wrong arguments ---------------------------------------------------------------------------
+
+WRONG = {
+    "batch_size": [(0, ValueError), (1.5, ValueError), ("4", TypeError), (True, TypeError)],
+    "shuffle": [(1, TypeError), (None, TypeError)],
+    "seed": [(-1, ValueError), (2**64, ValueError), (0.5, ValueError)],
+    "drop_last": [("no", TypeError)],
+    "rank": [(1, ValueError), (-1, ValueError), (None, TypeError)],
+    "world_size": [(0, ValueError), (2.0, ValueError), (10_000, ValueError)],
+    "prefetch": [(-1, ValueError), ("2", TypeError)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [(name, value, error) for name, rows in WRONG.items() for value, error in rows],
+)
+def test_wrong_arguments(name, value, error):
+    with pytest.raises(error, match=name):
+        loader(**{name: value})
+
+
+def test_wrong_constructor():
+    with pytest.raises(TypeError, match="constructor must be one of gpu_patch's constructors"):
+        BatchLoader(make_sample("basic"), 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"version": 2}, ValueError, "version 2, this is 1"),
+        ({"n_patches": 3}, ValueError, "state is of 3 patches, the constructor has"),
+        ({"position": -1}, ValueError, "position"),
+        ({"position": 10_000}, ValueError, "position"),
+        ({"epoch": "1"}, TypeError, "epoch"),
+        ({"seed": None, "epoch": -1}, ValueError, "epoch"),
+    ],
+)
+def test_wrong_states_change_nothing(change, error, message):
+    made, expected = loader(), epoch_of(loader())
+    with pytest.raises(error, match=message):
+        made.load_state_dict({**made.state_dict(), **change})
+    assert epoch_of(made) == expected
+
+
+def test_states_without_a_key():
+    made = loader()
+    state = made.state_dict()
+    del state["position"]
+    with pytest.raises((TypeError, ValueError, KeyError), match="position"):
+        made.load_state_dict(state)
+
+
+def test_too_few_patches_left_for_the_ranks():
+    made = loader(batch_size=1, rank=0, world_size=3)
+    n = made.constructor.n_patches
+    with pytest.raises(ValueError, match="1 patches are too few for world_size = 3"):
+        made.load_state_dict({**made.state_dict(), "position": n - 1})
+
+
+class Foreign:
+    """A strategy of somebody else, with draws one after the other."""
+
+    def __init__(self, strategy):
+        self.strategy, self.rng = strategy, np.random.default_rng(0)
+        self.n_patches = strategy.n_patches
+
+    def get_patch_spec(self, index):
+        self.rng.random()
+        return self.strategy.get_patch_spec(index)
+
+    def get_patch_indices(self, data_idx):
+        return self.strategy.get_patch_indices(data_idx)
+
+
+def test_strategies_that_draw_in_sequence_serve_one_process_alone():
+    ours = make_sample("pred").constructor
+    foreign = Foreign(gpu_patch.SequentialPatching(ours._source.extractor.shapes, (4, 4)))
+    made = gpu_patch.PredMsPatchConstr(foreign, ours._source.extractor, 2, "reflect")
+    assert len(list(BatchLoader(made, 50)))
+    with pytest.raises(ValueError, match="world_size is 2, but the constructor has a strategy"):
+        BatchLoader(made, 50, world_size=2)

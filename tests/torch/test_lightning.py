@@ -1,0 +1,103 @@
+"""A Lightning trainer that takes its batches from the feed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from samples import make_sample
+
+from gpu_patch.feed import BatchLoader
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+from lightning.pytorch import LightningModule, Trainer  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+
+from gpu_patch.lightning import PatchDataModule  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning itself
+
+
+class Recorder(LightningModule):
+    """Learns next to nothing, and remembers what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen, self.validated, self.predicted = [], [], []
+
+    def training_step(self, batch, _):
+        self.seen.append(batch.input.numpy().copy())
+        return ((batch.input.mean() * self.weight - batch.target.mean()) ** 2) * 1e-9
+
+    def validation_step(self, batch, _):
+        self.validated.append(batch.input.numpy().copy())
+
+    def predict_step(self, batch, _):
+        assert batch.target is None
+        return batch.input
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-9)
+
+
+def constructor(kind="multichannel"):
+    return make_sample(kind).constructor
+
+
+def trainer(folder, **options):
+    return Trainer(
+        default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+
+
+def expected(n_epochs):
+    loader = BatchLoader(constructor(), 6)
+    return [batch.input for _ in range(n_epochs) for batch in loader]
+
+
+def assert_same(found, wanted):
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_epochs_and_validation(tmp_path):
+    data = PatchDataModule(constructor(), 6, val=constructor("multichannel"))
+    model = Recorder()
+    trainer(tmp_path, max_epochs=2, enable_checkpointing=False).fit(model, data)
+    assert_same(model.seen, expected(2))
+    in_order = [b.input for b in BatchLoader(constructor(), 6, shuffle=False)]
+    assert_same(model.validated, in_order * 2)
+
+
+def test_a_checkpoint_in_the_middle_of_an_epoch_goes_on_with_the_next_batch(tmp_path):
+    wanted = expected(2)
+    stop = len(wanted) // 2 + 3
+    keep = ModelCheckpoint(tmp_path, every_n_train_steps=stop, save_top_k=-1)
+    first = Recorder()
+    trainer(tmp_path, max_steps=stop, callbacks=[keep]).fit(
+        first, PatchDataModule(constructor(), 6)
+    )
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    second = Recorder()
+    trainer(tmp_path, max_epochs=2, enable_checkpointing=False).fit(
+        second, PatchDataModule(constructor(), 6), ckpt_path=checkpoint, weights_only=False
+    )
+    assert_same(first.seen + second.seen, wanted)
+
+
+def test_prediction_in_order(tmp_path):
+    data = PatchDataModule(None, 5, predict=constructor("pred"))
+    found = trainer(tmp_path).predict(Recorder(), data)
+    wanted = [b.input for b in BatchLoader(constructor("pred"), 5, shuffle=False)]
+    assert_same([tensor.numpy() for tensor in found], wanted)
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match="val must be one of gpu_patch's constructors"):
+        PatchDataModule(constructor(), 4, val=[1])
+    with pytest.raises(TypeError, match="the trainer knows"):
+        PatchDataModule(constructor(), 4, rank=1)

@@ -1,0 +1,166 @@
+"""Batches as tensors: without a copy, through torch's own loaders too."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from samples import KINDS, make_sample
+
+from gpu_patch.feed import BatchLoader
+
+torch = pytest.importorskip("torch")
+
+from gpu_patch.torch import (  # noqa: E402
+    PatchDataset,
+    TensorBatch,
+    TensorLoader,
+    as_tensor,
+)
+
+DataLoader = torch.utils.data.DataLoader
+
+
+def dataset(kind="multichannel", **options):
+    return PatchDataset(make_sample(kind).constructor, **options)
+
+
+def assert_equal(tensors, batch):
+    assert isinstance(tensors, TensorBatch)
+    for tensor, array in zip(tensors, batch[:2], strict=True):
+        if array is None:
+            assert tensor is None
+        else:
+            assert isinstance(tensor, torch.Tensor)
+            np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+def test_tensors_are_the_memory_of_the_arrays():
+    array = make_sample("basic").constructor.construct_batch([0, 1]).input
+    tensor = as_tensor(array)
+    assert tensor.data_ptr() == array.ctypes.data
+    tensor[0, 0, 0, 0] = 77
+    assert array[0, 0, 0, 0] == 77
+
+
+def test_memory_lives_as_long_as_its_tensor():
+    constructor = make_sample("multichannel").constructor
+    tensors = [as_tensor(constructor.construct_batch([i]).input) for i in range(20)]
+    for i, tensor in enumerate(tensors):
+        np.testing.assert_array_equal(tensor.numpy(), constructor.construct_batch([i]).input)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensor_loader_gives_what_the_loader_gives(kind, dtype):
+    loader, expected = (
+        BatchLoader(make_sample(kind).constructor, 5, dtype=dtype) for _ in range(2)
+    )
+    tensors = TensorLoader(loader)
+    assert len(tensors) == len(expected)
+    for _ in range(2):
+        for found, batch in zip(tensors, expected, strict=True):
+            assert_equal(found, batch)
+    tensors.set_epoch(0)
+    expected.set_epoch(0)
+    for found, batch in zip(tensors, expected, strict=True):
+        assert_equal(found, batch)
+
+
+def test_tensor_loader_resumes():
+    first = TensorLoader(BatchLoader(make_sample("pred").constructor, 4))
+    batches = iter(first)
+    next(batches)
+    second = TensorLoader(BatchLoader(make_sample("pred").constructor, 4))
+    second.load_state_dict(first.state_dict())
+    for a, b in zip(batches, second, strict=True):
+        assert torch.equal(a.input, b.input)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_torchs_loader_makes_whole_batches(kind, n_workers, monkeypatch):
+    data = dataset(kind)
+    calls, construct = [], data.constructor.construct_batch
+    if n_workers == 0:
+
+        def counted(indices, **options):
+            calls.append(len(indices))
+            return construct(indices, **options)
+
+        monkeypatch.setattr(data.constructor, "construct_batch", counted)
+    loader = DataLoader(data, batch_size=6, num_workers=n_workers)
+    n = len(data)
+    for i, found in enumerate(loader):
+        assert_equal(found, construct(range(6 * i, min(6 * i + 6, n))))
+    if n_workers == 0:
+        assert sum(calls) == n
+        assert len(calls) == -(-n // 6)
+
+
+def test_any_sampler_serves():
+    data = dataset()
+    order = torch.randperm(len(data)).tolist()
+    batches = torch.utils.data.BatchSampler(order, 7, drop_last=True)
+    for indices, found in zip(batches, DataLoader(data, batch_sampler=batches), strict=True):
+        assert_equal(found, data.constructor.construct_batch(indices))
+    replacing = torch.utils.data.RandomSampler(data, replacement=True, num_samples=23)
+    assert [len(b.input) for b in DataLoader(data, batch_size=10, sampler=replacing)] == [10, 10, 3]
+
+
+def test_distributed_samplers_serve():
+    data = dataset()
+    found = []
+    for rank in range(3):
+        sampler = torch.utils.data.DistributedSampler(data, 3, rank, shuffle=True, drop_last=True)
+        found += [row for b in DataLoader(data, batch_size=4, sampler=sampler) for row in b.input]
+    assert len(found) == len(data) // 3 * 3
+    assert len({row.numpy().tobytes() for row in found}) == len(found)
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_epochs_reach_workers_that_stay(n_workers):
+    data = dataset()
+    loader = DataLoader(
+        data, batch_size=len(data), num_workers=n_workers, persistent_workers=n_workers > 0
+    )
+    for epoch in (0, 3, 0):
+        data.set_epoch(epoch)
+        (found,) = loader
+        assert_equal(found, data.constructor.construct_batch(range(len(data)), epoch=epoch))
+
+
+def test_one_patch():
+    data = dataset()
+    found, batch = data[3], data.constructor.construct_batch([3])
+    assert_equal(TensorBatch(*(tensor[None] for tensor in found)), batch)
+    assert dataset("pred")[0].target is None
+
+
+def test_datasets_go_to_other_processes():
+    data = dataset()
+    data.set_epoch(2)
+    copy = pickle.loads(pickle.dumps(data.constructor))
+    assert_equal(
+        PatchDataset(copy)._make([1, 5]), data.constructor.construct_batch([1, 5], epoch=0)
+    )
+
+
+def test_workers_cannot_use_images_on_a_device(monkeypatch):
+    data = dataset()
+    monkeypatch.setattr(type(data.constructor), "device", "cuda:0")
+    loader = DataLoader(data, batch_size=4, num_workers=1)
+    with pytest.raises(RuntimeError, match="use num_workers=0"):
+        next(iter(loader))
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match="constructor must be one of gpu_patch's constructors"):
+        PatchDataset([1, 2])
+    with pytest.raises(TypeError, match="loader must be a BatchLoader"):
+        TensorLoader([1, 2])
+    with pytest.raises(ValueError, match="epoch must be"):
+        dataset().set_epoch(-1)
+    with pytest.raises(IndexError):
+        dataset()[10_000]
