@@ -57,6 +57,22 @@ def architectures() -> list[int]:
 
 def compile_text(text: str, name: str, architecture: int) -> Report:
     """Compile to machine code with the options of `CupyRuntime`, and ask ptxas for its report."""
+    log, _ = _compile(text, name, architecture)
+    return Report(
+        registers=max(map(int, re.findall(r"Used (\d+) registers", log))),
+        spill_bytes=sum(map(int, re.findall(r"(\d+) bytes spill", log))),
+        stack_bytes=sum(map(int, re.findall(r"(\d+) bytes stack frame", log))),
+        log=log,
+    )
+
+
+def compile_to_binary(text: str, name: str, architecture: int) -> bytes:
+    """Compile to machine code."""
+    return _compile(text, name, architecture)[1]
+
+
+def _compile(text: str, name: str, architecture: int) -> tuple[str, bytes]:
+    """Return the compiler's messages, and the machine code."""
     nvrtc = library()
     options = [
         f"--gpu-architecture=sm_{architecture}",
@@ -74,19 +90,17 @@ def compile_text(text: str, name: str, architecture: int) -> Report:
         nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
         buffer = ctypes.create_string_buffer(size.value)
         nvrtc.nvrtcGetProgramLog(program, buffer)
+        # that NVRTC will drop an architecture some day is no fault of the kernel
+        lines = buffer.value.decode().splitlines()
+        log = "\n".join(line for line in lines if "are deprecated and may be" not in line)
+        if failed:
+            raise RuntimeError(f"{name}.cu does not compile for sm_{architecture}:\n{log}")
+        nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        binary = ctypes.create_string_buffer(size.value)
+        nvrtc.nvrtcGetCUBIN(program, binary)
+        return log, binary.raw
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    # that NVRTC will drop an architecture some day is no fault of the kernel
-    lines = [a for a in buffer.value.decode().splitlines() if "are deprecated and may be" not in a]
-    log = "\n".join(lines)
-    if failed:
-        raise RuntimeError(f"{name}.cu does not compile for sm_{architecture}:\n{log}")
-    return Report(
-        registers=max(map(int, re.findall(r"Used (\d+) registers", log))),
-        spill_bytes=sum(map(int, re.findall(r"(\d+) bytes spill", log))),
-        stack_bytes=sum(map(int, re.findall(r"(\d+) bytes stack frame", log))),
-        log=log,
-    )
 
 
 def main_specialisations() -> dict[str, Shape]:
