@@ -192,9 +192,21 @@ def _pinned(cupy: Any, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
 @contextmanager
 def external_stream(device: str, pointer: int) -> Iterator[None]:
     """Make a stream of another library the current one of its device for a while."""
-    cupy = _cupy()
-    with _device(cupy, device), cupy.cuda.ExternalStream(pointer):
+    cuda = _cupy().cuda
+    # CuPy 13 has no from_external, and 14 deprecates ExternalStream
+    if hasattr(cuda.Stream, "from_external"):
+        stream = cuda.Stream.from_external(_Pointer(pointer))
+    else:
+        stream = cuda.ExternalStream(pointer)
+    with _device(_cupy(), device), stream:
         yield
+
+
+class _Pointer(int):
+    """A stream's address, as the CUDA stream protocol gives it."""
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, int(self)
 
 
 class SideStream:
@@ -224,7 +236,7 @@ class SideStream:
             reader = self._cupy.cuda.get_current_stream()
             reader.wait_event(made)
             for array in arrays:
-                array.data.mem._owner.read_by(reader)
+                array.data.mem._owner.read_by(reader.ptr, reader)
 
 
 def free_bytes(device: str) -> int | None:

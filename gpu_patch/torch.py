@@ -126,7 +126,7 @@ class TensorLoader:
         self.loader.load_state_dict(state)
 
 
-class PatchDataset(Dataset[TensorBatch]):
+class PatchDataset(Dataset):  # type: ignore[misc]
     """A map-style dataset that PyTorch's `DataLoader` asks for whole batches.
 
     With any sampler, `DistributedSampler` too, and the default collate function. Patches are drawn

@@ -43,29 +43,33 @@ class Lease:
     def __init__(self, cupy: Any, nbytes: int) -> None:
         self._cuda = cupy.cuda
         self._stream = self._cuda.get_current_stream()
-        self._readers: dict[int, Any] = {}
+        self._readers: dict[int, object] = {}
         self.memory = self._cuda.alloc(nbytes)
 
-    def read_by(self, stream: Any) -> None:
-        """Note a CuPy stream on which the memory is read."""
-        own = self._stream.ptr
-        same = stream.ptr == own or (stream.ptr in _LEGACY_STREAMS and own in _LEGACY_STREAMS)
-        if not same:
-            self._readers[stream.ptr] = stream
+    def read_by(self, pointer: int | None, owner: object = None) -> None:
+        """Note a stream on which the memory is read.
 
-    def read_by_dlpack(self, pointer: int | None) -> None:
-        """Note a stream as DLPack names it: None is the default one, −1 none."""
-        if pointer != -1:
-            with self._cuda.Device(self.memory.device_id):
-                self.read_by(self._cuda.ExternalStream(1 if pointer is None else int(pointer)))
+        Parameters
+        ----------
+        pointer : int or None
+            Its address, as DLPack gives it: None is the default stream, −1 none.
+        owner : object
+            Kept until the end of the lease, since the stream must exist then.
+        """
+        reader = 1 if pointer is None else int(pointer)
+        own = self._stream.ptr
+        same = reader == own or (reader in _LEGACY_STREAMS and own in _LEGACY_STREAMS)
+        if reader >= 0 and not same:
+            self._readers[reader] = owner
 
     def __del__(self) -> None:
         if sys.is_finalizing() or not self._readers:
             return
         with self._cuda.Device(self.memory.device_id):
-            for reader in self._readers.values():
+            for reader in self._readers:
                 passed = self._cuda.Event(disable_timing=True)
-                passed.record(reader)
+                # its method `record` would want a stream object
+                self._cuda.runtime.eventRecord(passed.ptr, reader)
                 self._stream.wait_event(passed)
 
 
@@ -95,8 +99,7 @@ def _output_type(cupy: Any) -> Any:
             # results of CuPy's functions are of this type too, on memory of their own
             owner = getattr(self.data.mem, "_owner", None)
             if isinstance(owner, Lease):
-                owner.read_by_dlpack(stream)
+                owner.read_by(stream)
             return super().__dlpack__(stream=stream, **options)
 
     return Output
-

@@ -206,7 +206,7 @@ class BatchLoader:
         def make(step: int) -> PatchBatch:
             first, stop = division.part(step, self.rank)
             return self.constructor.construct_batch(
-                order[first:stop],
+                order[first:stop].tolist(),
                 epoch=epoch,
                 dtype=self.dtype,
                 normalization=self.normalization,

@@ -244,6 +244,7 @@ def make_module() -> ModuleType:
             runtimeGetVersion=lambda: 12090,
             memGetInfo=_memory_info,
             memcpyAsync=device.memcpy_async,
+            eventRecord=device.event_record,
             memcpyHostToDevice=device.HOST_TO_DEVICE,
         ),
     )

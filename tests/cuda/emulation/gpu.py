@@ -58,6 +58,7 @@ class Gpu:
         self.log: list[Action] = []
         self.memories: WeakValueDictionary[int, Memory] = WeakValueDictionary()
         self.pinned: WeakValueDictionary[int, Pinned] = WeakValueDictionary()
+        self.events: WeakValueDictionary[int, Event] = WeakValueDictionary()
         self.streams: list[Stream] = []
         self._null: dict[int, Stream] = {}
         self._here = _Here()
@@ -200,6 +201,8 @@ class Event:
 
     def __init__(self, block=False, disable_timing=False, interprocess=False) -> None:
         self.place: tuple[Stream | None, int] = (None, 0)
+        self.ptr = id(self)
+        gpu.events[self.ptr] = self
 
     def record(self, stream=None):
         stream = stream or gpu.stream
@@ -215,6 +218,11 @@ class Event:
         stream, until = self.place
         if stream is not None:
             stream.run(until)
+
+
+def event_record(event: int, stream: int) -> None:
+    """`cupy.cuda.runtime.eventRecord`."""
+    gpu.events[event].record(external_stream(stream))
 
 
 class Memory:
