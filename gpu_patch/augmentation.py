@@ -80,4 +80,5 @@ class Augmentation:
             return np.broadcast_to(k, axis.shape).astype(np.uint8)
         # a flip along X is one along Y and half a turn
         f = flipped < self.flip_p
-        return ((k + 2 * (f & along_x)) % 4 + 4 * f).astype(np.uint8)
+        orientation: NDArray[np.uint8] = ((k + 2 * (f & along_x)) % 4 + 4 * f).astype(np.uint8)
+        return orientation

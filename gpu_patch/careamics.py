@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
@@ -38,6 +38,8 @@ from gpu_patch.patching import (
     WholeSamplePatching,
 )
 from gpu_patch.specs import ImageMetadata
+
+Copied = TypeVar("Copied")
 
 CONSTRUCTORS = (
     "BasicPatchConstr",
@@ -123,8 +125,8 @@ def from_careamics(obj: Any, device: str | None = None, *, seed: int | None = No
     Returns
     -------
     PatchConstr or Feed
-        A constructor for a constructor, whose `patch_constructor` attribute may take it where the
-        device is the CPU; a `Feed` for a dataset.
+        A constructor for a constructor: made on the CPU, it may take the other's place as a
+        dataset's `patch_constructor`. A `Feed` for a dataset.
 
     Raises
     ------
@@ -149,20 +151,23 @@ def from_careamics(obj: Any, device: str | None = None, *, seed: int | None = No
         config = obj.config
         seed = checked_seed(config.seed if seed is None else seed)
         parameters = getattr(config, _LOADER_PARAMETERS[str(config.mode)])
+        # what may be refused comes before images are read
+        normalization = Normalization.from_careamics(config.normalization)
+        augmentation = _augmentation(config)
         return Feed(
             converter.constructor("obj.patch_constructor", obj.patch_constructor, seed),
             config.batch_size,
             bool(parameters.get("shuffle", False)),
             bool(parameters.get("drop_last", False)),
             seed,
-            Normalization.from_careamics(config.normalization),
-            _augmentation(config),
+            normalization,
+            augmentation,
         )
     return converter.constructor("obj", obj, seed)
 
 
 class _Converter:
-    """One conversion: objects that are shared in careamics stay shared.
+    """One conversion: generators that are shared in careamics stay shared.
 
     Parameters
     ----------
@@ -238,15 +243,10 @@ class _Converter:
 
     def strategy(self, theirs: Any) -> Patching:
         """Return a strategy with the same places and the same state."""
-        if id(theirs) not in self._memo:
-            self._memo[id(theirs)] = self._new_strategy(theirs)
-        found: Patching = self._memo[id(theirs)]
-        return found
-
-    def _new_strategy(self, theirs: Any) -> Any:
         base = _careamics_class(theirs, _STRATEGIES)
         if base is None or _replaced(theirs, base):
-            return self._copied(theirs)
+            copied: Patching = self._copied(theirs)
+            return copied
         match base.__name__:
             case "RandomPatching":
                 ours = RandomPatching(theirs.data_shapes, theirs.patch_size)
@@ -262,7 +262,8 @@ class _Converter:
                 specs = theirs.fixed_patch_specs
                 return FixedPatching(specs) if specs else self._copied(theirs)
 
-    def _copied(self, obj: Any) -> Any:
+    def _copied(self, obj: Copied) -> Copied:
+        # one memo for all: what is shared stays shared
         return copy.deepcopy(obj, self._memo)
 
     def extractor(self, name: str, theirs: Any) -> PatchExtractor:

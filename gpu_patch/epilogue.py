@@ -15,22 +15,29 @@ from gpu_patch.errors import shorten
 class AffineNormalization(Protocol):
     """What `construct_batch` asks of a normalisation: a value becomes value · scale + offset.
 
-    Attributes
-    ----------
-    input_scale, input_offset : array of float32, shape (1,) or (C,)
-        For all channels of the input, or one by one. The scales of a lateral context are one.
-    target_scale, target_offset : array of float32, shape (1,) or (C,), or None
-        The same for targets; None leaves them as they are.
+    Scale and offset have the shape (1,), or (C,) with a number per channel. All scales of a
+    lateral context are one channel of the input.
     """
 
     @property
-    def input_scale(self) -> NDArray[np.float32]: ...
+    def input_scale(self) -> NDArray[np.float32]:
+        """Factor of the input."""
+        ...
+
     @property
-    def input_offset(self) -> NDArray[np.float32]: ...
+    def input_offset(self) -> NDArray[np.float32]:
+        """Summand of the input."""
+        ...
+
     @property
-    def target_scale(self) -> NDArray[np.float32] | None: ...
+    def target_scale(self) -> NDArray[np.float32] | None:
+        """Factor of the target; None leaves it as it is."""
+        ...
+
     @property
-    def target_offset(self) -> NDArray[np.float32] | None: ...
+    def target_offset(self) -> NDArray[np.float32] | None:
+        """Summand of the target; None where the factor is."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,13 @@ class Epilogue:
     @classmethod
     def identity(cls, n_samples: int, n_inputs: int, n_targets: int) -> Epilogue:
         """Return one that changes nothing."""
-        shapes = (n_samples, n_inputs), (n_samples, n_targets)
-        arrays = [make(shape, np.float32) for shape in shapes for make in (np.ones, np.zeros)]
-        return cls(*arrays)
+        inputs, targets = (n_samples, n_inputs), (n_samples, n_targets)
+        return cls(
+            np.ones(inputs, np.float32),
+            np.zeros(inputs, np.float32),
+            np.ones(targets, np.float32),
+            np.zeros(targets, np.float32),
+        )
 
     def normalized(self, normalization: AffineNormalization) -> Epilogue:
         """Return this followed by a normalisation."""

@@ -127,12 +127,11 @@ def probability(name: str, value: object) -> float:
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return `value` where it is one of the strings `allowed`."""
+    if isinstance(value, str) and value in allowed:
+        return value
     listed = ", ".join(repr(a) for a in allowed)
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {listed}, found {shorten(value)}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {listed}, found {value!r}")
-    return value
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(f"{name} must be one of {listed}, found {shorten(value)}")
 
 
 def mapping(name: str, value: object, keys: Sequence[str] = ()) -> Mapping[Any, Any]:

@@ -36,15 +36,20 @@ def coords_near(draw, n, patch, n_scales, centre):
 
 
 @st.composite
-def problems(draw, scales=range(1, 6), dtypes=DTYPES, centre="inside", most_channels=4):
+def problems(
+    draw, scales=range(1, 6), dtypes=DTYPES, centre="inside", most_channels=4, square=False
+):
     """A batch: several images of different shapes and types, channels from one place or several.
 
-    `centre` says whether the centre of a patch is inside or outside its image.
+    `centre` says whether the centre of a patch is inside or outside its image; `square` whether
+    patches are square in XY, None for some.
     """
     n_dims = draw(st.sampled_from([2, 3]))
     n_scales = draw(st.sampled_from(list(scales)))
     most = MOST_PIXELS[n_dims][max(n_scales, 1) - 1]
     patch_size = tuple(draw(st.integers(1, most)) for _ in range(n_dims))
+    if square or (square is None and draw(st.booleans())):
+        patch_size = (*patch_size[:-1], patch_size[-2])
     n_channels = draw(st.integers(1, most_channels))
     same_dtype = draw(st.booleans())
     dtype = draw(st.sampled_from(dtypes))

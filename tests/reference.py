@@ -170,6 +170,43 @@ def lateral_context(images, rows, weights, patch_size, n_scales, mode):
 
 
 # ---------------------------------------------------------------------------------------------
+# Epilogues; `epilogue` is a `gpu_patch.epilogue.Epilogue`
+
+
+def turned(patch, orientation):
+    """Pixel by pixel: along Y backwards for 4 and more, then quarter turns from Y to X."""
+    quarters, flipped = orientation % 4, orientation >= 4
+    if flipped:
+        patch = np.stack([patch[..., -1 - y, :] for y in range(patch.shape[-2])], axis=-2)
+    for _ in range(quarters):
+        height, width = patch.shape[-2:]
+        result = np.empty((*patch.shape[:-2], width, height), patch.dtype)
+        for y in range(height):
+            for x in range(width):
+                result[..., width - 1 - x, y] = patch[..., y, x]
+        patch = result
+    return patch
+
+
+def finished(values, scale, offset, orientation):
+    """Values (B, C, ...), or (B, L, ...) with one scale and offset, in their own precision."""
+    result = []
+    for sample, factors, summands, turn in zip(values, scale, offset, orientation, strict=True):
+        shape = (-1, *(1,) * (sample.ndim - 1))
+        affine = sample * factors.astype(values.dtype).reshape(shape)
+        result.append(turned(affine + summands.astype(values.dtype).reshape(shape), turn))
+    return np.stack(result)
+
+
+def finished_input(values, epilogue):
+    return finished(values, epilogue.input_scale, epilogue.input_offset, epilogue.orientation)
+
+
+def finished_target(values, epilogue):
+    return finished(values, epilogue.target_scale, epilogue.target_offset, epilogue.orientation)
+
+
+# ---------------------------------------------------------------------------------------------
 # Grids
 
 
@@ -215,7 +252,7 @@ def philox4x32(counter, key):
     return x0, x1, x2, x3
 
 
-LOCATION, UNCORRELATED, PARTNER, WEIGHT = range(4)
+LOCATION, UNCORRELATED, PARTNER, WEIGHT, AUGMENTATION, ABSENT, ORDER = range(7)
 
 
 def uniform(seed, epoch, index, stream, channel, k=0):

@@ -163,11 +163,12 @@ def make_sample(
     n_structures=3,
     with_target=True,
     channels=(2, 0, 1),
+    **absence,
 ):
     """Make a constructor; the same arguments give an equal one.
 
     `patching` makes the strategy from the images' shapes and the patch size, where it is none of
-    the package's.
+    the package's. `absence` is `absent_prob` and `background` of modes I and II.
     """
     patch_size, n_scales = PATCH_SIZE[n_dims], N_SCALES[n_dims]
     first, second = (WHOLE_SHAPES if strategy == "whole" else SHAPES)[n_dims]
@@ -185,8 +186,9 @@ def make_sample(
         strategies = [make(extractor.shapes, patch_size) for extractor in extractors]
         ranges = ranges and ranges[:n_structures]
         constructor = gpu_patch.IndependentTargetsMsPatchConstr(
-            strategies, extractors, n_scales, mode, ranges, np.random.default_rng(0), seed=seed
-        )
+            strategies, extractors, n_scales, mode, ranges, np.random.default_rng(0),
+            seed=seed, **absence,
+        )  # fmt: skip
         sources = [(images, 0) for images in structures]
         return Sample(
             kind, strategy, constructor, mode, n_scales, seed, sources, None, ranges, strategies
@@ -210,7 +212,7 @@ def make_sample(
     elif kind == "multichannel":
         targets, rng = None, np.random.default_rng(0)
         constructor = gpu_patch.MultiChannelTargetMsPatchConstr(
-            *args, n_scales, mode, ranges, probability, channels, rng, seed=seed
+            *args, n_scales, mode, ranges, probability, channels, rng, seed=seed, **absence
         )
         ranges = ranges and [ranges[c] for c in channels]
     elif kind == "paired":

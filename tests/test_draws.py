@@ -85,6 +85,9 @@ def test_streams_never_change():
         "UNCORRELATED": reference.UNCORRELATED,
         "PARTNER": reference.PARTNER,
         "WEIGHT": reference.WEIGHT,
+        "AUGMENTATION": reference.AUGMENTATION,
+        "ABSENT": reference.ABSENT,
+        "ORDER": reference.ORDER,
     }
 
 

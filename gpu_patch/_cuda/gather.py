@@ -53,13 +53,15 @@ def gather(
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        finish = epilogue and finish_records(
-            rows.shape,
-            patch_size,
-            epilogue.orientation,
-            scale=epilogue.input_scale,
-            offset=epilogue.input_offset,
-        )
+        finish = None
+        if epilogue is not None:
+            finish = finish_records(
+                rows.shape,
+                patch_size,
+                epilogue.orientation,
+                scale=epilogue.input_scale,
+                offset=epilogue.input_offset,
+            )
         sources = table.sources(rows, finish=finish)
         check_cuts(table, rows, patch_size, n_scales, mode)
         out = runtime.output((*rows.shape, *patch_size), dtype)

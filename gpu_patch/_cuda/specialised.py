@@ -174,9 +174,7 @@ def launch_shape(
     """Fill input and target, which may be None."""
     device = runtime.upload(sources.reshape(-1).view(np.uint8))
     launch(
-        runtime.kernel(
-            "specialised", "specialised", shape.constants | epilogue_constants(sources)
-        ),
+        runtime.kernel("specialised", "specialised", shape.constants | epilogue_constants(sources)),
         len(sources) * shape.blocks_per_sample,
         (shape.n_threads,),
         [runtime.pointer(device), runtime.pointer(mixed), pointer_or_null(runtime, target)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,6 @@ _SMALL_WINDOW = 1 << 14
 """Pixels up to which one index for many windows beats a copy each."""
 _PIXELS_AT_ONCE = 1 << 20
 _MOST_RUNS = 8
-
-Samples: TypeAlias = NDArray[Any] | list[NDArray[Any]]
-"""An array (B, C, (Z), Y, X), or its samples, each turned by itself."""
 
 
 def read_windows(
@@ -52,7 +49,7 @@ def read_windows(
     orientation : array of uint8, shape (B,), optional
         How to turn each sample's windows; see `epilogue.turn`.
     """
-    samples: Samples = out
+    samples = None
     if orientation is not None:
         samples = [turn_back(*each) for each in zip(out, orientation.tolist(), strict=True)]
     size = out.shape[2:]
@@ -62,7 +59,7 @@ def read_windows(
             last = np.array(images[i].shape[2:]) - size
             inside = todo & ((start >= 0) & (start <= last)).all(axis=-1)
             if inside.any():
-                _read_inside(images[i], rows, start, inside, samples, size)
+                _read_inside(images[i], rows, start, inside, out, samples)
             todo &= ~inside
         for b, k in np.argwhere(todo).tolist() if todo.any() else []:
             # a place shared by all channels stands in column 0
@@ -76,7 +73,7 @@ def read_windows(
                     for x, p in zip(rows.coords[b, k].tolist(), patch_size, strict=True)
                 ],
                 mode,
-                samples[b][c],
+                (out if samples is None else samples)[b][c],
             )
 
 
@@ -85,12 +82,16 @@ def _read_inside(
     rows: Rows,
     start: NDArray[np.int64],
     which: NDArray[np.bool_],
-    out: Samples,
-    size: tuple[int, ...],
+    out: NDArray[Any],
+    samples: list[NDArray[Any]] | None,
 ) -> None:
-    """Read windows that lie inside one image, `which` (B, 1 or C) of them."""
-    turned = not isinstance(out, np.ndarray)
-    if which.all() and not turned:
+    """Read windows that lie inside one image, `which` (B, 1 or C) of them.
+
+    They go to `out`, or to `samples`, the turned views of its samples.
+    """
+    size = out.shape[2:]
+    correlated = which.shape[1] == 1
+    if which.all() and samples is None:
         # in parts, since the pixels are copied once before they are converted
         step = max(1, _PIXELS_AT_ONCE * len(out) // out.size)
         for first in range(0, len(out), step):
@@ -98,15 +99,15 @@ def _read_inside(
             out[part] = _index(image, rows.sample_idx[part], rows.channels, start[part], size)
         return
     b, k = np.nonzero(which)
-    if which.shape[1] == 1:
+    if correlated:
         found = _index(image, rows.sample_idx[b], rows.channels, start[b], size)
     else:
         found = _index(image, rows.sample_idx[b, k], rows.channels[k], start[b, k], size)
-    if not turned:
-        out[b if which.shape[1] == 1 else (b, k)] = found
+    if samples is None:
+        out[b if correlated else (b, k)] = found
         return
-    for sample, channel, pixels in zip(b.tolist(), k.tolist(), found, strict=True):
-        out[sample][... if which.shape[1] == 1 else channel] = pixels
+    for i, channel, pixels in zip(b.tolist(), k.tolist(), found, strict=True):
+        samples[i][... if correlated else channel] = pixels
 
 
 def _index(

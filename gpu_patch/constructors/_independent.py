@@ -21,9 +21,11 @@ from gpu_patch.constructors._microsplit import (
     MicroSplitConstr,
     PaddingMode,
     Weights,
+    checked_absence,
     checked_patch_sizes,
 )
 from gpu_patch.draws import Draws, Request, Stream, integers
+from gpu_patch.epilogue import Epilogue
 from gpu_patch.errors import sequence
 from gpu_patch.images import PatchExtractor
 from gpu_patch.ops import Images
@@ -58,6 +60,14 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     seed : int or None, default: None
         Seed of the batches' draws; None takes a fresh one. Every structure draws from streams of
         its own, also where their strategies have the same seed.
+    absent_prob : float, sequence of float, or None, default: None
+        Probability that a structure is absent from a sample of a batch, the same for all or one
+        per structure: then `background` stands in its place, in the mixture (weighted as
+        the structure would be) at all scales, and in the target. Structures are absent
+        independently of each other, so all may be. `construct_patch`, which draws as careamics
+        does, knows no absence.
+    background : float or sequence of float, default: 0
+        Level of the images where a structure is absent, the same for all or one per structure.
 
     Examples
     --------
@@ -85,6 +95,8 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         rng: np.random.Generator | None = None,
         *,
         seed: int | None = None,
+        absent_prob: float | Sequence[float] | None = None,
+        background: float | Sequence[float] = 0,
     ) -> None:
         super().__init__(multiscale_count, padding_mode, seed)
         self.patching_strategies, self.target_extractors = _checked_pairs(
@@ -94,6 +106,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         self.alpha_ranges = alpha_ranges
         self.rng = checked_generator(rng)
         self._weights = Weights(checked_alpha_ranges(alpha_ranges, n_channels), n_channels)
+        self._absence = checked_absence(absent_prob, background, n_channels, range(n_channels))
         self._sources = [
             Source(f"patching_strategies[{i}]", strategy, extractor, self.multiscale_count)
             for i, (strategy, extractor) in enumerate(
@@ -116,6 +129,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
                     for c, source in enumerate(self._sources)
                 ),
                 *self._weights.requests,
+                *self._absence.requests,
             ]
         )
 
@@ -155,13 +169,15 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         n = len(self._sources)
         drawn = self._draws(self.seed, epoch, index, self.n_patches)
-        partners, locations, weights = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
+        partners, locations, rest = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
+        n_weights = len(self._weights.requests)
+        weights = self._weights.from_uniforms(rest[:n_weights], len(index))
         places = []
         for c, (source, count) in enumerate(zip(self._sources, self._counts(), strict=True)):
             own = integers(partners[c][0], count)
             chosen = index if c == self.principal_channel else own
             places.append(source.locate(chosen, locations[c]))
-        return self._plan(places, self._weights.from_uniforms(weights, len(index)))
+        return self._plan(places, *self._absence(rest[n_weights:], weights))
 
     def _counts(self) -> list[int]:
         """Return the number of patches of each structure."""
@@ -171,11 +187,16 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
             raise ValueError(f"{name} has 0 patches: every structure needs at least 1")
         return counts
 
-    def _plan(self, places: list[Locations], weights: NDArray[np.float32]) -> Plan:
+    def _plan(
+        self,
+        places: list[Locations],
+        weights: NDArray[np.float32],
+        epilogue: Epilogue | None = None,
+    ) -> Plan:
         checked_patch_sizes([place.patch_size for place in places])
         rows = Rows.uncorrelated(places, np.zeros(len(places), np.int64), self._first_image)
         specs = Specs(places, self.principal_channel, np.ones(len(weights), bool))
-        return Plan(rows, weights, places[0].patch_size, specs)
+        return Plan(rows, weights, places[0].patch_size, specs, epilogue)
 
 
 def _checked_pairs(

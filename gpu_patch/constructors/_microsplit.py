@@ -8,7 +8,9 @@ fluorescent microscopy data", 2025) as careamics 0.3.5 builds them
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.draws import Request, Stream
-from gpu_patch.errors import choice, whole_number
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.errors import choice, probability, shorten, whole_number
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.ops import Images, lateral_context
 from gpu_patch.plan import Plan
@@ -83,6 +86,84 @@ class Weights:
             return np.full((n_samples, self.n_channels), 1 / self.n_channels, np.float32)
         low, high = self.ranges
         return np.asarray(low + (high - low) * np.concatenate(uniforms).T, np.float32)
+
+
+class Absence:
+    """Structures that samples of a batch may lack.
+
+    Parameters
+    ----------
+    prob : sequence of float, or None
+        Probability per channel; None: no structure is ever absent.
+    background : sequence of float
+        What is there instead, per channel.
+    """
+
+    def __init__(self, prob: Sequence[float] | None, background: Sequence[float]) -> None:
+        self._prob = None if prob is None else np.array(prob)
+        self._background = np.array(background, np.float32)
+        drawn = range(len(background)) if prob is not None else ()
+        self.requests = [Request(Stream.ABSENT, c, 1) for c in drawn]
+
+    def __call__(
+        self, uniforms: Sequence[NDArray[np.float64]], weights: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], Epilogue | None]:
+        """Return weights (B, C), 0 for what is absent, and what puts the background there."""
+        if self._prob is None:
+            return weights, None
+        absent = self._prob > np.concatenate(uniforms).T
+        level = np.where(absent, self._background, np.float32(0))
+        present = Epilogue.identity(len(weights), 1, weights.shape[1])
+        epilogue = replace(
+            present,
+            # summed in the order of the channels, whatever the size of the batch
+            input_offset=(weights * level).cumsum(axis=1)[:, -1:],
+            target_scale=np.where(absent, np.float32(0), present.target_scale),
+            target_offset=level,
+        )
+        return np.where(absent, np.float32(0), weights), epilogue
+
+
+def checked_absence(
+    absent_prob: object, background: object, n_channels: int, channels: Sequence[int]
+) -> Absence:
+    """Return what `absent_prob` and `background` say, given per channel of the images or for all.
+
+    Parameters
+    ----------
+    absent_prob, background
+        As the constructors take them.
+    n_channels : int
+        Channels of the images.
+    channels : sequence of int
+        Those that are used.
+    """
+    levels = _per_channel("background", background, n_channels, _level)
+    prob = absent_prob
+    if prob is not None:
+        prob = _per_channel("absent_prob", absent_prob, n_channels, probability)
+    return Absence(prob and [prob[c] for c in channels], [levels[c] for c in channels])
+
+
+def _per_channel(
+    name: str, value: object, n_channels: int, check: Callable[[str, object], float]
+) -> list[float]:
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        return [check(name, value)] * n_channels
+    if len(value) != n_channels:
+        raise ValueError(
+            f"{name} must be one number, or one per channel of the images, {n_channels}, "
+            f"found {shorten(value)}"
+        )
+    return [check(f"{name}[{i}]", item) for i, item in enumerate(value)]
+
+
+def _level(name: str, value: object) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, found {shorten(value)}")
+    if not abs(float(value)) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{name} must be finite in float32, found {shorten(value)}")
+    return float(value)
 
 
 def checked_patch_sizes(sizes: Sequence[Sequence[int]]) -> None:

@@ -18,9 +18,11 @@ from gpu_patch.constructors._microsplit import (
     MicroSplitConstr,
     PaddingMode,
     Weights,
+    checked_absence,
     checked_patch_sizes,
 )
 from gpu_patch.draws import Draws, Request, Stream, integers
+from gpu_patch.epilogue import Epilogue
 from gpu_patch.errors import probability
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.ops import Images
@@ -58,6 +60,16 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         Draws of `construct_patch`; None makes a fresh one.
     seed : int or None, default: None
         Seed of the batches' draws; None takes a fresh one.
+    absent_prob : float, sequence of float, or None, default: None
+        Probability that a structure is absent from a sample of a batch, the same for all or one
+        per channel of
+        the images: then `background` stands in its place, in the mixture (weighted as
+        the structure would be) at all scales, and in the target. Structures are absent
+        independently of each other, so all may be. `construct_patch`, which draws as careamics
+        does, knows no absence.
+    background : float or sequence of float, default: 0
+        Level of the images where a structure is absent, the same for all or one per channel of the
+        images.
 
     Examples
     --------
@@ -86,6 +98,8 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         rng: np.random.Generator | None = None,
         *,
         seed: int | None = None,
+        absent_prob: float | Sequence[float] | None = None,
+        background: float | Sequence[float] = 0,
     ) -> None:
         super().__init__(multiscale_count, padding_mode, seed)
         self.patching_strategy = checked_patching("patching_strategy", patching_strategy)
@@ -100,6 +114,9 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         self._channels = np.array(checked_channels(channels, target_extractor.n_channels))
         ranges = checked_alpha_ranges(alpha_ranges, target_extractor.n_channels)
         self._weights = Weights(ranges and [ranges[c] for c in self._channels], len(self._channels))
+        self._absence = checked_absence(
+            absent_prob, background, target_extractor.n_channels, self._channels.tolist()
+        )
         self._source = Source(
             "patching_strategy", patching_strategy, target_extractor, self.multiscale_count
         )
@@ -113,6 +130,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
                 *(Request(Stream.PARTNER, c, 1) for c in others),
                 *(Request(Stream.LOCATION, c, per_place) for c in others),
                 *self._weights.requests,
+                *self._absence.requests,
             ]
         )
 
@@ -153,11 +171,10 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         location, decision, *rest = self._draws(self.seed, epoch, index, self.n_patches)
         n_others = self._n_places - 1
-        partners, locations, weights = (
-            rest[:n_others],
-            rest[n_others : 2 * n_others],
-            rest[2 * n_others :],
-        )
+        n_weights = len(self._weights.requests)
+        partners, rest = rest[:n_others], rest[n_others:]
+        locations, rest = rest[:n_others], rest[n_others:]
+        weights = self._weights.from_uniforms(rest[:n_weights], len(index))
         places = [self._source.locate(index, location)]
         uncorrelated = np.any(decision < self.uncorrelated_channel_prob, axis=0)
         if uncorrelated.any():
@@ -165,13 +182,14 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
                 other = integers(partner[0, uncorrelated], self.n_patches)
                 elsewhere = self._source.locate(other, uniforms[:, uncorrelated])
                 places.append(_moved(places[0], uncorrelated, elsewhere))
-        return self._plan(places, uncorrelated, self._weights.from_uniforms(weights, len(index)))
+        return self._plan(places, uncorrelated, *self._absence(rest[n_weights:], weights))
 
     def _plan(
         self,
         places: list[Locations],
         uncorrelated: NDArray[np.bool_],
         weights: NDArray[np.float32],
+        epilogue: Epilogue | None = None,
     ) -> Plan:
         if len(places) == 1:
             rows = Rows.correlated(places[0], self._channels)
@@ -179,7 +197,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
             checked_patch_sizes([place.patch_size for place in places])
             rows = Rows.uncorrelated(places, self._channels)
         specs = Specs(places, 0, uncorrelated)
-        return Plan(rows, weights, places[0].patch_size, specs)
+        return Plan(rows, weights, places[0].patch_size, specs, epilogue)
 
 
 def _moved(places: Locations, which: NDArray[np.bool_], to: Locations) -> Locations:

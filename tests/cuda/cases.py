@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from epilogues import random_epilogue
 
 from gpu_patch import ops
 from gpu_patch._cuda.gather import gather
@@ -113,6 +112,27 @@ class Case:
             dtype,
             **options,
         )
+
+
+def random_epilogue(
+    seed: int, n_samples: int, n_inputs: int, n_targets: int, patch_size: Sequence[int]
+) -> Epilogue:
+    """All orientations that the patches can have, in turn from a random one on."""
+    rng = np.random.default_rng(seed)
+    square = patch_size[-2] == patch_size[-1]
+    possible = np.array(range(8) if square else (0, 2, 4, 6), np.uint8)
+    first = rng.integers(len(possible))
+
+    def numbers(n_channels: int, size: float) -> np.ndarray:
+        return (rng.uniform(-1, 1, (n_samples, n_channels)) * size).astype(np.float32)
+
+    return Epilogue(
+        numbers(n_inputs, 2),
+        numbers(n_inputs, 900),
+        numbers(n_targets, 0.01),
+        numbers(n_targets, 3),
+        np.resize(np.roll(possible, -first), n_samples),
+    )
 
 
 def random_pixels(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> np.ndarray:

@@ -59,6 +59,10 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
                 np.testing.assert_array_equal(made, case.numpy_patches(mode))
         half = case.patches(runtime, "zero", dtype=np.float16)
         np.testing.assert_array_equal(half, case.numpy_patches("zero").astype(np.float16))
+        for case in _epilogue_cases():
+            epilogue = case.epilogue(mixed=False)
+            made = case.patches(runtime, "zero", epilogue=epilogue)
+            np.testing.assert_array_equal(made, case.numpy_patches("zero", epilogue=epilogue))
         huge = _huge(folder)
         made = huge.patches(runtime, "zero")
         np.testing.assert_array_equal(made, huge.numpy_patches("zero"))
@@ -66,10 +70,18 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
         for case in [*_general_cases(), _huge(folder)]:
             made = case.context(runtime, specialise=False)
             assert_same_context(made, case.numpy_context())
+        for case in _epilogue_cases():
+            epilogue = case.epilogue(mixed=True)
+            made = case.context(runtime, specialise=False, epilogue=epilogue)
+            assert_same_context(made, case.numpy_context(epilogue=epilogue))
     if file in (COMMON, SPECIAL):
         for case in _special_cases():
             made = case.context(runtime)
             assert_same_context(made, case.numpy_context())
+        for case in _epilogue_cases():
+            epilogue = case.epilogue(mixed=True)
+            made = case.context(runtime, epilogue=epilogue)
+            assert_same_context(made, case.numpy_context(epilogue=epilogue))
 
 
 def _general_cases() -> Iterator[Case]:
@@ -92,6 +104,12 @@ def _special_cases() -> Iterator[Case]:
     yield Case.random(11, (9, 130), 3, "periodic", **wide)
     yield Case.random(12, (8, 64), 4, "reflect", n_channels=5, least=600, most=700)
     yield Case.random(7, (6, 11, 9), 3, "reflect", n_channels=2, n_places=2, least=6, most=20)
+
+
+def _epilogue_cases() -> Iterator[Case]:
+    """All eight turns of square patches, and flips of others."""
+    yield Case.random(13, (9, 9), 2, "reflect", n_samples=8, most=30)
+    yield Case.random(14, (2, 6, 9), 2, "wrap", n_samples=4, n_places=2, most=16)
 
 
 def _huge(folder: Path) -> Case:

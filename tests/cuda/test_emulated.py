@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.table import ImageTable
+from gpu_patch.epilogue import Epilogue, turn
 from gpu_patch.plan import Rows
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
@@ -358,3 +359,91 @@ def test_divergent_barriers_are_reported():
 
 def _rest(case: Case):
     return case.weights, case.patch_size, case.n_scales, case.mode
+
+
+# ---- epilogues ---------------------------------------------------------------------------------
+
+
+@given(cases(), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_general_context_is_finished_as_numpy_does(case, seed):
+    epilogue = case.epilogue(seed, mixed=True)
+    made = case.context(EmulatedRuntime(seed), specialise=False, epilogue=epilogue)
+    assert_same_context(made, case.numpy_context(epilogue=epilogue))
+
+
+@given(cases(), st.sampled_from(("zero", *MODES)), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_patches_are_finished_as_numpy_does(case, mode, seed):
+    epilogue = case.epilogue(seed, mixed=False)
+    made = case.patches(EmulatedRuntime(seed), mode, epilogue=epilogue)
+    np.testing.assert_array_equal(made, case.numpy_patches(mode, epilogue=epilogue))
+
+
+@pytest.mark.parametrize("name", SPECIALISED)
+def test_specialised_context_is_finished_as_numpy_does(name, any_patch):
+    runtime = EmulatedRuntime()
+    case = specialised_case(name, 4, n_samples=8)
+    epilogue = case.epilogue(mixed=True)
+    made = case.context(runtime, epilogue=epilogue)
+    assert_same_context(made, case.numpy_context(epilogue=epilogue))
+    assert {entry for entry, _ in runtime.launched} == {"specialised"}
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+@pytest.mark.parametrize("patch", [(16, 16), (3, 9, 9)])
+@pytest.mark.parametrize("orientation", range(8))
+def test_every_turn_moves_the_values_and_nothing_else(orientation, patch, specialise, any_patch):
+    case = Case.random(orientation, patch, 2, "reflect", n_samples=2, most=40)
+    identity = Epilogue.identity(2, 1, 2)
+    turns = identity.turned(np.full(2, orientation, np.uint8))
+    runtime = EmulatedRuntime()
+    found = case.context(runtime, specialise=specialise, epilogue=turns)
+    plain = case.context(runtime, specialise=specialise)
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(one, turn(other, orientation))
+    assert runtime.launched[0][0] == ("specialised" if specialise else "lateral_context")
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+def test_values_are_finished_before_they_are_rounded_to_half_precision(specialise):
+    case = specialised_case("common", n_samples=8)
+    epilogue = replace(
+        case.epilogue(mixed=True),
+        input_scale=np.full((8, 1), 1e-4, np.float32),
+        input_offset=np.full((8, 1), -3, np.float32),
+    )
+    made = case.context(
+        EmulatedRuntime(), dtype=np.float16, specialise=specialise, epilogue=epilogue
+    )
+    assert np.isfinite(made[0]).all()
+    assert_same_context(made, case.numpy_context(epilogue=epilogue))
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+def test_targets_are_left_out_with_an_epilogue_too(specialise):
+    case = specialised_case("common")
+    epilogue = case.epilogue(mixed=True)
+    runtime = EmulatedRuntime()
+    options = {"specialise": specialise, "epilogue": epilogue}
+    mixed, target = case.context(runtime, targets=False, **options)
+    assert target is None
+    np.testing.assert_array_equal(mixed, case.context(runtime, **options)[0])
+
+
+@pytest.mark.parametrize("specialise", [False, True])
+def test_kernels_without_an_epilogue_have_nothing_of_it(specialise):
+    """Not even the constant: what a batch without one runs is compiled from the same text."""
+    case = specialised_case("common")
+    seen = []
+    runtime = EmulatedRuntime()
+    kernel = runtime.kernel
+
+    def spy(name, entry, constants):
+        seen.append(constants)
+        return kernel(name, entry, constants)
+
+    runtime.kernel = spy
+    for epilogue in (None, case.epilogue(mixed=True)):
+        case.context(runtime, specialise=specialise, epilogue=epilogue)
+    assert ["EPILOGUE" in constants for constants in seen] == [False, True]
