@@ -402,7 +402,7 @@ def uncorrelated_metadata(
         "patch_spec['principal_channel']", spec["principal_channel"], len(chosen), "channels"
     )
     metadata = chosen[principal].metadata
-    metadata["additional_metadata"] = {
+    metadata["additional_metadata"] |= {
         "all_sources": [str(stack.source) for stack in chosen],
         "all_data_shapes": [stack.data_shape for stack in chosen],
         "all_original_data_shapes": [stack.original_data_shape for stack in chosen],

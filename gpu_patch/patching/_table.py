@@ -113,4 +113,4 @@ class WholeSamplePatching(SampledPatching):
 
 def _one_size(sizes: NDArray[np.int64]) -> tuple[int, ...]:
     """Return the one patch size of a batch, given all of them."""
-    return one_patch_size({tuple(size) for size in np.unique(sizes, axis=0).tolist()})
+    return one_patch_size(set(map(tuple, sizes.tolist())))

@@ -419,21 +419,21 @@ def converted(dataset):
     return dataset
 
 
-def assert_same(found, expected, tolerance=1e-6):
+def assert_same(found, expected):
     """Nested tuples, lists and dicts of arrays, tensors and plain values are equal."""
     if isinstance(expected, (np.ndarray, torch.Tensor)):
         found, expected = np.asarray(found), np.asarray(expected)
         assert found.shape == expected.shape
         assert found.dtype == expected.dtype
-        assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+        assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
     elif isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for key in expected:
-            assert_same(found[key], expected[key], tolerance)
+            assert_same(found[key], expected[key])
     elif isinstance(expected, (tuple, list)):
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
-            assert_same(one, other, tolerance)
+            assert_same(one, other)
     else:
         assert found == expected
 
@@ -468,7 +468,7 @@ def test_items_are_normalised_as_before(name, mode, tmp_path):
     theirs = make_dataset(mode, "array", tmp_path, **more)
     ours = converted(make_dataset(mode, "array", tmp_path, **more))
     for index in range(6):
-        assert_same(ours[index], theirs[index], 2e-6)
+        assert_same(ours[index], theirs[index])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -571,7 +571,7 @@ def test_batches_without_draws_are_upstreams(mode, name, tmp_path):
     expected = list(DataLoader(dataset, batch_size=4, collate_fn=default_collate))
     assert len(loader) == len(expected)
     for batch, (upstream,) in zip(loader, expected, strict=True):
-        assert_same(batch.input, upstream.data, 2e-6)
+        assert_same(batch.input, upstream.data)
         assert_same(default_collate(list(batch.specs)), upstream.region_spec)
 
 
