@@ -1,4 +1,4 @@
-"""One rank of a training: `torchrun tests/torch/rank.py FOLDER EPOCH STEPS [STATE]`.
+"""One rank of a training: `torchrun tests/frameworks/rank.py FOLDER EPOCH STEPS [STATE]`.
 
 Takes STEPS batches of an epoch (all where it is -1) after loading STATE, sums a number over all
 ranks at each step as a training does its gradients, and writes down which patches it saw.
