@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpu_patch.errors import instance
@@ -35,3 +36,22 @@ def to_canonical(data: Any, axes: str) -> Any:
     n_samples = sum(axis in "ST" for axis in present)
     ordered = ordered.reshape(-1, *ordered.shape[n_samples:]) if n_samples else ordered[None]
     return ordered if "C" in axes else ordered[:, None]
+
+
+_COMMON = ("YX", "ZYX", "TYX", "CYX", "YXC", "SCYX", "TCYX", "TZYX", "CZYX", "ZCYX", "TYXC",
+           "SCZYX", "TCZYX", "TZCYX", "TZYXC", "STCZYX")  # fmt: skip
+_MOST_CHANNELS = 8
+
+
+def likely_axes(shape: Sequence[int]) -> list[str]:
+    """Return what the axes of a shape may be, at most three guesses."""
+    fitting = []
+    for axes in _COMMON:
+        size = dict(zip(axes, shape, strict=False))
+        plausible = size.get("C", 1) <= min(_MOST_CHANNELS, size.get("Y", 0), size.get("X", 0))
+        if len(axes) == len(shape) and plausible:
+            fitting.append(axes)
+    # channels last are rare, unless the image would be as narrow as they are few
+    last = bool(shape) and shape[-1] <= 4
+    fitting.sort(key=lambda axes: axes.endswith("C") != last)
+    return fitting[:3]

@@ -7,6 +7,7 @@ import re
 import site
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from gpu_patch._cuda.lateral_context import N_THREADS
@@ -131,10 +132,12 @@ def main() -> None:
     rows.append(("general", "lateral_context", {"N_THREADS": N_THREADS}, 22784))
     for name, shape in main_specialisations().items():
         rows.append((name, "specialised", shape.constants, shape.shared_bytes))
-    for name, file, constants, shared in rows:
-        reports = [compile_text(source_text(file, constants), file, a) for a in chosen]
+    for (name, file, constants, shared), epilogue in product(rows, ({}, {"EPILOGUE": 1})):
+        text = source_text(file, constants | epilogue)
+        reports = [compile_text(text, file, a) for a in chosen]
         found = [f"{r.registers}{f'+{r.spill_bytes}' if r.spill_bytes else ''}" for r in reports]
-        print(f"{name:32}{shared:>7}", *(f"{text:>8}" for text in found), flush=True)
+        title = "  with an epilogue" if epilogue else name
+        print(f"{title:32}{shared:>7}", *(f"{cell:>8}" for cell in found), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SPECIALISED = nvrtc.main_specialisations()
+EPILOGUES = pytest.mark.parametrize("epilogue", [{}, {"EPILOGUE": 1}], ids=["plain", "epilogue"])
 
 
 def architectures() -> list[int]:
@@ -29,28 +30,31 @@ def compiled(name: str, constants: dict[str, int], architecture: int) -> nvrtc.R
     return report
 
 
+@EPILOGUES
 @pytest.mark.parametrize("architecture", architectures())
-def test_general_kernels_compile(architecture):
+def test_general_kernels_compile(architecture, epilogue):
     for name, constants in (("gather", {}), ("lateral_context", {"N_THREADS": N_THREADS})):
-        report = compiled(name, constants, architecture)
+        report = compiled(name, constants | epilogue, architecture)
         assert report.spill_bytes == 0, report.log
         assert report.registers <= 128
 
 
+@EPILOGUES
 @pytest.mark.parametrize("architecture", architectures())
 @pytest.mark.parametrize("name", ["2D C2 L4 uint16", "3D C2 L3 uint16"])
-def test_fast_path_keeps_to_registers(name, architecture):
-    _check_fast(name, architecture)
+def test_fast_path_keeps_to_registers(name, architecture, epilogue):
+    _check_fast(name, architecture, epilogue)
 
 
+@EPILOGUES
 @pytest.mark.parametrize("name", SPECIALISED)
-def test_other_fast_paths_keep_to_registers(name):
-    _check_fast(name, 90)
+def test_other_fast_paths_keep_to_registers(name, epilogue):
+    _check_fast(name, 90, epilogue)
 
 
-def _check_fast(name: str, architecture: int) -> None:
+def _check_fast(name: str, architecture: int, epilogue: dict[str, int]) -> None:
     shape = SPECIALISED[name]
-    report = compiled("specialised", shape.constants, architecture)
+    report = compiled("specialised", shape.constants | epilogue, architecture)
     assert report.spill_bytes == report.stack_bytes == 0, report.log
     # of 64 K registers: the common cases have room for 20 warps at a time, all for 8
     assert report.registers <= (96 if shape.n_channels <= 2 else 255)
