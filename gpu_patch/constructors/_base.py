@@ -267,6 +267,8 @@ class Source:
     @property
     def n_patches(self) -> int:
         """Number of patches, as the strategy says now."""
+        if self._trusted:
+            return self.strategy.n_patches
         return whole_number(f"{self.name}.n_patches", self.strategy.n_patches, minimum=0)
 
     @property

@@ -97,16 +97,14 @@ class PatchConstr(Protocol):
         raise NotImplementedError
 
     @property
-    @abstractmethod
     def device(self) -> str:
         """Where the images live and batches are made: "cpu" or "cuda:N"."""
-        raise NotImplementedError
+        return "cpu"
 
     @property
-    @abstractmethod
     def draws_by_counter(self) -> bool:
-        """Whether batches are the same in any process: true unless a foreign strategy draws."""
-        raise NotImplementedError
+        """Whether a batch is the same in any process; not where a foreign strategy draws."""
+        return False
 
     @abstractmethod
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:

@@ -30,10 +30,7 @@ class MeanStd:
     """
 
     def __init__(self, first: Any) -> None:
-        patch = first[:1]
-        low, high = patch.min(axis=2, keepdims=True), patch.max(axis=2, keepdims=True)
-        # rounded into the range, so that a single value is at no distance from itself
-        self._near = patch.mean(axis=2, keepdims=True).clip(low, high)
+        self._near = first[:1].mean(axis=2, keepdims=True)
         self._n = 0
         self._sum: Any = 0.0
         self._sum_of_squares: Any = 0.0
