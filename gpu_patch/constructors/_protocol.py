@@ -18,8 +18,8 @@ from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs
 class PatchConstr(Protocol):
     """Makes the input and the target of a network for an index, or for many at once.
 
-    The members of careamics 0.3.5's `PatchConstr`, and `construct_batch`. All are abstract: a
-    subclass that forgets one cannot be made.
+    The members of careamics 0.3.5's `PatchConstr`, and `construct_batch`, are abstract: a subclass
+    that forgets one cannot be made.
     """
 
     @property
