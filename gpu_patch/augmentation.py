@@ -54,7 +54,18 @@ class Augmentation:
         probability("rotate_p", self.rotate_p)
 
     def check_patch(self, patch_size: Sequence[int]) -> None:
-        """Check that patches of a size (Z)YX can be turned, where they are to be."""
+        """Check that patches can be turned, where they are to be.
+
+        Parameters
+        ----------
+        patch_size : sequence of int
+            (Z)YX.
+
+        Raises
+        ------
+        ValueError
+            Where they may be turned by 90° and are not square in XY.
+        """
         if self.rotate and self.rotate_p > 0 and patch_size[-2] != patch_size[-1]:
             raise ValueError(
                 "augmentation turns patches by 90°, which must be square in XY, found the "

@@ -44,6 +44,9 @@ class AffineNormalization(Protocol):
 class Epilogue:
     """Per sample of a batch: value · scale + offset in float32, then a turn or flip.
 
+    Product and sum are rounded one by one, and the scale of mixtures is in their weights
+    (`fold_scale`), so copies and the native scale are the same to the last bit in all backends.
+
     Attributes
     ----------
     input_scale, input_offset : array of float32, shape (B, C)

@@ -30,6 +30,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--require-gpu", action="store_true", help="fail where the cuda backend cannot be tested"
     )
+    parser.addoption(
+        "--fuzz", type=int, default=300, metavar="N", help="damaged image files to open (300)"
+    )
 
 
 def pytest_generate_tests(metafunc):

@@ -13,16 +13,6 @@ typedef long long int64;
 enum Mode { ZERO, REFLECT, WRAP, PERIODIC };
 enum PixelType { BOOL, UINT8, INT8, UINT16, INT16, FLOAT16, FLOAT32 };
 
-#if EPILOGUE
-// What happens to a channel of a sample on its way out: gpu_patch/epilogue.py.
-struct Finish {
-    int64 first, along_y, along_x;  // where a pixel goes in its plane: turned
-    float scale, offset;            // of the channel: what gather copies, lateral context's target
-    float input_offset;             // of the sample's mixture, whose scale is in its weights
-    int unused;
-};
-#endif
-
 // Where a channel of a sample comes from. Axes are Z, Y, X; images of two axes have size 1 and
 // coordinate 0 along Z.
 struct Source {
@@ -31,9 +21,6 @@ struct Source {
     int64 coords[3];     // first pixel of the patch
     int pixel_type;
     float weight;
-#if EPILOGUE
-    Finish finish;
-#endif
 };
 
 // ---- index maps --------------------------------------------------------------------------------
@@ -215,34 +202,50 @@ __device__ __forceinline__ float load_any(int pixel_type, const void* pixels, in
 }
 
 // ---- on the way out ----------------------------------------------------------------------------
-// Without EPILOGUE nothing happens, and nothing is read.
+// gpu_patch/epilogue.py. Without EPILOGUE nothing happens to values, and nothing is read for it.
+
+// Of a channel of a sample.
+struct Finish {
+    int64 first, along_y, along_x;  // where a pixel goes in its plane: turned
+    float scale, offset;            // of the channel: what gather copies, lateral context's target
+    float input_offset;             // of the sample's mixture, whose scale is in its weights
+    int unused;
+};
+
+// The last parameter of kernels, and what they give on.
+#if EPILOGUE
+#define EPILOGUE_PARAMETER , const Finish* __restrict__ finishes
+#define FINISHES finishes
+#else
+#define EPILOGUE_PARAMETER
+#define FINISHES static_cast<const Finish*>(nullptr)
+#endif
 
 // Where the output has the pixel (z, y, x).
 template <class Int>
-__device__ __forceinline__ Int place(const Source& source, Int z, Int y, Int x, Int height,
+__device__ __forceinline__ Int place(const Finish* finish, Int z, Int y, Int x, Int height,
                                      Int width) {
 #if EPILOGUE
-    const Finish& finish = source.finish;
-    return z * height * width + static_cast<Int>(finish.first) +
-           y * static_cast<Int>(finish.along_y) + x * static_cast<Int>(finish.along_x);
+    return z * height * width + static_cast<Int>(finish->first) +
+           y * static_cast<Int>(finish->along_y) + x * static_cast<Int>(finish->along_x);
 #else
     return (z * height + y) * width + x;
 #endif
 }
 
 // A value as it is handed out; no fused multiply-add, so that it equals NumPy's to the last bit.
-__device__ __forceinline__ float finished(const Source& source, float value) {
+__device__ __forceinline__ float finished(const Finish* finish, float value) {
 #if EPILOGUE
-    return __fadd_rn(__fmul_rn(value, source.finish.scale), source.finish.offset);
+    return __fadd_rn(__fmul_rn(value, finish->scale), finish->offset);
 #else
     return value;
 #endif
 }
 
 // The same for a mixture.
-__device__ __forceinline__ float finished_input(const Source& source, float value) {
+__device__ __forceinline__ float finished_input(const Finish* finish, float value) {
 #if EPILOGUE
-    return __fadd_rn(value, source.finish.input_offset);
+    return __fadd_rn(value, finish->input_offset);
 #else
     return value;
 #endif

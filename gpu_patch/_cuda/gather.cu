@@ -15,9 +15,14 @@ struct GatherJob {
     int unused;
 };
 
-extern "C" __global__ __launch_bounds__(256)
+#if EPILOGUE  // left to itself the compiler spills, to have more blocks at a time
+#define BOUNDS __launch_bounds__(256, 2)
+#else
+#define BOUNDS __launch_bounds__(256)
+#endif
+extern "C" __global__ BOUNDS
 void gather(const GatherJob* __restrict__ job, const Source* __restrict__ sources,
-            void* __restrict__ out) {
+            void* __restrict__ out EPILOGUE_PARAMETER) {
     const int64 patch_index = blockIdx.x / job->n_row_groups;
     const int64 first_row = blockIdx.x % job->n_row_groups * ROWS;
     const int64 n_rows = job->patch[0] * job->patch[1], n_columns = job->patch[2];
@@ -32,12 +37,14 @@ void gather(const GatherJob* __restrict__ job, const Source* __restrict__ source
         const int64 z = z_axis(row / job->patch[1]), y = y_axis(row % job->patch[1]);
         const int64 source_row = (z * source.size[1] + y) * source.size[2];
 #if EPILOGUE
+        const Finish* finish = finishes + patch_index;
         const int64 out_plane = patch_index * job->patch[0] + row / job->patch[1];
         const int64 out_row =
-            place(source, out_plane, row % job->patch[1], int64(0), job->patch[1], n_columns);
-        const int64 step = source.finish.along_x;
+            place(finish, out_plane, row % job->patch[1], int64(0), job->patch[1], n_columns);
+        const int64 step = finish->along_x;
 #else
         const int64 out_row = (patch_index * n_rows + row) * n_columns;
+        constexpr const Finish* finish = nullptr;
         constexpr int64 step = 1;
 #endif
         for (int64 column = threadIdx.x; column < n_columns; column += blockDim.x) {
@@ -45,7 +52,7 @@ void gather(const GatherJob* __restrict__ job, const Source* __restrict__ source
             const bool inside = z >= 0 && y >= 0 && x >= 0;  // always so, except under "zero"
             const float value =
                 inside ? load_any(source.pixel_type, source.pixels, source_row + x) : 0.0f;
-            store(out, out_row + column * step, finished(source, value), job->half_output);
+            store(out, out_row + column * step, finished(finish, value), job->half_output);
         }
     }
 }

@@ -10,11 +10,11 @@ from numpy.typing import DTypeLike
 
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch._cuda.table import (
+    EPILOGUE,
     MODES,
     ImageTable,
     as_table,
     check_cuts,
-    epilogue_constants,
     finish_records,
     pack,
     volume,
@@ -53,16 +53,14 @@ def gather(
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        finish = None
+        sources, finishes = table.sources(rows), []
         if epilogue is not None:
-            finish = finish_records(
-                rows.shape,
-                patch_size,
-                epilogue.orientation,
-                scale=epilogue.input_scale,
-                offset=epilogue.input_offset,
-            )
-        sources = table.sources(rows, finish=finish)
+            scale, offset = epilogue.input_scale, epilogue.input_offset
+            finishes = [
+                finish_records(
+                    rows.shape, patch_size, epilogue.orientation, scale=scale, offset=offset
+                )
+            ]
         check_cuts(table, rows, patch_size, n_scales, mode)
         out = runtime.output((*rows.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)
@@ -78,13 +76,13 @@ def gather(
             ),
             _JOB,
         )
-        packed, offsets = pack(job, sources)
+        packed, offsets = pack(job, sources, *finishes)
         device = runtime.upload(packed)
-        address = runtime.pointer(device)
+        addresses = [runtime.pointer(device) + offset for offset in offsets]
         launch(
-            runtime.kernel("gather", "gather", epilogue_constants(sources)),
+            runtime.kernel("gather", "gather", EPILOGUE if finishes else {}),
             sources.size * n_row_groups,
             (32, 8),
-            [*(address + offset for offset in offsets), runtime.pointer(out)],
+            [*addresses[:2], runtime.pointer(out), *addresses[2:]],
         )
     return out

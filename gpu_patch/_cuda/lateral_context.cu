@@ -168,7 +168,8 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
 extern "C" __global__ __launch_bounds__(N_THREADS, 2)
 void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
                      const float* __restrict__ taps, const Source* __restrict__ all_sources,
-                     void* __restrict__ input, void* __restrict__ target) {
+                     void* __restrict__ input,
+                     void* __restrict__ target EPILOGUE_PARAMETER) {
     const int64 depth = job->patch[0], height = job->patch[1], width = job->patch[2];
     const int64 tiles_x = (width + TILE_X - 1) / TILE_X, tiles_y = (height + TILE_Y - 1) / TILE_Y;
     // the largest scale of a sample first: it takes longest, and the smaller ones find its pixels
@@ -185,17 +186,18 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
 
     const int n_channels = job->n_channels;
     const Source* sources = all_sources + sample * n_channels;
+    const Finish* finish = FINISHES + sample * n_channels;
     const int64 y = tile_y + threadIdx.x / TILE_X, x = tile_x + threadIdx.x % TILE_X;
     const bool is_output = y < height && x < width;
     const int64 volume = depth * height * width;
-    const int64 at = place(*sources, z, y, x, height, width);
+    const int64 at = place(finish, z, y, x, height, width);
 
     if (scale > 0) {
         const float result =
             downscaled(*job, firs, taps, sources, scale, z, tile_y, tile_x);
         if (is_output)
             store(input, (sample * job->n_scales + scale) * volume + at,
-                  finished_input(*sources, result), job->half_output);
+                  finished_input(finish, result), job->half_output);
         return;
     }
     if (!is_output) return;
@@ -208,12 +210,12 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
         const int64 offset = (z_axis(z) * source.size[1] + y_axis(y)) * source.size[2] + x_axis(x);
         const float value = load_any(source.pixel_type, source.pixels, offset);
         if (target)
-            store(target, (sample * n_channels + c) * volume + at, finished(source, value),
+            store(target, (sample * n_channels + c) * volume + at, finished(finish + c, value),
                   job->half_output);
         // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
         const float product = __fmul_rn(source.weight, value);
         mixed = c == 0 ? product : __fadd_rn(mixed, product);
     }
-    store(input, sample * job->n_scales * volume + at, finished_input(*sources, mixed),
+    store(input, sample * job->n_scales * volume + at, finished_input(finish, mixed),
           job->half_output);
 }

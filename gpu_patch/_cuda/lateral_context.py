@@ -12,11 +12,11 @@ from numpy.typing import DTypeLike, NDArray
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
 from gpu_patch._cuda.table import (
+    EPILOGUE,
     MODES,
     ImageTable,
     as_table,
     check_cuts,
-    epilogue_constants,
     finish_records,
     pack,
     volume,
@@ -85,11 +85,11 @@ def lateral_context(
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        finish = None
+        finishes = []
         if epilogue is not None:
             weights = epilogue.fold_scale(weights)
-            finish = _finish_records(epilogue, rows.shape, patch_size, targets)
-        sources = table.sources(rows, weights, finish)
+            finishes.append(_finish_records(epilogue, rows.shape, patch_size, targets))
+        sources = table.sources(rows, weights)
         check_cuts(table, rows, patch_size, n_scales, mode)
         n_samples, n_channels = rows.shape
         mixed = runtime.output((n_samples, n_scales, *patch_size), dtype)
@@ -98,9 +98,9 @@ def lateral_context(
         if specialise:
             shape = specialised.choose(table, rows, patch_size, n_scales, mode, mixed.dtype)
         if shape is None:
-            _launch_general(runtime, table, sources, patch_size, mode, mixed, target)
+            _launch_general(runtime, table, sources, patch_size, mode, mixed, target, finishes)
         else:
-            specialised.launch_shape(runtime, shape, sources, mixed, target)
+            specialised.launch_shape(runtime, shape, sources, mixed, target, finishes)
     return mixed, target
 
 
@@ -121,6 +121,7 @@ def _launch_general(
     mode: str,
     mixed: Any,
     target: Any,
+    finishes: Sequence[NDArray[np.void]],
 ) -> None:
     (n_samples, n_channels), n_scales = sources.shape, mixed.shape[1]
     depth, height, width = volume(patch_size)
@@ -137,10 +138,10 @@ def _launch_general(
         ),
         _JOB,
     )
-    constants = {"N_THREADS": N_THREADS, **epilogue_constants(sources)}
-    packed, offsets = pack(job, firs, taps, sources)
+    constants = {"N_THREADS": N_THREADS, **(EPILOGUE if finishes else {})}
+    packed, offsets = pack(job, firs, taps, sources, *finishes)
     device = runtime.upload(packed)
-    address = runtime.pointer(device)
+    addresses = [runtime.pointer(device) + offset for offset in offsets]
     tile_y = N_THREADS // _TILE_X
     n_tiles = depth * -(-height // tile_y) * -(-width // _TILE_X)
     offset_bytes = 8 * (_CHUNK_Z + _CHUNK_Y + _CHUNK_X)
@@ -149,9 +150,10 @@ def _launch_general(
         n_samples * n_scales * n_tiles,
         (N_THREADS,),
         [
-            *(address + offset for offset in offsets),
+            *addresses[:4],
             runtime.pointer(mixed),
             pointer_or_null(runtime, target),
+            *addresses[4:],
         ],
         offset_bytes + 4 * _CHUNK_X * (_CHUNK_Y + tile_y),
     )

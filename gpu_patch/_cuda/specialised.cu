@@ -312,8 +312,8 @@ struct Place {
     __device__ __forceinline__ bool in_patch() const {
         return z < PATCH_Z && y < PATCH_Y && x < PATCH_X;
     }
-    __device__ __forceinline__ int index(const Source& source) const {
-        return place(source, z, y, x, PATCH_Y, PATCH_X);
+    __device__ __forceinline__ int index(const Finish* finish) const {
+        return place(finish, z, y, x, PATCH_Y, PATCH_X);
     }
 };
 
@@ -322,7 +322,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
                                                 const Columns<SCALE>& columns,
                                                 const Raw* const (&pixels)[N_CHANNELS],
                                                 const float (&weights)[N_CHANNELS],
-                                                const Source* sources, Place first,
+                                                const Finish* finish, Place first,
                                                 Output* input) {
     typedef Level<SCALE> L;
 #if N_DIMS == 2
@@ -333,8 +333,8 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
     for (int i = threadIdx.x; i < L::TILE_Y * TILE_X; i += N_THREADS) {
         const Place at = {0, first.y + i / TILE_X, first.x + i % TILE_X};
         if (at.in_patch())
-            input[at.index(*sources)] = to_output(finished_input(
-                *sources, filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X)));
+            input[at.index(finish)] = to_output(finished_input(
+                finish, filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X)));
     }
 #else
     constexpr int LIVE = L::LIVE, N_OWN = ceil_div(L::TILE_Y * TILE_X, N_THREADS);
@@ -363,8 +363,8 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
             const Place at = {first.z + z, first.y + i / TILE_X, first.x + i % TILE_X};
             // its last tap is in this slice
             if (r == (L::N_TAPS - 1) % L::FACTOR && z >= 0 && at.in_patch())
-                input[at.index(*sources)] =
-                    to_output(finished_input(*sources, live[LIVE - 1][own]));
+                input[at.index(finish)] =
+                    to_output(finished_input(finish, live[LIVE - 1][own]));
         }
         if (r == L::FACTOR - 1) {
 #pragma unroll
@@ -383,7 +383,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
 __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0>& columns,
                                             const Raw* const (&pixels)[N_CHANNELS],
                                             const float (&weights)[N_CHANNELS],
-                                            const Source* sources, Place first, Output* input,
+                                            const Finish* finish, Place first, Output* input,
                                             Output* target) {
     typedef Level<0> L;
     for (int i = threadIdx.x; i < TILE_Z * L::TILE_Y * TILE_X; i += N_THREADS) {
@@ -400,24 +400,26 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
                 load<PIXEL_TYPE>(row, static_cast<int>(tile.slices[p * L::N_SLICES + z]) +
                                           columns.in_image(p, x));
             if (target)
-                target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(*sources)] =
-                    to_output(finished(sources[c], value));
+                target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(finish)] =
+                    to_output(finished(finish + c, value));
             // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
             const float product = __fmul_rn(weights[c], value);
             mixed = c == 0 ? product : __fadd_rn(mixed, product);
         }
-        input[at.index(*sources)] = to_output(finished_input(*sources, mixed));
+        input[at.index(finish)] = to_output(finished_input(finish, mixed));
     }
 }
 
 template <int SCALE>
-__device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources, int64 sample,
+__device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources,
+                                          const Finish* all_finishes, int64 sample,
                                           int tile_index, Output* __restrict__ input,
                                           Output* __restrict__ target) {
     typedef Level<SCALE> L;
     if constexpr (SCALE > 0)
         if (tile_index >= L::TILES)
-            return make_tile<SCALE - 1>(all_sources, sample, tile_index - L::TILES, input, target);
+            return make_tile<SCALE - 1>(all_sources, all_finishes, sample, tile_index - L::TILES,
+                                        input, target);
 
     DYNAMIC_SHARED(float, shared);
     const Tile<SCALE> tile(shared);
@@ -437,11 +439,12 @@ __device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources
     __syncthreads();  // the offsets are there
 
     constexpr int64 VOLUME = PATCH_Z * PATCH_Y * PATCH_X;
+    const Finish* finish = all_finishes + sample * N_CHANNELS;
     input += (sample * N_SCALES + SCALE) * VOLUME;
     if constexpr (SCALE > 0)
-        make_downscaled(tile, columns, pixels, weights, sources, first, input);
+        make_downscaled(tile, columns, pixels, weights, finish, first, input);
     else
-        make_native(tile, columns, pixels, weights, sources, first, input,
+        make_native(tile, columns, pixels, weights, finish, first, input,
                     target ? target + sample * N_CHANNELS * VOLUME : nullptr);
 }
 
@@ -464,7 +467,8 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 #endif
 extern "C" __global__ BOUNDS void specialised(const Source* __restrict__ sources,
                                               Output* __restrict__ input,
-                                              Output* __restrict__ target) {
+                                              Output* __restrict__ target EPILOGUE_PARAMETER) {
     constexpr int N_TILES = tiles_up_to<N_SCALES - 1>();
-    make_tile<N_SCALES - 1>(sources, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input, target);
+    make_tile<N_SCALES - 1>(sources, FINISHES, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input,
+                            target);
 }

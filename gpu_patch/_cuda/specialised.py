@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
-from gpu_patch._cuda.table import MODES, ImageTable, all_within, epilogue_constants, volume
+from gpu_patch._cuda.table import EPILOGUE, MODES, ImageTable, all_within, pack, volume
 from gpu_patch.geometry import fir_taps
 from gpu_patch.plan import Rows
 
@@ -169,14 +169,30 @@ def tiled(
 
 
 def launch_shape(
-    runtime: Runtime, shape: Shape, sources: NDArray[np.void], mixed: Any, target: Any
+    runtime: Runtime,
+    shape: Shape,
+    sources: NDArray[np.void],
+    mixed: Any,
+    target: Any,
+    finishes: Sequence[NDArray[np.void]] = (),
 ) -> None:
-    """Fill input and target, which may be None."""
-    device = runtime.upload(sources.reshape(-1).view(np.uint8))
+    """Fill input and target, which may be None.
+
+    `finishes` holds the `FINISH` records of an epilogue, and nothing without one.
+    """
+    packed, offsets = pack(sources, *finishes)
+    device = runtime.upload(packed)
+    addresses = [runtime.pointer(device) + offset for offset in offsets]
+    constants = shape.constants | EPILOGUE if finishes else shape.constants
     launch(
-        runtime.kernel("specialised", "specialised", shape.constants | epilogue_constants(sources)),
+        runtime.kernel("specialised", "specialised", constants),
         len(sources) * shape.blocks_per_sample,
         (shape.n_threads,),
-        [runtime.pointer(device), runtime.pointer(mixed), pointer_or_null(runtime, target)],
+        [
+            addresses[0],
+            runtime.pointer(mixed),
+            pointer_or_null(runtime, target),
+            *addresses[1:],
+        ],
         shape.shared_bytes,
     )

@@ -36,7 +36,7 @@ SOURCE = np.dtype(
         ("weight", np.float32),
     ]
 )
-"""`struct Source`, without an epilogue."""
+"""`struct Source`."""
 
 FINISH = np.dtype(
     [
@@ -51,8 +51,8 @@ FINISH = np.dtype(
 )
 """`struct Finish`."""
 
-FINISHED_SOURCE = np.dtype([("source", SOURCE), ("finish", FINISH)])
-"""`struct Source`, with an epilogue."""
+EPILOGUE = {"EPILOGUE": 1}
+"""Macro of kernels that have `FINISH` records as their last parameter."""
 
 _ALIGNMENT = 16
 
@@ -118,13 +118,8 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sources(
-        self,
-        rows: Rows,
-        weights: NDArray[np.float32] | None = None,
-        finish: NDArray[np.void] | None = None,
-    ) -> NDArray[np.void]:
-        """Return records of shape (B, C), `FINISHED_SOURCE` where `FINISH` records are given.
+    def sources(self, rows: Rows, weights: NDArray[np.float32] | None = None) -> NDArray[np.void]:
+        """Return `SOURCE` records of shape (B, C).
 
         Raises
         ------
@@ -141,17 +136,14 @@ class ImageTable:
         if not all_within(channels, 0, self._fewest_channels):
             _check_index("channels", channels, images[..., 8])
         # written as int64, which NumPy does faster than by the names of a record
-        kind = SOURCE if finish is None else FINISHED_SOURCE
-        words = np.zeros((*rows.shape, kind.itemsize // 8), np.int64)
+        words = np.zeros((*rows.shape, SOURCE.itemsize // 8), np.int64)
         words[..., 0] = images[..., 0] + images[..., 1] * sample_idx + images[..., 2] * channels
         words[..., 1:4] = images[..., 3:6]
         words[..., 7 - self.n_dims : 7] = coords
         words.view(np.int32)[..., 14] = images[..., 6]
         if weights is not None:
             words.view(np.float32)[..., 15] = weights
-        sources: NDArray[np.void] = words.view(kind)[..., 0]
-        if finish is not None:
-            sources["finish"] = finish
+        sources: NDArray[np.void] = words.view(SOURCE)[..., 0]
         return sources
 
     def sizes(self, rows: Rows) -> NDArray[np.int64]:
@@ -199,13 +191,10 @@ def finish_records(
     return records
 
 
-def epilogue_constants(sources: NDArray[np.void]) -> dict[str, int]:
-    """Return the macros of kernels that read these records: none without an epilogue."""
-    return {"EPILOGUE": 1} if sources.dtype == FINISHED_SOURCE else {}
-
-
 def pack(*parts: NDArray[Any]) -> tuple[NDArray[np.uint8], list[int]]:
     """Put arrays behind each other, so that they travel as one; return them and their offsets."""
+    if len(parts) == 1:
+        return parts[0].reshape(-1).view(np.uint8), [0]
     offsets, at = [], 0
     for part in parts:
         offsets.append(at)

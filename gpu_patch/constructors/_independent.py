@@ -62,10 +62,10 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         its own, also where their strategies have the same seed.
     absent_prob : float, sequence of float, or None, default: None
         Probability that a structure is absent from a sample of a batch, the same for all or one
-        per structure: then `background` stands in its place, in the mixture (weighted as
-        the structure would be) at all scales, and in the target. Structures are absent
-        independently of each other, so all may be. `construct_patch`, which draws as careamics
-        does, knows no absence.
+        per structure. Then `background` stands in its place: in the mixture, weighted as the
+        structure would be, at all scales, and in the target. Structures are absent independently
+        of each other, so all may be. `construct_patch`, which draws as careamics does, knows no
+        absence.
     background : float or sequence of float, default: 0
         Level of the images where a structure is absent, the same for all or one per structure.
 
@@ -104,6 +104,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         )
         n_channels = len(self.patching_strategies)
         self.alpha_ranges = alpha_ranges
+        self.absent_prob, self.background = absent_prob, background
         self.rng = checked_generator(rng)
         self._weights = Weights(checked_alpha_ranges(alpha_ranges, n_channels), n_channels)
         self._absence = checked_absence(absent_prob, background, n_channels, range(n_channels))

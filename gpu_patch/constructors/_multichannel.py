@@ -62,9 +62,8 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         Seed of the batches' draws; None takes a fresh one.
     absent_prob : float, sequence of float, or None, default: None
         Probability that a structure is absent from a sample of a batch, the same for all or one
-        per channel of
-        the images: then `background` stands in its place, in the mixture (weighted as
-        the structure would be) at all scales, and in the target. Structures are absent
+        per channel of the images. Then `background` stands in its place: in the mixture, weighted
+        as the structure would be, at all scales, and in the target. Structures are absent
         independently of each other, so all may be. `construct_patch`, which draws as careamics
         does, knows no absence.
     background : float or sequence of float, default: 0
@@ -109,6 +108,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
             "uncorrelated_channel_prob", uncorrelated_channel_prob
         )
         self.channels = channels
+        self.absent_prob, self.background = absent_prob, background
         self.rng = checked_generator(rng)
 
         self._channels = np.array(checked_channels(channels, target_extractor.n_channels))

@@ -6,6 +6,8 @@ tests of constructors, which take every backend.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from emulation import fake_cupy
@@ -33,8 +35,9 @@ OPERATIONS = {
 CHANNELS = {"basic": 3, "multichannel": 3, "independent": 3, "paired": 1, "pred": 1}
 """Of the samples' input; their targets have 2."""
 
-ROW_BYTES, MOST_OTHER_BYTES = 64, 512
-"""What is uploaded per channel of a sample, and at most besides: sizes and filters."""
+ROW_BYTES, FINISH_BYTES, MOST_OTHER_BYTES = 64, 40, 512
+"""What is uploaded per channel of a sample, alone and for an epilogue, and at most besides: sizes
+and filters."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +61,12 @@ def on_device(array, device="cuda"):
 # ---- copies, launches, streams -----------------------------------------------------------------
 
 
-def assert_asks_little(log, operations, rows):
+def assert_asks_little(log, operations, rows, row_bytes=ROW_BYTES):
     """Each operation is an upload and then a launch, and there is nothing else."""
     assert [action.kind for action in log] == ["upload", "launch"] * len(operations)
     assert [action.what for action in log[1::2]] == operations
     for upload, n_rows in zip(log[::2], rows, strict=False):
-        assert n_rows * ROW_BYTES <= upload.what <= n_rows * ROW_BYTES + MOST_OTHER_BYTES
+        assert n_rows * row_bytes <= upload.what <= n_rows * row_bytes + MOST_OTHER_BYTES
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -79,6 +82,23 @@ def test_a_batch_is_an_upload_and_a_launch_per_operation(kind, n_dims, dtype):
     assert {action.device for action in log} == {0}
     # the record can tell
     assert recorded(batch.input.get)[1] == [("download", batch.input.nbytes, 0, 0)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_normalization_and_augmentation_ask_no_more(kind):
+    numbers = [np.full(1, value, np.float32) for value in (2, 3, 4, 5)]
+    names = ("input_scale", "input_offset", "target_scale", "target_offset")
+    options = {
+        "normalization": SimpleNamespace(**dict(zip(names, numbers, strict=True))),
+        "augmentation": gpu_patch.Augmentation(rotate=False),
+    }
+    absence = {"absent_prob": 0.5} if kind in ("multichannel", "independent") else {}
+    constructor = make_sample(kind, device="cuda", **absence).constructor
+    constructor.construct_batch(range(16), **options)
+    gpu.finish()
+    _, log = recorded(lambda: constructor.construct_batch(range(16), **options))
+    rows = [16 * CHANNELS[kind], 16 * 2]
+    assert_asks_little(log, OPERATIONS[kind], rows, ROW_BYTES + FINISH_BYTES)
 
 
 def test_a_batch_without_targets_is_one_operation():
