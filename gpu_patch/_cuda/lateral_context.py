@@ -90,13 +90,13 @@ def lateral_context(
             weights = epilogue.fold_scale(weights)
             finishes.append(_finish_records(epilogue, rows.shape, patch_size, targets))
         sources = table.sources(rows, weights)
-        check_cuts(table, rows, patch_size, n_scales, mode)
+        inside = check_cuts(table, rows, patch_size, n_scales, mode)
         n_samples, n_channels = rows.shape
         mixed = runtime.output((n_samples, n_scales, *patch_size), dtype)
         target = runtime.output((n_samples, n_channels, *patch_size), dtype) if targets else None
         shape = None
         if specialise:
-            shape = specialised.choose(table, rows, patch_size, n_scales, mode, mixed.dtype)
+            shape = specialised.choose(table, rows, patch_size, n_scales, mode, mixed.dtype, inside)
         if shape is None:
             _launch_general(runtime, table, sources, patch_size, mode, mixed, target, finishes)
         else:

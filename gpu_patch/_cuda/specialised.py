@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
-from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
+from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch._cuda.table import EPILOGUE, MODES, ImageTable, all_within, pack, volume
 from gpu_patch.geometry import fir_taps
 from gpu_patch.plan import Rows
@@ -23,6 +23,8 @@ MOST_CHANNELS, MOST_PLACES, MOST_SCALES_3D = 6, 4, 4
 """Above, registers run out."""
 SHARED_BYTES = 48 << 10
 """What a block may have on every device without asking."""
+MANY_SAMPLES = 128
+"""From here on, half the blocks are still enough for the largest devices."""
 _LIMIT = 1 << 30
 """Coordinates and sizes below it leave room to add a few of them in 32 bits."""
 
@@ -43,6 +45,11 @@ class Shape:
     tile_x: int
     tile_z: int
     n_threads: int
+
+    @cached_property
+    def kernels(self) -> dict[tuple[Runtime, bool], Kernel]:
+        """Those compiled so far, by device and whether there is an epilogue."""
+        return {}
 
     @cached_property
     def blocks_per_sample(self) -> int:
@@ -101,8 +108,12 @@ def choose(
     n_scales: int,
     mode: str,
     dtype: np.dtype[Any],
+    starts_inside: bool = False,
 ) -> Shape | None:
-    """Return the shape to compile for, None where the general path must serve."""
+    """Return the shape to compile for, None where the general path must serve.
+
+    `starts_inside` is what `check_cuts` returned, if it is known.
+    """
     n_channels = rows.shape[1]
     n_places = rows.image_idx.shape[1] if n_channels > 1 else 1
     patch = volume(patch_size)
@@ -114,7 +125,7 @@ def choose(
         and min(patch[1:]) >= LEAST_PATCH
         and max(patch) <= MOST_PATCH
         and table.most_pixels < _LIMIT
-        and all_within(rows.coords, -_LIMIT, _LIMIT)
+        and (starts_inside or all_within(rows.coords, -_LIMIT, _LIMIT))
     )
     if not fits:
         return None
@@ -128,6 +139,7 @@ def choose(
         pixel_type,
         MODES.index(mode),
         int(dtype == np.float16),
+        len(rows.image_idx) >= MANY_SAMPLES,
     )
 
 
@@ -141,14 +153,15 @@ def tiled(
     pixel_type: int,
     mode: int,
     half_output: int,
+    many_samples: bool = False,
 ) -> Shape | None:
     """Return the tiling with the most rows that fits, None where not even one row does."""
     n_tiles_x = -(-patch[2] // 64)
     tile_x = -(-patch[2] // n_tiles_x)
     # of the widest window a thread takes four columns at once
     n_threads = min(max(128, -(-(tile_x << n_scales - 1) // 128) * 32), 256)
-    for tile_rows in (8, 4, 2, 1):
-        # more rows read fewer pixels twice, but take shared memory, and so blocks at a time
+    # more rows read fewer pixels twice, but make fewer blocks; in 3D they take registers
+    for tile_rows in (16, 8, 4, 2, 1) if many_samples and n_dims == 2 else (8, 4, 2, 1):
         shape = Shape(
             n_dims=n_dims,
             patch=patch,
@@ -182,10 +195,15 @@ def launch_shape(
     """
     packed, offsets = pack(sources, *finishes)
     device = runtime.upload(packed)
-    addresses = [runtime.pointer(device) + offset for offset in offsets]
-    constants = shape.constants | EPILOGUE if finishes else shape.constants
+    first = runtime.pointer(device)
+    addresses = [first + offset for offset in offsets]
+    key = (runtime, bool(finishes))
+    kernel = shape.kernels.get(key)  # to put the constants together takes longer
+    if kernel is None:
+        constants = shape.constants | EPILOGUE if finishes else shape.constants
+        kernel = shape.kernels[key] = runtime.kernel("specialised", "specialised", constants)
     launch(
-        runtime.kernel("specialised", "specialised", constants),
+        kernel,
         len(sources) * shape.blocks_per_sample,
         (shape.n_threads,),
         [

@@ -110,6 +110,12 @@ class ImageTable:
             place = (runtime.pointer(image), n_channels * channel_bytes, channel_bytes)
             rows.append((*place, depth, height, width, pixel_type, n_samples, n_channels))
         self._table = np.array(rows, np.int64)
+        # bytes from sample to sample and from channel to channel, then a record of the image
+        self._records = np.zeros((len(rows), 2 + SOURCE.itemsize // 8), np.int64)
+        self._records[:, :2] = self._table[:, 1:3]
+        self._records[:, 2], self._records[:, 3:6] = self._table[:, 0], self._table[:, 3:6]
+        self._records.view(np.int32)[:, 2 * 2 + 14] = self._table[:, 6]
+        self._checked_channels: NDArray[np.int64] | None = None
         self._fewest_samples, self._fewest_channels = self._table[:, 7:].min(axis=0).tolist()
         self.least_side = int(self._table[:, 6 - self.n_dims : 6].min())
         self.pixel_types = set(self._table[:, 6].tolist())
@@ -129,18 +135,21 @@ class ImageTable:
         image_idx, sample_idx, coords, channels = rows
         if not all_within(image_idx, 0, len(self.images)):
             _check_index("image_idx", image_idx, len(self.images))
-        images = self._table[image_idx]
+        records = self._records[image_idx]
         # most often the smallest image has them all
         if not all_within(sample_idx, 0, self._fewest_samples):
-            _check_index("sample_idx", sample_idx, images[..., 7])
-        if not all_within(channels, 0, self._fewest_channels):
-            _check_index("channels", channels, images[..., 8])
+            _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
+        # most often they are the same array as before, which nobody changes
+        if channels is not self._checked_channels:
+            if not all_within(channels, 0, self._fewest_channels):
+                _check_index("channels", channels, self._table[image_idx][..., 8])
+            elif not channels.flags.writeable:
+                self._checked_channels = channels
         # written as int64, which NumPy does faster than by the names of a record
-        words = np.zeros((*rows.shape, SOURCE.itemsize // 8), np.int64)
-        words[..., 0] = images[..., 0] + images[..., 1] * sample_idx + images[..., 2] * channels
-        words[..., 1:4] = images[..., 3:6]
+        words = np.empty((*rows.shape, SOURCE.itemsize // 8), np.int64)
+        words[:] = records[..., 2:]
+        words[..., 0] += records[..., 0] * sample_idx + records[..., 1] * channels
         words[..., 7 - self.n_dims : 7] = coords
-        words.view(np.int32)[..., 14] = images[..., 6]
         if weights is not None:
             words.view(np.float32)[..., 15] = weights
         sources: NDArray[np.void] = words.view(SOURCE)[..., 0]
@@ -225,11 +234,18 @@ def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.in
 
 def check_cuts(
     table: ImageTable, rows: Rows, patch_size: Sequence[int], n_scales: int, mode: str
-) -> None:
-    """Check that there is something to fold into: the kernels would divide by its size."""
-    # most often every patch starts in its image
-    if mode in ("zero", "periodic") or all_within(rows.coords, 0, table.least_side):
-        return
+) -> bool:
+    """Check that there is something to fold into: the kernels would divide by its size.
+
+    Returns
+    -------
+    bool
+        Whether, as most often, every patch starts in its image.
+    """
+    if all_within(rows.coords, 0, table.least_side):
+        return True
+    if mode in ("zero", "periodic"):
+        return False
     patch = np.array(patch_size)
     start = window_start(rows.coords, patch, n_scales)
     misses = (start >= table.sizes(rows)) | (start + (patch << n_scales) <= 0)
@@ -238,3 +254,4 @@ def check_cuts(
             f"rows.coords holds places whose patch and context miss the image: under {mode!r} "
             "there is nothing to fill them with"
         )
+    return False

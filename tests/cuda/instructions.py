@@ -20,7 +20,7 @@ from pathlib import Path
 import nvrtc
 
 from gpu_patch._cuda.loader import source_text
-from gpu_patch._cuda.specialised import Shape, tiled
+from gpu_patch._cuda.specialised import MANY_SAMPLES, Shape, tiled
 from gpu_patch.geometry import fir_taps
 
 MULTIPROCESSORS, ISSUED_PER_CYCLE, GIGAHERTZ = 132, 4, 1.755
@@ -82,7 +82,9 @@ def main(architecture: int = 90) -> None:
     """Print a table."""
     print(f"sm_{architecture}, uint16, two channels; the loops that read pixels, and no more")
     for name, (patch, n_scales, batch) in CASES.items():
-        shape = tiled(3 if patch[0] > 1 else 2, patch, n_scales, 2, 1, 3, 1, 0)
+        shape = tiled(
+            3 if patch[0] > 1 else 2, patch, n_scales, 2, 1, 3, 1, 0, batch >= MANY_SAMPLES
+        )
         found, labels = instructions(shape, architecture)
         reading = [body for body in loops(found, labels) if kinds(body)["LDG"] >= 4]
         total = 0

@@ -121,6 +121,20 @@ def test_columns_taken_together_or_repeated(patch, n_scales, mode, n_places):
     assert {entry for entry, _ in runtime.launched} == {"specialised"}
 
 
+def test_many_samples_have_larger_tiles_and_the_same_results():
+    options = {"most": 40, "n_samples": specialised.MANY_SAMPLES}
+    case = Case.random(3, (37, 16), 3, "reflect", **options)
+    runtime = EmulatedRuntime()
+    made = case.context(runtime)
+    assert_same_context(made, case.numpy_context())
+    few = replace(case, rows=case.rows._replace(
+        **{name: getattr(case.rows, name)[:9] for name in ("image_idx", "sample_idx", "coords")}
+    ), weights=case.weights[:9])  # fmt: skip
+    for all_of_them, some in zip(made, few.context(runtime), strict=True):
+        np.testing.assert_array_equal(all_of_them[:9].view(np.int32), some.view(np.int32))
+    assert [constants["TILE_ROWS"] for _, constants in runtime.launched] == [16, 8]
+
+
 @pytest.mark.parametrize("name", ["common", "3D, one place per channel"])
 def test_both_paths_agree(name, any_patch):
     case = specialised_case(name, 5)
