@@ -61,14 +61,14 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def needs(command: str, module: str) -> Any:
+def needs(command: str, module: str, extra: str = "cli") -> Any:
     """Import a module that is no dependency of gpu_patch itself, and say how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(
-            f"gpu-patch {command} needs {package}: pip install 'gpu_patch[cli]'"
+            f"gpu-patch {command} needs {package}: pip install 'gpu_patch[{extra}]'"
         ) from error
 
 
@@ -78,4 +78,12 @@ def writable(argument: str, path: Path) -> Path:
         raise ValueError(f"argument {argument}: must be a file, found the folder '{path}'")
     if not path.parent.is_dir():
         raise ValueError(f"argument {argument}: there is no folder '{path.parent}' to write to")
+    return path
+
+
+def folder(argument: str, path: Path) -> Path:
+    """Return `path`, a folder that is made where there is none."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"argument {argument}: must be a folder, found the file '{path}'")
+    path.mkdir(parents=True, exist_ok=True)
     return path

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from gpu_patch.cli.arguments import Commands, add_seed, needs, whole
+from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, whole
 from gpu_patch.cli.modes import Subject, load, make_subject
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.preview import report_images, report_picture
@@ -54,11 +54,8 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     for module in ("tifffile", "tqdm", "matplotlib.figure"):
         needs("demo", module)
-    folder: Path = options.out
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"argument --out: must be a folder, found the file '{folder}'")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "phantom.tif"
+    out = folder("--out", options.out)
+    path = out / "phantom.tif"
     write_phantom(path, options.size, options.seed)
     images = load("--out", [path], None)
     report_images(images)
@@ -71,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
         padding="reflect",
         seed=options.seed,
     )
-    report_picture(subject, 4, options.seed, folder / "preview.png")
+    report_picture(subject, 4, options.seed, out / "preview.png")
     seconds, n_pixels = run_epoch(subject, options.batch_size)
     n_patches = subject.constructor.n_patches
     print(

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Colour = tuple[float, float, float]
 Limits = tuple[float, float]
 
+BACKGROUND, TEXT, FAINT = "#16181d", "#f0f0f0", "#a8adb5"
+"""Of every picture."""
+
 SCALE_COLOURS = (
     "#F0E442",
     "#56B4E9",

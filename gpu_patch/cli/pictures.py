@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from gpu_patch.cli import display
+from gpu_patch.cli.display import BACKGROUND, FAINT, TEXT
 from gpu_patch.cli.layout import EDGE, TOP, Layout
 from gpu_patch.cli.modes import Subject
 from gpu_patch.cli.overview import Box, Overview, overviews_of, paint
@@ -16,7 +17,6 @@ from gpu_patch.cli.panels import Panel, input_panels, target_panels
 
 _DPI = 100
 _CHARACTERS_PER_INCH = 14
-_BACKGROUND, _TEXT, _FAINT = "#16181d", "#f0f0f0", "#a8adb5"
 _BEYOND = {
     "zero": "the patch is zero there",
     "reflect": "the context is mirrored there, as the dimmed margin shows",
@@ -93,7 +93,7 @@ class _Sheet:
         self.size = round(layout.width * _DPI), round(layout.height * _DPI)
         # matplotlib cuts off what is no whole pixel
         width, height = ((pixels + 0.1) / _DPI for pixels in self.size)
-        self.figure: Any = Figure(figsize=(width, height), dpi=_DPI, facecolor=_BACKGROUND)
+        self.figure: Any = Figure(figsize=(width, height), dpi=_DPI, facecolor=BACKGROUND)
 
     def write_header(self, subject: Subject, patch_size: Sequence[int]) -> None:
         """Say what is drawn."""
@@ -108,7 +108,7 @@ class _Sheet:
             parts.append("middle z plane of each")
         kind = type(subject.constructor).__name__
         self._write(EDGE, 0.5, _cut(f"Patches of {names}", 80), fontsize=18, fontweight="bold")
-        self._write(EDGE, 0.8, f"{kind}: {', '.join(parts)}", fontsize=11, color=_FAINT)
+        self._write(EDGE, 0.8, f"{kind}: {', '.join(parts)}", fontsize=11, color=FAINT)
 
     def write_heading(self, column: int, text: str) -> None:
         """Write the heading of a group of panels."""
@@ -120,7 +120,7 @@ class _Sheet:
         x = self.layout.column(0) - 0.12
         y = self.layout.row(row) + self.layout.panel_height / 2
         self._write(x, y, ascii_uppercase[row], fontsize=20, fontweight="bold", ha="right")
-        self._write(x, y + 0.18, f"index {index}", fontsize=7.5, color=_FAINT, ha="right")
+        self._write(x, y + 0.18, f"index {index}", fontsize=7.5, color=FAINT, ha="right")
 
     def show_panel(self, row: int, column: int, panel: Panel) -> None:
         """Show a panel with its title and frame, and in it the window of the scale before."""
@@ -132,14 +132,14 @@ class _Sheet:
         axes.imshow(panel.rgb, interpolation="nearest", aspect="auto")
         is_input = panel.scale is not None
         axes.spines[:].set(
-            color=display.SCALE_COLOURS[panel.scale or 0] if is_input else _FAINT,
+            color=display.SCALE_COLOURS[panel.scale or 0] if is_input else FAINT,
             linewidth=3 if is_input else 0.8,
         )
         axes.set_title(
             panel.title.replace(", ", "\n"),
             fontsize=10 if is_input else 8.5,
             fontweight="bold" if is_input else "normal",
-            color=_TEXT,
+            color=TEXT,
             pad=4,
         )
         if panel.scale:
@@ -169,7 +169,7 @@ class _Sheet:
         axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
         axes.spines[:].set_visible(False)
         height, width = image.data_shape[-2:]
-        border = Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=_FAINT, linewidth=0.8)
+        border = Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=FAINT, linewidth=0.8)
         axes.add_patch(border)
         for scale in reversed(range(subject.n_scales)):
             for boxes in overview.boxes.values():
@@ -177,7 +177,7 @@ class _Sheet:
         for b, boxes in overview.boxes.items():
             _write_letter(axes, ascii_uppercase[b], boxes[0], view)
         title = _cut(_title(subject, overview), int(place[2] * _CHARACTERS_PER_INCH))
-        axes.set_title(title, fontsize=9.5, color=_TEXT, loc="left", pad=5)
+        axes.set_title(title, fontsize=9.5, color=TEXT, loc="left", pad=5)
 
     def write_notes(self, subject: Subject, patch_size: Sequence[int], text: str) -> None:
         """Say what the boxes' colours are, and how to read the picture."""
@@ -195,7 +195,7 @@ class _Sheet:
             ncols=4,
             frameon=False,
             fontsize=9.5,
-            labelcolor=_TEXT,
+            labelcolor=TEXT,
             handlelength=1.6,
             columnspacing=1.4,
             borderaxespad=0,
@@ -203,7 +203,7 @@ class _Sheet:
         )
         filled = fill(text, int(self.layout.left_width * _CHARACTERS_PER_INCH))
         y = top + 0.3 + 0.2 * -(-subject.n_scales // 4)
-        self._write(EDGE, y, filled, fontsize=9, color=_FAINT, va="top", linespacing=1.4)
+        self._write(EDGE, y, filled, fontsize=9, color=FAINT, va="top", linespacing=1.4)
 
     def _fraction(self, x: float, y: float) -> tuple[float, float]:
         """Return a place as matplotlib counts it: parts of the figure, from below."""
@@ -216,7 +216,7 @@ class _Sheet:
         return axes
 
     def _write(self, x: float, y: float, text: str, **style: Any) -> None:
-        self.figure.text(*self._fraction(x, y), text, **{"color": _TEXT, **style})
+        self.figure.text(*self._fraction(x, y), text, **{"color": TEXT, **style})
 
 
 def _times(size: Sequence[int], scale: int = 0) -> str:

@@ -1,0 +1,282 @@
+"""``gpu-patch train-demo``: a network learns to unmix the demo's structures, fed by gpu_patch."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, whole, writable
+from gpu_patch.cli.measure import machine
+from gpu_patch.cli.phantom import make_phantom
+from gpu_patch.cli.tables import head, line
+from gpu_patch.device import resolve
+from gpu_patch.feed import compute_normalization
+
+if TYPE_CHECKING:
+    from gpu_patch.cli.training import Course
+
+STRUCTURES = ("filaments", "nuclei")
+HELD_OUT_SIZE = 384
+_FACTOR = 4
+"""Of the patch size: the network halves the resolution twice."""
+_WARM_UP = 5
+"""Steps whose times do not count: in them memory is prepared and algorithms are chosen."""
+_SMOOTHED = 20
+"""Steps whose mean loss is shown."""
+_BATCH_SIZE, _BATCH_SIZE_ON_CUDA = 16, 256
+_SIZE, _SIZE_ON_CUDA = 1024, 2048
+
+_TIME_COLUMNS = (("mean of a step", 24), ("ms", 10), ("share", 10))
+_TIME_LEGEND = """\
+waiting    until the batch is there, by the clock: on the CPU it is made then and there
+training   from then to the end of the step: forward, backward, optimizer, progress bar"""
+_TIME_LEGEND_ON_CUDA = """\
+waiting    from the end of a step's kernels until the next batch is there for them, by events on
+           their stream: also what the host takes to ask for it, where the device runs idle
+training   from then to the end of the step's kernels"""
+_QUALITY_COLUMNS = (("held-out image, PSNR in dB", 30), *((name, 12) for name in STRUCTURES))
+_QUALITY_LEGEND = """\
+PSNR       peak: the largest minus the smallest value of the true image, whose camera noise
+           cannot be predicted; constant and line are the best there are for this very image"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to a parser."""
+    parser = commands.add_parser(
+        "train-demo",
+        help="train a small network to unmix the demo's image; needs PyTorch, and no data",
+        description="Make the demo's two-structure image of cells, train a small U-Net to unmix "
+        "its structures, and show what it makes of an image that it has not seen. Needs PyTorch, "
+        "and no data. Takes about a minute on two CPU cores.",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("gpu-patch-demo"),
+        metavar="DIR",
+        help="folder for unmixed.png (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--steps", type=whole(1), default=500, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=whole(1),
+        metavar="N",
+        help=f"default: {_BATCH_SIZE}, on a GPU {_BATCH_SIZE_ON_CUDA}",
+    )
+    parser.add_argument(
+        "--patch-size",
+        type=whole(8, 128),
+        default=64,
+        metavar="N",
+        help=f"pixels along Y and X, a multiple of {_FACTOR} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scales",
+        type=whole(1, 8),
+        default=3,
+        metavar="N",
+        help="the patch and its surroundings, channels of the input (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        type=whole(128, 4096),
+        metavar="N",
+        help="pixels of the training image along Y and X "
+        f"(default: {_SIZE}, on a GPU {_SIZE_ON_CUDA})",
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
+    add_seed(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    needs("train-demo", "torch", "torch")
+    for module in ("tqdm", "matplotlib.figure"):
+        needs("train-demo", module)
+    # these import what may be missing
+    training, unmixed = (
+        importlib.import_module(f"gpu_patch.cli.{name}") for name in ("training", "unmixed")
+    )
+    settings = settings_of(options)
+    device, seed, batch_size = settings["device"], settings["seed"], settings["batch_size"]
+    patch_size, n_scales = settings["patch_size"], settings["scales"]
+    training.use_device(device)
+    if options.json is not None:
+        writable("--json", options.json)
+    picture = folder("--out", options.out) / "unmixed.png"
+
+    pixels, truth = make_phantom(settings["size"], seed), make_phantom(HELD_OUT_SIZE, seed + 1)
+    patches = training.make_patches(pixels, patch_size, n_scales, device=device, seed=seed)
+    tiles = training.make_tiles(truth, patch_size, n_scales, device=device)
+    normalization = compute_normalization(patches)
+    loader = training.make_loader(patches, batch_size, normalization, seed)
+    network = training.make_network(n_scales, len(STRUCTURES), device=device, seed=seed)
+    described = {**machine(), **training.machine(device)}
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    print("\n".join(machine_lines(described)))
+    print(
+        f"images     phantoms: {_square(settings['size'])} to train on, {patches.n_patches} "
+        f"patches of {_square(patch_size)} an epoch; {_square(HELD_OUT_SIZE)} held out"
+    )
+    print(f"network    U-Net, {n_parameters} parameters; input: {_scales(n_scales)}", flush=True)
+
+    untrained = training.predict(network, tiles, normalization, batch_size)
+    course = training.train(network, loader, settings["steps"])
+    trained = training.predict(network, tiles, normalization, batch_size)
+
+    losses = smoothed(course.losses)
+    seconds = course.waiting_seconds.sum() + course.training_seconds.sum()
+    print(
+        f"training   {len(course.losses)} steps of {batch_size} patches in {seconds:.1f} s: "
+        f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last; the mean of the image has 1\n"
+    )
+    times = times_of(course)
+    print("\n".join(time_lines(times, batch_size)))
+    print(f"\n{_TIME_LEGEND if device == 'cpu' else _TIME_LEGEND_ON_CUDA}\n")
+    qualities = qualities_of(truth, untrained, trained)
+    print("\n".join(quality_lines(qualities)))
+    print(f"\n{_QUALITY_LEGEND}\n")
+    width, height = unmixed.draw(
+        truth,
+        trained,
+        names=STRUCTURES,
+        psnr=qualities["network, trained"],
+        losses=course.losses,
+        smoothed=losses,
+        subtitle=f"U-Net, {n_parameters} parameters, {len(course.losses)} steps of {batch_size} "
+        f"patches of {_square(patch_size)} pixels with {_scales(n_scales)}",
+        out=picture,
+    )
+    print(f"picture    {picture} ({width}×{height} pixels)")
+    if options.json is not None:
+        document = {
+            "machine": described,
+            "settings": settings,
+            "n_parameters": n_parameters,
+            **{name: values.tolist() for name, values in course._asdict().items()},
+            "step_seconds": times,
+            "psnr": qualities,
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        print(f"written    {options.json}")
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what to do; what was not asked for depends on the device."""
+    patch_size = options.patch_size
+    if patch_size % _FACTOR:
+        raise ValueError(
+            f"argument --patch-size: must be a multiple of {_FACTOR}, found {patch_size}"
+        )
+    device = resolve(options.device)
+    on_cuda = device != "cpu"
+    size = options.size or (_SIZE_ON_CUDA if on_cuda else _SIZE)
+    n_patches = (-(-size // patch_size)) ** 2
+    usual = min(_BATCH_SIZE_ON_CUDA if on_cuda else _BATCH_SIZE, n_patches)
+    if options.batch_size is not None and options.batch_size > n_patches:
+        raise ValueError(
+            f"argument --batch-size: must be at most {n_patches}, the patches of an image of "
+            f"{_square(size)}, found {options.batch_size}"
+        )
+    return {
+        "steps": options.steps,
+        "batch_size": options.batch_size or usual,
+        "patch_size": patch_size,
+        "scales": options.scales,
+        "size": size,
+        "device": device,
+        "seed": options.seed,
+    }
+
+
+def smoothed(losses: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return means of consecutive losses, the last one of the last losses."""
+    n = min(_SMOOTHED, len(losses))
+    return np.convolve(losses.astype(np.float64), np.full(n, 1 / n), mode="valid")
+
+
+def times_of(course: Course) -> dict[str, float]:
+    """Return the mean seconds of a step's parts, without the first steps."""
+    first = min(_WARM_UP, len(course.losses) - 1)
+    return {
+        "waiting for the batch": float(course.waiting_seconds[first:].mean()),
+        "training": float(course.training_seconds[first:].mean()),
+    }
+
+
+def time_lines(times: dict[str, float], batch_size: int) -> list[str]:
+    """Return the table of times."""
+    step = sum(times.values())
+    rows = {**times, "together": step}
+    return [
+        head(_TIME_COLUMNS),
+        *(
+            line(_TIME_COLUMNS, (name, f"{seconds * 1e3:.2f}", f"{seconds / step:.2%}"))
+            for name, seconds in rows.items()
+        ),
+        f"{batch_size / step:.0f} patches/s",
+    ]
+
+
+def qualities_of(
+    truth: NDArray[np.uint16], untrained: NDArray[np.float32], trained: NDArray[np.float32]
+) -> dict[str, list[float]]:
+    """Return the PSNR of each structure (C, Y, X), as predicted by different means."""
+    mixture = truth.mean(axis=0)
+    lines = [np.polynomial.Polynomial.fit(mixture.ravel(), t.ravel(), 1)(mixture) for t in truth]
+    predictions = {
+        "a constant": truth.mean(axis=(1, 2), keepdims=True),
+        "a line through the mixture": np.stack(lines),
+        "network, untrained": untrained,
+        "network, trained": trained,
+    }
+    return {name: psnr(predicted, truth) for name, predicted in predictions.items()}
+
+
+def psnr(predicted: NDArray[Any], truth: NDArray[Any]) -> list[float]:
+    """Return the peak signal-to-noise ratio of each channel of (C, Y, X) in dB."""
+    errors = ((predicted - truth.astype(np.float64)) ** 2).mean(axis=(1, 2))
+    peaks = np.ptp(truth, axis=(1, 2)).astype(np.float64)
+    decibels: list[float] = (10 * np.log10(peaks**2 / errors)).tolist()
+    return decibels
+
+
+def quality_lines(qualities: dict[str, list[float]]) -> list[str]:
+    """Return the table of PSNRs."""
+    return [
+        head(_QUALITY_COLUMNS),
+        *(
+            line(_QUALITY_COLUMNS, (name, *(f"{value:.1f}" for value in values)))
+            for name, values in qualities.items()
+        ),
+    ]
+
+
+def machine_lines(described: dict[str, Any]) -> list[str]:
+    """Say what the times were measured on."""
+    load = "" if described["load"] is None else f", load before {described['load']:.1f}"
+    cpu = f"{described['cpu']}, {described['n_threads']} threads{load}"
+    commit = "" if described["commit"] is None else f" ({described['commit']})"
+    return [
+        f"machine    {described['gpu'] or cpu}",
+        f"software   gpu_patch {described['gpu_patch']}{commit}, PyTorch {described['torch']}, "
+        f"{described['date']}",
+    ]
+
+
+def _square(n: int) -> str:
+    return f"{n}×{n}"
+
+
+def _scales(n: int) -> str:
+    return "1 scale" if n == 1 else f"{n} scales"

@@ -1,0 +1,234 @@
+"""What ``gpu-patch train-demo`` does with PyTorch: data, training, clocks, prediction."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import mse_loss
+
+from gpu_patch import (
+    Augmentation,
+    ImageStack,
+    MultiChannelTargetMsPatchConstr,
+    PatchExtractor,
+    RandomPatching,
+    TiledPatching,
+)
+from gpu_patch.cli.arguments import needs
+from gpu_patch.cli.unet import UNet
+from gpu_patch.feed import BatchLoader, Normalization
+from gpu_patch.torch import TensorBatch, TensorLoader
+
+_WEIGHT_RANGE = (0.4, 0.6)
+_LEARNING_RATE = 3e-3
+_SHOWN = 20
+"""Steps whose mean loss the progress bar shows."""
+
+
+# ---- data --------------------------------------------------------------------------------------
+
+
+def make_patches(
+    pixels: NDArray[np.uint16], patch_size: int, n_scales: int, *, device: str, seed: int
+) -> MultiChannelTargetMsPatchConstr:
+    """Make the constructor of random patches of an image (C, Y, X), mixed with random weights."""
+    images = PatchExtractor([ImageStack.from_array(pixels, "CYX", device=device)])
+    places = RandomPatching(images.shapes, (patch_size, patch_size), seed)
+    weights = [_WEIGHT_RANGE] * len(pixels)
+    return MultiChannelTargetMsPatchConstr(
+        places, images, n_scales, "reflect", weights, 0.0, seed=seed
+    )
+
+
+def make_tiles(
+    pixels: NDArray[np.uint16], patch_size: int, n_scales: int, *, device: str
+) -> MultiChannelTargetMsPatchConstr:
+    """Make the constructor of tiles of an image (C, Y, X), whose input is the channels' mean."""
+    images = PatchExtractor([ImageStack.from_array(pixels, "CYX", device=device)])
+    tiles = TiledPatching(images.shapes, (patch_size, patch_size), [patch_size // 4 * 2] * 2)
+    return MultiChannelTargetMsPatchConstr(tiles, images, n_scales, "reflect", None, 0.0)
+
+
+def make_loader(
+    constructor: MultiChannelTargetMsPatchConstr,
+    batch_size: int,
+    normalization: Normalization,
+    seed: int,
+) -> BatchLoader:
+    """Make the loader of whole batches in random order, normalised and augmented."""
+    return BatchLoader(
+        constructor,
+        batch_size,
+        seed=seed,
+        drop_last=True,
+        normalization=normalization,
+        augmentation=Augmentation(),
+    )
+
+
+# ---- clocks ------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Marks moments, and tells how far they are apart."""
+
+    def mark(self) -> Any:
+        """Return this moment."""
+
+    def seconds(self, marks: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the time from each of the marks to the next one."""
+
+
+class HostClock:
+    """Moments of this process, which does the work itself."""
+
+    def mark(self) -> float:
+        """Return this moment."""
+        return time.perf_counter()
+
+    def seconds(self, marks: Sequence[float]) -> NDArray[np.float64]:
+        """Return the time from each of the marks to the next one."""
+        return np.diff(marks)
+
+
+class StreamClock:
+    """Moments of torch's current stream: when all work before them is done, and none after."""
+
+    def mark(self) -> Any:
+        """Return this moment; nobody waits for it."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, marks: Sequence[Any]) -> NDArray[np.float64]:
+        """Wait for the last mark, and return the time from each of them to the next one."""
+        marks[-1].synchronize()
+        return np.array([a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)])
+
+
+# ---- training ----------------------------------------------------------------------------------
+
+
+class Course(NamedTuple):
+    """How a training went.
+
+    Attributes
+    ----------
+    losses : array of float32, shape (steps,)
+        Mean squared error of each step's batch, of normalised values.
+    waiting_seconds, training_seconds : array of float64, shape (steps,)
+        From the end of the step before until the batch is there, and from then to the end of the
+        step. Nothing is left out between.
+    """
+
+    losses: NDArray[np.float32]
+    waiting_seconds: NDArray[np.float64]
+    training_seconds: NDArray[np.float64]
+
+
+def use_device(device: str) -> None:
+    """Make a device torch's current one, or say that torch cannot use it."""
+    if device == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"argument --device: the images would be on {device!r}, but this PyTorch "
+            f"({torch.__version__}) cannot use CUDA: use --device cpu, or install one that can"
+        )
+    torch.cuda.set_device(device)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Describe what torch computes on."""
+    return {
+        "torch": torch.__version__,
+        "n_threads": torch.get_num_threads(),
+        "gpu": None if device == "cpu" else torch.cuda.get_device_name(device),
+    }
+
+
+def make_network(n_inputs: int, n_outputs: int, *, device: str, seed: int) -> UNet:
+    """Make a network with random parameters."""
+    torch.manual_seed(seed)
+    # in this order of memory convolutions take two thirds of the time on a CPU
+    network: UNet = UNet(n_inputs, n_outputs).to(device, memory_format=torch.channels_last)
+    return network
+
+
+def train(network: nn.Module, loader: BatchLoader, n_steps: int) -> Course:
+    """Train a network on batches of as many epochs as it takes, showing a progress bar."""
+    tqdm = needs("train-demo", "tqdm")
+    on_cuda = loader.device != "cpu"
+    clock: Clock = StreamClock() if on_cuda else HostClock()
+    optimizer = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, n_steps)
+    batches = _endless(TensorLoader(loader))
+    # copied there in the order of the stream: asking the device for a loss would wait for it
+    losses = torch.full((n_steps,), torch.nan, pin_memory=on_cuda)
+    marks = [clock.mark()]
+    with tqdm.tqdm(
+        total=n_steps, desc="train", unit=" steps", file=sys.stderr, disable=None
+    ) as bar:
+        for step in range(n_steps):
+            batch = next(batches)
+            marks.append(clock.mark())
+            loss = mse_loss(network(batch.input), batch.target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses[step].copy_(loss.detach(), non_blocking=True)
+            _show(bar, losses[max(0, step + 1 - _SHOWN) : step + 1])
+            marks.append(clock.mark())
+    seconds = clock.seconds(marks)
+    return Course(losses.numpy(), seconds[0::2], seconds[1::2])
+
+
+def _endless(loader: TensorLoader) -> Iterator[TensorBatch]:
+    while True:
+        yield from loader
+
+
+def _show(bar: Any, losses: torch.Tensor) -> None:
+    """Show the mean of what is known of the last losses; a device may be some steps behind."""
+    known = losses[~losses.isnan()]
+    if len(known):
+        bar.set_postfix(loss=f"{known.mean().item():.3f}", refresh=False)
+    bar.update()
+
+
+# ---- prediction --------------------------------------------------------------------------------
+
+
+def predict(
+    network: nn.Module,
+    tiles: MultiChannelTargetMsPatchConstr,
+    normalization: Normalization,
+    batch_size: int,
+) -> NDArray[np.float32]:
+    """Predict the structures of a whole image from its mixture, (C, Y, X), tile by tile."""
+    _, n_channels, *size = tiles.target_extractor.shapes[0]
+    image = np.empty((n_channels, *size), np.float32)
+    loader = BatchLoader(tiles, batch_size, shuffle=False, normalization=normalization)
+    index = 0
+    with torch.inference_mode():
+        for batch in TensorLoader(loader):
+            predicted = normalization.denormalize(network(batch.input)).cpu().numpy()
+            for tile in predicted:
+                spec: Any = tiles.patching_strategy.get_patch_spec(index)
+                inside = _box(spec["crop_coords"], spec["crop_size"])
+                image[:, *_box(spec["stitch_coords"], spec["crop_size"])] = tile[:, *inside]
+                index += 1
+    return image
+
+
+def _box(start: Sequence[int], size: Sequence[int]) -> list[slice]:
+    return [slice(first, first + n) for first, n in zip(start, size, strict=True)]
