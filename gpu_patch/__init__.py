@@ -9,7 +9,7 @@ from gpu_patch.constructors import (
     PatchConstr,
     PredMsPatchConstr,
 )
-from gpu_patch.images import ImageStack, PatchExtractor, residency
+from gpu_patch.images import ImageStack, PatchExtractor, open_images, residency
 from gpu_patch.patching import (
     FixedPatching,
     FixedRandomPatching,
@@ -54,5 +54,6 @@ __all__ = [
     "UncorrelatedPatchSpecs",
     "WholeSamplePatching",
     "__version__",
+    "open_images",
     "residency",
 ]

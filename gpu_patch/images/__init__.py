@@ -2,6 +2,7 @@
 
 from gpu_patch.images._extractor import PatchExtractor
 from gpu_patch.images._files import read_image
+from gpu_patch.images._open import open_images, sources
 from gpu_patch.images._residency import Residency, residency
 from gpu_patch.images._stack import ImageStack, checked_channels
 
@@ -10,6 +11,8 @@ __all__ = [
     "PatchExtractor",
     "Residency",
     "checked_channels",
+    "open_images",
     "read_image",
     "residency",
+    "sources",
 ]

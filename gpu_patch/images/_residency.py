@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from gpu_patch import device as devices
+from gpu_patch.images._budget import size_text
 
 if TYPE_CHECKING:
     from gpu_patch.images._stack import ImageStack
@@ -48,12 +49,12 @@ class Residency:
         lines = []
         for device, total in self.nbytes.items():
             free = devices.free_bytes(device)
-            room = "" if free is None else f", {_size(free)} free"
-            lines.append(f"{device}: {_size(total)} of images{room}")
+            room = "" if free is None else f", {size_text(free)} free"
+            lines.append(f"{device}: {size_text(total)} of images{room}")
             for stack in self.stacks:
                 if stack.device == device:
                     shape = " x ".join(map(str, stack.data_shape))
-                    lines.append(f"  {_size(stack.nbytes):>9}  {shape} {stack.data.dtype}  "
+                    lines.append(f"  {size_text(stack.nbytes):>9}  {shape} {stack.data.dtype}  "
                                  f"{stack.source}")  # fmt: skip
         return "\n".join(lines)
 
@@ -75,10 +76,3 @@ def residency() -> Residency:
     True
     """
     return Residency(tuple(sorted(_alive, key=lambda stack: (stack.device, -stack.nbytes))))
-
-
-def _size(nbytes: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit}"
-    return f"{nbytes} B"

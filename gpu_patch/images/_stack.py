@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,21 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_patch import device as devices
 from gpu_patch.errors import index_in, shorten, whole_number, whole_numbers
 from gpu_patch.images._axes import checked_axes, to_canonical
-from gpu_patch.images._files import read_tiff
+from gpu_patch.images._dtypes import EXACT, stored_dtype
+from gpu_patch.images._load import load
 from gpu_patch.images._residency import remember
+from gpu_patch.images.readers import ImageReader, Options, checked_path
+from gpu_patch.images.readers.tiff import TiffReader
 from gpu_patch.ops import gather
 from gpu_patch.patching._locations import LARGEST_PIXEL, Locations
 from gpu_patch.plan import Rows
 from gpu_patch.specs import ImageMetadata
 
-STORED_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
-"""Data types that stay as they are; all others become float32."""
-
 
 class ImageStack:
     """Samples of one shape, with the axes SC(Z)YX, kept in their native data type.
 
-    Make one with `from_array` or `from_tiff`.
+    Make one with `from_array` or `from_tiff`, or several with `open_images`.
 
     Attributes
     ----------
@@ -42,6 +42,8 @@ class ImageStack:
         bool, uint8, int8, uint16, int16, float16 and float32: then it is float32.
     original_data_shape, original_axes : tuple of int, str
         Shape and axes as given.
+    physical_sizes : dict of str to float
+        Size of a pixel along Z, Y and X in micrometres, where the file says it.
     device : str
         Where `data` lives.
     """
@@ -64,6 +66,7 @@ class ImageStack:
             raise ValueError(f"data must not be empty, found the shape {array.shape}")
         self.data, self.device = devices.place(to_canonical(array, axes), dtype, device)
         self.data_shape: tuple[int, ...] = tuple(self.data.shape)
+        self.physical_sizes: dict[str, float] = {}
         remember(self)
 
     def __repr__(self) -> str:
@@ -89,7 +92,9 @@ class ImageStack:
             "dtype": str(self.data_dtype),
             "data_shape": self.data_shape,
             "original_data_shape": self.original_data_shape,
-            "additional_metadata": {},
+            "additional_metadata": (
+                {"physical_sizes": dict(self.physical_sizes)} if self.physical_sizes else {}
+            ),
         }
 
     @classmethod
@@ -137,11 +142,47 @@ class ImageStack:
         ValueError
             It is no readable TIFF, or its axes are not known. The message names the file.
         """
-        data, found = read_tiff(path, need_axes=axes is None)
-        try:
-            return cls(data, found if axes is None else axes, source=Path(path), device=device)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        with TiffReader(checked_path(path), Options(axes=axes, scene=0)) as reader:
+            return cls.from_reader(reader, device=device)
+
+    @classmethod
+    def from_reader(
+        cls,
+        reader: ImageReader,
+        *,
+        device: str | None = None,
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> ImageStack:
+        """Read an image in pieces, so that the host never holds it twice.
+
+        Parameters
+        ----------
+        reader : gpu_patch.images.readers.ImageReader
+            The image.
+        device : str or None, default: None
+            Where to keep it.
+        progress : callable, optional
+            Told how many bytes have come, after each piece.
+        """
+        info = reader.info
+        resident = reader.resident
+        if resident is not None:
+            stack = cls(resident, info.axes, source=info.path, device=device)
+            progress(stack.nbytes)
+            return stack
+        stack = cls.__new__(cls)
+        stack.device = devices.resolve(device)
+        stack.data = load(reader, stack.device, progress)
+        stack.data_shape = info.canonical_shape
+        stack.source = Path(info.path)
+        stack.original_axes = info.axes
+        stack.original_data_shape = info.shape
+        stack.data_dtype = info.dtype
+        stack.physical_sizes = dict(info.physical_sizes)
+        if reader.loses_precision:
+            _warn_of_lost_precision(f"{info.path}: ", info.dtype, stacklevel=4)
+        remember(stack)
+        return stack
 
     def extract_patch(
         self,
@@ -200,17 +241,18 @@ def checked_channels(channels: object, n_channels: int) -> list[int]:
 
 
 def _stored_dtype(array: Any) -> np.dtype[Any]:
-    kind = array.dtype.kind
-    if kind == "c":
-        raise TypeError(f"data must be real, found {array.dtype}: give its parts as channels")
-    if kind not in "biuf":
-        raise TypeError(f"data must be numbers or bool, found {array.dtype}: {shorten(array)}")
-    native: np.dtype[Any] = array.dtype.newbyteorder("=")
-    if native.name in STORED_DTYPES:
-        return native
-    if kind in "iu" and array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**24:
-        warnings.warn(
-            f"{array.dtype} data with values beyond 2^24 are kept as float32 and lose precision",
-            stacklevel=4,
-        )
-    return np.dtype(np.float32)
+    try:
+        stored = stored_dtype(array.dtype)
+    except TypeError as error:
+        raise TypeError(f"{error}: {shorten(array)}") from None
+    exact = array.dtype.kind not in "iu" or stored.kind != "f" or not array.size
+    if not exact and max(abs(int(array.max())), abs(int(array.min()))) > EXACT:
+        _warn_of_lost_precision("", array.dtype, stacklevel=5)
+    return stored
+
+
+def _warn_of_lost_precision(source: str, dtype: np.dtype[Any], *, stacklevel: int) -> None:
+    warnings.warn(
+        f"{source}{dtype} data with values beyond 2^24 are kept as float32 and lose precision",
+        stacklevel=stacklevel,
+    )

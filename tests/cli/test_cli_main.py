@@ -65,7 +65,7 @@ def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
         ("preview nosuch.png", ["IMAGE", "nosuch.png", "No such file"]),
         ("preview folder", ["IMAGE", "folder"]),
         ("preview broken.tif", ["IMAGE", "broken.tif", "cannot be read"]),
-        ("preview text.png", ["IMAGE", "text.png", "no image"]),
+        ("preview text.png", ["IMAGE", "text.png", "cannot be read"]),
         ("preview unknown.tif", ["IMAGE", "unknown.tif", "(2, 50, 60)", "give axes"]),
         ("preview grey.png --axes CYX", ["grey.png", "'CYX'", "(100, 120)"]),
         ("preview grey.png --axes YQ", ["grey.png", "'STCZYX'", "'YQ'"]),

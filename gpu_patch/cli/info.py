@@ -1,0 +1,146 @@
+"""``gpu-patch info``: what image files hold, and whether it fits, before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from gpu_patch import device as devices
+from gpu_patch.cli.arguments import Commands, whole
+from gpu_patch.images import sources
+from gpu_patch.images._budget import DEFAULT_FRACTION, Budget, make_budget, size_text
+from gpu_patch.images.readers import ImageInfo, Options, open_file
+
+_HEAD = ("shape", "axes", "type", "resident", "chunks", "pixel, µm", "fits", "format", "file")
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to a parser."""
+    parser = commands.add_parser(
+        "info",
+        help="tell what image files hold, and whether it fits in memory",
+        description="Tell shape, axes, data type, bytes, chunks and pixel sizes of image files, "
+        "and whether they fit in memory together. Nothing is loaded.",
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="an image, a pattern, or a folder of images"
+    )
+    parser.add_argument("--axes", help="axes of every image; default: what the file says")
+    parser.add_argument("--level", type=whole(0), default=0, help="resolution level (default: 0)")
+    parser.add_argument("--device", help="where they should fit: cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--memory-budget",
+        type=_budget,
+        metavar="BYTES",
+        help=f"what they may take; default: {DEFAULT_FRACTION:.0%} of what is free",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    # what it logs about a damaged file comes as an exception too
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    budget = make_budget(devices.resolve(options.device), options.memory_budget)
+    infos: list[ImageInfo] = []
+    errors: dict[str, str] = {}
+    wanted = Options(options.axes, options.level, scene="all")
+    for name in options.files:
+        try:
+            for path in sources(name):
+                try:
+                    infos += [reader.info for reader in open_file(path, wanted)]
+                except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+                    errors[str(path)] = _one_line(error)
+        except OSError as error:  # a pattern that nothing matches, a folder without images
+            errors[name] = _one_line(error)
+    if options.json:
+        print(json.dumps(_as_json(infos, errors, budget), indent=2))
+    else:
+        print("\n".join(_as_table(infos, errors, budget)))
+    if errors:
+        raise ValueError(f"{len(errors)} of the files cannot be read")
+
+
+def _as_json(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget) -> dict[str, Any]:
+    total = sum(info.nbytes for info in infos)
+    return {
+        "images": [
+            {
+                "path": info.path,
+                "format": info.format,
+                "shape": info.shape,
+                "axes": info.axes,
+                "dtype": str(info.dtype),
+                "canonical_shape": info.canonical_shape,
+                "resident_dtype": str(info.resident_dtype),
+                "resident_bytes": info.nbytes,
+                "chunk_shape": info.chunk_shape,
+                "physical_sizes": dict(info.physical_sizes),
+                "fits": budget.holds(info.nbytes),
+            }
+            for info in infos
+        ],
+        "errors": errors,
+        "resident_bytes": total,
+        "device": budget.device,
+        "free_bytes": budget.free,
+        "budget_bytes": budget.limit,
+        "fits": budget.holds(total),
+    }
+
+
+def _as_table(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget) -> list[str]:
+    rows = [_HEAD, *(_cells(info, budget) for info in infos)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines = lines if infos else []
+    lines += [f"error: {message}" for message in errors.values()]
+    total = sum(info.nbytes for info in infos)
+    limit = "without a limit" if budget.limit is None else f"may take {size_text(budget.limit)}"
+    free = "" if budget.free is None else f", {size_text(budget.free)} are free"
+    verdict = "they fit" if budget.holds(total) else "they do not fit"
+    return [
+        *lines,
+        f"images: {len(infos)}, together {size_text(total)}; "
+        f"on {budget.device} they {limit}{free}: {verdict}",
+    ]
+
+
+def _cells(info: ImageInfo, budget: Budget) -> tuple[str, ...]:
+    sizes = (f"{axis} {size:.3g}" for axis, size in info.physical_sizes.items())
+    stored, resident = str(info.dtype), str(info.resident_dtype)
+    return (
+        "×".join(map(str, info.shape)),
+        info.axes,
+        stored if info.dtype == info.resident_dtype else f"{stored} as {resident}",
+        size_text(info.nbytes),
+        "×".join(map(str, info.chunk_shape)),
+        ", ".join(sizes) or "–",
+        "yes" if budget.holds(info.nbytes) else "no",
+        info.format,
+        info.path,
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _budget(text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"must be bytes, or a fraction such as 0.5, found {text!r}"
+            ) from None

@@ -1,0 +1,104 @@
+"""Whether images fit in the memory that they may take."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+
+from gpu_patch import device as devices
+from gpu_patch.errors import shorten, whole_number
+
+DEFAULT_FRACTION = 0.8
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory that images may take on a device.
+
+    Attributes
+    ----------
+    device : str
+        "cpu" or "cuda:N".
+    limit : int or None
+        Bytes; None where nobody set a limit and the system does not say what is free.
+    free : int or None
+        Bytes free on the device.
+    """
+
+    device: str
+    limit: int | None
+    free: int | None
+
+    def holds(self, nbytes: int) -> bool:
+        """Tell whether images of so many bytes fit."""
+        return self.limit is None or nbytes <= self.limit
+
+
+def make_budget(device: str, memory_budget: float | None) -> Budget:
+    """Return the budget that a caller's argument means.
+
+    Parameters
+    ----------
+    device : str
+        "cpu" or "cuda:N".
+    memory_budget : int, float or None
+        Bytes as a whole number, or a fraction of what is free as a float in (0, 1]; None is 0.8.
+    """
+    free = devices.free_bytes(device)
+    if free is None:
+        free = free_host_bytes()
+    if memory_budget is None:
+        memory_budget = DEFAULT_FRACTION
+    if isinstance(memory_budget, Real) and not hasattr(memory_budget, "__index__"):
+        if not 0 < memory_budget <= 1:
+            raise ValueError(
+                "memory_budget must be a whole number of bytes or a fraction in (0, 1] of what is "
+                f"free, found {shorten(memory_budget)}"
+            )
+        return Budget(device, None if free is None else int(free * memory_budget), free)
+    return Budget(device, whole_number("memory_budget", memory_budget, minimum=1), free)
+
+
+def free_host_bytes() -> int | None:
+    """Return how much memory processes can still get without swapping; None where unknown."""
+    found = [_available_memory(), _room_in_cgroup()]
+    known = [number for number in found if number is not None]
+    return min(known) if known else None
+
+
+def _available_memory() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return None
+
+
+def _room_in_cgroup() -> int | None:
+    """Return a container's limit, less what it holds and cannot drop."""
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        held = int((_CGROUP / "memory.current").read_text())
+        for line in (_CGROUP / "memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):
+                held -= int(line.split()[1])
+    except (OSError, ValueError):  # no limit, or no cgroup of version 2
+        return None
+    return max(0, limit - held)
+
+
+def size_text(nbytes: int) -> str:
+    """Return a number of bytes for people: "1.5 GB"."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} B"

@@ -1,0 +1,23 @@
+"""Data types of resident images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+STORED_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
+"""Data types that stay as they are; all others become float32."""
+
+EXACT = 2**24
+"""float32 has every whole number up to here."""
+
+
+def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the data type that pixels of `dtype` are kept in."""
+    if dtype.kind == "c":
+        raise TypeError(f"data must be real, found {dtype}: give its parts as channels")
+    if dtype.kind not in "biuf":
+        raise TypeError(f"data must be numbers or bool, found {dtype}")
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native if native.name in STORED_DTYPES else np.dtype(np.float32)

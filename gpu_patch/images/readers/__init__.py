@@ -1,0 +1,75 @@
+"""Readers, one file per format; each imports its package only where a file needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpu_patch.images.readers import array, czi, npy, picture, tiff, zarr
+from gpu_patch.images.readers._base import ImageInfo, ImageReader, Options, checked_path
+
+__all__ = [
+    "SUFFIXES",
+    "ImageInfo",
+    "ImageReader",
+    "Options",
+    "checked_path",
+    "is_image",
+    "open_file",
+]
+
+_BY_SUFFIX = {
+    **dict.fromkeys((".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk"), tiff.open_all),
+    ".npy": npy.open_all,
+    ".czi": czi.open_all,
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), picture.open_all),
+    ".zarr": zarr.open_all,
+}
+SUFFIXES = tuple(_BY_SUFFIX)
+"""Endings of the files that can be read."""
+
+_BY_CONTENT = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff.open_all),
+    b"\x93NUMPY": npy.open_all,
+    b"ZISRAWFILE": czi.open_all,
+    b"\x89PNG": picture.open_all,
+    b"\xff\xd8\xff": picture.open_all,
+}
+
+
+def open_file(
+    path: Path, options: Options, read_func: Callable[[Path], Any] | None = None
+) -> list[ImageReader]:
+    """Return readers of the images of a file that `options` ask for, most often one.
+
+    Raises
+    ------
+    OSError, ValueError
+        The file is not there, or it cannot be read. The message names it.
+    ImportError
+        A package is missing; the message says which.
+    """
+    path.stat()  # raises where there is nothing
+    if read_func is not None:
+        return array.open_by(read_func, path, options)
+    if path.is_dir():
+        return zarr.open_all(path, options)
+    open_all = _BY_SUFFIX.get(path.suffix.lower())
+    if open_all is None:
+        with path.open("rb") as file:
+            head = file.read(16)
+        open_all = next((f for magic, f in _BY_CONTENT.items() if head.startswith(magic)), None)
+    if open_all is None:
+        raise ValueError(
+            f"{path} is of no known format ({', '.join(SUFFIXES)}): give a read_func, which takes "
+            "the path and returns an array"
+        )
+    return open_all(path, options)
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file is one; a folder by what is in it."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in zarr.METADATA)
+    return path.suffix.lower() in _BY_SUFFIX

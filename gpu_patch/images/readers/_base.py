@@ -1,0 +1,301 @@
+"""What every reader has in common: a description first, then regions of the canonical image."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.errors import shorten, whole_number
+from gpu_patch.images._axes import AXES, checked_axes, likely_axes, to_canonical
+from gpu_patch.images._dtypes import EXACT, stored_dtype
+
+Key = tuple[slice, ...]
+"""A slice with start and stop per axis."""
+
+_MOST_NAMES = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller of `open_images` says about the files.
+
+    Attributes
+    ----------
+    axes : str or None
+        Axes of every image; None takes those that the file says.
+    level : int
+        Resolution level, 0 being the full one.
+    scene : int, str or None
+        Number or name of the one image wanted of a file that has several; "all" for all of them;
+        None where there is only one.
+    allow_missing_chunks : bool
+        Whether chunks that were never written are the fill value instead of an error.
+    """
+
+    axes: str | None = None
+    level: int = 0
+    scene: int | str | None = None
+    allow_missing_chunks: bool = False
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image as its file describes it; nothing of its pixels has been read.
+
+    Attributes
+    ----------
+    path : str
+        The file, with what follows it where it holds several images.
+    format : str
+        Kind of file.
+    shape, axes : tuple of int, str
+        As in the file, or `axes` as given.
+    dtype : numpy.dtype
+        As in the file.
+    chunk_shape : tuple of int
+        What is stored together, in the order of `axes`: reading a part of it costs all of it.
+    physical_sizes : dict of str to float
+        Size of a pixel along Z, Y and X in micrometres, where the file says it.
+    """
+
+    path: str
+    format: str
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype[Any]
+    chunk_shape: tuple[int, ...]
+    physical_sizes: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            checked_axes(self.axes, self.shape)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+        if 0 in self.shape:
+            raise ValueError(f"{self.path}: it has no pixels, its shape is {self.shape}")
+        try:
+            stored_dtype(self.dtype)
+        except TypeError as error:
+            raise TypeError(f"{self.path}: {error}") from None
+
+    def size(self, axis: str) -> int:
+        """Return the length along an axis, 1 where the image does not have it."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def canonical_axes(self) -> str:
+        """SCZYX or SCYX."""
+        return "SCZYX" if "Z" in self.axes else "SCYX"
+
+    @property
+    def canonical_shape(self) -> tuple[int, ...]:
+        """SC(Z)YX, with S and T merged."""
+        return (self.size("S") * self.size("T"), *map(self.size, self.canonical_axes[1:]))
+
+    @property
+    def canonical_chunk_shape(self) -> tuple[int, ...]:
+        """`chunk_shape` as SC(Z)YX; its samples follow each other within one S."""
+        chunk = dict(zip(self.axes, self.chunk_shape, strict=True))
+        samples = chunk.get("T", 1) if "T" in self.axes else chunk.get("S", 1)
+        return (samples, *(chunk.get(axis, 1) for axis in self.canonical_axes[1:]))
+
+    @property
+    def resident_dtype(self) -> np.dtype[Any]:
+        """Data type that the pixels have in memory."""
+        return stored_dtype(self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels in memory."""
+        # Python's integers: what a damaged file claims may be beyond 64 bits
+        n_pixels = 1
+        for length in self.canonical_shape:
+            n_pixels *= length
+        return n_pixels * self.resident_dtype.itemsize
+
+
+class ImageReader(ABC):
+    """An image in a file.
+
+    Files are opened when they are read, and stay open until `close`; reading again opens them
+    again. A reader may be used by one thread at a time.
+
+    Parameters
+    ----------
+    info : ImageInfo
+        Its description.
+    watched : Path or None
+        The file whose change is an error, where there is one.
+    """
+
+    kind = "an image"
+    """What the file should be, for error messages."""
+
+    def __init__(self, info: ImageInfo, watched: Path | None) -> None:
+        self.info = info
+        self.loses_precision = False
+        self._watched = watched
+        self._stamp = None if watched is None else _stamp(watched)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def resident(self) -> Any:
+        """The image's array in the file's axes where it lies in memory as a whole, else None."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """Let go of the file."""
+
+    def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
+        """Read a part of the canonical image, and no more of the file than its chunks.
+
+        Parameters
+        ----------
+        region : sequence of slice
+            One with start and stop, within the image, per axis of SC(Z)YX.
+        out : array
+            Of the region's shape; values are converted to its type.
+
+        Raises
+        ------
+        OSError, ValueError
+            The file cannot be read, or is not the one that was described. The message names it.
+        """
+        samples, *others = region
+        wanted = dict(zip(self.info.canonical_axes[1:], others, strict=True))
+        first = samples.start
+        for s, t in _boxes(samples, self.info.size("T")):
+            key = tuple({"S": s, "T": t, **wanted}[axis] for axis in self.info.axes)
+            block = to_canonical(self.select(key), self.info.axes)
+            start = s.start * self.info.size("T") + t.start - first
+            out[start : start + len(block)] = block
+
+    def select(self, key: Key) -> NDArray[Any]:
+        """Read a part in the file's own axes and data type.
+
+        Parameters
+        ----------
+        key : tuple of slice
+            One with start and stop, within the image, per axis of the file.
+        """
+        with reading(self.info.path, self.kind):
+            block = self._select(key)
+            expected = tuple(part.stop - part.start for part in key)
+            if block.shape != expected:
+                raise ValueError(f"it gave the shape {block.shape}, not {expected}")
+        if self._watched is not None and _stamp(self._watched) != self._stamp:
+            raise ValueError(
+                f"{self.info.path} has changed since it was opened: open it again, and let nothing "
+                "write to it while it is in use"
+            )
+        if self.info.dtype.kind in "iu" and self.info.resident_dtype.kind == "f":
+            self.loses_precision |= max(abs(int(block.max())), abs(int(block.min()))) > EXACT
+        return block
+
+    def whole(self) -> NDArray[Any]:
+        """Read all of it, in the file's own axes and data type."""
+        return self.select(tuple(slice(0, length) for length in self.info.shape))
+
+    @abstractmethod
+    def _select(self, key: Key) -> NDArray[Any]:
+        """Do what `select` does, with any exception for what cannot be read."""
+
+
+def checked_path(path: object) -> Path:
+    """Return `path` as one."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a pathlib.Path, found {shorten(path)}")
+    return Path(path)
+
+
+@contextmanager
+def reading(path: object, kind: str) -> Iterator[None]:
+    """Make every exception of a reading package one that names the file."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except MemoryError as error:
+        raise MemoryError(f"{path}: {error or 'no memory is left'}") from error
+    except OSError as error:
+        if error.errno is None:
+            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
+        if error.filename is None or Path(os.fsdecode(error.filename)) != Path(str(path)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+    # they raise whatever a damaged file provokes, struct and zlib errors included
+    except Exception as error:
+        said = str(error) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as {kind}: {said}") from error
+
+
+def unknown_axes(path: object, shape: tuple[int, ...]) -> ValueError:
+    """Return the error for a file that does not say its axes."""
+    guesses = [repr(axes) for axes in likely_axes(shape)]
+    hint = f": axes={' or '.join(guesses)}?" if guesses else ""
+    return ValueError(
+        f"{path} does not say its axes: its shape is {shape}; "
+        f"give axes, one letter of {AXES!r} per axis{hint}"
+    )
+
+
+def chosen_scenes(path: object, scene: int | str | None, names: Sequence[str]) -> list[int]:
+    """Return the numbers of the scenes that `scene` means, of those with these names."""
+    shown = [f"{i} ({name})" if name else str(i) for i, name in enumerate(names[:_MOST_NAMES])]
+    listed = ", ".join(shown + ["…"] * (len(names) > _MOST_NAMES))
+    if scene is None:
+        if len(names) > 1:
+            raise ValueError(
+                f"{path} has {len(names)} scenes ({listed}): "
+                "say scene=0 or another number or name, or scene='all'"
+            )
+        return [0]
+    if isinstance(scene, str):
+        if scene == "all":
+            return list(range(len(names)))
+        if scene not in names:
+            raise ValueError(f"{path} has no scene {scene!r}, only {listed}")
+        return [list(names).index(scene)]
+    if whole_number("scene", scene, minimum=0) >= len(names):
+        raise ValueError(f"{path} has no scene {scene}, only {listed}")
+    return [int(scene)]
+
+
+def checked_level(path: object, level: int, n_levels: int) -> int:
+    """Return `level` where the image has it."""
+    if whole_number("level", level, minimum=0) >= n_levels:
+        raise ValueError(
+            f"{path} has no level {level}: its resolution levels are 0 … {n_levels - 1}"
+        )
+    return level
+
+
+def _boxes(samples: slice, n_times: int) -> Iterator[tuple[slice, slice]]:
+    """Split samples, S outermost, into ranges of S and T."""
+    if n_times == 1:
+        yield samples, slice(0, 1)
+        return
+    for s in range(samples.start // n_times, -(-samples.stop // n_times)):
+        first = s * n_times
+        yield (
+            slice(s, s + 1),
+            slice(max(0, samples.start - first), min(n_times, samples.stop - first)),
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

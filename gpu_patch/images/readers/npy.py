@@ -1,0 +1,69 @@
+""".npy files, read in parts and never unpickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gpu_patch.images.readers._base import (
+    ImageInfo,
+    ImageReader,
+    Key,
+    Options,
+    checked_level,
+    chosen_scenes,
+    reading,
+    unknown_axes,
+)
+from gpu_patch.images.readers._plain import read_plain
+
+
+class NpyReader(ImageReader):
+    """An array that `numpy.save` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    options : Options
+        Its axes must be among them.
+    """
+
+    kind = "a NumPy file"
+
+    def __init__(self, path: Path, options: Options) -> None:
+        checked_level(path, options.level, 1)
+        chosen_scenes(path, options.scene, [""])
+        with reading(path, self.kind), path.open("rb") as file:
+            version = npy.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"its version {version} holds no plain numbers")
+            header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, self._reversed, dtype = header(file)
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects, which are never loaded")
+            self._offset = file.tell()
+        if options.axes is None:
+            raise unknown_axes(path, shape)
+        # the file has its axes in reverse where the array was in Fortran's order
+        chunk_shape = (1,) * (len(shape) - 1) + shape[-1:]
+        if self._reversed:
+            chunk_shape = chunk_shape[::-1]
+        super().__init__(ImageInfo(str(path), "npy", shape, options.axes, dtype, chunk_shape), path)
+        self._path = path
+
+    def _select(self, key: Key) -> NDArray[Any]:
+        with self._path.open("rb") as file:
+            descriptor, info = file.fileno(), self.info
+            if not self._reversed:
+                return read_plain(descriptor, self._offset, info.shape, info.dtype, key)
+            flipped = read_plain(descriptor, self._offset, info.shape[::-1], info.dtype, key[::-1])
+            return flipped.T
+
+
+def open_all(path: Path, options: Options) -> list[ImageReader]:
+    """Return the file's one image."""
+    return [NpyReader(path, options)]

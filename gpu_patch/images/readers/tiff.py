@@ -1,0 +1,273 @@
+"""TIFF files by tifffile: OME-TIFF, ImageJ, BigTIFF, tiled, compressed, of several series."""
+
+from __future__ import annotations
+
+import os
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.images._axes import AXES
+from gpu_patch.images.readers._base import (
+    ImageInfo,
+    ImageReader,
+    Key,
+    Options,
+    checked_level,
+    chosen_scenes,
+    reading,
+    unknown_axes,
+)
+from gpu_patch.images.readers._plain import read_plain
+from gpu_patch.images.readers._units import micrometres
+
+
+class TiffReader(ImageReader):
+    """A series of a TIFF file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    options : Options
+        `scene` is the number of the series, counted from 0.
+    """
+
+    kind = "a TIFF"
+
+    def __init__(self, path: Path, options: Options) -> None:
+        tifffile = _tifffile()
+        with reading(path, self.kind):
+            self._tiff = tifffile.TiffFile(path)
+        try:
+            with reading(path, self.kind):
+                all_series = self._tiff.series
+                if not all_series:
+                    raise ValueError("it has no image")
+            (scene,) = chosen_scenes(path, options.scene, [series.name for series in all_series])
+            levels = all_series[scene].levels
+            self._series = levels[checked_level(path, options.level, len(levels))]
+            with reading(path, self.kind):
+                _check_chain(self._tiff, all_series[0])
+                self._allow_missing = options.allow_missing_chunks
+                self._n_leading = _leading_axes(self._series)
+                shape = tuple(map(int, self._series.shape))
+                axes = options.axes or _axes(self._series)
+                dtype = np.dtype(self._series.dtype)
+                chunk_shape = self._chunk_shape()
+                sizes = _physical_sizes(self._tiff, scene) if options.level == 0 else {}
+            if not axes:
+                raise unknown_axes(path, shape)
+            name = f"{path}, series {scene}" if scene else str(path)
+            kind = _format(self._tiff)
+            super().__init__(ImageInfo(name, kind, shape, axes, dtype, chunk_shape, sizes), path)
+        finally:
+            self._tiff.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._tiff.close()
+
+    def _chunk_shape(self) -> tuple[int, ...]:
+        """One strip or tile; one row where there are none."""
+        series, page = self._series, self._series.keyframe
+        if series.dataoffset is not None:
+            return (1,) * (len(series.shape) - 1) + (int(series.shape[-1]),)
+        if self._n_leading is None:
+            return tuple(map(int, series.shape))
+        size = {"Y": page.chunks[-2 - self._contig], "X": page.chunks[-1 - self._contig]}
+        inner = [
+            min(size.get(axis, length), length)
+            for axis, length in zip(page.axes, page.shape, strict=True)
+        ]
+        return (*(1,) * self._n_leading, *inner)
+
+    @property
+    def _contig(self) -> int:
+        page = self._series.keyframe
+        return int(page.planarconfig == 1 and page.samplesperpixel > 1)
+
+    def _select(self, key: Key) -> NDArray[Any]:
+        file = self._tiff.filehandle
+        if file.closed:
+            file.open()
+        series = self._series
+        if series.dataoffset is not None:
+            dtype = np.dtype(self._tiff.byteorder + series.dtype.char)
+            block = read_plain(file.fileno(), series.dataoffset, series.shape, dtype, key)
+            return block.astype(series.dtype, copy=False)
+        if self._n_leading is None:
+            return np.asarray(series.asarray())[key]
+        outer, inner = key[: self._n_leading], key[self._n_leading :]
+        leading = series.shape[: self._n_leading]
+        out = np.empty([part.stop - part.start for part in key], series.dtype)
+        pages = out.reshape(-1, *out.shape[self._n_leading :])
+        numbers = np.arange(prod(leading)).reshape(leading)[outer].ravel()
+        for i, number in enumerate(numbers):
+            pages[i] = self._page_part(int(number), inner)
+        return out
+
+    def _page_part(self, number: int, key: Key) -> NDArray[Any]:
+        """Return a part of one page, from the strips or tiles that it touches."""
+        page, keyframe = self._series[number], self._series.keyframe
+        if page is None:
+            if self._allow_missing:
+                return np.zeros([part.stop - part.start for part in key], keyframe.dtype)
+            raise ValueError(f"page {number} of the image is missing: allow_missing_chunks=True "
+                             "takes zeros for it")  # fmt: skip
+        file = page.parent.filehandle
+        opened = file.closed
+        if opened:
+            file.open()
+        try:
+            return self._decoded(page, number, key)
+        finally:
+            if opened:
+                file.close()
+
+    def _decoded(self, page: Any, number: int, key: Key) -> NDArray[Any]:
+        keyframe, file = self._series.keyframe, page.parent.filehandle
+        wanted = dict(zip(keyframe.axes, key, strict=True))
+        rows, columns = wanted["Y"], wanted["X"]
+        n_planes, depth, _, _, n_samples = keyframe.shaped
+        out = np.empty(
+            (n_planes, depth, rows.stop - rows.start, columns.stop - columns.start, n_samples),
+            keyframe.dtype,
+        )
+        keyframe.init_decode()
+        n_segments = prod(keyframe.chunked)
+        if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
+            raise ValueError(f"page {number} lacks some of its {n_segments} strips or tiles")
+        for index in range(n_segments):
+            # decoding nothing says where the segment belongs
+            _, (plane, z, y, x, _), (n_z, n_y, n_x, _) = keyframe.decode(None, index)
+            y0, y1 = max(y, rows.start), min(y + n_y, rows.stop)
+            x0, x1 = max(x, columns.start), min(x + n_x, columns.stop)
+            if y0 >= y1 or x0 >= x1:
+                continue
+            start, count = page.dataoffsets[index], page.databytecounts[index]
+            if not start or not count:
+                if not self._allow_missing:
+                    raise ValueError(
+                        f"strip or tile {index} of page {number} was never written: "
+                        f"allow_missing_chunks=True takes {keyframe.nodata} for it"
+                    )
+                segment = np.full((n_z, n_y, n_x, n_samples), keyframe.nodata, keyframe.dtype)
+            else:
+                if start + count > file.size:
+                    raise ValueError(f"strip or tile {index} of page {number} ends behind the file")
+                file.seek(start)
+                data = file.read(count)
+                segment, _, _ = keyframe.decode(
+                    data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader
+                )
+            n_z = min(n_z, depth - z)
+            part = segment[:n_z, y0 - y : y1 - y, x0 - x : x1 - x]
+            out[
+                plane,
+                z : z + n_z,
+                y0 - rows.start : y1 - rows.start,
+                x0 - columns.start : x1 - columns.start,
+            ] = part
+        shape = [
+            {"Y": out.shape[2], "X": out.shape[3]}.get(axis, length)
+            for axis, length in zip(keyframe.axes, keyframe.shape, strict=True)
+        ]
+        rest = {"Y": slice(None), "X": slice(None)}
+        return out.reshape(shape)[tuple(rest.get(axis, wanted[axis]) for axis in keyframe.axes)]
+
+
+def open_all(path: Path, options: Options) -> list[ImageReader]:
+    """Return the images of the file that `options.scene` means."""
+    tifffile = _tifffile()
+    with reading(path, TiffReader.kind), tifffile.TiffFile(path) as tiff:
+        names = [series.name for series in tiff.series] or [""]
+    chosen = chosen_scenes(path, options.scene, names)
+    return [TiffReader(path, Options(**{**vars(options), "scene": scene})) for scene in chosen]
+
+
+def _tifffile() -> Any:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ImportError(
+            "reading TIFF files needs tifffile: pip install 'gpu_patch[io]'"
+        ) from error
+    return tifffile
+
+
+def _check_chain(tiff: Any, first_series: Any) -> None:
+    """Raise where pages are lost, which tifffile takes for the end of the file."""
+    if tiff.is_imagej:
+        # ImageJ may describe all of its pages in one; it says how many there should be
+        n_pages = (tiff.imagej_metadata or {}).get("images", 1)
+        if n_pages > 1 and first_series.size != n_pages * tiff.pages.first.size:
+            raise ValueError(f"it says that it has {n_pages} pages, and has fewer")
+        return
+    layout, last = tiff.tiff, tiff.pages[-1]
+    tiff.filehandle.seek(last.offset)
+    count = tiff.filehandle.read(layout.tagnosize)
+    (n_tags,) = struct.unpack(layout.tagnoformat, count)
+    tiff.filehandle.seek(n_tags * layout.tagsize, os.SEEK_CUR)
+    (following,) = struct.unpack(layout.offsetformat, tiff.filehandle.read(layout.offsetsize))
+    if following:
+        raise ValueError(f"its page {len(tiff.pages)} is damaged or missing")
+
+
+def _leading_axes(series: Any) -> int | None:
+    """Return how many axes of a series count its pages; None where pages are no whole axes."""
+    page = series.keyframe
+    n_leading = len(series.shape) - len(page.shape)
+    if (
+        series.transform is not None
+        or n_leading < 0
+        or series.shape[n_leading:] != page.shape
+        or prod(series.shape[:n_leading]) != len(series)
+        or (page.is_tiled and page.jpegheader is not None)
+    ):
+        return None
+    return n_leading
+
+
+def _axes(series: Any) -> str:
+    """Return what the file says, "" where that is not one letter of "STCZYX" per axis."""
+    axes = str(series.axes)
+    if series.keyframe.samplesperpixel > 1:
+        # tifffile's S are the colours of a pixel then, not samples
+        axes = axes.replace("S", "C" if "C" not in axes else "?")
+    known = set(axes) <= set(AXES) and len(set(axes)) == len(axes) == len(series.shape)
+    return axes if known else ""
+
+
+def _format(tiff: Any) -> str:
+    kind = "OME-TIFF" if tiff.is_ome else "ImageJ TIFF" if tiff.is_imagej else "TIFF"
+    return f"{kind} (big)" if tiff.is_bigtiff else kind
+
+
+def _physical_sizes(tiff: Any, scene: int) -> dict[str, float]:
+    if tiff.is_ome:
+        try:
+            pixels = ElementTree.fromstring(tiff.ome_metadata).findall(".//{*}Image/{*}Pixels")
+        except ElementTree.ParseError:  # tifffile took the pages as they are
+            return {}
+        found = pixels[scene].attrib if scene < len(pixels) else {}
+        sizes: dict[str, tuple[Any, Any]] = {
+            axis: (found.get(f"PhysicalSize{axis}"), found.get(f"PhysicalSize{axis}Unit", "µm"))
+            for axis in "ZYX"
+        }
+    elif tiff.is_imagej and scene == 0:
+        found = tiff.imagej_metadata or {}
+        tags, unit = tiff.pages[0].tags, str(found.get("unit", ""))
+        sizes = {"Z": (found.get("spacing"), unit)}
+        for axis, name in (("Y", "YResolution"), ("X", "XResolution")):
+            above, below = tags[name].value if name in tags else (0, 1)
+            # pixels per unit
+            sizes[axis] = (below / above if above else None, unit)
+    else:
+        return {}
+    return micrometres(sizes)

@@ -1,0 +1,117 @@
+"""gpu-patch info: what files hold, before anything is loaded."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gpu_patch import residency
+from gpu_patch.cli import main
+from gpu_patch.images.readers import ImageReader
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_loaded(monkeypatch):
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+    monkeypatch.setattr(ImageReader, "read", lambda *_: pytest.fail("it read pixels"))
+    monkeypatch.setattr(ImageReader, "select", lambda *_: pytest.fail("it read pixels"))
+    yield
+    assert not residency().stacks
+
+
+def test_table(files, capsys):
+    assert main(["info", "pair.tif", "grey.png", "volume.tif"]) == 0
+    head, pair, grey, volume, total = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[0] == "shape"
+    assert pair.split() == [
+        *("2×100×120", "CYX", "uint16", "48.0", "kB", "1×1×120", "–", "yes"),
+        *("ImageJ", "TIFF", "pair.tif"),
+    ]
+    assert grey.split()[:3] == ["100×120", "YX", "uint8"]
+    assert grey.endswith("PNG          grey.png")
+    assert volume.split()[:5] == ["12×2×70×80", "ZCYX", "uint16", "268.8", "kB"]
+    assert total.startswith("images: 3, together 328.8 kB; on cpu they may take ")
+    assert total.endswith("are free: they fit")
+
+
+def test_folders_patterns_and_scenes(files, capsys):
+    import tifffile
+
+    (files / "folder" / "a.tif").write_bytes((files / "pair.tif").read_bytes())
+    tifffile.imwrite("two.tif", np.zeros((9, 8), "u1"))
+    tifffile.imwrite("two.tif", np.zeros((7, 6), "f8"), append=True)
+    assert main(["info", "folder", "*ey.png", "two.tif"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert [line.split("  ")[-1].strip() for line in lines] == [
+        *("folder/a.tif", "grey.png", "two.tif", "two.tif, series 1"),
+    ]
+    assert "float64 as float32" in lines[-1]
+
+
+def test_what_does_not_fit(files, capsys):
+    assert main(["info", "pair.tif", "grey.png", "--memory-budget", "50000"]) == 0
+    _, pair, _, total = capsys.readouterr().out.splitlines()
+    assert " yes " in pair
+    assert "may take 50.0 kB" in total
+    assert total.endswith("they do not fit")
+    assert main(["info", "pair.tif", "--memory-budget", "40000"]) == 0
+    assert " no " in capsys.readouterr().out.splitlines()[1]
+
+
+def test_damaged_files_stand_in_the_table_and_fail(files, capsys):
+    assert main(["info", "pair.tif", "broken.tif", "nosuch.tif", "*.none", "unknown.tif"]) == 2
+    found = capsys.readouterr()
+    lines = found.out.splitlines()
+    assert lines[1].endswith("pair.tif")
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 4
+    assert "broken.tif cannot be read as a TIFF" in errors[0]
+    assert "nosuch.tif" in errors[1]
+    assert "no file matches '*.none'" in errors[2]
+    assert "unknown.tif does not say its axes: its shape is (2, 50, 60)" in errors[3]
+    assert found.err == "gpu-patch: error: 4 of the files cannot be read\n"
+
+
+def test_json(files, capsys):
+    assert main(["info", "series.tif", "broken.tif", "--json", "--memory-budget", "0.5"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    (image,) = found["images"]
+    assert image == {
+        "path": "series.tif",
+        "format": "ImageJ TIFF",
+        "shape": [3, 2, 100, 120],
+        "axes": "TCYX",
+        "dtype": "uint16",
+        "canonical_shape": [3, 2, 100, 120],
+        "resident_dtype": "uint16",
+        "resident_bytes": 144_000,
+        "chunk_shape": [1, 1, 1, 120],
+        "physical_sizes": {},
+        "fits": True,
+    }
+    assert list(found["errors"]) == ["broken.tif"]
+    assert found["resident_bytes"] == 144_000
+    assert found["budget_bytes"] == found["free_bytes"] // 2
+    assert (found["device"], found["fits"]) == ("cpu", True)
+
+
+def test_axes_for_files_that_do_not_say_them(files, capsys):
+    assert main(["info", "unknown.tif", "--axes", "ZYX"]) == 0
+    assert " ZYX " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["info"], ["FILE", "required"]),
+        (["info", "a", "--memory-budget", "much"], ["--memory-budget", "'much'", "0.5"]),
+        (["info", "a", "--memory-budget", "1.5"], ["memory_budget", "1.5"]),
+        (["info", "a", "--level", "x"], ["--level", "'x'"]),
+        (["info", "a", "--device", "toaster"], ["device", "'toaster'"]),
+    ],
+)
+def test_wrong_arguments(files, arguments, words, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words)
