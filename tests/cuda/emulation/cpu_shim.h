@@ -39,6 +39,14 @@ inline float __int_as_float(int bits) {
     return value;
 }
 
+#ifndef EMULATE_WITH_THREADS  // CuPy's own kernels use it; fibers take turns, so this is atomic
+template <class T, class U> inline T atomicAdd(T* at, U value) {
+    const T before = *at;
+    *at += value;
+    return before;
+}
+#endif
+
 // Half precision by integer arithmetic: compilers' _Float16 is not everywhere.
 inline float half_to_float(unsigned short bits) {
     const uint32_t sign = uint32_t(bits >> 15) << 31, exponent = bits >> 10 & 31;
