@@ -90,10 +90,13 @@ def as_array(data: ArrayLike) -> Any:
 
     Arrays of other libraries are taken in place, by ``__cuda_array_interface__`` or DLPack.
     """
-    if hasattr(data, "__cuda_array_interface__"):
-        return _cupy().asarray(data)
+    if is_cuda_array(data):
+        return data
+    # first DLPack, which orders the streams of both libraries
     if hasattr(data, "__dlpack_device__") and data.__dlpack_device__()[0] in _CUDA_DLPACK:
         return _cupy().from_dlpack(data)
+    if hasattr(data, "__cuda_array_interface__"):
+        return _cupy().asarray(data)
     try:
         return np.asarray(data)
     except ValueError as error:
@@ -138,7 +141,11 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
             ready = cupy.cuda.get_current_stream().record()
         with _device(cupy, wanted):
             cupy.cuda.get_current_stream().wait_event(ready)
-            return found.copy(), wanted  # to the current device
+            copied = found.copy()  # to the current device
+            done = cupy.cuda.get_current_stream().record()
+        with array.device:  # where the memory of `found` may be used again
+            cupy.cuda.get_current_stream().wait_event(done)
+        return copied, wanted
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise out_of_memory(wanted, "images", error) from error
 
@@ -220,8 +227,8 @@ class SideStream:
 
     def __init__(self, device: str) -> None:
         self._cupy, self._device = _cupy(), device
+        self._stream = _side_stream(device)
         with _device(self._cupy, device):
-            self._stream = self._cupy.cuda.Stream(non_blocking=True)
             # what made the images, if anything still does
             self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
 
@@ -237,6 +244,13 @@ class SideStream:
             reader.wait_event(made)
             for array in arrays:
                 array.data.mem._owner.read_by(reader.ptr, reader)
+
+
+# one for good: CuPy's pool keeps the memory of each stream apart, that of dead streams too
+@cache
+def _side_stream(device: str) -> Any:
+    with _device(_cupy(), device):
+        return _cupy().cuda.Stream(non_blocking=True)
 
 
 def free_bytes(device: str) -> int | None:

@@ -57,7 +57,7 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
 
     def train_dataloader(self) -> TensorLoader | list[Any]:
         """Return this rank's training batches."""
-        return self._loader(TensorLoader, self._train, shuffle=True, **self._options)
+        return self._loader(_TrainerEpoch, self._train, shuffle=True, **self._options)
 
     def val_dataloader(self) -> TensorLoader | list[Any]:
         """Return this rank's validation batches."""
@@ -72,7 +72,7 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         return self._loader(_SameEpoch, constructor, shuffle=False, **options)
 
     def _loader(
-        self, kind: type[TensorLoader], constructor: PatchConstr | None, **options: Any
+        self, kind: type[_OfTrainer], constructor: PatchConstr | None, **options: Any
     ) -> TensorLoader | list[Any]:
         if constructor is None:
             return []
@@ -82,10 +82,32 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         loader = BatchLoader(
             constructor, self._batch_size, rank=rank, world_size=world_size, **options
         )
-        return kind(loader)
+        return kind(loader, self.trainer)
 
 
-class _SameEpoch(TensorLoader):
+class _OfTrainer(TensorLoader):
+    """Knows the trainer that takes the batches, None where there is none."""
+
+    def __init__(self, loader: BatchLoader, trainer: Any) -> None:
+        super().__init__(loader)
+        self._trainer = trainer
+
+
+class _TrainerEpoch(_OfTrainer):
+    """Gives the batches of the trainer's epoch, however far the one before came.
+
+    Trainers make loaders anew, and leave epochs early.
+    """
+
+    def __iter__(self) -> Iterator[TensorBatch]:
+        # only when the first batch is asked for: before, the trainer does not know its epoch
+        trainer = self._trainer
+        if trainer is not None and self.loader.epoch != trainer.current_epoch:
+            self.set_epoch(trainer.current_epoch)
+        yield from super().__iter__()
+
+
+class _SameEpoch(_OfTrainer):
     """Draws nothing anew, so that what is measured on its batches can be compared."""
 
     def __iter__(self) -> Iterator[TensorBatch]:

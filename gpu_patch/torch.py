@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gpu_patch import device as devices
@@ -169,7 +168,6 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         # shared, so that workers that live for several epochs see it change
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._process = os.getpid()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose draws patches have; call it where the sampler's is called.
@@ -196,7 +194,7 @@ class PatchDataset(Dataset):  # type: ignore[misc]
 
     def _make(self, indices: Sequence[int]) -> TensorBatch:
         device = self.constructor.device
-        if device != "cpu" and os.getpid() != self._process:
+        if device != "cpu" and get_worker_info() is not None:
             raise RuntimeError(
                 f"a worker process of a DataLoader cannot use images on {device}: use "
                 "num_workers=0 (batches are made on the device, in one launch each), or images on "

@@ -16,9 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-_LEGACY_STREAMS = (0, 1)
-"""Two names of one stream: CUDA's and DLPack's."""
-
 
 class Lease:
     """Memory from CuPy's pool, which goes back to it behind all that reads it.
@@ -56,10 +53,9 @@ class Lease:
         owner : object
             Kept until the end of the lease, since the stream must exist then.
         """
-        reader = 1 if pointer is None else int(pointer)
+        reader = int(pointer or 1)  # 0 and 1 are one stream
         own = self._stream.ptr
-        same = reader == own or (reader in _LEGACY_STREAMS and own in _LEGACY_STREAMS)
-        if reader >= 0 and not same:
+        if reader >= 0 and reader != (own or 1):
             self._readers[reader] = owner
 
     def __del__(self) -> None:

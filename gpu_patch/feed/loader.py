@@ -97,8 +97,12 @@ class BatchLoader:
         self.batch_size = whole_number("batch_size", batch_size, minimum=1)
         self.shuffle = bool(instance("shuffle", shuffle, bool, "True or False"))
         self.drop_last = bool(instance("drop_last", drop_last, bool, "True or False"))
-        self.seed = checked_seed(seed)
         self.world_size = whole_number("world_size", world_size, minimum=1)
+        if seed is None and self.world_size > 1:
+            raise ValueError(
+                "seed must be a number where world_size > 1: each rank would take another one"
+            )
+        self.seed = checked_seed(seed)
         self.rank = whole_number("rank", rank, minimum=0, maximum=self.world_size - 1)
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         self.device = constructor.device
@@ -121,7 +125,7 @@ class BatchLoader:
     @property
     def epoch(self) -> int:
         """The epoch that the next batch is of."""
-        return self._epoch
+        return (self._epoch + self._is_done()) % 2**32
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch.
@@ -144,15 +148,16 @@ class BatchLoader:
         Returns
         -------
         dict
-            Small, of whole numbers. The same on every rank, and good for any number of ranks and
-            any batch size.
+            Small, of whole numbers. The same on every rank, and good for any batch size and any
+            number of ranks that does not exceed the patches left.
         """
         division = self._division(self._first)
         return {
             "version": _STATE_VERSION,
             "seed": self.seed,
-            "epoch": self._epoch,
-            "position": division.position(self._step),
+            "constructor_seed": getattr(self.constructor, "seed", 0),
+            "epoch": self.epoch,
+            "position": 0 if self._is_done() else division.position(self._step),
             "n_patches": division.stop,
         }
 
@@ -170,7 +175,8 @@ class BatchLoader:
             Where the state is of other patches.
         """
         n_patches = self.constructor.n_patches
-        found = mapping("state", state, ["version", "seed", "epoch", "position", "n_patches"])
+        keys = ["version", "seed", "constructor_seed", "epoch", "position", "n_patches"]
+        found = mapping("state", state, keys)
         if found["version"] != _STATE_VERSION:
             raise ValueError(
                 f"state has the version {shorten(found['version'])}, this is {_STATE_VERSION}"
@@ -179,6 +185,12 @@ class BatchLoader:
             raise ValueError(
                 f"state is of {shorten(found['n_patches'])} patches, the constructor has "
                 f"{n_patches}: it must be the same that the state was taken with"
+            )
+        own_seed = getattr(self.constructor, "seed", 0)
+        if found["constructor_seed"] != own_seed:
+            raise ValueError(
+                f"state is of a constructor with seed={shorten(found['constructor_seed'])}, this "
+                f"one has {own_seed}: give the constructor that seed when it is made"
             )
         seed = checked_seed(found["seed"])
         epoch = whole_number("state['epoch']", found["epoch"], minimum=0, maximum=2**32 - 1)
@@ -195,10 +207,7 @@ class BatchLoader:
         An iteration that was left early begins its epoch anew.
         """
         if not self._resumed:
-            # whoever counts batches does not ask for one more to see that there is none
-            if 0 < self._step == self._division(self._first).n_steps:
-                self._epoch = (self._epoch + 1) % 2**32
-            self._first = 0
+            self._epoch, self._first = self.epoch, 0
         self._resumed, self._step = False, 0
         division, epoch = self._division(self._first), self._epoch
         order = epoch_order(division.stop, self.seed, epoch, shuffle=self.shuffle)
@@ -218,6 +227,10 @@ class BatchLoader:
             # no variable may hold a batch here, or its memory would outlive its use
             yield self._take(batches)
         self._epoch, self._first, self._step = (epoch + 1) % 2**32, 0, 0
+
+    def _is_done(self) -> bool:
+        """Whether the last batch is taken: who counts batches does not ask for one more."""
+        return 0 < self._step == self._division(self._first).n_steps
 
     def _take(self, batches: Iterator[PatchBatch]) -> PatchBatch:
         batch = next(batches)
@@ -266,15 +279,21 @@ def _ahead_on_stream(
     make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
 ) -> Iterator[PatchBatch]:
     stream = devices.SideStream(device)
-    waiting: deque[tuple[PatchBatch, Any]] = deque()
+    waiting: deque[tuple[PatchBatch, Any] | Exception] = deque()
 
     def hand_over() -> PatchBatch:
-        batch, made = waiting.popleft()
+        first = waiting.popleft()
+        if isinstance(first, Exception):
+            raise first
+        batch, made = first
         stream.hand_over([a for a in (batch.input, batch.target) if a is not None], made)
         return batch
 
     for step in range(n_steps + prefetch):
         if step < n_steps:
-            waiting.append(stream.run(partial(make, step)))
+            try:
+                waiting.append(stream.run(partial(make, step)))
+            except Exception as error:  # at its turn, not before batches that are made
+                waiting.append(error)
         if step >= prefetch:
             yield hand_over()

@@ -23,7 +23,7 @@ def epoch_order(n_patches: int, seed: int, epoch: int, *, shuffle: bool) -> NDAr
     generators' `permutation`.
     """
     index = np.arange(n_patches)
-    if not shuffle:
+    if not shuffle or n_patches == 0:
         return index
     # a fresh call each: what `Draws` keeps for an epoch is of no use here
     (keys,) = Draws(_KEYS.requests)(seed, epoch, index, n_patches)

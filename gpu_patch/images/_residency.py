@@ -35,7 +35,7 @@ class Residency:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes of the images on each device; images of one memory count once."""
+        """Bytes of the images on each device; stacks of the very same array count once."""
         found: dict[str, dict[int, int]] = {}
         for stack in self.stacks:
             sizes = found.setdefault(stack.device, {})

@@ -119,7 +119,7 @@ def test_resuming_at_any_step(taken, prefetch, device):
     seen = [pixels(batch) for batch in itertools.islice(first, taken)]
     state = pickle.loads(pickle.dumps(first.state_dict()))
     assert all(isinstance(value, int) for value in state.values())
-    assert len(state) == 5
+    assert len(state) == 6
     second = loader(device=device, prefetch=prefetch, seed=99)
     second.load_state_dict(state)
     assert len(second) == len(whole)
@@ -137,18 +137,37 @@ def test_resuming_at_any_step(taken, prefetch, device):
 def test_state_is_that_of_the_batch_in_hand():
     made = loader(prefetch=2)
     for i, _ in enumerate(made):
-        assert made.state_dict()["position"] == min(5 * (i + 1), made.constructor.n_patches)
+        position = 5 * (i + 1)
+        beyond = position >= made.constructor.n_patches
+        assert made.state_dict()["position"] == (0 if beyond else position)
+        assert made.epoch == beyond
     assert made.state_dict() == {**made.state_dict(), "epoch": 1, "position": 0}
+
+
+def test_no_patches_at_all():
+    made = loader(shuffle=True)
+    empty = BatchLoader(NoPatches(made.constructor), 4)
+    assert len(empty) == 0
+    assert list(empty) == []
+
+
+class NoPatches(type(make_sample("multichannel").constructor)):
+    """A constructor whose strategy has nothing."""
+
+    n_patches = 0
+
+    def __init__(self, constructor):
+        self.__dict__.update(constructor.__dict__)
 
 
 def test_resuming_behind_the_last_batch():
     made = loader()
     for _ in made:
-        state = made.state_dict()
+        state, epoch = made.state_dict(), made.epoch
+    assert (state["epoch"], state["position"], epoch) == (1, 0, 1)
     again = loader()
     again.load_state_dict(state)
-    assert list(again) == []
-    assert again.epoch == 1
+    assert epoch_of(again) == epoch_of(loader_at("multichannel", 1))
 
 
 def test_resuming_with_other_ranks():
@@ -243,6 +262,35 @@ def test_memory_of_batches_waits_for_the_stream_that_took_them():
 
 
 @needs_compiler
+def test_all_iterations_share_a_stream():
+    with fake_cupy.installed():
+        made = loader(device="cuda", batch_size=4)
+        for _ in range(3):
+            next(iter(made))
+        assert len({a.stream for a in gpu.log if a.kind == "launch"}) == 1
+
+
+@needs_compiler
+def test_errors_of_batches_ahead_come_at_their_turn(monkeypatch):
+    with fake_cupy.installed():
+        made = loader(device="cuda", batch_size=4)
+        construct = made.constructor.construct_batch
+        calls = itertools.count()
+
+        def failing(*arguments, **options):
+            if next(calls) == 3:
+                raise RuntimeError("broken")
+            return construct(*arguments, **options)
+
+        monkeypatch.setattr(made.constructor, "construct_batch", failing)
+        batches = iter(made)
+        for _ in range(3):
+            next(batches)
+        with pytest.raises(RuntimeError, match="broken"):
+            next(batches)
+
+
+@needs_compiler
 def test_a_launch_and_an_upload_per_batch():
     with fake_cupy.installed():
         made = loader(device="cuda", batch_size=4, prefetch=1)
@@ -275,6 +323,12 @@ def test_wrong_arguments(name, value, error):
         loader(**{name: value})
 
 
+def test_ranks_need_one_seed():
+    assert loader(seed=None).seed != loader(seed=None).seed
+    with pytest.raises(ValueError, match="seed must be a number where world_size > 1"):
+        loader(seed=None, world_size=2)
+
+
 def test_wrong_constructor():
     with pytest.raises(TypeError, match="constructor must be one of gpu_patch's constructors"):
         BatchLoader(make_sample("basic"), 4)
@@ -289,6 +343,7 @@ def test_wrong_constructor():
         ({"position": 10_000}, ValueError, "position"),
         ({"epoch": "1"}, TypeError, "epoch"),
         ({"seed": None, "epoch": -1}, ValueError, "epoch"),
+        ({"constructor_seed": 12345}, ValueError, "seed=12345, this one has .* when it is made"),
     ],
 )
 def test_wrong_states_change_nothing(change, error, message):

@@ -73,9 +73,12 @@ def test_epochs_and_validation(tmp_path):
     assert_same(model.validated, in_order * 2)
 
 
-def test_a_checkpoint_in_the_middle_of_an_epoch_goes_on_with_the_next_batch(tmp_path):
-    wanted = expected(2)
-    stop = len(wanted) // 2 + 3
+N_BATCHES = len(BatchLoader(constructor(), 6))
+
+
+@pytest.mark.parametrize("stop", [5, N_BATCHES, N_BATCHES + 3])
+def test_a_checkpoint_goes_on_with_the_next_batch(stop, tmp_path):
+    """In the middle of an epoch, and at its last batch."""
     keep = ModelCheckpoint(tmp_path, every_n_train_steps=stop, save_top_k=-1)
     first = Recorder()
     trainer(tmp_path, max_steps=stop, callbacks=[keep]).fit(
@@ -86,7 +89,36 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_goes_on_with_the_next_batch(tmp_
     trainer(tmp_path, max_epochs=2, enable_checkpointing=False).fit(
         second, PatchDataModule(constructor(), 6), ckpt_path=checkpoint, weights_only=False
     )
-    assert_same(first.seen + second.seen, wanted)
+    assert_same(first.seen + second.seen, expected(2))
+
+
+def test_a_checkpoint_at_the_end_of_an_epoch_goes_on_with_the_next_one(tmp_path):
+    first = Recorder()
+    trainer(tmp_path, max_epochs=1, callbacks=[ModelCheckpoint(tmp_path)]).fit(
+        first, PatchDataModule(constructor(), 6)
+    )
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    second = Recorder()
+    trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(
+        second, PatchDataModule(constructor(), 6), ckpt_path=checkpoint, weights_only=False
+    )
+    assert_same(first.seen + second.seen, expected(3))
+
+
+def test_epochs_that_are_left_early_differ(tmp_path):
+    model = Recorder()
+    trainer(tmp_path, max_epochs=3, limit_train_batches=2, enable_checkpointing=False).fit(
+        model, PatchDataModule(constructor(), 6)
+    )
+    wanted = [expected(3)[epoch * N_BATCHES + i] for epoch in range(3) for i in range(2)]
+    assert_same(model.seen, wanted)
+
+
+def test_loaders_that_are_made_anew_go_on(tmp_path):
+    model = Recorder()
+    options = {"reload_dataloaders_every_n_epochs": 1, "enable_checkpointing": False}
+    trainer(tmp_path, max_epochs=2, **options).fit(model, PatchDataModule(constructor(), 6))
+    assert_same(model.seen, expected(2))
 
 
 def test_prediction_in_order(tmp_path):

@@ -19,7 +19,7 @@ import pytest
 from emulation import gpu as device
 from emulation.gpu import Device, Memory, gpu
 from gpu_patch._cuda.runtime import cupy_runtime
-from gpu_patch.device import cuda_problem
+from gpu_patch.device import _side_stream, cuda_problem
 
 
 class MemoryPointer:
@@ -255,7 +255,7 @@ def make_module() -> ModuleType:
 def installed() -> Iterator[ModuleType]:
     """Give the module to whoever imports CuPy; its devices are new."""
     gpu.reset()
-    caches = (cuda_problem, cupy_runtime)
+    caches = (cuda_problem, cupy_runtime, _side_stream)
     for cache in caches:
         cache.cache_clear()
     module = make_module()
