@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from gpu_patch import device as devices
+from gpu_patch.chunks import ChunkedImage
 
 if TYPE_CHECKING:
     from gpu_patch.images._stack import ImageStack
@@ -34,11 +35,12 @@ class Residency:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes of the images on each device; images of one memory count once."""
+        """Bytes of the images on each device now; images of one memory count once."""
         found: dict[str, dict[int, int]] = {}
         for stack in self.stacks:
             sizes = found.setdefault(stack.device, {})
-            address = devices.address(stack.data)
+            chunked = isinstance(stack.data, ChunkedImage)
+            address = -stack.data.number - 1 if chunked else devices.address(stack.data)
             sizes[address] = max(stack.nbytes, sizes.get(address, 0))
         return {device: sum(sizes.values()) for device, sizes in found.items()}
 
@@ -53,7 +55,10 @@ class Residency:
             for stack in self.stacks:
                 if stack.device == device:
                     shape = " x ".join(map(str, stack.data_shape))
-                    lines.append(f"  {_size(stack.nbytes):>9}  {shape} {stack.data.dtype}  "
+                    part = ""
+                    if isinstance(stack.data, ChunkedImage):
+                        part = f" of {_size(stack.data.total_bytes)}"
+                    lines.append(f"  {_size(stack.nbytes):>9}{part}  {shape} {stack.data.dtype}  "
                                  f"{stack.source}")  # fmt: skip
         return "\n".join(lines)
 

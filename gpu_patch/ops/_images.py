@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpu_patch._numpy.memory import pool
+from gpu_patch.chunks._cache import ChunkKey
+from gpu_patch.chunks._cut import Cuts, copy_on_host, plan_cuts
+from gpu_patch.chunks._image import ChunkedImage
 from gpu_patch.device import is_cuda_array, out_of_memory
+from gpu_patch.plan import Rows
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime
@@ -24,15 +30,55 @@ class Images:
     Parameters
     ----------
     arrays : sequence of array
-        C-contiguous, of stored data types; NumPy's or CuPy's.
+        C-contiguous, of stored data types; NumPy's or CuPy's. Or all of them `ChunkedImage`.
+    whole : sequence of array, optional
+        What the arrays are cut from: these, and not the cuts, decide which kernel serves.
     """
 
-    def __init__(self, arrays: Sequence[Any]) -> None:
+    def __init__(self, arrays: Sequence[Any], whole: Sequence[Any] | None = None) -> None:
         self.arrays = arrays
+        self._whole = arrays if whole is None else whole
+        n_chunked = sum(isinstance(array, ChunkedImage) for array in arrays)
+        if n_chunked not in (0, len(arrays)):
+            raise ValueError(
+                f"images must all be resident or all be chunked, found {n_chunked} of "
+                f"{len(arrays)} chunked"
+            )
+        self.chunked = n_chunked > 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a table of addresses means nothing in another process
         return Images, (self.arrays,)
+
+    def resident(
+        self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str
+    ) -> tuple[Images, Rows]:
+        """Return images that are resident, and rows that read the same from them.
+
+        Parameters
+        ----------
+        rows, patch_size
+            What is read.
+        scale, n_scales, mode : int, int, str
+            The largest scale that is read, and what borders fold into.
+        """
+        if not self.chunked:
+            return self, rows
+        cuts = self.cuts(rows, patch_size, scale, n_scales, mode)
+        with ExitStack() as stack:
+            chunks: dict[ChunkKey, Any] = {}
+            # in one order, or two threads could wait for each other
+            for cache, keys in sorted(cuts.keys.items(), key=lambda item: id(item[0])):
+                chunks |= stack.enter_context(cache.hold(keys))
+            arrays = [pool.take(shape, dtype) for dtype, shape in cuts.groups]
+            copy_on_host(cuts, chunks, arrays)
+        return Images(arrays, self._whole), cuts.rows
+
+    def cuts(
+        self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str
+    ) -> Cuts:
+        """Plan what `resident` makes of chunked images."""
+        return plan_cuts(self.arrays, rows, patch_size, scale, n_scales, mode)
 
     @cached_property
     def runtime(self) -> Runtime | None:
@@ -54,6 +100,8 @@ class Images:
 
 def runtime_of(array: Any) -> Runtime | None:
     """Return what runs kernels on `array`, None for a NumPy array."""
+    if isinstance(array, ChunkedImage):
+        return array.cache.runtime
     if isinstance(array, np.ndarray):
         return None
     if is_cuda_array(array):

@@ -1,0 +1,216 @@
+"""What a batch reads of chunked images, as small resident images.
+
+A window is copied out of the chunks together with what lies beyond the image's borders, so that
+nothing is folded any more: the same operation on the copies gives the same, bit by bit. Along axes
+that a window covers anyway the image is copied whole, and is folded as ever.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.chunks._cache import ChunkCache, ChunkKey
+from gpu_patch.chunks._image import ChunkedImage
+from gpu_patch.geometry import Run, border_range, border_runs, window_start
+from gpu_patch.plan import Rows
+
+
+class Piece(NamedTuple):
+    """A stretch of one axis of a cut, read from one chunk at a constant stride."""
+
+    at: int
+    """First pixel, in the cut."""
+    length: int
+    chunk: int
+    """Number of the chunk along the axis, −1 where the cut is zero."""
+    first: int = 0
+    """First pixel, in the chunk."""
+    step: int = 1
+
+    @property
+    def cut(self) -> slice:
+        """The stretch as a slice of the cut."""
+        return slice(self.at, self.at + self.length)
+
+    @property
+    def source(self) -> slice:
+        """The stretch as a slice of the chunk."""
+        stop = self.first + self.step * self.length
+        return slice(self.first, stop if stop >= 0 else None, self.step)
+
+
+class Copy(NamedTuple):
+    """A box of a cut, and what it is a copy of."""
+
+    group: int
+    cut: int
+    """Number of the cut within its group."""
+    key: ChunkKey | None
+    """Chunk; None for zeros."""
+    sample: int
+    """Of the chunk."""
+    axes: tuple[Piece, ...]
+    """C(Z)YX."""
+
+
+class Cuts(NamedTuple):
+    """How to make the images that a batch reads.
+
+    Attributes
+    ----------
+    rows : Rows
+        Where the batch reads them.
+    groups : list of (dtype, shape)
+        The images, SC(Z)YX; each sample of theirs is one cut.
+    copies : list of Copy
+        What they are made from. The boxes fill the images, and none overlaps another.
+    """
+
+    rows: Rows
+    groups: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    copies: list[Copy]
+
+    @property
+    def keys(self) -> dict[ChunkCache, list[ChunkKey]]:
+        """The chunks that are needed, each once."""
+        found: dict[ChunkCache, dict[ChunkKey, None]] = {}
+        for copy in self.copies:
+            if copy.key is not None:
+                found.setdefault(copy.key.image.cache, {})[copy.key] = None
+        return {cache: list(keys) for cache, keys in found.items()}
+
+
+def plan_cuts(
+    images: Sequence[ChunkedImage],
+    rows: Rows,
+    patch_size: Sequence[int],
+    scale: int,
+    n_scales: int,
+    mode: str,
+) -> Cuts:
+    """Plan the cuts of a batch: one for each place.
+
+    Parameters
+    ----------
+    images : sequence of ChunkedImage
+        The images.
+    rows : Rows
+        What the batch reads of them.
+    patch_size : sequence of int
+        (Z)YX.
+    scale : int
+        The largest one that is read: 0 for the patches alone.
+    n_scales, mode : int, str
+        What borders fold into; see `geometry.border_range`.
+    """
+    n_samples, n_places = rows.image_idx.shape
+    correlated = n_places == 1
+    channels, row_channels = np.unique(rows.channels, return_inverse=True)
+    if not correlated:
+        row_channels = np.zeros(len(rows.channels), np.int64)
+    _check_indices(images, rows)
+    coords = np.array(rows.coords, np.int64)
+    image_idx, sample_idx = np.empty_like(rows.image_idx), np.empty_like(rows.sample_idx)
+    groups: dict[tuple[np.dtype[Any], tuple[int, ...]], int] = {}
+    counts: list[int] = []
+    copies: list[Copy] = []
+    starts = window_start(coords, np.array(patch_size), scale).tolist()
+    for b, k in itertools.product(range(n_samples), range(n_places)):
+        image = images[rows.image_idx[b, k]]
+        size, axes = [], []
+        for d, (patch, n, chunk) in enumerate(
+            zip(patch_size, image.shape[2:], image.chunk_shape[2:], strict=True)
+        ):
+            start, length = starts[b][k][d], patch << scale
+            own = int(rows.coords[b, k, d])
+            lo, hi = border_range(window_start(own, patch, n_scales), patch << n_scales, n, mode)
+            if lo >= hi:
+                raise ValueError(
+                    "rows.coords holds places whose patch and context miss the image: under "
+                    f"{mode!r} there is nothing to fill them with"
+                )
+            if n <= length:
+                runs, length = [Run(0, 0, n, 1)], n
+            else:
+                runs = border_runs(start, length, lo, hi, mode)
+                coords[b, k, d] = own - start
+            size.append(length)
+            axes.append(list(_pieces(runs, length, chunk)))
+        wanted = channels.tolist() if correlated else [int(rows.channels[k])]
+        axes.insert(0, _channel_pieces(wanted, image.chunk_shape[1]))
+        kind = (image.dtype, (len(wanted), *size))
+        group = groups.setdefault(kind, len(groups))
+        if group == len(counts):
+            counts.append(0)
+        cut = counts[group]
+        counts[group] += 1
+        image_idx[b, k], sample_idx[b, k] = group, cut
+        s_chunk, s = divmod(int(rows.sample_idx[b, k]), image.chunk_shape[0])
+        for box in itertools.product(*axes):
+            place = tuple(piece.chunk for piece in box)
+            key = None if min(place) < 0 else ChunkKey(image, (s_chunk, *place))
+            copies.append(Copy(group, cut, key, s, box))
+    shapes = [(dtype, (n, *size)) for (dtype, size), n in zip(groups, counts, strict=True)]
+    return Cuts(Rows(image_idx, sample_idx, coords, row_channels), shapes, copies)
+
+
+def copy_on_host(cuts: Cuts, chunks: dict[ChunkKey, Any], arrays: Sequence[NDArray[Any]]) -> None:
+    """Fill the images of a batch, NumPy arrays."""
+    for group, cut, key, sample, axes in cuts.copies:
+        box = tuple(piece.cut for piece in axes)
+        source = tuple(piece.source for piece in axes)
+        arrays[group][cut][box] = 0 if key is None else chunks[key][sample][source]
+
+
+def _pieces(runs: Sequence[Run], length: int, chunk: int) -> Iterator[Piece]:
+    """Cut the stretches of a window at the borders of chunks; what is in none of them is zero."""
+    done = 0
+    for at, first, n, step in runs:
+        if at > done:
+            yield Piece(done, at - done, -1)
+        done = at + n
+        while n:
+            number, inside = divmod(first, chunk)
+            here = min(n, chunk - inside if step > 0 else inside + 1)
+            yield Piece(at, here, number, inside, step)
+            at, first, n = at + here, first + step * here, n - here
+    if done < length:
+        yield Piece(done, length - done, -1)
+
+
+def _channel_pieces(channels: Sequence[int], chunk: int) -> list[Piece]:
+    """Put neighbouring channels of one chunk together; they ascend."""
+    pieces: list[Piece] = []
+    for at, channel in enumerate(channels):
+        number, inside = divmod(channel, chunk)
+        last = pieces[-1] if pieces else None
+        if last and last.chunk == number and last.first + last.length == inside:
+            pieces[-1] = last._replace(length=last.length + 1)
+        else:
+            pieces.append(Piece(at, 1, number, inside))
+    return pieces
+
+
+def _check_indices(images: Sequence[ChunkedImage], rows: Rows) -> None:
+    """Check what would otherwise be read from another place."""
+    n_images = len(images)
+    if rows.image_idx.min() < 0 or rows.image_idx.max() >= n_images:
+        wrong = rows.image_idx[(rows.image_idx < 0) | (rows.image_idx >= n_images)][0]
+        raise IndexError(f"rows.image_idx holds {wrong}, which must be in 0 … {n_images - 1}")
+    counts = np.array([image.shape[:2] for image in images])[rows.image_idx]
+    for name, values, below in (
+        ("sample_idx", rows.sample_idx, counts[..., 0]),
+        ("channels", rows.channels, counts[..., 1]),
+    ):
+        values, below = np.broadcast_arrays(values, below)
+        outside = (values < 0) | (values >= below)
+        if outside.any():
+            raise IndexError(
+                f"rows.{name} holds {values[outside][0]}, which must be in "
+                f"0 … {below[outside][0] - 1}"
+            )
