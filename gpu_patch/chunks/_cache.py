@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Condition
@@ -154,6 +154,10 @@ class ChunkCache:
         with self._changed:
             return [key for key, chunk in self._chunks.items() if not chunk.loading]
 
+    def has_room(self, keys: Collection[ChunkKey]) -> bool:
+        """Tell whether it could hold chunks at once, if it were empty."""
+        return sum(key.image.chunk_bytes(key.place) for key in keys) <= self.budget
+
     @contextmanager
     def hold(self, keys: Collection[ChunkKey]) -> Iterator[dict[ChunkKey, Any]]:
         """Give chunks, which stay for as long as the context lasts.
@@ -215,7 +219,7 @@ class ChunkCache:
                 if not self._expected[key.kept]:
                     del self._expected[key.kept]
 
-    def fetch(self, keys: Sequence[ChunkKey]) -> None:
+    def fetch(self, keys: Collection[ChunkKey]) -> None:
         """Read expected chunks that are not there yet, as far as only unexpected ones must go.
 
         Errors are left to whoever asks for the chunk.
@@ -241,8 +245,8 @@ class ChunkCache:
         least = sum(sizes.values())
         if least > self.budget:
             raise MemoryError(
-                f"one batch needs {len(keys)} chunks of {least} bytes, but the memory budget is "
-                f"{self.budget} bytes: give at least {least}, or make smaller batches"
+                f"one patch and its context need {len(keys)} chunks of {least} bytes, but the "
+                f"memory budget is {self.budget} bytes: give at least {least}"
             )
         with self._changed:
             # chunks in use by other threads cannot go: wait until the rest is enough

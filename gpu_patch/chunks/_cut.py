@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from gpu_patch.chunks._cache import ChunkCache, ChunkKey
 from gpu_patch.chunks._image import ChunkedImage
 from gpu_patch.geometry import Run, border_range, border_runs, window_start
 from gpu_patch.plan import Rows
+
+Keys: TypeAlias = dict[ChunkCache, list[ChunkKey]]
+"""Chunks, each once."""
 
 
 class Piece(NamedTuple):
@@ -76,13 +79,36 @@ class Cuts(NamedTuple):
     copies: list[Copy]
 
     @property
-    def keys(self) -> dict[ChunkCache, list[ChunkKey]]:
+    def keys(self) -> Keys:
         """The chunks that are needed, each once."""
-        found: dict[ChunkCache, dict[ChunkKey, None]] = {}
-        for copy in self.copies:
-            if copy.key is not None:
-                found.setdefault(copy.key.image.cache, {})[copy.key] = None
-        return {cache: list(keys) for cache, keys in found.items()}
+        return _keys(self.copies)
+
+    def parts(self) -> Iterator[tuple[Keys, list[Copy]]]:
+        """Split the copies where the caches have no room for all chunks at once.
+
+        Most often there is one part. No cut is split.
+        """
+        keys = self.keys
+        if all(cache.has_room(wanted) for cache, wanted in keys.items()):
+            yield keys, self.copies
+            return
+        part: list[Copy] = []
+        for _, group in itertools.groupby(self.copies, key=lambda copy: copy[:2]):
+            own = list(group)
+            more = _keys(part + own)
+            if part and not all(cache.has_room(wanted) for cache, wanted in more.items()):
+                yield _keys(part), part
+                part = []
+            part += own
+        yield _keys(part), part
+
+
+def _keys(copies: Sequence[Copy]) -> Keys:
+    found: dict[ChunkCache, dict[ChunkKey, None]] = {}
+    for copy in copies:
+        if copy.key is not None:
+            found.setdefault(copy.key.image.cache, {})[copy.key] = None
+    return {cache: list(keys) for cache, keys in found.items()}
 
 
 def plan_cuts(
@@ -159,9 +185,11 @@ def plan_cuts(
     return Cuts(Rows(image_idx, sample_idx, coords, row_channels), shapes, copies)
 
 
-def copy_on_host(cuts: Cuts, chunks: dict[ChunkKey, Any], arrays: Sequence[NDArray[Any]]) -> None:
+def copy_on_host(
+    copies: Sequence[Copy], chunks: dict[ChunkKey, Any], arrays: Sequence[NDArray[Any]]
+) -> None:
     """Fill the images of a batch, NumPy arrays."""
-    for group, cut, key, sample, axes in cuts.copies:
+    for group, cut, key, sample, axes in copies:
         box = tuple(piece.cut for piece in axes)
         source = tuple(piece.source for piece in axes)
         arrays[group][cut][box] = 0 if key is None else chunks[key][sample][source]

@@ -65,13 +65,14 @@ class Images:
         if not self.chunked:
             return self, rows
         cuts = self.cuts(rows, patch_size, scale, n_scales, mode)
-        with ExitStack() as stack:
-            chunks: dict[ChunkKey, Any] = {}
-            # in one order, or two threads could wait for each other
-            for cache, keys in sorted(cuts.keys.items(), key=lambda item: id(item[0])):
-                chunks |= stack.enter_context(cache.hold(keys))
-            arrays = [pool.take(shape, dtype) for dtype, shape in cuts.groups]
-            copy_on_host(cuts, chunks, arrays)
+        arrays = [pool.take(shape, dtype) for dtype, shape in cuts.groups]
+        for keys, copies in cuts.parts():
+            with ExitStack() as stack:
+                chunks: dict[ChunkKey, Any] = {}
+                # in one order, or two threads could wait for each other
+                for cache, wanted in sorted(keys.items(), key=lambda item: id(item[0])):
+                    chunks |= stack.enter_context(cache.hold(wanted))
+                copy_on_host(copies, chunks, arrays)
         return Images(arrays, self._whole), cuts.rows
 
     def cuts(
