@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_patch._numpy.memory import pool
 from gpu_patch.chunks._cache import ChunkKey
-from gpu_patch.chunks._cut import Cuts, copy_on_host, plan_cuts
+from gpu_patch.chunks._cut import Copy, Cuts, copy_on_host, plan_cuts
 from gpu_patch.chunks._image import ChunkedImage
 from gpu_patch.device import is_cuda_array, out_of_memory
 from gpu_patch.plan import Rows
@@ -65,15 +65,35 @@ class Images:
         if not self.chunked:
             return self, rows
         cuts = self.cuts(rows, patch_size, scale, n_scales, mode)
-        arrays = [pool.take(shape, dtype) for dtype, shape in cuts.groups]
+        arrays = self._new_arrays(cuts)
         for keys, copies in cuts.parts():
             with ExitStack() as stack:
                 chunks: dict[ChunkKey, Any] = {}
                 # in one order, or two threads could wait for each other
                 for cache, wanted in sorted(keys.items(), key=lambda item: id(item[0])):
                     chunks |= stack.enter_context(cache.hold(wanted))
-                copy_on_host(copies, chunks, arrays)
+                self._copy(copies, chunks, arrays)
         return Images(arrays, self._whole), cuts.rows
+
+    def _new_arrays(self, cuts: Cuts) -> list[Any]:
+        if self.runtime is None:
+            return [pool.take(shape, dtype) for dtype, shape in cuts.groups]
+        with self.runtime.active():
+            try:
+                return [self.runtime.output(shape, dtype) for dtype, shape in cuts.groups]
+            except MemoryError as error:
+                device = self.arrays[0].cache.device
+                raise out_of_memory(device, "windows of images", error) from error
+
+    def _copy(
+        self, copies: Sequence[Copy], chunks: dict[ChunkKey, Any], arrays: Sequence[Any]
+    ) -> None:
+        if self.runtime is None:
+            copy_on_host(copies, chunks, arrays)
+        else:
+            from gpu_patch._cuda.assemble import assemble
+
+            assemble(self.runtime, copies, chunks, arrays)
 
     def cuts(
         self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str
@@ -96,7 +116,7 @@ class Images:
         from gpu_patch._cuda.table import ImageTable
 
         assert self.runtime is not None
-        return ImageTable(self.runtime, self.arrays)
+        return ImageTable(self.runtime, self.arrays, self._whole)
 
 
 def runtime_of(array: Any) -> Runtime | None:

@@ -127,10 +127,9 @@ def test_extractors(device):
         np.testing.assert_array_equal(patch, expected)
 
 
-def test_normalization(device, monkeypatch):
-    options = {"strategy": "sequential", "device": device}
-    a = chunked_sample(monkeypatch, "multichannel", **options).constructor
-    b = make_sample("multichannel", **options).constructor
+def test_normalization(monkeypatch):
+    a = chunked_sample(monkeypatch, "multichannel", "sequential").constructor
+    b = make_sample("multichannel", "sequential").constructor
     for kind in ("mean_std", "quantile"):
         assert compute_normalization(a, kind) == compute_normalization(b, kind)
 

@@ -117,7 +117,7 @@ def test_a_smaller_window_for_a_smaller_budget():
     assert hit_rate(made, "blocks", 0.1, window=0.05) > hit_rate(made, "blocks", 0.1) + 0.05
 
 
-@pytest.mark.parametrize("budget", [7000, 20_000])
+@pytest.mark.parametrize("budget", [9000, 20_000])
 def test_batches_larger_than_the_budget_are_cut_in_parts(budget, device):
     chunked = constructor(chunked_extractor(images(), budget, device, chunk_shape=(1, 1, 9, 16)))
     batch = chunked.construct_batch(range(40))

@@ -41,8 +41,8 @@ def test_blocks_begin_one_after_the_other_and_end_within_a_window(window):
     order = epoch_order(1000, 3, 5, shuffle=True, blocks=BLOCKS, window=window)
     assert sorted(order.tolist()) == list(range(1000))
     places = np.argsort(order)
-    first = np.array([places[BLOCKS == b].min() for b in range(40)])
-    last = np.array([places[BLOCKS == b].max() for b in range(40)])
+    first = np.array([places[b == BLOCKS].min() for b in range(40)])
+    last = np.array([places[b == BLOCKS].max() for b in range(40)])
     longest = (last - first).max() + 1
     if window <= 0.025:
         assert longest == 25

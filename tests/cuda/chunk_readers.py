@@ -8,7 +8,9 @@ import time
 import numpy as np
 
 import gpu_patch
+from gpu_patch._cuda.assemble import assemble
 from gpu_patch.chunks import ChunkCache, ChunkedImage
+from gpu_patch.chunks._cut import copy_on_host, plan_cuts
 
 
 class ArrayReader:
@@ -65,3 +67,15 @@ def chunked_extractor(arrays, budget=10**9, device="cpu", cache=None, chunk_shap
             for i, array in enumerate(arrays)
         ]
     )
+
+
+def assembled(runtime, case, mode):
+    """What a kernel and NumPy make of chunks: the images that a batch reads."""
+    images = chunked_images(case.images, seed=case.rows.coords.size)
+    cuts = plan_cuts(images, case.rows, case.patch_size, case.n_scales - 1, case.n_scales, mode)
+    with images[0].cache.hold(cuts.keys[images[0].cache] if cuts.keys else []) as chunks:
+        found = [runtime.output(shape, dtype) for dtype, shape in cuts.groups]
+        assemble(runtime, cuts.copies, chunks, found)
+        expected = [np.empty(shape, dtype) for dtype, shape in cuts.groups]
+        copy_on_host(cuts.copies, chunks, expected)
+    return found, expected
