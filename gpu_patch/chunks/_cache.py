@@ -121,6 +121,7 @@ class ChunkCache:
         self._chunks: OrderedDict[KeptKey, _Chunk] = OrderedDict()
         self._expected: Counter[KeptKey] = Counter()
         self._changed = Condition()
+        self._n_busy = 0  # holders, and chunks that are read ahead
         self._traffic = Traffic()
 
     def __repr__(self) -> str:
@@ -204,6 +205,7 @@ class ChunkCache:
                         self._drop(key, chunk, RuntimeError("another chunk could not be read"))
                 for chunk in chunks.values():
                     chunk.users -= 1
+                self._n_busy -= 1
                 self._changed.notify_all()
 
     def expect(self, keys: Collection[ChunkKey]) -> None:
@@ -232,10 +234,15 @@ class ChunkCache:
                 if not self._make_room(chunk.nbytes, expected_too=False):
                     return
                 self._add(key, chunk)
+                self._n_busy += 1
             try:
                 self._load(key, chunk)
             except Exception:
                 return
+            finally:
+                with self._changed:
+                    self._n_busy -= 1
+                    self._changed.notify_all()
 
     def _reserve(
         self, keys: Collection[ChunkKey]
@@ -270,6 +277,7 @@ class ChunkCache:
                     chunk.users += 1
                     missing.append((key, chunk))
                     self._count(chunk)
+            self._n_busy += 1
             return chunks, missing
 
     def _count(self, chunk: _Chunk) -> None:
@@ -280,6 +288,8 @@ class ChunkCache:
         chunk.unused = False
 
     def _used_bytes(self, besides: Collection[KeptKey]) -> int:
+        if not self._n_busy:  # as ever, where one thread works alone
+            return 0
         return sum(
             c.nbytes
             for key, c in self._chunks.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,20 +32,20 @@ class Piece(NamedTuple):
     length: int
     chunk: int
     """Number of the chunk along the axis, −1 where the cut is zero."""
-    first: int = 0
+    first: int
     """First pixel, in the chunk."""
-    step: int = 1
+    step: int
+    cut: slice
+    """The stretch as a slice of the cut."""
+    source: slice
+    """The stretch as a slice of the chunk."""
 
-    @property
-    def cut(self) -> slice:
-        """The stretch as a slice of the cut."""
-        return slice(self.at, self.at + self.length)
-
-    @property
-    def source(self) -> slice:
-        """The stretch as a slice of the chunk."""
-        stop = self.first + self.step * self.length
-        return slice(self.first, stop if stop >= 0 else None, self.step)
+    @classmethod
+    def make(cls, at: int, length: int, chunk: int, first: int = 0, step: int = 1) -> Piece:
+        """Return a piece; its slices are made here once, and used by many copies."""
+        stop = first + step * length
+        source = slice(first, stop if stop >= 0 else None, step)
+        return cls(at, length, chunk, first, step, slice(at, at + length), source)
 
 
 class Copy(NamedTuple):
@@ -146,43 +147,88 @@ def plan_cuts(
     counts: list[int] = []
     copies: list[Copy] = []
     starts = window_start(coords, np.array(patch_size), scale).tolist()
+    images_read, samples_read = rows.image_idx.tolist(), rows.sample_idx.tolist()
+    channels_read = [channels.tolist()] if correlated else [[c] for c in rows.channels.tolist()]
+    channel_pieces = lru_cache(maxsize=None)(_channel_pieces)
     for b, k in itertools.product(range(n_samples), range(n_places)):
-        image = images[rows.image_idx[b, k]]
-        size, axes = [], []
+        image = images[images_read[b][k]]
+        wanted = channels_read[k]
+        size, axes = [len(wanted)], [channel_pieces(tuple(wanted), image.chunk_shape[1])]
         for d, (patch, n, chunk) in enumerate(
             zip(patch_size, image.shape[2:], image.chunk_shape[2:], strict=True)
         ):
             start, length = starts[b][k][d], patch << scale
-            own = int(rows.coords[b, k, d])
-            lo, hi = border_range(window_start(own, patch, n_scales), patch << n_scales, n, mode)
-            if lo >= hi:
-                raise ValueError(
-                    "rows.coords holds places whose patch and context miss the image: under "
-                    f"{mode!r} there is nothing to fill them with"
-                )
-            if n <= length:
-                runs, length = [Run(0, 0, n, 1)], n
+            if start >= 0 and start + length <= n:
+                runs = [Run(0, start, length, 1)]
+                coords[b, k, d] -= start
             else:
-                runs = border_runs(start, length, lo, hi, mode)
-                coords[b, k, d] = own - start
+                own = int(coords[b, k, d])
+                lo, hi = border_range(
+                    window_start(own, patch, n_scales), patch << n_scales, n, mode
+                )
+                if lo >= hi:
+                    raise ValueError(
+                        "rows.coords holds places whose patch and context miss the image: under "
+                        f"{mode!r} there is nothing to fill them with"
+                    )
+                if n <= length:
+                    runs, length = [Run(0, 0, n, 1)], n
+                else:
+                    runs = border_runs(start, length, lo, hi, mode)
+                    coords[b, k, d] = own - start
             size.append(length)
-            axes.append(list(_pieces(runs, length, chunk)))
-        wanted = channels.tolist() if correlated else [int(rows.channels[k])]
-        axes.insert(0, _channel_pieces(wanted, image.chunk_shape[1]))
-        kind = (image.dtype, (len(wanted), *size))
+            axes.append(_pieces(runs, length, chunk))
+        kind = (image.dtype, tuple(size))
         group = groups.setdefault(kind, len(groups))
         if group == len(counts):
             counts.append(0)
         cut = counts[group]
         counts[group] += 1
         image_idx[b, k], sample_idx[b, k] = group, cut
-        s_chunk, s = divmod(int(rows.sample_idx[b, k]), image.chunk_shape[0])
+        s_chunk, s = divmod(samples_read[b][k], image.chunk_shape[0])
         for box in itertools.product(*axes):
-            place = tuple(piece.chunk for piece in box)
-            key = None if min(place) < 0 else ChunkKey(image, (s_chunk, *place))
+            place = (s_chunk, *[piece.chunk for piece in box])
+            key = None if min(place) < 0 else ChunkKey(image, place)
             copies.append(Copy(group, cut, key, s, box))
     shapes = [(dtype, (n, *size)) for (dtype, size), n in zip(groups, counts, strict=True)]
     return Cuts(Rows(image_idx, sample_idx, coords, row_channels), shapes, copies)
+
+
+def touched(
+    images: Sequence[ChunkedImage], rows: Rows, patch_size: Sequence[int], scale: int
+) -> Keys:
+    """Return the chunks under the windows of a batch, each once.
+
+    Those that a window reads by going round an image are not among them.
+    """
+    length = np.array(patch_size) << scale
+    starts = window_start(np.array(rows.coords, np.int64), np.array(patch_size), scale)
+    found: Keys = {}
+    for i in np.unique(rows.image_idx).tolist():
+        image = images[i]
+        here = rows.image_idx == i
+        size, chunk = np.array(image.shape[2:]), np.array(image.chunk_shape[2:])
+        first = np.clip(starts[here], 0, size - 1) // chunk
+        last = np.clip(starts[here] + length - 1, 0, size - 1) // chunk
+        samples = rows.sample_idx[here] // image.chunk_shape[0]
+        channels = rows.channels // image.chunk_shape[1]
+        if here.shape[1] > 1:  # a place per channel
+            channels = np.broadcast_to(channels, here.shape)[here][:, None]
+        else:
+            channels = np.broadcast_to(np.unique(channels), (len(first), len(np.unique(channels))))
+        steps = np.indices((last - first).max(axis=0) + 1).reshape(len(size), -1).T
+        spatial = first[:, None] + steps
+        inside = (spatial <= last[:, None]).all(axis=2)
+        shape = (len(first), channels.shape[1], len(steps))
+        columns = [
+            np.broadcast_to(samples[:, None, None], shape),
+            np.broadcast_to(channels[:, :, None], shape),
+            *(np.broadcast_to(spatial[:, None, :, d], shape) for d in range(len(size))),
+        ]
+        there = np.broadcast_to(inside[:, None], shape)
+        places = set(zip(*(column[there].tolist() for column in columns), strict=True))
+        found.setdefault(image.cache, []).extend(ChunkKey(image, place) for place in places)
+    return found
 
 
 def copy_on_host(
@@ -190,38 +236,41 @@ def copy_on_host(
 ) -> None:
     """Fill the images of a batch, NumPy arrays."""
     for group, cut, key, sample, axes in copies:
-        box = tuple(piece.cut for piece in axes)
-        source = tuple(piece.source for piece in axes)
-        arrays[group][cut][box] = 0 if key is None else chunks[key][sample][source]
+        place = arrays[group][cut][tuple([piece.cut for piece in axes])]
+        if key is None:
+            place[...] = 0
+        else:
+            place[...] = chunks[key][sample][tuple([piece.source for piece in axes])]
 
 
-def _pieces(runs: Sequence[Run], length: int, chunk: int) -> Iterator[Piece]:
+def _pieces(runs: Sequence[Run], length: int, chunk: int) -> list[Piece]:
     """Cut the stretches of a window at the borders of chunks; what is in none of them is zero."""
+    pieces = []
     done = 0
     for at, first, n, step in runs:
         if at > done:
-            yield Piece(done, at - done, -1)
+            pieces.append(Piece.make(done, at - done, -1))
         done = at + n
         while n:
             number, inside = divmod(first, chunk)
             here = min(n, chunk - inside if step > 0 else inside + 1)
-            yield Piece(at, here, number, inside, step)
+            pieces.append(Piece.make(at, here, number, inside, step))
             at, first, n = at + here, first + step * here, n - here
     if done < length:
-        yield Piece(done, length - done, -1)
+        pieces.append(Piece.make(done, length - done, -1))
+    return pieces
 
 
 def _channel_pieces(channels: Sequence[int], chunk: int) -> list[Piece]:
     """Put neighbouring channels of one chunk together; they ascend."""
-    pieces: list[Piece] = []
+    runs: list[Run] = []
     for at, channel in enumerate(channels):
-        number, inside = divmod(channel, chunk)
-        last = pieces[-1] if pieces else None
-        if last and last.chunk == number and last.first + last.length == inside:
-            pieces[-1] = last._replace(length=last.length + 1)
+        last = runs[-1] if runs else None
+        if last and last.first + last.length == channel:
+            runs[-1] = last._replace(length=last.length + 1)
         else:
-            pieces.append(Piece(at, 1, number, inside))
-    return pieces
+            runs.append(Run(at, channel, 1, 1))
+    return _pieces(runs, len(channels), chunk)
 
 
 def _check_indices(images: Sequence[ChunkedImage], rows: Rows) -> None:

@@ -64,8 +64,8 @@ class ChunkedImage:
         self.number = next(_numbers)
         self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
-        self._grid = tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
         self._reading = Lock()
+        self._bytes: dict[tuple[int, ...], int] = {}
 
     def __repr__(self) -> str:
         return f"ChunkedImage({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -98,8 +98,11 @@ class ChunkedImage:
 
     def chunk_bytes(self, chunk: tuple[int, ...]) -> int:
         """Return the size of a chunk."""
-        lengths = [part.stop - part.start for part in self.region(chunk)]
-        return int(prod(lengths) * self.dtype.itemsize)
+        found = self._bytes.get(chunk)
+        if found is None:
+            lengths = [part.stop - part.start for part in self.region(chunk)]
+            found = self._bytes[chunk] = int(prod(lengths) * self.dtype.itemsize)
+        return found
 
     def read(self, chunk: tuple[int, ...], out: NDArray[Any]) -> None:
         """Fill `out` with a chunk; one thread at a time reads, as readers ask for."""

@@ -84,7 +84,7 @@ class PlannedConstr(PatchConstr):
         return any(images.chunked for images in self._all_images())
 
     def chunks(self, indices: Sequence[int], *, epoch: int = 0) -> dict[ChunkCache, list[ChunkKey]]:
-        """Tell which chunks a batch reads, without reading them.
+        """Tell which chunks a batch reads, or most of them, without reading them.
 
         Parameters
         ----------
@@ -93,14 +93,18 @@ class PlannedConstr(PatchConstr):
         """
         plan = self.plan_batch(indices, epoch=epoch)
         needed: dict[ChunkCache, dict[ChunkKey, None]] = {}
-        for read in self._reads(plan):
-            if read.images.chunked:
-                cuts = read.images.cuts(
-                    read.rows, plan.patch_size, max(read.n_scales - 1, 0), read.n_scales, read.mode
-                )
-                for cache, keys in cuts.keys.items():
+        for images, rows, scale in self._reads(plan):
+            if images.chunked:
+                for cache, keys in images.touched(rows, plan.patch_size, scale).items():
                     needed.setdefault(cache, {}).update(dict.fromkeys(keys))
         return {cache: list(keys) for cache, keys in needed.items()}
+
+    @property
+    def window_size(self) -> tuple[int, ...]:
+        """What a patch reads at most with its context, (Z)YX, as far as the strategy says it."""
+        sizes = self._source.patch_sizes or [(0,) * self._source.extractor.n_spatial_dims]
+        scale = max(self._source.n_scales - 1, 0)
+        return tuple(int(max(side)) << scale for side in zip(*sizes, strict=True))
 
     @abstractmethod
     def _all_images(self) -> list[Images]:
@@ -211,12 +215,11 @@ class PlannedConstr(PatchConstr):
 
 
 class Read(NamedTuple):
-    """What an operation reads: plain patches with 0 scales, else lateral context."""
+    """What an operation reads, up to the windows of a scale."""
 
     images: Images
     rows: Rows
-    n_scales: int = 0
-    mode: str = "zero"
+    scale: int = 0
 
 
 class Source:

@@ -139,7 +139,7 @@ class BasicPatchConstr(PlannedConstr):
 
 def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> Any:
     """Plain patches of all target channels, where the inputs lie."""
-    images, rows, *_ = read_targets(extractor, plan)
+    images, rows, _ = read_targets(extractor, plan)
     epilogue = plan.epilogue and plan.epilogue.of_target()
     return gather(images, rows, plan.patch_size, dtype=dtype, epilogue=epilogue)
 

@@ -53,7 +53,7 @@ class MicroSplitConstr(PlannedConstr):
         return [self._input_images()]
 
     def _reads(self, plan: Plan) -> list[Read]:
-        return [Read(self._input_images(), plan.rows, self.multiscale_count, self.padding_mode)]
+        return [Read(self._input_images(), plan.rows, self.multiscale_count - 1)]
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return lateral_context(

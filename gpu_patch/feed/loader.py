@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,12 @@ from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.draws import checked_seed
 from gpu_patch.errors import choice, instance, mapping, probability, shorten, whole_number
-from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers
+from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
 from gpu_patch.specs import PatchBatch
 
 _PREFETCH = 2
 _STATE_VERSION = 1
-_BLOCKS_IN_WINDOW = 8
 
 ORDERS = ("shuffle", "by_image", "blocks")
 
@@ -274,8 +272,12 @@ class BatchLoader:
         sites = _sites(self.constructor)
         if self.order == "by_image":
             return image_numbers(sites), 0.0
-        n_blocks = ceil(_BLOCKS_IN_WINDOW / self.window)
-        return block_numbers(sites, self.constructor.input_shapes, n_blocks), self.window
+        shapes = self.constructor.input_shapes
+        size: Sequence[int] = (0,) * (len(shapes[0]) - 2)
+        if isinstance(self.constructor, PlannedConstr):
+            size = self.constructor.window_size
+        wanted = n_blocks(shapes, size, self.window)
+        return block_numbers(sites, shapes, wanted), self.window
 
     def _division(self, first: int) -> Division:
         n_patches = self.constructor.n_patches

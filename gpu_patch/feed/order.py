@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from gpu_patch.draws import Draws, Request, Stream
 
 _KEYS = [Request(Stream.ORDER, 0, 1)]
 _BLOCK_KEYS = [Request(Stream.ORDER, 1, 1)]
+_BLOCKS_IN_WINDOW = (8, 4, 2, 1)
+_MOST_READ = 1.5
+"""How often a pixel may be read."""
 
 
 def epoch_order(
@@ -72,6 +75,38 @@ def _uniform(requests: Sequence[Request], seed: int, epoch: int, n: int) -> NDAr
 def image_numbers(sites: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the block of each patch where every image is one; see `block_numbers`."""
     return np.unique(sites[:, 0], return_inverse=True)[1]
+
+
+def n_blocks(shapes: Sequence[Sequence[int]], window_size: Sequence[int], window: float) -> int:
+    """Return how many boxes to cut images into, so that `window` of them are a few boxes.
+
+    Many boxes make an order more random. But patches read beyond their box, which is read again
+    for its neighbours: so boxes are not made so small that this would be most of it.
+
+    Parameters
+    ----------
+    shapes : sequence of sequence of int
+        SC(Z)YX of every image.
+    window_size : sequence of int
+        (Z)YX that a patch reads.
+    window : float
+        Part of the images that patches are taken from at a time.
+    """
+    volumes = [shape[0] * prod(shape[2:]) for shape in shapes]
+    for in_window in _BLOCKS_IN_WINDOW:
+        n = ceil(in_window / window)
+        read = 0.0
+        for shape, volume in zip(shapes, volumes, strict=True):
+            sides = [
+                s / g for s, g in zip(shape[2:], _grid(shape[2:], sum(volumes) / n), strict=True)
+            ]
+            read += volume * prod(
+                min(size, side + reach) / side
+                for size, side, reach in zip(shape[2:], sides, window_size, strict=True)
+            )
+        if read <= _MOST_READ * sum(volumes):
+            break
+    return n
 
 
 def block_numbers(

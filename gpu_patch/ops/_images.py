@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_patch._numpy.memory import pool
 from gpu_patch.chunks._cache import ChunkKey
-from gpu_patch.chunks._cut import Copy, Cuts, copy_on_host, plan_cuts
+from gpu_patch.chunks._cut import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
 from gpu_patch.chunks._image import ChunkedImage
 from gpu_patch.device import is_cuda_array, out_of_memory
 from gpu_patch.plan import Rows
@@ -100,6 +100,10 @@ class Images:
     ) -> Cuts:
         """Plan what `resident` makes of chunked images."""
         return plan_cuts(self.arrays, rows, patch_size, scale, n_scales, mode)
+
+    def touched(self, rows: Rows, patch_size: Sequence[int], scale: int) -> Keys:
+        """Return the chunks of chunked images that lie under what is read."""
+        return touched(self.arrays, rows, patch_size, scale)
 
     @cached_property
     def runtime(self) -> Runtime | None:

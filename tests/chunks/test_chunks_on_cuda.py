@@ -53,15 +53,15 @@ def test_boxes_that_leave_their_arrays(at, first, step):
     array = np.zeros((1, 1, 9, 10), np.uint8)
     image = ChunkedImage(ArrayReader(array, array.shape), ChunkCache(1000, "cpu"))
     key = ChunkKey(image, (0, 0, 0, 0))
-    whole = [Piece(0, 1, 0), Piece(0, 9, 0)]
+    whole = [Piece.make(0, 1, 0), Piece.make(0, 9, 0)]
 
     def records(piece):
         copies = [Copy(0, 0, key, 0, (*whole, piece))]
         return copy_records(EmulatedRuntime(), copies, {key: array}, [np.zeros((1, 1, 9, 8))])
 
-    assert len(records(Piece(0, 4, 0, 3, -1))) == 1
+    assert len(records(Piece.make(0, 4, 0, 3, -1))) == 1
     with pytest.raises(IndexError, match="leaves its chunk, or its cut of the shape"):
-        records(Piece(at, 4, 0, first, step))
+        records(Piece.make(at, 4, 0, first, step))
 
 
 def test_what_was_cut_decides_about_the_kernel():
