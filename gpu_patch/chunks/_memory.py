@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._cuda.outputs import new_output
+from gpu_patch._numpy.memory import pool
 from gpu_patch.device import SideStream, out_of_memory
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class HostMemory(ChunkMemory):
 
     def load(self, image: ChunkedImage, chunk: tuple[int, ...]) -> tuple[Any, Any]:
         shape = [part.stop - part.start for part in image.region(chunk)]
-        array = np.empty(shape, image.dtype)
+        array = pool.take(shape, image.dtype)  # that of a chunk that has gone, most often
         image.read(chunk, array)
         return array, None
 
