@@ -56,7 +56,7 @@ class HostMemory(ChunkMemory):
         return array, None
 
     def hand_over(self, chunks: Iterable[Loaded]) -> None:
-        pass
+        """Do nothing: they are there."""
 
 
 class CudaMemory(ChunkMemory):

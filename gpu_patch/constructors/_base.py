@@ -88,8 +88,15 @@ class PlannedConstr(PatchConstr):
 
         Parameters
         ----------
-        indices, epoch
+        indices : sequence of int
             As in `construct_batch`. Draws must be by counter.
+        epoch : int, default: 0
+            As in `construct_batch`.
+
+        Returns
+        -------
+        dict of ChunkCache to list of ChunkKey
+            Each once.
         """
         plan = self.plan_batch(indices, epoch=epoch)
         needed: dict[ChunkCache, dict[ChunkKey, None]] = {}

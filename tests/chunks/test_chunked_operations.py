@@ -16,6 +16,7 @@ from samples import KINDS, STRATEGIES, make_sample
 
 from gpu_patch import ops, residency
 from gpu_patch.feed import compute_normalization
+from gpu_patch.geometry import window_start
 from gpu_patch.plan import Rows
 
 
@@ -197,3 +198,25 @@ def test_residency():
     assert stack.nbytes == 2 * 99 * 99 * 2
     assert stack in residency().stacks
     assert "39.2 kB of 800.0 kB  1 x 2 x 500 x 400 uint16  array" in str(residency())
+
+
+@given(case=cases())
+def test_what_windows_touch_is_what_their_cuts_read(case):
+    images = ops.Images(chunked_images(case.images, seed=case.rows.coords.size))
+    scale = case.n_scales - 1
+    cuts = images.cuts(case.rows, case.patch_size, scale, case.n_scales, "zero")
+    read = {key.kept for keys in cuts.keys.values() for key in keys}
+    found = [
+        k.kept for ks in images.touched(case.rows, case.patch_size, scale).values() for k in ks
+    ]
+    assert len(found) == len(set(found))
+    window = np.array(case.patch_size) << scale
+    start = window_start(case.rows.coords, np.array(case.patch_size), scale)
+    sizes = np.array([image.shape[2:] for image in case.images])[case.rows.image_idx]
+    # an image that a window covers is cut whole, and so is all of it touched
+    if ((start >= 0) & (start + window <= sizes)).all() or (
+        (start <= 0) & (start + window >= sizes)
+    ).all():
+        assert set(found) == read
+    else:
+        assert set(found) & read

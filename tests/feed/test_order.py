@@ -7,7 +7,7 @@ import pytest
 from samples import PATCH_SIZE, SHAPES, STRATEGIES, WHOLE_SHAPES, make_strategy
 
 import gpu_patch
-from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers
+from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
 
 
 def test_every_patch_once():
@@ -89,6 +89,15 @@ def test_images_are_boxes_of_their_own():
     np.testing.assert_array_equal(image_numbers(sites), sites[:, 0])
     # as many boxes as there are samples, at least
     assert block_numbers(sites, shapes, 1).max() + 1 == 6
+
+
+def test_boxes_are_larger_where_much_is_read_around_them():
+    # window 1/8 of 4096²: boxes of 512² and fewer, larger ones
+    shapes = [(1, 2, 4096, 4096)]
+    assert [n_blocks(shapes, (w, w), 1 / 8) for w in (0, 64, 200, 512)] == [64, 64, 16, 8]
+    assert n_blocks(shapes, (64, 64), 1 / 16) == 128
+    # nothing is read beyond the image
+    assert n_blocks([(64, 2, 512, 512)], (512, 512), 1 / 8) == 64
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])
