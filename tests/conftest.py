@@ -1,6 +1,10 @@
+from weakref import WeakSet
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from gpu_patch.images import _residency
 
 # the same examples in every run, on any machine
 settings.register_profile(
@@ -55,3 +59,8 @@ def device(backend):
     """Where images must be for a backend to compute, while it does."""
     with backend.running():
         yield backend.device
+
+
+def pytest_runtest_setup(item):
+    """Count the images of each test alone: those of others may still live."""
+    _residency._alive = WeakSet()

@@ -1,20 +1,11 @@
 """The report of what is resident."""
 
 import pickle
-from weakref import WeakSet
 
 import numpy as np
-import pytest
 from emulation import fake_cupy
 
 from gpu_patch import ImageStack, residency
-from gpu_patch.images import _residency
-
-
-@pytest.fixture(autouse=True)
-def _no_others(monkeypatch):
-    """Other tests keep images too."""
-    monkeypatch.setattr(_residency, "_alive", WeakSet())
 
 
 def stack(shape, axes, dtype="uint8", **options):
