@@ -94,13 +94,20 @@ class Gpu:
 
     def used_bytes(self, device: int | None = None) -> int:
         device = self.device if device is None else device
-        return sum(m.size for m in list(self.memories.values()) if m.device_id == device)
+        return sum(m.size for m in living(self.memories) if m.device_id == device)
 
     def finish(self, device: int | None = None) -> None:
         """Do all work that waits."""
         for stream in list(self.streams):
             if device in (None, stream.device_id):
                 stream.run()
+
+
+def living(objects: WeakValueDictionary[int, Any]) -> list[Any]:
+    """Return what is there now; other threads may add and drop while it is looked at."""
+    # one step of the interpreter, which `values` is not
+    references = list(objects.data.copy().values())
+    return [found for found in (reference() for reference in references) if found is not None]
 
 
 class _Here(threading.local):
@@ -155,7 +162,7 @@ class Stream:
     def submit(self, work: Callable[[], None]) -> None:
         # memory goes back to its pool in the order of the stream, so what is there now still is
         # when the work is done
-        alive = list(gpu.memories.values())
+        alive = living(gpu.memories)
 
         def check_and_work():
             work()
@@ -267,9 +274,7 @@ def memcpy_async(to: int, source: int, n_bytes: int, kind: int, stream: int) -> 
         # looked for only now: it must not have been given back in the meantime
         for place, pools in ((source, kind == HOST_TO_DEVICE), (to, kind == DEVICE_TO_HOST)):
             found = gpu.pinned if pools else gpu.memories
-            if not any(
-                m.ptr <= place and place + n_bytes <= m.ptr + m.size for m in found.values()
-            ):
+            if not any(m.ptr <= place and place + n_bytes <= m.ptr + m.size for m in living(found)):
                 raise RuntimeError(
                     f"a copy of {n_bytes} bytes leaves its {'pinned' * pools} memory"
                 )
