@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from gpu_patch import device as devices
-from gpu_patch.chunks import ChunkedImage
 from gpu_patch.images._budget import size_text
 
 if TYPE_CHECKING:
@@ -36,12 +35,11 @@ class Residency:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes of the images on each device now; stacks of the very same array count once."""
+        """Bytes of the images on each device; stacks of the very same array count once."""
         found: dict[str, dict[int, int]] = {}
         for stack in self.stacks:
             sizes = found.setdefault(stack.device, {})
-            chunked = isinstance(stack.data, ChunkedImage)
-            address = -stack.data.number - 1 if chunked else devices.address(stack.data)
+            address = devices.address(stack.data)
             sizes[address] = max(stack.nbytes, sizes.get(address, 0))
         return {device: sum(sizes.values()) for device, sizes in found.items()}
 
@@ -56,11 +54,8 @@ class Residency:
             for stack in self.stacks:
                 if stack.device == device:
                     shape = " x ".join(map(str, stack.data_shape))
-                    part = ""
-                    if isinstance(stack.data, ChunkedImage):
-                        part = f" of {size_text(stack.data.total_bytes)}"
-                    size = f"{size_text(stack.nbytes):>9}{part}"
-                    lines.append(f"  {size}  {shape} {stack.data.dtype}  {stack.source}")
+                    lines.append(f"  {size_text(stack.nbytes):>9}  {shape} {stack.data.dtype}  "
+                                 f"{stack.source}")  # fmt: skip
         return "\n".join(lines)
 
 

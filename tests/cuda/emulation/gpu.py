@@ -20,10 +20,6 @@ from emulation.runtime import GUARD_BYTES, POISON, compiled_kernel
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 
 
-_running = threading.RLock()
-"""One thread at a time does work: whoever finds it done must find all of it done."""
-
-
 class Action(NamedTuple):
     """What was asked of a device."""
 
@@ -174,11 +170,10 @@ class Stream:
 
     def run(self, until: int | None = None) -> None:
         """Do the work that was submitted first."""
-        with _running:
-            while self._queue and (until is None or self.completed < until):
-                work = self._queue.popleft()
-                self.completed += 1
-                work()
+        while self._queue and (until is None or self.completed < until):
+            work = self._queue.popleft()
+            self.completed += 1
+            work()
 
     @property
     def done(self):
