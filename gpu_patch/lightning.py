@@ -68,7 +68,8 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         return self._in_order(self._predict)
 
     def _in_order(self, constructor: PatchConstr | None) -> TensorLoader | list[Any]:
-        options = {k: v for k, v in self._options.items() if k not in ("augmentation", "drop_last")}
+        training_only = ("augmentation", "drop_last", "order", "window")
+        options = {k: v for k, v in self._options.items() if k not in training_only}
         return self._loader(_SameEpoch, constructor, shuffle=False, **options)
 
     def _loader(

@@ -6,6 +6,7 @@ The layouts are those of the structs in `common.cuh` and the `.cu` files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,9 @@ class ImageTable:
         Whose arrays the images are.
     images : sequence of array, SC(Z)YX
         C-contiguous, of stored data types.
+    whole : sequence of array, optional
+        What the images are cut from: these say `pixel_types` and `most_pixels`, which decide
+        about the kernel.
 
     Attributes
     ----------
@@ -83,7 +87,9 @@ class ImageTable:
         The shortest of all images.
     """
 
-    def __init__(self, runtime: Runtime, images: Sequence[Any]) -> None:
+    def __init__(
+        self, runtime: Runtime, images: Sequence[Any], whole: Sequence[Any] | None = None
+    ) -> None:
         if not len(images):
             raise ValueError("images is empty: at least one image is needed")
         self.images = images
@@ -118,8 +124,9 @@ class ImageTable:
         self._checked_channels: NDArray[np.int64] | None = None
         self._fewest_samples, self._fewest_channels = self._table[:, 7:].min(axis=0).tolist()
         self.least_side = int(self._table[:, 6 - self.n_dims : 6].min())
-        self.pixel_types = set(self._table[:, 6].tolist())
-        self.most_pixels = int(self._table[:, 3:6].prod(axis=1).max())
+        whole = images if whole is None else whole
+        self.pixel_types = {PIXEL_TYPES[image.dtype] for image in whole}
+        self.most_pixels = max(prod(image.shape[2:]) for image in whole)
 
     def __len__(self) -> int:
         return len(self.images)

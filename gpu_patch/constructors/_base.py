@@ -6,12 +6,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.augmentation import N_UNIFORMS, Augmentation
+from gpu_patch.chunks._cache import ChunkCache, ChunkKey
 from gpu_patch.constructors._protocol import PatchConstr
 from gpu_patch.draws import Draws, Request, Stream, checked_seed, restored_on_error
 from gpu_patch.epilogue import AffineNormalization, Epilogue
@@ -26,11 +27,12 @@ from gpu_patch.errors import (
 )
 from gpu_patch.geometry import window_start
 from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.ops import Images
 from gpu_patch.patching import FixedPatching, Patching
 from gpu_patch.patching._adapter import places_batches
 from gpu_patch.patching._base import BatchPatching, SampledPatching
 from gpu_patch.patching._locations import Locations
-from gpu_patch.plan import Plan
+from gpu_patch.plan import Plan, Rows
 from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs
 
 
@@ -64,6 +66,62 @@ class PlannedConstr(PatchConstr):
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         return self._source.get_patch_indices(data_idx)
+
+    def sites(self) -> NDArray[np.int64]:
+        """Tell roughly where every patch lies, without drawing.
+
+        Returns
+        -------
+        array of int64, shape (n_patches, 2 + D)
+            Image, sample and first pixel. Where a patch is drawn from a whole sample, the middle
+            of it; patches of channels that come from elsewhere do not count.
+        """
+        return self._source.sites()
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether some of the images are kept by chunk."""
+        return any(images.chunked for images in self._all_images())
+
+    def chunks(self, indices: Sequence[int], *, epoch: int = 0) -> dict[ChunkCache, list[ChunkKey]]:
+        """Tell which chunks a batch reads, or most of them, without reading them.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            As in `construct_batch`. Draws must be by counter.
+        epoch : int, default: 0
+            As in `construct_batch`.
+
+        Returns
+        -------
+        dict of ChunkCache to list of ChunkKey
+            Each once.
+        """
+        plan = self.plan_batch(indices, epoch=epoch)
+        needed: dict[ChunkCache, dict[ChunkKey, None]] = {}
+        for images, rows, scale in self._reads(plan):
+            if images.chunked:
+                for cache, keys in images.touched(rows, plan.patch_size, scale).items():
+                    needed.setdefault(cache, {}).update(dict.fromkeys(keys))
+        return {cache: list(keys) for cache, keys in needed.items()}
+
+    @property
+    def window_size(self) -> tuple[int, ...]:
+        """What a patch reads at most with its context, (Z)YX, as far as the strategy says it."""
+        sizes = self._source.patch_sizes or [(0,) * self._source.extractor.n_spatial_dims]
+        scale = max(self._source.n_scales - 1, 0)
+        return tuple(int(max(side)) << scale for side in zip(*sizes, strict=True))
+
+    @abstractmethod
+    def _all_images(self) -> list[Images]:
+        """Return all images that patches are read from."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _reads(self, plan: Plan) -> list[Read]:
+        """Tell what `_execute` reads."""
+        raise NotImplementedError
 
     @abstractmethod
     def _plan_patch(self, index: int) -> Plan:
@@ -161,6 +219,14 @@ class PlannedConstr(PatchConstr):
         augmentation.check_patch(patch_size)
         (uniforms,) = self._orientations(self.seed, epoch, index, self.n_patches)
         return augmentation.orientations(uniforms)
+
+
+class Read(NamedTuple):
+    """What an operation reads, up to the windows of a scale."""
+
+    images: Images
+    rows: Rows
+    scale: int = 0
 
 
 class Source:
@@ -278,6 +344,19 @@ class Source:
             return [spec["patch_size"] for spec in self.strategy.fixed_patch_specs]
         size = getattr(self.strategy, "patch_size", None)
         return [list(size)] if isinstance(size, (Sequence, np.ndarray)) else []
+
+    def sites(self) -> NDArray[np.int64]:
+        """Tell roughly where every patch lies: image, sample and first pixel, (n_patches, 2 + D).
+
+        Of strategies that are not of this package only the image is known.
+        """
+        if self._places_batches:
+            batched: BatchPatching = self.strategy  # type: ignore[assignment]
+            return batched.sites()
+        sites = np.zeros((self.n_patches, self._shapes.shape[1] + 1), np.int64)
+        for image in range(len(self._shapes)):
+            sites[list(self.get_patch_indices(image)), 0] = image
+        return sites
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         """Return the indices whose patches lie in an image stack; none in one without patches."""

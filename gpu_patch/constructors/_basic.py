@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.constructors._base import (
     PlannedConstr,
+    Read,
     Source,
     checked_extractor,
     checked_same_places,
@@ -17,7 +18,7 @@ from gpu_patch.constructors._base import (
 )
 from gpu_patch.draws import Draws, Request, Stream
 from gpu_patch.images import PatchExtractor, checked_channels
-from gpu_patch.ops import gather
+from gpu_patch.ops import Images, gather
 from gpu_patch.patching import Patching
 from gpu_patch.patching._adapter import checked_patching
 from gpu_patch.patching._locations import Locations
@@ -113,6 +114,16 @@ class BasicPatchConstr(PlannedConstr):
         rows = Rows.correlated(places, self._channels)
         return Plan(rows, np.empty(0, np.float32), places.patch_size, Specs([places]))
 
+    def _all_images(self) -> list[Images]:
+        target = self.target_extractor
+        return [self.input_extractor.images, *([] if target is None else [target.images])]
+
+    def _reads(self, plan: Plan) -> list[Read]:
+        reads = [Read(self.input_extractor.images, plan.rows)]
+        if self.target_extractor is not None:
+            reads.append(read_targets(self.target_extractor, plan))
+        return reads
+
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         patches = gather(
             self.input_extractor.images,
@@ -128,6 +139,11 @@ class BasicPatchConstr(PlannedConstr):
 
 def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> Any:
     """Plain patches of all target channels, where the inputs lie."""
-    rows = plan.rows._replace(channels=np.arange(extractor.n_channels))
+    images, rows, _ = read_targets(extractor, plan)
     epilogue = plan.epilogue and plan.epilogue.of_target()
-    return gather(extractor.images, rows, plan.patch_size, dtype=dtype, epilogue=epilogue)
+    return gather(images, rows, plan.patch_size, dtype=dtype, epilogue=epilogue)
+
+
+def read_targets(extractor: PatchExtractor, plan: Plan) -> Read:
+    """Tell what `gather_targets` reads."""
+    return Read(extractor.images, plan.rows._replace(channels=np.arange(extractor.n_channels)))

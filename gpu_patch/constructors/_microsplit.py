@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch.constructors._base import PlannedConstr
+from gpu_patch.constructors._base import PlannedConstr, Read
 from gpu_patch.draws import Request, Stream
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.errors import choice, probability, shorten, whole_number
@@ -48,6 +48,12 @@ class MicroSplitConstr(PlannedConstr):
         return input_patch[:, [0]] if input_patch.ndim == ndim + 2 else input_patch[[0]]
 
     _with_targets = True
+
+    def _all_images(self) -> list[Images]:
+        return [self._input_images()]
+
+    def _reads(self, plan: Plan) -> list[Read]:
+        return [Read(self._input_images(), plan.rows, self.multiscale_count - 1)]
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return lateral_context(

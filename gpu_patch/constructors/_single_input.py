@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.constructors._base import (
+    Read,
     Source,
     checked_extractor,
     checked_same_places,
     checked_single_channel,
     image_metadata,
 )
-from gpu_patch.constructors._basic import gather_targets
+from gpu_patch.constructors._basic import gather_targets, read_targets
 from gpu_patch.constructors._microsplit import (
     MicroSplitConstr,
     PaddingMode,
@@ -131,6 +132,12 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
     @property
     def _n_channels(self) -> tuple[int, int]:
         return 1, self.target_extractor.n_channels
+
+    def _all_images(self) -> list[Images]:
+        return [*super()._all_images(), self.target_extractor.images]
+
+    def _reads(self, plan: Plan) -> list[Read]:
+        return [*super()._reads(plan), read_targets(self.target_extractor, plan)]
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         inputs, _ = super()._execute(plan, dtype)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch import device as devices
 from gpu_patch.constructors import PatchConstr
+from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.draws import checked_seed
-from gpu_patch.errors import instance, mapping, shorten, whole_number
-from gpu_patch.feed.order import Division, epoch_order
+from gpu_patch.errors import choice, instance, mapping, probability, shorten, whole_number
+from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
+from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
 from gpu_patch.specs import PatchBatch
 
-_PREFETCH_ON_CUDA = 2
+_PREFETCH = 2
 _STATE_VERSION = 1
+
+ORDERS = ("shuffle", "by_image", "blocks")
 
 
 class BatchLoader:
@@ -38,6 +43,17 @@ class BatchLoader:
         added to the last batches, one each.
     shuffle : bool, default: True
         Whether each epoch has a random order; else it is that of the indices.
+    order : {"shuffle", "by_image", "blocks"}, default: "shuffle"
+        How random the order is. "by_image" visits one image stack after the other, in random
+        order. "blocks" cuts images into boxes, visits those in random order, and takes patches at
+        random from the last few: for images that are not resident as a whole, of which it needs
+        little more than that at a time. The order is that of all ranks together, which so work
+        in the same boxes, and the same for any number of ranks.
+        Strategies that draw from a whole sample, `RandomPatching` first, have no smaller boxes;
+        `StratifiedPatching` has.
+    window : float, default: 0.125
+        What "blocks" takes patches from at a time, as a part of the images; in (0, 1]. At most
+        half of what the memory budget is of them.
     seed : int or None, default: 0
         Key of the orders, 0 ≤ seed < 2^64; None takes a fresh one, kept in `seed`.
     drop_last : bool, default: False
@@ -45,9 +61,11 @@ class BatchLoader:
     rank, world_size : int, default: 0 and 1
         This process, and how many there are. Together they see every patch of an epoch once.
     prefetch : int or None, default: None
-        Batches that are made ahead; None is 2 where the images are on a CUDA device, and 0 on the
-        CPU. On CUDA they are made on a stream of their own, and whatever stream is current when
-        a batch is taken waits for it, on the device. On the CPU a thread makes them.
+        Batches that are made ahead; None is 2 where the images are on a CUDA device or are not
+        resident as a whole, else 0. Of those, chunks of so many further batches are read ahead,
+        unless draws are not by counter. On CUDA batches are made on a stream of their own, and
+        whatever stream is current when one is taken waits for it, on the device. On the CPU a
+        thread makes them.
     normalization : Normalization or None, default: None
         Applied to input and target.
     augmentation : Augmentation or None, default: None
@@ -82,6 +100,8 @@ class BatchLoader:
         batch_size: int,
         *,
         shuffle: bool = True,
+        order: str = "shuffle",
+        window: float = 0.125,
         seed: int | None = 0,
         drop_last: bool = False,
         rank: int = 0,
@@ -96,6 +116,12 @@ class BatchLoader:
         )
         self.batch_size = whole_number("batch_size", batch_size, minimum=1)
         self.shuffle = bool(instance("shuffle", shuffle, bool, "True or False"))
+        self.order = choice("order", order, ORDERS)
+        if order != "shuffle" and not shuffle:
+            raise ValueError(f"order is {order!r}, which is random, but shuffle is False")
+        self.window = probability("window", window)
+        if not self.window:
+            raise ValueError("window must be more than 0: nothing would be taken from it")
         self.drop_last = bool(instance("drop_last", drop_last, bool, "True or False"))
         self.world_size = whole_number("world_size", world_size, minimum=1)
         if seed is None and self.world_size > 1:
@@ -106,7 +132,8 @@ class BatchLoader:
         self.rank = whole_number("rank", rank, minimum=0, maximum=self.world_size - 1)
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         self.device = constructor.device
-        ahead = 0 if self.device == "cpu" else _PREFETCH_ON_CUDA
+        self._chunked = isinstance(constructor, PlannedConstr) and constructor.is_chunked
+        ahead = 0 if self.device == "cpu" and not self._chunked else _PREFETCH
         self.prefetch = ahead if prefetch is None else whole_number("prefetch", prefetch, minimum=0)
         self._epoch, self._first, self._step = 0, 0, 0
         self._resumed = False
@@ -210,7 +237,10 @@ class BatchLoader:
             self._epoch, self._first = self.epoch, 0
         self._resumed, self._step = False, 0
         division, epoch = self._division(self._first), self._epoch
-        order = epoch_order(division.stop, self.seed, epoch, shuffle=self.shuffle)
+        blocks, window = self._blocks()
+        order = epoch_order(
+            division.stop, self.seed, epoch, shuffle=self.shuffle, blocks=blocks, window=window
+        )
 
         def make(step: int) -> PatchBatch:
             first, stop = division.part(step, self.rank)
@@ -222,10 +252,21 @@ class BatchLoader:
                 augmentation=self.augmentation,
             )
 
-        batches = _ahead(make, division.n_steps, self.prefetch, self.device)
-        for _ in range(division.n_steps):
-            # no variable may hold a batch here, or its memory would outlive its use
-            yield self._take(batches)
+        def needs(step: int) -> Needs:
+            first, stop = division.part(step, self.rank)
+            constructor: PlannedConstr = self.constructor  # type: ignore[assignment]
+            return constructor.chunks(order[first:stop].tolist(), epoch=epoch)
+
+        with ExitStack() as stack:
+            making: Callable[[int], PatchBatch] = make
+            if self._chunked and self.prefetch and self.constructor.draws_by_counter:
+                chunks = ChunkPrefetch(needs, division.n_steps, self.prefetch)
+                stack.callback(chunks.close)
+                making = chunks.during(make)
+            batches = _ahead(making, division.n_steps, self.prefetch, self.device)
+            for _ in range(division.n_steps):
+                # no variable may hold a batch here, or its memory would outlive its use
+                yield self._take(batches)
         self._epoch, self._first, self._step = (epoch + 1) % 2**32, 0, 0
 
     def _is_done(self) -> bool:
@@ -237,6 +278,20 @@ class BatchLoader:
         self._step += 1
         return batch
 
+    def _blocks(self) -> tuple[NDArray[np.int64] | None, float]:
+        """Return the block of each patch, and the window that patches are taken from."""
+        if self.order == "shuffle":
+            return None, 0.0
+        sites = _sites(self.constructor)
+        if self.order == "by_image":
+            return image_numbers(sites), 0.0
+        shapes = self.constructor.input_shapes
+        size: Sequence[int] = (0,) * (len(shapes[0]) - 2)
+        if isinstance(self.constructor, PlannedConstr):
+            size = self.constructor.window_size
+        wanted = n_blocks(shapes, size, self.window)
+        return block_numbers(sites, shapes, wanted), self.window
+
     def _division(self, first: int) -> Division:
         n_patches = self.constructor.n_patches
         return Division(first, n_patches, self.batch_size, self.world_size, self.drop_last)
@@ -247,6 +302,17 @@ class BatchLoader:
                 f"{n_patches} patches are too few for world_size = {self.world_size}: every rank "
                 "needs one, or drop_last=True"
             )
+
+
+def _sites(constructor: PatchConstr) -> NDArray[np.int64]:
+    if isinstance(constructor, PlannedConstr):
+        return constructor.sites()
+    # somebody's own constructor tells images alone
+    shapes = constructor.input_shapes
+    sites = np.zeros((constructor.n_patches, len(shapes[0])), np.int64)
+    for image in range(len(shapes)):
+        sites[list(constructor.get_patch_indices(image)), 0] = image
+    return sites
 
 
 def _ahead(

@@ -6,28 +6,151 @@ goes on from anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.draws import Draws, Request, Stream
 
-_KEYS = Draws([Request(Stream.ORDER, 0, 1)])
+_KEYS = [Request(Stream.ORDER, 0, 1)]
+_BLOCK_KEYS = [Request(Stream.ORDER, 1, 1)]
+_BLOCKS_IN_WINDOW = (8, 4, 2, 1)
+_MOST_READ = 1.5
+"""How often a pixel may be read."""
 
 
-def epoch_order(n_patches: int, seed: int, epoch: int, *, shuffle: bool) -> NDArray[np.int64]:
+def epoch_order(
+    n_patches: int,
+    seed: int,
+    epoch: int,
+    *,
+    shuffle: bool,
+    blocks: NDArray[np.int64] | None = None,
+    window: float = 0.0,
+) -> NDArray[np.int64]:
     """Return the indices of all patches in the order of an epoch.
 
     Sorted by random keys, which are the same on every machine: NumPy does not promise that of its
     generators' `permutation`.
+
+    Parameters
+    ----------
+    n_patches, seed, epoch : int
+        What the order is a function of, with what follows.
+    shuffle : bool
+        Whether the order is random.
+    blocks : array of int64, shape (n_patches,), or None
+        Number of the block that each patch belongs to. Blocks then begin one after the other, in
+        random order, and the patches of each are spread at random over a window from its
+        beginning on. So at any time patches come from the blocks that began within the last
+        window.
+    window : float, default: 0
+        Length of the window as a part of the epoch, but at least a block's own number of patches;
+        at 0 a block ends before the next one begins.
     """
     index = np.arange(n_patches)
     if not shuffle or n_patches == 0:
         return index
+    keys = _uniform(_KEYS, seed, epoch, n_patches)
+    if blocks is None or not n_patches:
+        return np.argsort(keys, kind="stable")
+    sizes = np.bincount(blocks)
+    order = np.argsort(_uniform(_BLOCK_KEYS, seed, epoch, len(sizes)), kind="stable")
+    begin = np.empty(len(sizes), np.int64)
+    begin[order] = np.cumsum(sizes[order]) - sizes[order]
+    spread = np.maximum(sizes, window * n_patches)
+    return np.argsort(begin[blocks] + keys * spread[blocks], kind="stable")
+
+
+def _uniform(requests: Sequence[Request], seed: int, epoch: int, n: int) -> NDArray[np.float64]:
     # a fresh call each: what `Draws` keeps for an epoch is of no use here
-    (keys,) = Draws(_KEYS.requests)(seed, epoch, index, n_patches)
-    return np.argsort(keys[0], kind="stable")
+    (keys,) = Draws(requests)(seed, epoch, np.arange(n), n)
+    first: NDArray[np.float64] = keys[0]
+    return first
+
+
+def image_numbers(sites: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the block of each patch where every image is one; see `block_numbers`."""
+    return np.unique(sites[:, 0], return_inverse=True)[1]
+
+
+def n_blocks(shapes: Sequence[Sequence[int]], window_size: Sequence[int], window: float) -> int:
+    """Return how many boxes to cut images into, so that `window` of them are a few boxes.
+
+    Many boxes make an order more random. But patches read beyond their box, which is read again
+    for its neighbours: so boxes are not made so small that this would be most of it.
+
+    Parameters
+    ----------
+    shapes : sequence of sequence of int
+        SC(Z)YX of every image.
+    window_size : sequence of int
+        (Z)YX that a patch reads.
+    window : float
+        Part of the images that patches are taken from at a time.
+    """
+    volumes = [shape[0] * prod(shape[2:]) for shape in shapes]
+    for in_window in _BLOCKS_IN_WINDOW:
+        n = ceil(in_window / window)
+        read = 0.0
+        for shape, volume in zip(shapes, volumes, strict=True):
+            sides = [
+                s / g for s, g in zip(shape[2:], _grid(shape[2:], sum(volumes) / n), strict=True)
+            ]
+            read += volume * prod(
+                min(size, side + reach) / side
+                for size, side, reach in zip(shape[2:], sides, window_size, strict=True)
+            )
+        if read <= _MOST_READ * sum(volumes):
+            break
+    return n
+
+
+def block_numbers(
+    sites: NDArray[np.int64], shapes: Sequence[Sequence[int]], n_blocks: int
+) -> NDArray[np.int64]:
+    """Cut images into boxes of about one size, and number them.
+
+    Parameters
+    ----------
+    sites : array of int64, shape (n, 2 + D)
+        Image, sample and first pixel of each patch.
+    shapes : sequence of sequence of int
+        SC(Z)YX of every image.
+    n_blocks : int
+        About how many boxes there are to be; a sample is at least one.
+
+    Returns
+    -------
+    array of int64, shape (n,)
+        Number of the box in which each patch begins; boxes without any have none.
+    """
+    total = sum(shape[0] * prod(shape[2:]) for shape in shapes)
+    grids = np.array([_grid(shape[2:], total / n_blocks) for shape in shapes])
+    sizes = np.array([shape[2:] for shape in shapes])
+    image, sample, coords = sites[:, 0], sites[:, 1], sites[:, 2:]
+    cell = np.clip(coords * grids[image] // sizes[image], 0, grids[image] - 1)
+    # every box of every sample of every image, end to end
+    per_sample = grids.prod(axis=1)
+    per_image = per_sample * np.array([shape[0] for shape in shapes])
+    number = (np.cumsum(per_image) - per_image)[image] + per_sample[image] * sample
+    for axis in range(cell.shape[1]):
+        number += cell[:, axis] * grids[image][:, axis + 1 :].prod(axis=1)
+    return np.unique(number, return_inverse=True)[1]
+
+
+def _grid(size: Sequence[int], volume: float) -> list[int]:
+    """Halve the longest side until a box has at most this volume."""
+    grid = [1] * len(size)
+    while prod(n / g for n, g in zip(size, grid, strict=True)) > volume:
+        sides = [n / g for n, g in zip(size, grid, strict=True)]
+        if max(sides) <= 1:
+            break
+        grid[sides.index(max(sides))] *= 2
+    return grid
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from gpu_patch import device as devices
+from gpu_patch.chunks import ChunkedImage
 from gpu_patch.images._budget import size_text
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ class Residency:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes of the images on each device; stacks of the very same array count once."""
+        """Bytes of the images on each device now; stacks of the very same array count once."""
         found: dict[str, dict[int, int]] = {}
         for stack in self.stacks:
             sizes = found.setdefault(stack.device, {})
-            address = devices.address(stack.data)
+            chunked = isinstance(stack.data, ChunkedImage)
+            address = -stack.data.number - 1 if chunked else devices.address(stack.data)
             sizes[address] = max(stack.nbytes, sizes.get(address, 0))
         return {device: sum(sizes.values()) for device, sizes in found.items()}
 
@@ -54,8 +56,11 @@ class Residency:
             for stack in self.stacks:
                 if stack.device == device:
                     shape = " x ".join(map(str, stack.data_shape))
-                    lines.append(f"  {size_text(stack.nbytes):>9}  {shape} {stack.data.dtype}  "
-                                 f"{stack.source}")  # fmt: skip
+                    part = ""
+                    if isinstance(stack.data, ChunkedImage):
+                        part = f" of {size_text(stack.data.total_bytes)}"
+                    size = f"{size_text(stack.nbytes):>9}{part}"
+                    lines.append(f"  {size}  {shape} {stack.data.dtype}  {stack.source}")
         return "\n".join(lines)
 
 

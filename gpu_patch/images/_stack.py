@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch import device as devices
+from gpu_patch.chunks import ChunkCache, ChunkedImage, RegionReader
 from gpu_patch.errors import index_in, shorten, whole_number, whole_numbers
 from gpu_patch.images._axes import checked_axes, to_canonical
-from gpu_patch.images._dtypes import EXACT, stored_dtype
+from gpu_patch.images._dtypes import EXACT, STORED_DTYPES, stored_dtype
 from gpu_patch.images._load import load
 from gpu_patch.images._residency import remember
 from gpu_patch.images.readers import ImageReader, Options, checked_path
@@ -33,8 +34,8 @@ class ImageStack:
     ----------
     source : str or Path
         Path of the file, or ``"array"``.
-    data : numpy.ndarray or cupy.ndarray
-        SC(Z)YX, C-contiguous.
+    data : numpy.ndarray, cupy.ndarray or gpu_patch.chunks.ChunkedImage
+        SC(Z)YX, C-contiguous; or what has its shape and type, and is kept by chunk.
     data_shape : tuple of int
         SC(Z)YX.
     data_dtype : numpy.dtype
@@ -181,6 +182,53 @@ class ImageStack:
         stack.physical_sizes = dict(info.physical_sizes)
         if reader.loses_precision:
             _warn_of_lost_precision(f"{info.path}: ", info.dtype, stacklevel=4)
+        remember(stack)
+        return stack
+
+    @classmethod
+    def by_chunk(
+        cls, reader: RegionReader, *, cache: ChunkCache, source: str | Path = "array"
+    ) -> ImageStack:
+        """Make a stack that is read by chunk, when a batch needs it.
+
+        Parameters
+        ----------
+        reader : RegionReader
+            What it is read from.
+        cache : ChunkCache
+            Where its chunks are kept. Stacks that share one share its budget.
+        source : str or Path, default: "array"
+            Where it comes from.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from types import SimpleNamespace
+        >>> from gpu_patch.chunks import ChunkCache
+        >>> pixels = np.zeros((1, 1, 2000, 3000), np.uint16)
+        >>> reader = SimpleNamespace(
+        ...     shape=pixels.shape,
+        ...     dtype=pixels.dtype,
+        ...     chunk_shape=(1, 1, 256, 256),
+        ...     read=lambda region, out: np.copyto(out, pixels[region]),
+        ... )
+        >>> stack = ImageStack.by_chunk(reader, cache=ChunkCache(10**6, "cpu"))
+        >>> stack.extract_patch(0, None, (500, 500), (64, 64)).shape
+        (1, 64, 64)
+        >>> stack.nbytes
+        524288
+        """
+        stack = cls.__new__(cls)
+        stack.source, stack.device = source, cache.device
+        stack.data = ChunkedImage(reader, cache, str(source))
+        stack.data_shape = stack.original_data_shape = stack.data.shape
+        stack.original_axes = "SCYX" if stack.data.ndim == 4 else "SCZYX"
+        stack.data_dtype = stack.data.dtype
+        if stack.data_dtype.name not in STORED_DTYPES:
+            raise TypeError(
+                f"reader.dtype must be one of {', '.join(STORED_DTYPES)}, found {stack.data_dtype}"
+            )
+        stack.physical_sizes = {}
         remember(stack)
         return stack
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpu_patch._numpy.memory import pool
+from gpu_patch.chunks._cache import ChunkKey
+from gpu_patch.chunks._cut import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
+from gpu_patch.chunks._image import ChunkedImage
 from gpu_patch.device import is_cuda_array, out_of_memory
+from gpu_patch.plan import Rows
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime
@@ -24,15 +30,80 @@ class Images:
     Parameters
     ----------
     arrays : sequence of array
-        C-contiguous, of stored data types; NumPy's or CuPy's.
+        C-contiguous, of stored data types; NumPy's or CuPy's. Or all of them `ChunkedImage`.
+    whole : sequence of array, optional
+        What the arrays are cut from: these, and not the cuts, decide which kernel serves.
     """
 
-    def __init__(self, arrays: Sequence[Any]) -> None:
+    def __init__(self, arrays: Sequence[Any], whole: Sequence[Any] | None = None) -> None:
         self.arrays = arrays
+        self._whole = arrays if whole is None else whole
+        n_chunked = sum(isinstance(array, ChunkedImage) for array in arrays)
+        if n_chunked not in (0, len(arrays)):
+            raise ValueError(
+                f"images must all be resident or all be chunked, found {n_chunked} of "
+                f"{len(arrays)} chunked"
+            )
+        self.chunked = n_chunked > 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a table of addresses means nothing in another process
         return Images, (self.arrays,)
+
+    def resident(
+        self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str
+    ) -> tuple[Images, Rows]:
+        """Return images that are resident, and rows that read the same from them.
+
+        Parameters
+        ----------
+        rows, patch_size
+            What is read.
+        scale, n_scales, mode : int, int, str
+            The largest scale that is read, and what borders fold into.
+        """
+        if not self.chunked:
+            return self, rows
+        cuts = self.cuts(rows, patch_size, scale, n_scales, mode)
+        arrays = self._new_arrays(cuts)
+        for keys, copies in cuts.parts():
+            with ExitStack() as stack:
+                chunks: dict[ChunkKey, Any] = {}
+                # in one order, or two threads could wait for each other
+                for cache, wanted in sorted(keys.items(), key=lambda item: id(item[0])):
+                    chunks |= stack.enter_context(cache.hold(wanted))
+                self._copy(copies, chunks, arrays)
+        return Images(arrays, self._whole), cuts.rows
+
+    def _new_arrays(self, cuts: Cuts) -> list[Any]:
+        if self.runtime is None:
+            return [pool.take(shape, dtype) for dtype, shape in cuts.groups]
+        with self.runtime.active():
+            try:
+                return [self.runtime.output(shape, dtype) for dtype, shape in cuts.groups]
+            except MemoryError as error:
+                device = self.arrays[0].cache.device
+                raise out_of_memory(device, "windows of images", error) from error
+
+    def _copy(
+        self, copies: Sequence[Copy], chunks: dict[ChunkKey, Any], arrays: Sequence[Any]
+    ) -> None:
+        if self.runtime is None:
+            copy_on_host(copies, chunks, arrays)
+        else:
+            from gpu_patch._cuda.assemble import assemble
+
+            assemble(self.runtime, copies, chunks, arrays)
+
+    def cuts(
+        self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str
+    ) -> Cuts:
+        """Plan what `resident` makes of chunked images."""
+        return plan_cuts(self.arrays, rows, patch_size, scale, n_scales, mode)
+
+    def touched(self, rows: Rows, patch_size: Sequence[int], scale: int) -> Keys:
+        """Return the chunks of chunked images that lie under what is read."""
+        return touched(self.arrays, rows, patch_size, scale)
 
     @cached_property
     def runtime(self) -> Runtime | None:
@@ -49,11 +120,13 @@ class Images:
         from gpu_patch._cuda.table import ImageTable
 
         assert self.runtime is not None
-        return ImageTable(self.runtime, self.arrays)
+        return ImageTable(self.runtime, self.arrays, self._whole)
 
 
 def runtime_of(array: Any) -> Runtime | None:
     """Return what runs kernels on `array`, None for a NumPy array."""
+    if isinstance(array, ChunkedImage):
+        return array.cache.runtime
     if isinstance(array, np.ndarray):
         return None
     if is_cuda_array(array):

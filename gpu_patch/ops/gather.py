@@ -51,9 +51,10 @@ def gather(
     array, (B, C, (Z), Y, X)
         The patches, where the images are.
     """
-    found, resident = checked_dtype(dtype), as_images(images)
+    found, given = checked_dtype(dtype), as_images(images)
     if epilogue is not None:
         check_epilogue(epilogue, rows.shape, None, patch_size)
+    resident, rows = given.resident(rows, patch_size, 0, n_scales, mode)
     if resident.runtime is not None:
         from gpu_patch._cuda.gather import gather as cuda_gather
 

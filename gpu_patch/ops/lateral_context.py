@@ -62,11 +62,12 @@ def lateral_context(
     target : array, (B, C, (Z), Y, X), or None
         Each channel at the native scale, unweighted. Both are where the images are.
     """
-    found, resident = checked_dtype(dtype), as_images(images)
+    found, given = checked_dtype(dtype), as_images(images)
     n_samples, n_channels = rows.shape
     wanted = targets or n_channels > 1
     if epilogue is not None:
         check_epilogue(epilogue, (n_samples, 1), rows.shape if wanted else None, patch_size)
+    resident, rows = given.resident(rows, patch_size, n_scales - 1, n_scales, mode)
     if resident.runtime is not None:
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
 

@@ -38,6 +38,20 @@ class BatchPatching(Patching):
         """
         raise NotImplementedError
 
+    def sites(self) -> NDArray[np.int64]:
+        """Tell roughly where every patch lies, without drawing.
+
+        Returns
+        -------
+        array of int64, shape (n_patches, 2 + D)
+            Image, sample, and the middle of the places of its first pixel that can be drawn.
+        """
+        index = np.arange(self.n_patches)
+        first = self.locate(index, np.zeros((self.n_uniforms, len(index))))
+        largest = np.full((self.n_uniforms, len(index)), np.nextafter(1, 0))
+        middle = (first.coords + self.locate(index, largest).coords) // 2
+        return np.column_stack([first.data_idx, first.sample_idx, middle])
+
     def get_patch_spec(self, index: int) -> PatchSpecs:
         checked = index_in("index", index, self.n_patches, "patches")
         return self.locate(np.array([checked]), np.empty((0, 1))).spec(0)

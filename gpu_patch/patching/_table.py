@@ -73,6 +73,9 @@ class FixedPatching(BatchPatching):
         image = index_in("data_idx", data_idx, self.last_data_idx + 1, "image stacks")
         return np.flatnonzero(self._data_idx == image).tolist()
 
+    def sites(self) -> NDArray[np.int64]:
+        return np.column_stack([self._data_idx, self._sample_idx, self._coords])
+
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
         specs = [self.fixed_patch_specs[i] for i in index.tolist()]
         return Locations(
@@ -101,6 +104,10 @@ class WholeSamplePatching(SampledPatching):
     def __init__(self, data_shapes: Sequence[Sequence[int]]) -> None:
         super().__init__(data_shapes)
         self._set_counts(np.ones(len(self._sample_image), np.int64))
+
+    def sites(self) -> NDArray[np.int64]:
+        start = np.zeros_like(self._sample_shape)
+        return np.column_stack([self._sample_image, self._sample_idx, start])
 
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
         return Locations(

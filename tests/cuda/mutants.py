@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 from cases import DTYPES, MODES, Case, assert_same_context
+from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
 
 from gpu_patch._cuda import specialised
 from gpu_patch.plan import Rows
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
+ASSEMBLE = "assemble.cu"
 MOST_SECONDS = 60
 
 
@@ -74,6 +76,11 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             epilogue = case.epilogue(mixed=True)
             made = case.context(runtime, specialise=False, epilogue=epilogue)
             assert_same_context(made, case.numpy_context(epilogue=epilogue))
+    if file == ASSEMBLE:
+        for case in _chunked_cases():
+            for mode in ("zero", *MODES):
+                for made, expected in zip(*assembled(runtime, case, mode), strict=True):
+                    np.testing.assert_array_equal(made, expected)
     if file in (COMMON, SPECIAL):
         for case in _special_cases():
             made = case.context(runtime)
@@ -92,6 +99,12 @@ def _general_cases() -> Iterator[Case]:
     yield Case.random(8, (8, 9), 1, "reflect", n_samples=30, least=25, most=30)
     yield Case.random(8, (5, 4), 2, "wrap", n_channels=2, n_samples=6, least=25, most=30)
     yield Case.random(4, (1, 2, 1), 6, "wrap", n_channels=1, n_samples=1, most=9)
+
+
+def _chunked_cases() -> Iterator[Case]:
+    most = {"n_channels": 3, "dtypes": DTYPES, "n_samples": 6}
+    yield Case.random(15, (11, 45), 2, "reflect", n_places=3, least=60, most=200, **most)
+    yield Case.random(16, (4, 5, 9), 2, "reflect", least=5, most=40, **most)
 
 
 def _special_cases() -> Iterator[Case]:
@@ -163,7 +176,7 @@ def main(word: str = "") -> int:
     chosen = [mutant for mutant in load() if word in f"{mutant.file} {mutant.name}"]
     missed = 0
     for mutant in [
-        Mutant(file, "unchanged", "\0", "") for file in (COMMON, GENERAL, GATHER, SPECIAL)
+        Mutant(file, "unchanged", "\0", "") for file in (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE)
     ]:
         outcome = run(mutant)
         missed += outcome != "survived"

@@ -39,6 +39,13 @@ def test_general_kernels_compile(architecture, epilogue):
         assert report.registers <= 128
 
 
+@pytest.mark.parametrize("architecture", architectures())
+def test_assembly_compiles(architecture):
+    report = compiled("assemble", {}, architecture)
+    assert report.spill_bytes == report.stack_bytes == 0, report.log
+    assert report.registers <= 64
+
+
 @EPILOGUES
 @pytest.mark.parametrize("architecture", architectures())
 @pytest.mark.parametrize("name", ["2D C2 L4 uint16", "3D C2 L3 uint16"])

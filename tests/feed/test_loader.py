@@ -306,6 +306,8 @@ def test_a_launch_and_an_upload_per_batch():
 WRONG = {
     "batch_size": [(0, ValueError), (1.5, ValueError), ("4", TypeError), (True, TypeError)],
     "shuffle": [(1, TypeError), (None, TypeError)],
+    "order": [("random", ValueError), (None, TypeError)],
+    "window": [(0, ValueError), (1.5, ValueError), ("1", TypeError)],
     "seed": [(-1, ValueError), (2**64, ValueError), (0.5, ValueError)],
     "drop_last": [("no", TypeError)],
     "rank": [(1, ValueError), (-1, ValueError), (None, TypeError)],
@@ -327,6 +329,26 @@ def test_ranks_need_one_seed():
     assert loader(seed=None).seed != loader(seed=None).seed
     with pytest.raises(ValueError, match="seed must be a number where world_size > 1"):
         loader(seed=None, world_size=2)
+
+
+def test_an_order_that_is_random_and_not():
+    with pytest.raises(ValueError, match="order is 'blocks', which is random, but shuffle is"):
+        loader(order="blocks", shuffle=False)
+
+
+@pytest.mark.parametrize("order", ["by_image", "blocks"])
+def test_orders_are_exact_for_ranks_and_when_resumed(order):
+    whole = epoch_of(loader(order=order))
+    assert sorted(whole) == sorted(epoch_of(loader()))
+    ranks = [loader(batch_size=3, rank=r, world_size=2, order=order) for r in range(2)]
+    seen = [p for rank in ranks for batch in itertools.islice(rank, 2) for p in pixels(batch)]
+    others = [loader(batch_size=2, rank=r, world_size=3, order=order) for r in range(3)]
+    for other in others:
+        other.load_state_dict(ranks[0].state_dict())
+    assert sorted(seen + epoch_of(*others)) == sorted(whole)
+    one = loader(order=order)
+    one.load_state_dict(ranks[0].state_dict())
+    assert epoch_of(one) == whole[12:]
 
 
 def test_wrong_constructor():

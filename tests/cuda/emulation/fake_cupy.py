@@ -19,6 +19,7 @@ import pytest
 from emulation import gpu as device
 from emulation.gpu import Device, Memory, gpu
 from gpu_patch._cuda.runtime import cupy_runtime
+from gpu_patch.chunks._memory import cuda_memory
 from gpu_patch.device import _side_stream, cuda_problem
 
 
@@ -255,7 +256,7 @@ def make_module() -> ModuleType:
 def installed() -> Iterator[ModuleType]:
     """Give the module to whoever imports CuPy; its devices are new."""
     gpu.reset()
-    caches = (cuda_problem, cupy_runtime, _side_stream)
+    caches = (cuda_problem, cupy_runtime, _side_stream, cuda_memory)
     for cache in caches:
         cache.cache_clear()
     module = make_module()

@@ -20,6 +20,10 @@ from emulation.runtime import GUARD_BYTES, POISON, compiled_kernel
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 
 
+_running = threading.RLock()
+"""One thread at a time does work: whoever finds it done must find all of it done."""
+
+
 class Action(NamedTuple):
     """What was asked of a device."""
 
@@ -170,10 +174,11 @@ class Stream:
 
     def run(self, until: int | None = None) -> None:
         """Do the work that was submitted first."""
-        while self._queue and (until is None or self.completed < until):
-            work = self._queue.popleft()
-            self.completed += 1
-            work()
+        with _running:
+            while self._queue and (until is None or self.completed < until):
+                work = self._queue.popleft()
+                self.completed += 1
+                work()
 
     @property
     def done(self):

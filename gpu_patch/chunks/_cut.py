@@ -1,0 +1,293 @@
+"""What a batch reads of chunked images, as small resident images.
+
+A window is copied out of the chunks together with what lies beyond the image's borders, so that
+nothing is folded any more: the same operation on the copies gives the same, bit by bit. Along axes
+that a window covers anyway the image is copied whole, and is folded as ever.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.chunks._cache import ChunkCache, ChunkKey
+from gpu_patch.chunks._image import ChunkedImage
+from gpu_patch.geometry import Run, border_range, border_runs, window_start
+from gpu_patch.plan import Rows
+
+Keys: TypeAlias = dict[ChunkCache, list[ChunkKey]]
+"""Chunks, each once."""
+
+
+class Piece(NamedTuple):
+    """A stretch of one axis of a cut, read from one chunk at a constant stride."""
+
+    at: int
+    """First pixel, in the cut."""
+    length: int
+    chunk: int
+    """Number of the chunk along the axis, −1 where the cut is zero."""
+    first: int
+    """First pixel, in the chunk."""
+    step: int
+    cut: slice
+    """The stretch as a slice of the cut."""
+    source: slice
+    """The stretch as a slice of the chunk."""
+
+    @classmethod
+    def make(cls, at: int, length: int, chunk: int, first: int = 0, step: int = 1) -> Piece:
+        """Return a piece; its slices are made here once, and used by many copies."""
+        stop = first + step * length
+        source = slice(first, stop if stop >= 0 else None, step)
+        return cls(at, length, chunk, first, step, slice(at, at + length), source)
+
+
+class Copy(NamedTuple):
+    """A box of a cut, and what it is a copy of."""
+
+    group: int
+    cut: int
+    """Number of the cut within its group."""
+    key: ChunkKey | None
+    """Chunk; None for zeros."""
+    sample: int
+    """Of the chunk."""
+    axes: tuple[Piece, ...]
+    """C(Z)YX."""
+
+
+class Cuts(NamedTuple):
+    """How to make the images that a batch reads.
+
+    Attributes
+    ----------
+    rows : Rows
+        Where the batch reads them.
+    groups : list of (dtype, shape)
+        The images, SC(Z)YX; each sample of theirs is one cut.
+    copies : list of Copy
+        What they are made from. The boxes fill the images, and none overlaps another.
+    """
+
+    rows: Rows
+    groups: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    copies: list[Copy]
+
+    @property
+    def keys(self) -> Keys:
+        """The chunks that are needed, each once."""
+        return _keys(self.copies)
+
+    def parts(self) -> Iterator[tuple[Keys, list[Copy]]]:
+        """Split the copies where the caches have no room for all chunks at once.
+
+        Most often there is one part. No cut is split.
+        """
+        keys = self.keys
+        if all(cache.has_room(wanted) for cache, wanted in keys.items()):
+            yield keys, self.copies
+            return
+        part: list[Copy] = []
+        for _, group in itertools.groupby(self.copies, key=lambda copy: copy[:2]):
+            own = list(group)
+            more = _keys(part + own)
+            if part and not all(cache.has_room(wanted) for cache, wanted in more.items()):
+                yield _keys(part), part
+                part = []
+            part += own
+        yield _keys(part), part
+
+
+def _keys(copies: Sequence[Copy]) -> Keys:
+    found: dict[ChunkCache, dict[ChunkKey, None]] = {}
+    for copy in copies:
+        if copy.key is not None:
+            found.setdefault(copy.key.image.cache, {})[copy.key] = None
+    return {cache: list(keys) for cache, keys in found.items()}
+
+
+def plan_cuts(
+    images: Sequence[ChunkedImage],
+    rows: Rows,
+    patch_size: Sequence[int],
+    scale: int,
+    n_scales: int,
+    mode: str,
+) -> Cuts:
+    """Plan the cuts of a batch: one for each place.
+
+    Parameters
+    ----------
+    images : sequence of ChunkedImage
+        The images.
+    rows : Rows
+        What the batch reads of them.
+    patch_size : sequence of int
+        (Z)YX.
+    scale : int
+        The largest one that is read: 0 for the patches alone.
+    n_scales, mode : int, str
+        What borders fold into; see `geometry.border_range`.
+    """
+    n_samples, n_places = rows.image_idx.shape
+    correlated = n_places == 1
+    channels, row_channels = np.unique(rows.channels, return_inverse=True)
+    if not correlated:
+        row_channels = np.zeros(len(rows.channels), np.int64)
+    _check_indices(images, rows)
+    coords = np.array(rows.coords, np.int64)
+    image_idx, sample_idx = np.empty_like(rows.image_idx), np.empty_like(rows.sample_idx)
+    groups: dict[tuple[np.dtype[Any], tuple[int, ...]], int] = {}
+    counts: list[int] = []
+    copies: list[Copy] = []
+    starts = window_start(coords, np.array(patch_size), scale).tolist()
+    images_read, samples_read = rows.image_idx.tolist(), rows.sample_idx.tolist()
+    channels_read = [channels.tolist()] if correlated else [[c] for c in rows.channels.tolist()]
+    channel_pieces = lru_cache(maxsize=None)(_channel_pieces)
+    for b, k in itertools.product(range(n_samples), range(n_places)):
+        image = images[images_read[b][k]]
+        wanted = channels_read[k]
+        size, axes = [len(wanted)], [channel_pieces(tuple(wanted), image.chunk_shape[1])]
+        for d, (patch, n, chunk) in enumerate(
+            zip(patch_size, image.shape[2:], image.chunk_shape[2:], strict=True)
+        ):
+            start, length = starts[b][k][d], patch << scale
+            if start >= 0 and start + length <= n:
+                runs = [Run(0, start, length, 1)]
+                coords[b, k, d] -= start
+            else:
+                own = int(coords[b, k, d])
+                lo, hi = border_range(
+                    window_start(own, patch, n_scales), patch << n_scales, n, mode
+                )
+                if lo >= hi:
+                    raise ValueError(
+                        "rows.coords holds places whose patch and context miss the image: under "
+                        f"{mode!r} there is nothing to fill them with"
+                    )
+                if n <= length:
+                    runs, length = [Run(0, 0, n, 1)], n
+                else:
+                    runs = border_runs(start, length, lo, hi, mode)
+                    coords[b, k, d] = own - start
+            size.append(length)
+            axes.append(_pieces(runs, length, chunk))
+        kind = (image.dtype, tuple(size))
+        group = groups.setdefault(kind, len(groups))
+        if group == len(counts):
+            counts.append(0)
+        cut = counts[group]
+        counts[group] += 1
+        image_idx[b, k], sample_idx[b, k] = group, cut
+        s_chunk, s = divmod(samples_read[b][k], image.chunk_shape[0])
+        for box in itertools.product(*axes):
+            place = (s_chunk, *[piece.chunk for piece in box])
+            key = None if min(place) < 0 else ChunkKey(image, place)
+            copies.append(Copy(group, cut, key, s, box))
+    shapes = [(dtype, (n, *size)) for (dtype, size), n in zip(groups, counts, strict=True)]
+    return Cuts(Rows(image_idx, sample_idx, coords, row_channels), shapes, copies)
+
+
+def touched(
+    images: Sequence[ChunkedImage], rows: Rows, patch_size: Sequence[int], scale: int
+) -> Keys:
+    """Return the chunks under the windows of a batch, each once.
+
+    Those that a window reads by going round an image are not among them.
+    """
+    length = np.array(patch_size) << scale
+    starts = window_start(np.array(rows.coords, np.int64), np.array(patch_size), scale)
+    found: Keys = {}
+    for i in np.unique(rows.image_idx).tolist():
+        image = images[i]
+        here = rows.image_idx == i
+        size, chunk = np.array(image.shape[2:]), np.array(image.chunk_shape[2:])
+        first = np.clip(starts[here], 0, size - 1) // chunk
+        last = np.clip(starts[here] + length - 1, 0, size - 1) // chunk
+        samples = rows.sample_idx[here] // image.chunk_shape[0]
+        channels = rows.channels // image.chunk_shape[1]
+        if here.shape[1] > 1:  # a place per channel
+            channels = np.broadcast_to(channels, here.shape)[here][:, None]
+        else:
+            channels = np.broadcast_to(np.unique(channels), (len(first), len(np.unique(channels))))
+        steps = np.indices((last - first).max(axis=0) + 1).reshape(len(size), -1).T
+        spatial = first[:, None] + steps
+        inside = (spatial <= last[:, None]).all(axis=2)
+        shape = (len(first), channels.shape[1], len(steps))
+        columns = [
+            np.broadcast_to(samples[:, None, None], shape),
+            np.broadcast_to(channels[:, :, None], shape),
+            *(np.broadcast_to(spatial[:, None, :, d], shape) for d in range(len(size))),
+        ]
+        there = np.broadcast_to(inside[:, None], shape)
+        places = set(zip(*(column[there].tolist() for column in columns), strict=True))
+        found.setdefault(image.cache, []).extend(ChunkKey(image, place) for place in places)
+    return found
+
+
+def copy_on_host(
+    copies: Sequence[Copy], chunks: dict[ChunkKey, Any], arrays: Sequence[NDArray[Any]]
+) -> None:
+    """Fill the images of a batch, NumPy arrays."""
+    for group, cut, key, sample, axes in copies:
+        place = arrays[group][cut][tuple([piece.cut for piece in axes])]
+        if key is None:
+            place[...] = 0
+        else:
+            place[...] = chunks[key][sample][tuple([piece.source for piece in axes])]
+
+
+def _pieces(runs: Sequence[Run], length: int, chunk: int) -> list[Piece]:
+    """Cut the stretches of a window at the borders of chunks; what is in none of them is zero."""
+    pieces = []
+    done = 0
+    for at, first, n, step in runs:
+        if at > done:
+            pieces.append(Piece.make(done, at - done, -1))
+        done = at + n
+        while n:
+            number, inside = divmod(first, chunk)
+            here = min(n, chunk - inside if step > 0 else inside + 1)
+            pieces.append(Piece.make(at, here, number, inside, step))
+            at, first, n = at + here, first + step * here, n - here
+    if done < length:
+        pieces.append(Piece.make(done, length - done, -1))
+    return pieces
+
+
+def _channel_pieces(channels: Sequence[int], chunk: int) -> list[Piece]:
+    """Put neighbouring channels of one chunk together; they ascend."""
+    runs: list[Run] = []
+    for at, channel in enumerate(channels):
+        last = runs[-1] if runs else None
+        if last and last.first + last.length == channel:
+            runs[-1] = last._replace(length=last.length + 1)
+        else:
+            runs.append(Run(at, channel, 1, 1))
+    return _pieces(runs, len(channels), chunk)
+
+
+def _check_indices(images: Sequence[ChunkedImage], rows: Rows) -> None:
+    """Check what would otherwise be read from another place."""
+    n_images = len(images)
+    if rows.image_idx.min() < 0 or rows.image_idx.max() >= n_images:
+        wrong = rows.image_idx[(rows.image_idx < 0) | (rows.image_idx >= n_images)][0]
+        raise IndexError(f"rows.image_idx holds {wrong}, which must be in 0 … {n_images - 1}")
+    counts = np.array([image.shape[:2] for image in images])[rows.image_idx]
+    for name, values, below in (
+        ("sample_idx", rows.sample_idx, counts[..., 0]),
+        ("channels", rows.channels, counts[..., 1]),
+    ):
+        values, below = np.broadcast_arrays(values, below)
+        outside = (values < 0) | (values >= below)
+        if outside.any():
+            raise IndexError(
+                f"rows.{name} holds {values[outside][0]}, which must be in "
+                f"0 … {below[outside][0] - 1}"
+            )

@@ -1,0 +1,132 @@
+"""An image that is read by chunk, when something needs it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import count
+from math import prod
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gpu_patch.chunks._cache import ChunkCache
+
+_numbers = count()
+_LEAST_BYTES = 1 << 17
+"""Smaller chunks of a file are kept several at a time: each costs some work of its own."""
+
+
+class RegionReader(Protocol):
+    """What an image is read from."""
+
+    shape: tuple[int, ...]
+    """SC(Z)YX."""
+    dtype: np.dtype[Any]
+    """As the pixels are kept: a stored data type."""
+    chunk_shape: tuple[int, ...]
+    """SC(Z)YX; reading a part of a chunk costs all of it."""
+
+    @abstractmethod
+    def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
+        """Fill `out` with a region of the image, a slice with start and stop per axis."""
+        raise NotImplementedError
+
+
+class ChunkedImage:
+    """An image SC(Z)YX whose chunks come and go; operations take it in place of an array.
+
+    Parameters
+    ----------
+    reader : RegionReader
+        What it is read from, one chunk at a time.
+    cache : ChunkCache
+        Where its chunks are kept.
+    name : str
+        What error messages call it.
+
+    Attributes
+    ----------
+    number : int
+        Tells it from all others of this process.
+    shape, dtype : tuple of int, numpy.dtype
+        Of the whole image.
+    chunk_shape : tuple of int
+        SC(Z)YX; the reader's, or a multiple of it where that would be small. Chunks at the end
+        of an axis may be shorter.
+    """
+
+    def __init__(self, reader: RegionReader, cache: ChunkCache, name: str = "array") -> None:
+        self.reader, self.cache, self.name = reader, cache, name
+        self.number = next(_numbers)
+        self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
+        self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
+        self._reading = Lock()
+        self._bytes: dict[tuple[int, ...], int] = {}
+
+    def __repr__(self) -> str:
+        return f"ChunkedImage({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # chunks stay in the process that has read them
+        return ChunkedImage, (self.reader, self.cache, self.name)
+
+    @property
+    def ndim(self) -> int:
+        """4 for SCYX, 5 for SCZYX."""
+        return len(self.shape)
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole image."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are in memory now."""
+        return self.cache.bytes_of(self)
+
+    def region(self, chunk: tuple[int, ...]) -> tuple[slice, ...]:
+        """Return what a chunk is of the image."""
+        return tuple(
+            slice(i * c, min((i + 1) * c, n))
+            for i, c, n in zip(chunk, self.chunk_shape, self.shape, strict=True)
+        )
+
+    def chunk_bytes(self, chunk: tuple[int, ...]) -> int:
+        """Return the size of a chunk."""
+        found = self._bytes.get(chunk)
+        if found is None:
+            lengths = [part.stop - part.start for part in self.region(chunk)]
+            found = self._bytes[chunk] = int(prod(lengths) * self.dtype.itemsize)
+        return found
+
+    def read(self, chunk: tuple[int, ...], out: NDArray[Any]) -> None:
+        """Fill `out` with a chunk; one thread at a time reads, as readers ask for."""
+        with self._reading:
+            self.reader.read(self.region(chunk), out)
+
+
+def kept_chunk_shape(
+    shape: Sequence[int], chunk_shape: Sequence[int], itemsize: int
+) -> tuple[int, ...]:
+    """Return the chunks to keep: multiples of a file's chunks, none of them tiny.
+
+    They grow along the shortest spatial side first, so that a few cover a window.
+    """
+    if len(chunk_shape) != len(shape) or min(chunk_shape) < 1:
+        raise ValueError(
+            f"chunk_shape must have {len(shape)} lengths of at least 1, one per axis of the shape "
+            f"{tuple(shape)}, found {tuple(chunk_shape)}"
+        )
+    kept = [min(c, n) for c, n in zip(chunk_shape, shape, strict=True)]
+    while prod(kept) * itemsize < _LEAST_BYTES:
+        short = [axis for axis in range(2, len(shape)) if kept[axis] < shape[axis]]
+        if not short:
+            break
+        axis = min(short, key=lambda axis: kept[axis])
+        kept[axis] = min(2 * kept[axis], shape[axis])
+    return tuple(kept)

@@ -1,0 +1,149 @@
+"""Where chunks are kept, and how they get there."""
+
+from __future__ import annotations
+
+import importlib
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from functools import cache
+from operator import itemgetter
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._cuda.outputs import new_output
+from gpu_patch._numpy.memory import pool
+from gpu_patch.device import SideStream, out_of_memory
+
+if TYPE_CHECKING:
+    from gpu_patch.chunks._image import ChunkedImage
+
+
+_MOST_PIECES, _LEAST_PIECE = 4, 1 << 16
+
+
+class Loaded(Protocol):
+    """A chunk in memory."""
+
+    array: Any
+    ready: Any
+
+
+class ChunkMemory(Protocol):
+    """Memory of one device."""
+
+    @abstractmethod
+    def load(self, image: ChunkedImage, chunk: tuple[int, ...]) -> tuple[Any, Any]:
+        """Read a chunk; return its array, and what tells when it is there."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def hand_over(self, chunks: Iterable[Loaded]) -> None:
+        """Let what follows read the chunks."""
+        raise NotImplementedError
+
+
+class HostMemory(ChunkMemory):
+    """NumPy arrays."""
+
+    def load(self, image: ChunkedImage, chunk: tuple[int, ...]) -> tuple[Any, Any]:
+        shape = [part.stop - part.start for part in image.region(chunk)]
+        array = pool.take(shape, image.dtype)  # that of a chunk that has gone, most often
+        image.read(chunk, array)
+        return array, None
+
+    def hand_over(self, chunks: Iterable[Loaded]) -> None:
+        """Do nothing: they are there."""
+
+
+class CudaMemory(ChunkMemory):
+    """CuPy arrays, copied through pinned memory on a stream of their own.
+
+    Nothing waits for the device on the host, but for pinned memory that is used again.
+
+    Parameters
+    ----------
+    device : str
+        "cuda:N".
+    """
+
+    def __init__(self, device: str) -> None:
+        # import_module: an `import cupy` would be looked at by tools that have no stubs of it
+        self._cupy: Any = importlib.import_module("cupy")
+        self._device = device
+        self._stream = SideStream(device)
+        self._pieces: deque[tuple[Any, NDArray[np.uint8], Any]] = deque()
+        self._copying = Lock()
+        self._n_copied = 0
+
+    def load(self, image: ChunkedImage, chunk: tuple[int, ...]) -> tuple[Any, Any]:
+        shape = [part.stop - part.start for part in image.region(chunk)]
+        n_bytes = image.chunk_bytes(chunk)
+        with self._cupy.cuda.Device(int(self._device.partition(":")[2])):
+            memory, host, copied = self._take_piece(n_bytes)
+            image.read(chunk, host[:n_bytes].view(image.dtype).reshape(shape))
+
+            def copy() -> Any:
+                array = new_output(self._cupy, shape, image.dtype)
+                cuda = self._cupy.cuda
+                stream = cuda.get_current_stream()
+                cuda.runtime.memcpyAsync(
+                    array.data.ptr,
+                    memory.ptr,
+                    n_bytes,
+                    cuda.runtime.memcpyHostToDevice,
+                    stream.ptr,
+                )
+                copied.record(stream)
+                return array
+
+            try:
+                with self._copying:
+                    array, made = self._stream.run(copy)
+                    self._n_copied += 1
+                    ready = self._n_copied, made
+            except self._cupy.cuda.memory.OutOfMemoryError as error:
+                raise out_of_memory(self._device, "chunks of images", error) from error
+            finally:
+                self._pieces.append((memory, host, copied))
+        return array, ready
+
+    def hand_over(self, chunks: Iterable[Loaded]) -> None:
+        held = list(chunks)
+        # copies follow each other, so that the last one is behind all
+        _, made = max((chunk.ready for chunk in held), key=itemgetter(0))
+        self._stream.hand_over([chunk.array for chunk in held], made)
+
+    def _take_piece(self, n_bytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
+        """Return pinned memory that no copy reads any more.
+
+        It is out of the queue while it is filled, so no other thread can take it too.
+        """
+        if len(self._pieces) >= _MOST_PIECES:
+            try:
+                piece = self._pieces.popleft()
+            except IndexError:  # another thread was faster
+                pass
+            else:
+                piece[2].synchronize()
+                if piece[1].nbytes >= n_bytes:
+                    return piece
+        # of few sizes, so that it serves others too
+        size = max(_LEAST_PIECE, 1 << (n_bytes - 1).bit_length())
+        memory = self._cupy.cuda.alloc_pinned_memory(size)
+        event = self._cupy.cuda.Event(disable_timing=True)
+        return memory, np.frombuffer(memory, np.uint8, size), event
+
+
+def make_memory(device: str) -> ChunkMemory:
+    """Return the memory of a device."""
+    return HostMemory() if device == "cpu" else cuda_memory(device)
+
+
+@cache
+def cuda_memory(device: str) -> CudaMemory:
+    """Return the memory of a CUDA device; kept, since copies may outlive all images."""
+    return CudaMemory(device)
