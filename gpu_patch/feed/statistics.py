@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import groupby, islice
 from math import prod
 from typing import Any
@@ -27,6 +25,7 @@ from gpu_patch.feed._accumulators import Accumulator, MeanStd, MinMax, Quantiles
 from gpu_patch.feed.normalization import KINDS, Normalization
 from gpu_patch.ops import Images, gather
 from gpu_patch.plan import Plan
+from gpu_patch.progress import progress_bar
 
 # Pixels of a channel that are read at once: few enough to stay in a cache, where the CPU
 # computes, and enough to be worth a launch, where a device does.
@@ -79,7 +78,8 @@ def compute_normalization(
         Draw as `construct_patch` does, one patch after the other from the generators, and leave
         these where careamics' own computation would; `epoch` is then of no meaning.
     progress : bool, default: True
-        Show a bar in a terminal, where tqdm is installed, once it takes longer than a second.
+        Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
+        second.
 
     Returns
     -------
@@ -124,13 +124,15 @@ def compute_normalization(
         restored_on_error(checked._generators(batch=not upstream_draws)),
         nullcontext() if images.runtime is None else images.runtime.active(),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
+        progress_bar("Normalization", len(index), " patches", wanted=progress) as advance,
     ):
-        for plan in _shown(plans, len(index), progress):
+        for plan in plans:
             for part, patches in _native_scale(checked, plan, targets=not skip_target).items():
                 values = patches.reshape(len(patches), patches.shape[1] if per_channel else 1, -1)
                 if part not in accumulators:
                     accumulators[part] = _accumulator(kind, values, levels, part)
                 accumulators[part].update(values)
+            advance(len(plan.rows.image_idx))
         results = {part: found.result() for part, found in accumulators.items()}
         for part, found in results.items():
             if not np.isfinite(found).all():
@@ -265,16 +267,3 @@ def _checked_levels(
             f"found {shorten(lower)} and {shorten(upper)}"
         )
     return lows, highs
-
-
-def _shown(plans: Iterator[Plan], n_patches: int, progress: bool) -> Iterator[Plan]:
-    """Pass plans on, with a bar of the patches done."""
-    if not progress or find_spec("tqdm") is None:
-        yield from plans
-        return
-    tqdm = importlib.import_module("tqdm").tqdm
-    # disable=None: only in a terminal
-    with tqdm(total=n_patches, desc="Normalization", unit=" patches", delay=1, disable=None) as bar:
-        for plan in plans:
-            yield plan
-            bar.update(len(plan.rows.image_idx))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from gpu_patch.images._extractor import PatchExtractor
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.images.readers import SUFFIXES, ImageReader, Options, is_image, open_file
 from gpu_patch.images.readers.array import ArrayReader
+from gpu_patch.progress import progress_bar
 
 
 def open_images(
@@ -166,7 +166,8 @@ def make_stacks(
     stacks: list[ImageStack] = []
     try:
         total = sum(reader.info.nbytes for reader in readers)
-        with _bar(total, len(readers), wanted=progress) as advance:
+        label = f"reading {len(readers)} image{'s' * (len(readers) > 1)}"
+        with progress_bar(label, total, "B", unit_scale=True, wanted=progress) as advance:
             for reader, target in zip(readers, where, strict=True):
                 stacks.append(ImageStack.from_reader(reader, device=target, progress=advance))
                 reader.close()
@@ -208,18 +209,3 @@ def _in_place(reader: ImageReader, device: str) -> bool:
         return False
     ordered = array.transpose([info.axes.index(axis) for axis in AXES if axis in info.axes])
     return bool(ordered.flags.c_contiguous and array.dtype == info.resident_dtype)
-
-
-@contextmanager
-def _bar(total: int, n_images: int, *, wanted: bool) -> Iterator[Callable[[int], object]]:
-    """Give a function that advances a bar by some bytes."""
-    try:
-        if not wanted:
-            raise ImportError
-        from tqdm.auto import tqdm
-    except ImportError:
-        yield lambda _: None
-        return
-    label = f"reading {n_images} image{'s' * (n_images > 1)}"
-    with tqdm(total=total, desc=label, unit="B", unit_scale=True, delay=1, leave=False) as bar:
-        yield bar.update

@@ -3,6 +3,7 @@
 import gc
 import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -241,7 +242,6 @@ def test_images_must_agree_in_channels(folder):
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_progress(folder, monkeypatch, wanted):
-    tqdm = pytest.importorskip("tqdm.auto")
     seen = []
 
     class Bar:
@@ -257,7 +257,7 @@ def test_progress(folder, monkeypatch, wanted):
         def update(self, n):
             seen.append(n)
 
-    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Bar))
     nbytes = numbered("TCYX").nbytes
     open_images([folder, numbered("TCYX")], "TCYX", progress=wanted)
     first, *steps, last = seen or [None, None]
