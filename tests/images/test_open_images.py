@@ -296,7 +296,7 @@ def test_onto_a_device_in_pieces(folder, monkeypatch):
     ("room", "name"),
     [
         pytest.param(0.5, "a.tif", id="not for an image"),
-        pytest.param(2.5, "b.tif", id="for two images, but not for a piece on its way"),
+        pytest.param(1.5, "b.tif", id="for one image alone"),
     ],
 )
 def test_full_device(folder, room, name):
@@ -340,7 +340,7 @@ def test_no_memory_is_held_by_an_error(folder, monkeypatch):
         return array
 
     damage_the_pixels(folder / "b.tif")
-    monkeypatch.setattr(_load.np, "empty", empty)
+    monkeypatch.setattr(np, "empty", empty)
     with pytest.raises(ValueError, match=r"b\.tif") as caught:
         open_images(folder)
     monkeypatch.undo()
