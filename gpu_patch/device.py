@@ -87,6 +87,11 @@ def is_cuda_array(array: object) -> bool:
     return cupy is not None and isinstance(array, cupy.ndarray)
 
 
+def library_of(array: Any) -> Any:
+    """Return NumPy or CuPy, whose array it is."""
+    return _cupy() if is_cuda_array(array) else np
+
+
 def as_array(data: ArrayLike) -> Any:
     """Return `data` as a NumPy array, or as a CuPy array where it is on a CUDA device already.
 

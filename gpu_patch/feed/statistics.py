@@ -19,9 +19,10 @@ from gpu_patch.constructors import (
 )
 from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.constructors._microsplit import MicroSplitConstr
+from gpu_patch.device import library_of
 from gpu_patch.draws import restored_on_error
 from gpu_patch.errors import choice, indices_in, instance, probability, shorten, whole_number
-from gpu_patch.feed._accumulators import Accumulator, MeanStd, MinMax, Quantiles, library_of
+from gpu_patch.feed._accumulators import Accumulator, MeanStd, MinMax, Quantiles
 from gpu_patch.feed.normalization import KINDS, Normalization
 from gpu_patch.ops import Images, gather
 from gpu_patch.plan import Plan
