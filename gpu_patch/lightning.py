@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_patch.constructors import PatchConstr
-from gpu_patch.errors import instance
+from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.torch import TensorBatch, TensorLoader
 
@@ -49,7 +49,7 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         super().__init__()
         for name, constructor in (("train", train), ("val", val), ("predict", predict)):
             if constructor is not None:
-                instance(name, constructor, PatchConstr, "one of gpu_patch's constructors, or None")
+                checked_constructor(name, constructor)
         self._train, self._val, self._predict = train, val, predict
         self._batch_size, self._options = batch_size, options
         if {"rank", "world_size", "shuffle"} & options.keys():

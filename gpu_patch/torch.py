@@ -18,6 +18,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gpu_patch import device as devices
 from gpu_patch.constructors import PatchConstr
+from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.errors import instance, whole_number
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.specs import PatchBatch
@@ -162,9 +163,7 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         augmentation: Any = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.constructor: PatchConstr = instance(
-            "constructor", constructor, PatchConstr, "one of gpu_patch's constructors"
-        )
+        self.constructor = checked_constructor("constructor", constructor)
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         # shared, so that workers that live for several epochs see it change
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.augmentation import Augmentation
 from gpu_patch.epilogue import AffineNormalization
+from gpu_patch.errors import instance
 from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs
 
 
@@ -155,3 +156,11 @@ class PatchConstr(Protocol):
             As `construct_patch` returned it.
         """
         raise NotImplementedError
+
+
+def checked_constructor(name: str, constructor: object) -> PatchConstr:
+    """Return `constructor` where it is one."""
+    checked: PatchConstr = instance(
+        name, constructor, PatchConstr, "one of gpu_patch's constructors"
+    )
+    return checked
