@@ -118,7 +118,7 @@ class BasicPatchConstr(PlannedConstr):
         target = self.target_extractor
         return [self.input_extractor.images, *([] if target is None else [target.images])]
 
-    def _reads(self, plan: Plan) -> list[Read]:
+    def reads(self, plan: Plan) -> list[Read]:
         reads = [Read(self.input_extractor.images, plan.rows)]
         if self.target_extractor is not None:
             reads.append(read_targets(self.target_extractor, plan))
@@ -139,7 +139,7 @@ class BasicPatchConstr(PlannedConstr):
 
 def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> Any:
     """Plain patches of all target channels, where the inputs lie."""
-    images, rows, _ = read_targets(extractor, plan)
+    images, rows, *_ = read_targets(extractor, plan)
     epilogue = plan.epilogue and plan.epilogue.of_target()
     return gather(images, rows, plan.patch_size, dtype=dtype, epilogue=epilogue)
 

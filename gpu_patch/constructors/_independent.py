@@ -149,7 +149,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return self.get_input_image_metadata(patch_spec)
 
-    def _generators(self, *, batch: bool) -> list[object]:
+    def generators(self, *, batch: bool) -> list[object]:
         own: list[object] = [] if batch else [self.rng]
         return own + [g for source in self._sources for g in source.generators(batch=batch)]
 

@@ -148,7 +148,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
 
-    def _generators(self, *, batch: bool) -> list[object]:
+    def generators(self, *, batch: bool) -> list[object]:
         return [*([] if batch else [self.rng]), *self._source.generators(batch=batch)]
 
     def _input_images(self) -> Images:

@@ -136,8 +136,8 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
     def _all_images(self) -> list[Images]:
         return [*super()._all_images(), self.target_extractor.images]
 
-    def _reads(self, plan: Plan) -> list[Read]:
-        return [*super()._reads(plan), read_targets(self.target_extractor, plan)]
+    def reads(self, plan: Plan) -> list[Read]:
+        return [*super().reads(plan), read_targets(self.target_extractor, plan)]
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         inputs, _ = super()._execute(plan, dtype)
