@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from gpu_patch import device as devices
 from gpu_patch.chunks._image import ChunkedImage
 from gpu_patch.chunks._memory import make_memory
+from gpu_patch.chunks._process import PerProcess
 from gpu_patch.errors import whole_number
 
 if TYPE_CHECKING:
@@ -120,15 +121,29 @@ class ChunkCache:
         self._memory = make_memory(self.device)
         self._chunks: OrderedDict[KeptKey, _Chunk] = OrderedDict()
         self._expected: Counter[KeptKey] = Counter()
-        self._changed = Condition()
-        self._n_busy = 0  # holders, and chunks that are read ahead
         self._traffic = Traffic()
+        self._condition = PerProcess(self._begin)
 
     def __repr__(self) -> str:
         return f"ChunkCache({self.budget}, {self.device!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ChunkCache, (self.budget, self.device)
+
+    def _begin(self) -> Condition:
+        """Take the cache over: threads that read or hold chunks stay behind in a fork."""
+        whole = {key: chunk for key, chunk in self._chunks.items() if not chunk.loading}
+        for chunk in whole.values():
+            chunk.users = 0
+        self._chunks = OrderedDict(whole)
+        self.nbytes = sum(chunk.nbytes for chunk in whole.values())
+        self._expected.clear()
+        self._n_busy = 0  # holders, and chunks that are read ahead
+        return Condition()
+
+    @property
+    def _changed(self) -> Condition:
+        return self._condition()
 
     @property
     def runtime(self) -> Runtime | None:

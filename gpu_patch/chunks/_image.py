@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.chunks._process import PerProcess
+
 if TYPE_CHECKING:
     from gpu_patch.chunks._cache import ChunkCache
 
@@ -64,7 +66,7 @@ class ChunkedImage:
         self.number = next(_numbers)
         self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
-        self._reading = Lock()
+        self._reading = PerProcess(Lock)
         self._bytes: dict[tuple[int, ...], int] = {}
 
     def __repr__(self) -> str:
@@ -83,6 +85,11 @@ class ChunkedImage:
     def total_bytes(self) -> int:
         """Bytes of the whole image."""
         return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def largest_chunk_bytes(self) -> int:
+        """Bytes of a whole chunk."""
+        return prod(self.chunk_shape) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
@@ -106,7 +113,7 @@ class ChunkedImage:
 
     def read(self, chunk: tuple[int, ...], out: NDArray[Any]) -> None:
         """Fill `out` with a chunk; one thread at a time reads, as readers ask for."""
-        with self._reading:
+        with self._reading():
             self.reader.read(self.region(chunk), out)
 
 

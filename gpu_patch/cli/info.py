@@ -106,7 +106,9 @@ def _as_table(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget
     total = sum(info.nbytes for info in infos)
     limit = "without a limit" if budget.limit is None else f"may take {size_text(budget.limit)}"
     free = "" if budget.free is None else f", {size_text(budget.free)} are free"
-    verdict = "they fit" if budget.holds(total) else "they do not fit"
+    verdict = (
+        "they fit" if budget.holds(total) else "they do not fit: open_images keeps them by chunk"
+    )
     return [
         *lines,
         f"images: {len(infos)}, together {size_text(total)}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,3 +22,12 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
         raise TypeError(f"data must be numbers or bool, found {dtype}")
     native: np.dtype[Any] = dtype.newbyteorder("=")
     return native if native.name in STORED_DTYPES else np.dtype(np.float32)
+
+
+def warn_of_lost_precision(source: str, dtype: np.dtype[Any], *, stacklevel: int = 2) -> None:
+    """Warn that not all values of an image are kept as they are."""
+    origin = f"{source}: " if source else ""
+    warnings.warn(
+        f"{origin}{dtype} data with values beyond 2^24 are kept as float32 and lose precision",
+        stacklevel=stacklevel + 1,
+    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.errors import index_in, sequence, shorten
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.ops import Images
@@ -63,6 +64,15 @@ class PatchExtractor:
     def shapes(self) -> list[tuple[int, ...]]:
         """Shape SC(Z)YX of each image stack."""
         return [stack.data_shape for stack in self.image_stacks]
+
+    @property
+    def cache(self) -> ChunkCache | None:
+        """Where chunks of images are kept that are not resident; None where all are.
+
+        Its `traffic` tells hits, misses, bytes moved and waits.
+        """
+        data = self.image_stacks[0].data
+        return data.cache if isinstance(data, ChunkedImage) else None
 
     @property
     def n_channels(self) -> int:

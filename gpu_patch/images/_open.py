@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpu_patch import device as devices
-from gpu_patch.errors import shorten
+from gpu_patch.chunks import ChunkCache
+from gpu_patch.errors import instance, shorten
 from gpu_patch.images._axes import AXES
-from gpu_patch.images._budget import make_budget, size_text
+from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._extractor import PatchExtractor
+from gpu_patch.images._regions import FileRegions
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.images.readers import SUFFIXES, ImageReader, Options, is_image, open_file
 from gpu_patch.images.readers.array import ArrayReader
@@ -25,6 +30,7 @@ def open_images(
     *,
     device: str | None = None,
     memory_budget: float | None = None,
+    by_chunk: bool | None = None,
     level: int = 0,
     scene: int | str | None = None,
     read_func: Callable[[Path], Any] | None = None,
@@ -35,6 +41,10 @@ def open_images(
 
     TIFF (OME, ImageJ, BigTIFF), OME-Zarr 0.4 and 0.5, Zarr, CZI, .npy, PNG and JPEG; each needs
     its own package, and asks for it by name.
+
+    Images that do not fit are kept by chunk: those that batches used last are in memory, others
+    are read again when they are needed. Results are the same. `BatchLoader(order="blocks")` asks
+    for few chunks at a time, and `PatchExtractor.cache` tells what was read.
 
     Parameters
     ----------
@@ -47,6 +57,9 @@ def open_images(
         Where to keep them; see `gpu_patch.device.resolve`.
     memory_budget : int, float or None, default: None
         What they may take: bytes, or a float in (0, 1] as a fraction of what is free. None is 0.8.
+    by_chunk : bool or None, default: None
+        Whether to keep them by chunk; None is where they do not fit as a whole, with a warning
+        unless `memory_budget` is given.
     level : int, default: 0
         Resolution level, of OME-Zarr and of TIFF pyramids.
     scene : int, str or None, default: None
@@ -71,7 +84,7 @@ def open_images(
         A file cannot be read, or does not say its axes; the message names it. Nothing stays in
         memory.
     MemoryError
-        The images do not fit.
+        The images do not fit as a whole and `by_chunk` is False, or not even a chunk of one does.
 
     Examples
     --------
@@ -80,19 +93,53 @@ def open_images(
     [(5, 2, 64, 96)]
     """
     options = Options(axes, level, scene, allow_missing_chunks)
-    readers: list[ImageReader] = []
+    images_found: list[_Image] = []
     try:
         for i, source in enumerate(sources(images, any_file=read_func is not None)):
-            readers += (
-                open_file(source, options, read_func)
-                if isinstance(source, Path)
-                else [ArrayReader(source, f"images[{i}]", options)]
-            )
-        return PatchExtractor(make_stacks(readers, device, memory_budget, progress=progress))
+            open_all = partial(_readers, source, f"images[{i}]", options, read_func)
+            images_found += [
+                _Image(reader, partial(_nth, open_all, n)) for n, reader in enumerate(open_all())
+            ]
+        return PatchExtractor(
+            _make_stacks(images_found, device, memory_budget, by_chunk, progress=progress)
+        )
     finally:
-        for reader in readers:
-            reader.close()
-        readers.clear()
+        for image in images_found:
+            image.let_go()
+        images_found.clear()
+
+
+@dataclass(eq=False)
+class _Image:
+    """One image that is to be opened.
+
+    Attributes
+    ----------
+    reader : ImageReader
+        Closed in the end, unless chunks are read with it later.
+    open_again : callable
+        Returns another reader of the same image.
+    """
+
+    reader: ImageReader
+    open_again: Callable[[], ImageReader]
+    is_in_use: bool = False
+
+    def let_go(self) -> None:
+        if not self.is_in_use:
+            self.reader.close()
+
+
+def _readers(
+    source: Any, name: str, options: Options, read_func: Callable[[Path], Any] | None
+) -> list[ImageReader]:
+    if isinstance(source, Path):
+        return open_file(source, options, read_func)
+    return [ArrayReader(source, name, options)]
+
+
+def _nth(open_all: Callable[[], list[ImageReader]], n: int) -> ImageReader:
+    return open_all()[n]
 
 
 def sources(images: Any, *, any_file: bool = False) -> list[Any]:
@@ -134,43 +181,53 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
     return list(kept)
 
 
-def make_stacks(
-    readers: Sequence[ImageReader],
+def _make_stacks(
+    images: Sequence[_Image],
     device: str | None,
-    memory_budget: float | None = None,
+    memory_budget: float | None,
+    by_chunk: bool | None,
     *,
-    progress: bool = False,
+    progress: bool,
 ) -> list[ImageStack]:
-    """Return the images as stacks, resident whole; all of them or none.
+    """Return the images as stacks, all of them or none; see `open_images`."""
+    if by_chunk is not None:
+        instance("by_chunk", by_chunk, bool, "True, False or None")
+    targets = [_target(image.reader, device) for image in images]
+    budgets = {name: make_budget(name, memory_budget) for name in sorted(set(targets))}
+    problem = ""
+    for name, budget in budgets.items():
+        here = [i.reader for i, target in zip(images, targets, strict=True) if target == name]
+        problem = problem or _problem(here, budget)
+    on_device = any(devices.is_cuda_array(image.reader.resident) for image in images)
+    if by_chunk or (problem and by_chunk is None and not on_device):
+        if on_device:
+            raise ValueError("by_chunk is True, but images are on a CUDA device already")
+        (budget,) = budgets.values()
+        if not by_chunk and memory_budget is None:
+            warnings.warn(
+                f"{problem}. They are kept by chunk: training is slower, least so with "
+                'BatchLoader(order="blocks"). Say by_chunk=True to silence this, or by_chunk=False '
+                "for an error",
+                stacklevel=3,
+            )
+        return _stacks_by_chunk(images, budget)
+    if problem:
+        way_out = "" if by_chunk is None else ", or leave out by_chunk=False"
+        raise MemoryError(f"{problem}. Open fewer, a coarser level, raise memory_budget{way_out}")
+    return _resident_stacks(images, targets, progress=progress)
 
-    Parameters
-    ----------
-    readers : sequence of ImageReader
-        They are closed one by one.
-    device : str or None
-        As in `open_images`; arrays that are on a CUDA device stay there where it is None.
-    memory_budget : int, float or None, default: None
-        As in `open_images`.
-    progress : bool, default: False
-        Whether to show a bar.
 
-    Raises
-    ------
-    MemoryError
-        They do not fit.
-    """
-    where = [_target(reader, device) for reader in readers]
-    for name in sorted(set(where)):
-        here = [r for r, target in zip(readers, where, strict=True) if target == name]
-        check_budget(here, name, memory_budget)
+def _resident_stacks(
+    images: Sequence[_Image], targets: Sequence[str], *, progress: bool
+) -> list[ImageStack]:
     stacks: list[ImageStack] = []
     try:
-        total = sum(reader.info.nbytes for reader in readers)
-        label = f"reading {len(readers)} image{'s' * (len(readers) > 1)}"
+        total = sum(image.reader.info.nbytes for image in images)
+        label = f"reading {len(images)} image{'s' * (len(images) > 1)}"
         with progress_bar(label, total, "B", unit_scale=True, wanted=progress) as advance:
-            for reader, target in zip(readers, where, strict=True):
-                stacks.append(ImageStack.from_reader(reader, device=target, progress=advance))
-                reader.close()
+            for image, target in zip(images, targets, strict=True):
+                stacks.append(ImageStack.from_reader(image.reader, device=target, progress=advance))
+                image.reader.close()
     except BaseException:
         # tracebacks keep the variables of functions alive, in notebooks for long
         stacks.clear()
@@ -178,21 +235,44 @@ def make_stacks(
     return stacks
 
 
-def check_budget(
-    readers: Sequence[ImageReader], device: str, memory_budget: float | None = None
-) -> None:
-    """Raise a MemoryError where the images do not fit in the memory that they may take."""
-    budget = make_budget(device, memory_budget)
-    needed = {reader: reader.info.nbytes for reader in readers if not _in_place(reader, device)}
+def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStack]:
+    """Return stacks that share one cache; all files are closed before they are read again."""
+    infos = [image.reader.info for image in images]
+    limit = sum(info.nbytes for info in infos) if budget.limit is None else budget.limit
+    cache = ChunkCache(max(1, limit), budget.device)
+    stacks = []
+    for image in images:
+        info = image.reader.info
+        stack = ImageStack.by_chunk(
+            FileRegions(image.reader, image.open_again), cache=cache, info=info
+        )
+        if stack.data.largest_chunk_bytes > limit:
+            raise MemoryError(
+                f"{info.path} is stored in chunks of {info.canonical_chunk_shape}, of which one "
+                f"takes {size_text(stack.data.largest_chunk_bytes)}, but all images may take "
+                f"{size_text(limit)}: raise memory_budget, or store it in smaller chunks or tiles"
+            )
+        stacks.append(stack)
+    for image in images:
+        if isinstance(image.reader, ArrayReader):
+            image.is_in_use = True  # it would forget its array
+    return stacks
+
+
+def _problem(readers: Sequence[ImageReader], budget: Budget) -> str:
+    """Return what is wrong where the images do not fit in the memory that they may take."""
+    needed = {
+        reader: reader.info.nbytes for reader in readers if not _in_place(reader, budget.device)
+    }
     total = sum(needed.values())
     if budget.holds(total):
-        return
+        return ""
     largest = max(needed, key=lambda reader: needed[reader])
     free = "" if budget.free is None else f", {size_text(budget.free)} are free"
-    raise MemoryError(
-        f"{len(needed)} image(s) need {size_text(total)} on {device}, but may take "
+    return (
+        f"{len(needed)} image(s) need {size_text(total)} on {budget.device}, but may take "
         f"{size_text(budget.limit or 0)}{free}. The largest is {largest.info.path} with "
-        f"{size_text(needed[largest])}. Open fewer, a coarser level, or raise memory_budget"
+        f"{size_text(needed[largest])}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,15 @@ from gpu_patch import device as devices
 from gpu_patch.chunks import ChunkCache, ChunkedImage, RegionReader
 from gpu_patch.errors import index_in, shorten, whole_number, whole_numbers
 from gpu_patch.images._axes import checked_axes, to_canonical
-from gpu_patch.images._dtypes import EXACT, STORED_DTYPES, stored_dtype
+from gpu_patch.images._dtypes import (
+    EXACT,
+    STORED_DTYPES,
+    stored_dtype,
+    warn_of_lost_precision,
+)
 from gpu_patch.images._load import load
 from gpu_patch.images._residency import remember
-from gpu_patch.images.readers import ImageReader, Options, checked_path
+from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path
 from gpu_patch.images.readers.tiff import TiffReader
 from gpu_patch.ops import gather
 from gpu_patch.patching._locations import LARGEST_PIXEL, Locations
@@ -171,25 +175,24 @@ class ImageStack:
             stack = cls(resident, info.axes, source=info.path, device=device)
             progress(stack.nbytes)
             return stack
-        stack = cls.__new__(cls)
-        stack.device = devices.resolve(device)
-        stack.data = load(reader, stack.device, progress)
-        stack.data_shape = info.canonical_shape
-        stack.source = Path(info.path)
-        stack.original_axes = info.axes
-        stack.original_data_shape = info.shape
-        stack.data_dtype = info.dtype
-        stack.physical_sizes = dict(info.physical_sizes)
+        where = devices.resolve(device)
+        stack = cls._described(info, load(reader, where, progress), where)
         if reader.loses_precision:
-            _warn_of_lost_precision(f"{info.path}: ", info.dtype, stacklevel=4)
-        remember(stack)
+            warn_of_lost_precision(info.path, info.dtype, stacklevel=3)
         return stack
 
     @classmethod
     def by_chunk(
-        cls, reader: RegionReader, *, cache: ChunkCache, source: str | Path = "array"
+        cls,
+        reader: RegionReader,
+        *,
+        cache: ChunkCache,
+        source: str | Path = "array",
+        info: ImageInfo | None = None,
     ) -> ImageStack:
         """Make a stack that is read by chunk, when a batch needs it.
+
+        `open_images` does this with files, where they do not fit.
 
         Parameters
         ----------
@@ -199,6 +202,8 @@ class ImageStack:
             Where its chunks are kept. Stacks that share one share its budget.
         source : str or Path, default: "array"
             Where it comes from.
+        info : ImageInfo or None, default: None
+            What else is known of the image; its path replaces `source`.
 
         Examples
         --------
@@ -218,17 +223,26 @@ class ImageStack:
         >>> stack.nbytes
         524288
         """
-        stack = cls.__new__(cls)
-        stack.source, stack.device = source, cache.device
-        stack.data = ChunkedImage(reader, cache, str(source))
-        stack.data_shape = stack.original_data_shape = stack.data.shape
-        stack.original_axes = "SCYX" if stack.data.ndim == 4 else "SCZYX"
-        stack.data_dtype = stack.data.dtype
-        if stack.data_dtype.name not in STORED_DTYPES:
+        data = ChunkedImage(reader, cache, str(source) if info is None else info.path)
+        if data.dtype.name not in STORED_DTYPES:
             raise TypeError(
-                f"reader.dtype must be one of {', '.join(STORED_DTYPES)}, found {stack.data_dtype}"
+                f"reader.dtype must be one of {', '.join(STORED_DTYPES)}, found {data.dtype}"
             )
-        stack.physical_sizes = {}
+        if info is None:
+            axes = "SCYX" if data.ndim == 4 else "SCZYX"
+            info = ImageInfo(str(source), "array", data.shape, axes, data.dtype, data.chunk_shape)
+        return cls._described(info, data, cache.device)
+
+    @classmethod
+    def _described(cls, info: ImageInfo, data: Any, device: str) -> ImageStack:
+        """Make a stack of pixels that are canonical already."""
+        stack = cls.__new__(cls)
+        stack.data, stack.device = data, device
+        stack.data_shape = info.canonical_shape
+        stack.source = info.path if info.format == "array" else Path(info.path)
+        stack.original_axes, stack.original_data_shape = info.axes, info.shape
+        stack.data_dtype = info.dtype
+        stack.physical_sizes = dict(info.physical_sizes)
         remember(stack)
         return stack
 
@@ -295,12 +309,5 @@ def _stored_dtype(array: Any) -> np.dtype[Any]:
         raise TypeError(f"{error}: {shorten(array)}") from None
     exact = array.dtype.kind not in "iu" or stored.kind != "f" or not array.size
     if not exact and max(abs(int(array.max())), abs(int(array.min()))) > EXACT:
-        _warn_of_lost_precision("", array.dtype, stacklevel=5)
+        warn_of_lost_precision("", array.dtype, stacklevel=4)
     return stored
-
-
-def _warn_of_lost_precision(source: str, dtype: np.dtype[Any], *, stacklevel: int) -> None:
-    warnings.warn(
-        f"{source}{dtype} data with values beyond 2^24 are kept as float32 and lose precision",
-        stacklevel=stacklevel,
-    )

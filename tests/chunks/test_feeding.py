@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from reference import on_host
 import gpu_patch
 from gpu_patch.chunks import ChunkCache
 from gpu_patch.feed import BatchLoader
+from gpu_patch.feed.prefetch import ChunkPrefetch
 from gpu_patch.images import ImageStack, PatchExtractor
 
 SHAPES = [(2, 2, 90, 110), (1, 2, 60, 130)]
@@ -56,16 +58,45 @@ def test_loaders_give_the_same(order, prefetch, device):
     assert cache.traffic.misses
 
 
-def test_chunks_of_coming_batches_are_read_by_another_thread():
+def test_chunks_of_coming_batches_are_read_while_one_is_made():
     extractor = chunked_extractor(images(), 10**9, chunk_shape=(1, 1, 16, 16))
-    threads = [stack.data.reader.threads for stack in extractor.image_stacks]
+    made, cache = constructor(extractor), extractor.image_stacks[0].data.cache
+    in_time = []
+
+    def needs(step):
+        return made.chunks(range(5 * step, 5 * step + 5), epoch=0)
+
+    def make(step):
+        coming = {key.kept for key in needs(min(step + 2, 5))[cache]}
+        deadline = time.monotonic() + 60
+        while not coming <= set(cache.contents()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        in_time.append(coming <= set(cache.contents()))
+
+    reading_ahead = ChunkPrefetch(needs, 6, 2)
+    making = reading_ahead.during(make)
+    for step in range(6):
+        making(step)
+    reading_ahead.close()
+    assert in_time == [True] * 6
+    readers = [stack.data.reader for stack in extractor.image_stacks]
+    assert threading.get_ident() not in readers[0].threads | readers[1].threads
+    assert not cache._expected
+
+
+def test_a_batch_is_made_where_chunks_come_too_late(monkeypatch):
+    fetch = ChunkPrefetch._fetch
+
+    def late(self, step):
+        time.sleep(0.02)
+        fetch(self, step)
+
+    monkeypatch.setattr(ChunkPrefetch, "_fetch", late)
+    extractor = chunked_extractor(images(), 50_000, chunk_shape=(1, 1, 16, 16))
     loader = BatchLoader(constructor(extractor), 4, order="blocks")
     assert loader.prefetch == 2
-    assert len(list(loader)) == len(loader)
-    assert len(threads[0] | threads[1]) == 2
-    assert threading.get_ident() not in threads[0] | threads[1]
-    traffic = extractor.image_stacks[0].data.cache.traffic
-    assert traffic.waits < len(loader)
+    whole = BatchLoader(constructor(resident()), 4, order="blocks")
+    assert contents(loader) == contents(whole)
     assert not extractor.image_stacks[0].data.cache._expected
 
 
@@ -94,12 +125,12 @@ def test_errors_of_readers_come_with_the_batch():
 
 def hit_rate(strategy, order, share=0.25, n_scales=2, **options):
     """Of one epoch of an image cut into 1024 chunks, of which a share has room."""
-    side, chunk = 2048, 64
+    side, chunk = 1024, 32
     pixels = np.zeros((1, 1, side, side), np.uint8)
     cache = ChunkCache(int(share * pixels.nbytes), "cpu")
     stack = ImageStack.by_chunk(ArrayReader(pixels, (1, 1, chunk, chunk)), cache=cache)
     extractor = PatchExtractor([stack])
-    made = strategy(extractor.shapes, (16, 16))
+    made = strategy(extractor.shapes, (8, 8))
     read = gpu_patch.PredMsPatchConstr(made, extractor, n_scales, "reflect", seed=0)
     for _ in BatchLoader(read, 64, order=order, prefetch=0, **options):
         pass

@@ -53,7 +53,7 @@ def test_what_does_not_fit(files, capsys):
     _, pair, _, total = capsys.readouterr().out.splitlines()
     assert " yes " in pair
     assert "may take 50.0 kB" in total
-    assert total.endswith("they do not fit")
+    assert total.endswith("they do not fit: open_images keeps them by chunk")
     assert main(["info", "pair.tif", "--memory-budget", "40000"]) == 0
     assert " no " in capsys.readouterr().out.splitlines()[1]
 

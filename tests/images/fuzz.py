@@ -184,7 +184,7 @@ def run_batch(first: int, last: int) -> None:
 def outcome(gpu_patch, path: Path, axes: str | None, truth: np.ndarray) -> str:
     """Open a damaged input, and say in one word what came of it."""
     try:
-        found = gpu_patch.open_images(path, axes, device="cpu", memory_budget=10**8)
+        found = gpu_patch.open_images(path, axes, device="cpu", memory_budget=10**8, by_chunk=False)
     except Exception as error:
         if gpu_patch.residency().stacks:
             return "left-something"

@@ -78,7 +78,7 @@ def test_arrays_are_taken_as_they_are():
     # they take no more memory
     assert open_images(data, "TCYX", memory_budget=1).shapes == [(3, 2, 37, 53)]
     with pytest.raises(MemoryError, match=r"need 23\.5 kB on cpu, but may take 1 B"):
-        open_images(data, "CTYX", memory_budget=1)
+        open_images(data, "CTYX", memory_budget=1, by_chunk=False)
 
 
 class Lazy:
@@ -180,7 +180,7 @@ def test_nothing_to_open(tmp_path, monkeypatch, images, error, words):
         ({"level": 1}, ValueError, r"a\.tif has no level 1"),
         ({"level": -1}, ValueError, "level must be a whole number of at least 0"),
         ({"scene": "nuclei"}, ValueError, r"a\.tif has no scene 'nuclei'"),
-        ({"memory_budget": 1000}, MemoryError,
+        ({"memory_budget": 1000, "by_chunk": False}, MemoryError,
          r"2 image\(s\) need 47\.1 kB on cpu, but may take 1\.0 kB, .* are free.*a\.tif"),
         ({"memory_budget": 0.0}, ValueError, r"memory_budget must be .* found 0\.0"),
         ({"memory_budget": 1.5}, ValueError, r"a fraction in \(0, 1\]"),
@@ -304,7 +304,7 @@ def test_full_device(folder, room, name):
         data = numbered("TCYX")
         gpu.capacity = 3 * data.nbytes
         with pytest.raises(MemoryError, match=r"need 47\.1 kB on cuda:0, .* 70\.6 kB are free"):
-            open_images(folder, device="cuda", memory_budget=0.5)
+            open_images(folder, device="cuda", memory_budget=0.5, by_chunk=False)
         before = gpu.used_bytes()
         gpu.capacity = int(room * data.nbytes)
         with pytest.raises(MemoryError, match="cuda:0 has no room for") as caught:

@@ -149,6 +149,7 @@ class Stream:
         self.ptr = 0 if null else id(self)
         self.completed = self.submitted = 0
         self._queue: deque[Callable[[], None]] = deque()
+        self._submitting = threading.Lock()
         gpu.streams.append(self)
 
     def __enter__(self):
@@ -169,16 +170,19 @@ class Stream:
             if not all(memory.is_intact() for memory in alive):
                 raise RuntimeError("something was written behind the end of device memory")
 
-        self._queue.append(check_and_work)
-        self.submitted += 1
+        with self._submitting:  # threads may share a stream, and events count its work
+            self._queue.append(check_and_work)
+            self.submitted += 1
 
     def run(self, until: int | None = None) -> None:
         """Do the work that was submitted first."""
         with _running:
             while self._queue and (until is None or self.completed < until):
                 work = self._queue.popleft()
-                self.completed += 1
-                work()
+                try:
+                    work()
+                finally:  # not before: an event that is done says that all of it is
+                    self.completed += 1
 
     @property
     def done(self):
