@@ -122,7 +122,7 @@ class ChunkCache:
         self._chunks: OrderedDict[KeptKey, _Chunk] = OrderedDict()
         self._expected: Counter[KeptKey] = Counter()
         self._traffic = Traffic()
-        self._condition = PerProcess(self._begin)
+        self._condition: PerProcess[Condition] = PerProcess()
 
     def __repr__(self) -> str:
         return f"ChunkCache({self.budget}, {self.device!r})"
@@ -143,7 +143,7 @@ class ChunkCache:
 
     @property
     def _changed(self) -> Condition:
-        return self._condition()
+        return self._condition.get(self._begin)
 
     @property
     def runtime(self) -> Runtime | None:

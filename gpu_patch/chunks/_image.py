@@ -66,7 +66,7 @@ class ChunkedImage:
         self.number = next(_numbers)
         self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
-        self._reading = PerProcess(Lock)
+        self._reading: PerProcess[Any] = PerProcess()
         self._bytes: dict[tuple[int, ...], int] = {}
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ class ChunkedImage:
 
     def read(self, chunk: tuple[int, ...], out: NDArray[Any]) -> None:
         """Fill `out` with a chunk; one thread at a time reads, as readers ask for."""
-        with self._reading():
+        with self._reading.get(Lock):
             self.reader.read(self.region(chunk), out)
 
 
