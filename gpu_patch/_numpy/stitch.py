@@ -1,0 +1,99 @@
+"""Tiles back into images: a few slices per tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._numpy.memory import pool
+from gpu_patch.plan import Segment
+
+
+class _Piece(NamedTuple):
+    """A stretch of one axis of a tile."""
+
+    tile: slice
+    slab: slice
+    is_first: bool
+    """Whether no tile before this one counts there."""
+
+
+def stitch(
+    tiles: NDArray[Any],
+    segments: Sequence[Segment],
+    scale: NDArray[np.float32] | None,
+    offset: NDArray[np.float32] | None,
+) -> None:
+    """Write tiles (B, C, (Z), Y, X) into slabs; see `ops.stitch`."""
+    scratch = pool.take(tiles.shape[2:], np.float32)
+    at = 0
+    for segment in segments:
+        grid, slab = segment.grid, segment.slab
+        limits = [(0, n) for n in grid.size]
+        limits[grid.slab_axis] = segment.rows
+        positions = grid.positions(np.arange(segment.first, segment.first + segment.count))
+        spans = [cover.spans(p).T.tolist() for cover, p in zip(grid.covers, positions, strict=True)]
+        for position, *axes in zip(positions.T.tolist(), *spans, strict=True):
+            lines = [c.weights[i] for c, i in zip(grid.covers, position, strict=True)]
+            weights = None if grid.exclusive else reduce(np.multiply.outer, lines)
+            starts = [int(c.starts[i]) for c, i in zip(grid.covers, position, strict=True)]
+            pieces = map(_pieces, starts, axes, limits, slab.shape[1:])
+            for box in product(*map(list, pieces)):
+                place = (slice(None), *(piece.slab for piece in box))
+                inside = tuple(piece.tile for piece in box)
+                _write(
+                    tiles[at][:, *inside],
+                    slab[place],
+                    None if weights is None else weights[inside],
+                    all(piece.is_first for piece in box),
+                    scale,
+                    offset,
+                    scratch[inside],
+                )
+            at += 1
+
+
+def _pieces(
+    start: int, span: Sequence[int], limits: tuple[int, int], length: int
+) -> Iterator[_Piece]:
+    """Cut an axis where tiles before this one stop to count, and where the slab's ring ends."""
+    for low, high, is_first in ((span[0], span[1], False), (span[1], span[2], True)):
+        at, stop = max(low, limits[0]), min(high, limits[1])
+        while at < stop:
+            end = min(stop, (at // length + 1) * length)
+            in_slab = at % length
+            yield _Piece(
+                slice(at - start, end - start), slice(in_slab, in_slab + end - at), is_first
+            )
+            at = end
+
+
+def _write(
+    pixels: NDArray[Any],
+    slab: NDArray[np.float32],
+    weights: NDArray[np.float32] | None,
+    is_first: bool,
+    scale: NDArray[np.float32] | None,
+    offset: NDArray[np.float32] | None,
+    scratch: NDArray[np.float32],
+) -> None:
+    """Write a box of a tile, C(Z)YX, channel by channel: what is written stays in the cache."""
+    for c, target in enumerate(slab):
+        values = pixels[c]
+        # of what follows, the last step writes the slab
+        out = target if is_first else scratch
+        if scale is not None:
+            values = np.multiply(values, scale[c], out=out)
+        if offset is not None:
+            values = np.add(values, offset[c], out=out)
+        if weights is not None:
+            values = np.multiply(weights, values, out=out)
+        if not is_first:
+            target += values
+        elif values is not target:
+            target[...] = values
