@@ -88,11 +88,11 @@ def _write(
         # of what follows, the last step writes the slab
         out = target if is_first else scratch
         if scale is not None:
-            values = np.multiply(values, scale[c], out=out)
+            values = np.multiply(values, scale[c], out=out, dtype=np.float32)
         if offset is not None:
-            values = np.add(values, offset[c], out=out)
+            values = np.add(values, offset[c], out=out, dtype=np.float32)
         if weights is not None:
-            values = np.multiply(weights, values, out=out)
+            values = np.multiply(weights, values, out=out, dtype=np.float32)
         if not is_first:
             target += values
         elif values is not target:
