@@ -278,7 +278,7 @@ def axis_cover(n: int, patch: int, overlap: int, blend: str) -> AxisCover:
     """
     choice("blend", blend, BLENDS)
     axis = tile_axis(n, patch, overlap)
-    starts, pixels, inside = np.array(axis.starts), np.arange(n), np.arange(patch)
+    starts, pixels, inside = np.array(axis.starts, np.int64), np.arange(n), np.arange(patch)
     if blend == "crop":
         # where two keep a pixel, the later one
         first = np.searchsorted(axis.stitch_starts, pixels, side="right") - 1
