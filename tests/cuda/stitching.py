@@ -51,6 +51,7 @@ def cases() -> Iterator[tuple[Tiling, int]]:
             for axis in range(3):
                 yield replace(three, blend=blend, slab_axis=axis), count
         yield replace(two, overlaps=(12, 30), dtype="float16"), count
+        yield replace(three, overlaps=(3, 4, 5), slab_axis=2), count
         yield replace(two, size=(9, 50), slab_axis=1), count
     zeros = replace(two, seed=0)
     yield with_values(zeros, np.full_like(zeros.tiles, -0.0)), 3
@@ -88,11 +89,11 @@ def assert_huge(runtime, folder: Path):
     on(runtime)(last, [tiling.segment(slab, tiling.grid.n_tiles - 1, 1)])
     stop = tiling.grid.covers[0].starts[-2] + 64
     np.testing.assert_array_equal(slab[0, stop:, stop:], last[0, 0, stop - side :, stop - side :])
-    tiles = np.memmap(folder / "tiles", np.float16, "w+", shape=(1, 2, side, side))
+    tiles = np.memmap(folder / "tiles", np.float16, "w+", shape=(2, 2, side, side))
+    tiles[:, :, :50, :30] = np.random.default_rng(1).normal(size=(2, 2, 50, 30))
     for blend in ("crop", "hann"):
-        large = Tiling((40, 30), (side, side), (0, 0), blend, 0, 2)
-        tiles[0, :, :40, :30] = np.random.default_rng(1).normal(size=(2, 40, 30))
-        image = np.empty((2, 40, 30), np.float32)
-        segments = [large.segment(image, 0, 1)]
-        on(runtime)(tiles, segments)
-        np.testing.assert_array_equal(image, tiles[0, :, :40, :30])
+        large = Tiling((side + 10, 30), (side, side), (side - 20, 0), blend, 0, 2)
+        found, expected = np.empty((2, 2, 40, 30), np.float32)
+        for slab, stitch_there in ((found, on(runtime)), (expected, ops.stitch)):
+            stitch_there(tiles, [large.segment(slab, 0, 2, (0, 40))])
+        np.testing.assert_array_equal(found, expected)
