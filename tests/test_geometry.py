@@ -221,7 +221,7 @@ def test_covers_are_those_of_the_definition(axis, blend):
     at = [reference.tiles_at(pixel, *axis, blend) for pixel in range(n)]
     assert [list(range(*pair)) for pair in zip(cover.first, cover.stop, strict=True)] == at
     np.testing.assert_allclose(cover.weights, reference.tile_weights(*axis, blend), atol=1e-7)
-    for tile, span in enumerate(cover.spans(np.arange(len(cover.starts))).T.tolist()):
+    for tile, span in enumerate(cover.spans().T.tolist()):
         there = [pixel for pixel in range(n) if tile in at[pixel]]
         assert list(range(span[0], span[2])) == there
         assert list(range(span[1], span[2])) == [p for p in there if at[p][0] == tile]

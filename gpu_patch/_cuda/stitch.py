@@ -130,8 +130,9 @@ def _fill(runtime: Runtime, segment: Segment, record: np.void, tiles: NDArray[np
     record["first"], record["stop"], record["slab_axis"] = first, first + count, slab_axis
     tiles["high"] = 1
     positions = grid.positions(np.arange(first, first + count))
-    for axis, (cover, index) in enumerate(zip(grid.covers, positions, strict=True), no_axis):
-        low, _, high = cover.spans(index)
+    columns = zip(grid.covers, grid.spans, positions, strict=True)
+    for axis, (cover, spans, index) in enumerate(columns, no_axis):
+        low, high = spans[0, index], spans[2, index]
         if axis == slab_axis:
             low, high = np.maximum(low, start), np.minimum(high, stop)
         tiles["index"][:, order.index(axis)] = index

@@ -36,7 +36,7 @@ def stitch(
         limits = [(0, n) for n in grid.size]
         limits[grid.slab_axis] = segment.rows
         positions = grid.positions(np.arange(segment.first, segment.first + segment.count))
-        spans = [cover.spans(p).T.tolist() for cover, p in zip(grid.covers, positions, strict=True)]
+        spans = [s[:, index].T.tolist() for s, index in zip(grid.spans, positions, strict=True)]
         for position, *axes in zip(positions.T.tolist(), *spans, strict=True):
             lines = [c.weights[i] for c, i in zip(grid.covers, position, strict=True)]
             starts = [int(c.starts[i]) for c, i in zip(grid.covers, position, strict=True)]
