@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import reference
 from hypothesis import strategies as st
 
 from gpu_patch.geometry import BLENDS, tile_grid
@@ -50,20 +49,6 @@ class Tiling:
     @property
     def shape(self):
         return (self.n_channels, *self.size)
-
-    def expected(self, linear):
-        pixels = np.empty((*self.grid.shape, *self.tiles.shape[1:]), self.dtype)
-        pixels[tuple(self.grid.positions(np.arange(self.grid.n_tiles)))] = self.tiles
-        return reference.stitched(
-            pixels,
-            self.size,
-            self.patch_size,
-            self.overlaps,
-            self.blend,
-            self.slab_axis,
-            [cover.weights for cover in self.grid.covers],
-            linear,
-        )
 
     def segment(self, slab, first=0, count=None, rows=None):
         """Some of the tiles; all of them, into the whole slab, where nothing else is said."""
