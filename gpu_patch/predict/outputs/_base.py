@@ -89,8 +89,8 @@ class Output(ABC):
 class Store(ABC):
     """Where the images of a prediction go; made by `make_store`.
 
-    Where several processes write, rank 0 opens and finishes every image that is not `finished`,
-    also those in which it writes nothing; the others those in which they write.
+    A process opens and finishes the images in which it writes; rank 0 also those of which an
+    earlier run has written every unit without finishing them. In the end all of them `wait`.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.predict.outputs._axes import restore
+from gpu_patch.predict.outputs._axes import put_rows, restore
 from gpu_patch.predict.outputs._base import Output, Predicted, Store
 
 
@@ -15,6 +15,7 @@ class ArrayStore(Store):
     """NumPy arrays, in the axes of the images as given."""
 
     def open(self, predicted: Predicted) -> Output:
+        """Make the array."""
         return ArrayOutput(predicted)
 
 
@@ -38,13 +39,13 @@ class ArrayOutput(Output):
             ) from error
 
     def write(self, sample: int, start: int, rows: NDArray[Any]) -> None:
-        part = np.moveaxis(self._data[sample], 1 + self._predicted.slab_axis, 0)
-        rows = np.moveaxis(rows, 1 + self._predicted.slab_axis, 0)
-        part[start : start + len(rows)] = rows
+        """Copy rows."""
+        put_rows(self._data[sample], self._predicted.slab_axis, start, rows)
 
     def finish(self) -> Any:
+        """Return the array."""
         predicted = self._predicted
         return restore(self._data, predicted.original_axes, predicted.original_shape)
 
     def close(self) -> None:
-        del self._data
+        """Nothing is held that needs closing."""
