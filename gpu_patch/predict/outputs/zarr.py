@@ -24,9 +24,6 @@ from gpu_patch.predict.outputs._work import Work
 _OWN = "gpu_patch"
 """Key of the attributes that are the package's own."""
 
-_CONFIG = {"write_empty_chunks": True}
-"""A chunk that is not there is one that was lost, also where all of it would be zero."""
-
 
 class ZarrStore(PathStore):
     """Images of several resolutions; S and T are one axis T.
@@ -312,7 +309,10 @@ class ZarrOutput(Output):
             fine = coarse
 
     def _level(self, level: int) -> Any:
-        return _zarr().open_array(self._work.image / str(level), mode="r+", config=_CONFIG)
+        zarr = _zarr()
+        # a chunk that is not there is one that was lost, also where all of it would be zero
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            return zarr.open_array(self._work.image / str(level), mode="r+")
 
     def close(self) -> None:
         """Forget the rows of a unit that is not complete. What is written stays for resuming."""
