@@ -8,6 +8,8 @@ import numpy as np
 
 from gpu_patch.predict.outputs import Predicted
 
+SOURCES = ["a.tif", "b.tif", "c.tif"]
+OPTIONS = {"chunk_size": (16, 64), "fingerprint": "model 1"}
 SIZES = {"Z": 0.5, "Y": 0.25, "X": 0.125}
 
 
@@ -28,6 +30,15 @@ def make_predicted(
         slab_axis,
         "image.tif",
     )
+
+
+def make_images(names):
+    """The predictions, of different shapes."""
+    return {
+        names[0]: make_predicted("YX", name=names[0], n_channels=2, Y=150, X=300),
+        names[1]: make_predicted("TYX", name=names[1], Y=70, X=600, slab_axis=1),
+        names[2]: make_predicted("YX", name=names[2], dtype="uint16", Y=40),
+    }
 
 
 def pixels(predicted, sample, start=0, stop=None):

@@ -42,6 +42,7 @@ class Ranks:
         All ranks are there when it returns.
         """
         if not self.together:
+            shutil.rmtree(self._folder, ignore_errors=True)
             return make()
         return self._tell(make) if self._rank == 0 else self._listen()
 
