@@ -17,6 +17,7 @@ from written import OPTIONS, SOURCES, make_images, make_predicted, pixels, whole
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import make_store
 from gpu_patch.predict.outputs._ranks import Ranks
+from gpu_patch.predict.outputs._work import Work
 
 pytest.importorskip("zarr")
 
@@ -249,6 +250,60 @@ def test_a_rank_that_stops_is_missed(tmp_path):
     output = store.open(predicted)
     output.write(0, 0, pixels(predicted, 0))
     assert np.array_equal(open_images(output.finish()).image_stacks[0].data, whole(predicted))
+
+
+def two_stores(out, **options):
+    return together(
+        lambda rank: make_store(out, ["a"], rank=rank, world_size=2, timeout=30, **options), 2
+    )
+
+
+def test_ranks_go_by_the_same_units_whatever_was_written_since(tmp_path):
+    predicted = make_predicted("TYX")
+    output = make_store(tmp_path / "a.zarr", ["a"]).open(predicted)
+    output.write(1, 0, pixels(predicted, 1))
+    first, second = two_stores(tmp_path / "a.zarr", resume=True)
+    first.open(predicted).write(0, 0, pixels(predicted, 0))
+    assert second.done("a") == first.done("a") == {(1, 0)}
+
+
+def test_one_rank_alone_finishes(tmp_path, monkeypatch):
+    """Both find that nothing is missing."""
+    alive, n_pieces = Work.alive, []
+
+    def slow(work):
+        alive(work)
+        n_pieces.append(1)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Work, "alive", slow)
+    predicted = make_predicted("TYX", X=600)
+    stores = two_stores(tmp_path / "a.zarr")
+    outputs = [store.open(predicted) for store in stores]
+    for sample in range(3):
+        outputs[sample % 2].write(sample, 0, pixels(predicted, sample))
+    assert together(lambda rank: outputs[rank].finish(), 2) == [tmp_path / "a.zarr"] * 2
+    assert len(n_pieces) == 2
+    assert together(lambda rank: stores[rank].wait(), 2) == [None, None]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_what_could_not_be_written_is_not_recorded(tmp_path, monkeypatch):
+    from zarr.storage import LocalStore
+
+    predicted = make_predicted("TYX")
+    output = make_store(tmp_path / "a.zarr", ["a"]).open(predicted)
+    output.write(0, 0, pixels(predicted, 0))
+
+    async def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "set", fail)
+        with pytest.raises(OSError, match="No space left"):
+            output.write(1, 0, pixels(predicted, 1))
+    output.close()
+    assert make_store(tmp_path / "a.zarr", ["a"], resume=True).done("a") == {(0, 0)}
 
 
 MEMORY = """
