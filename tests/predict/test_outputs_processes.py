@@ -229,6 +229,19 @@ def test_what_an_earlier_run_said_is_not_believed(tmp_path):
         Ranks(folder, 1, 3, 0.2).share(lambda: None)
 
 
+def test_a_rank_of_an_earlier_run_does_not_count(tmp_path):
+    """It was there; the one of this run comes later."""
+    folder = tmp_path / "ranks"
+    folder.mkdir()
+    (folder / "2.json").write_text('"a rank of an earlier run"')
+
+    def share(rank):
+        time.sleep(0.5 * (rank == 2))
+        return Ranks(folder, rank, 3, 2.0).share(lambda: "new")
+
+    assert together(share, 3) == ["new"] * 3
+
+
 def test_a_rank_that_stops_is_missed(tmp_path):
     predicted = make_predicted("TYX")
 
