@@ -232,6 +232,14 @@ def test_rows_out_of_order(tmp_path):
         output.finish()
 
 
+def test_units_that_were_forgotten(tmp_path):
+    predicted = make_predicted("TYX")
+    output = make_store(tmp_path / "a.zarr", ["a"]).open(predicted)
+    output.write(1, 0, pixels(predicted, 1))
+    with pytest.raises(RuntimeError, match=r"2 of 3 units of .*a\.zarr are missing"):
+        output.finish()
+
+
 def test_units_come_in_any_order(tmp_path):
     predicted = make_predicted("TYX")
     store = make_store(tmp_path / "a.zarr", ["a"], chunk_size=(8, 16))
