@@ -149,6 +149,7 @@ def test_a_folder_for_several(tmp_path):
 
 def test_names_and_variants_differ():
     assert result_names(["a_std", "a", "A"], ["", "_std"]) == ["a_std", "a_1", "A_2"]
+    assert result_names(["a", "a_std"], ["", "_std"]) == ["a", "a_std_1"]
     assert result_names([".tif", "x/", "array"], [""]) == [*("tif", "x", "array")]
 
 

@@ -9,6 +9,7 @@ from written import SIZES, make_predicted, pixels, units, whole, write_all, writ
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import _levels, make_store
 from gpu_patch.predict.outputs._levels import Level, halve, levels
+from gpu_patch.predict.outputs._work import Work
 
 zarr = pytest.importorskip("zarr")
 
@@ -303,8 +304,48 @@ def test_an_unfinished_run_is_not_lost_by_chance(tmp_path):
     begin(tmp_path, predicted, 3)
     with pytest.raises(FileExistsError, match="unfinished prediction: resume=True goes on"):
         make_store(tmp_path / "a.zarr", ["a"])
-    _, n_left = go_on(tmp_path, predicted, resume=False, overwrite=True)
+    _, n_left = go_on(tmp_path, make_predicted("TYX", dtype="uint8"), resume=False, overwrite=True)
     assert n_left == 15
+
+
+def test_a_run_that_replaces_goes_on(tmp_path):
+    """The old image has its name all the while, and is not taken for the result."""
+    predicted = make_predicted("TYX")
+    path, _ = go_on(tmp_path, predicted)
+    begin(tmp_path, predicted, 4, overwrite=True)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        go_on(tmp_path, predicted)
+    assert go_on(tmp_path, predicted, overwrite=True) == (path, 11)
+
+
+def test_another_model_is_refused_before_it_runs(tmp_path):
+    begin(tmp_path, make_predicted("TYX"), 3, fingerprint="model 1")
+    with pytest.raises(ValueError, match="its fingerprint is 'model 1', that of this run 'b'"):
+        make_store(tmp_path / "a.zarr", ["a"], resume=True, fingerprint="b")
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    """Half a chunk of zarr-python, and an image that two began at once."""
+    predicted = make_predicted("TYX")
+    store = begin(tmp_path, predicted, 3)
+    work = Work(store.partial("a"))
+    half = work.image / "0" / "c" / "1" / "0" / "0.0123456789abcdef.partial"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    work.sketch({})
+    path, _ = go_on(tmp_path, predicted)
+    assert not list(path.rglob("*.partial"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_of_two_that_begin_an_image_one_does(tmp_path):
+    work = Work(tmp_path / ".a.partial")
+    for about in ({"rank": 0}, {"rank": 1}):
+        made = work.sketch(about)
+        made.image.mkdir()
+        made.become(work)
+    work.check({"rank": 0})
+    assert [entry.name for entry in tmp_path.iterdir()] == [".a.partial"]
 
 
 @pytest.mark.parametrize(
