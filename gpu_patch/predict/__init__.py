@@ -1,0 +1,1 @@
+"""Whole images from a model that sees tiles."""
