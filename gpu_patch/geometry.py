@@ -249,12 +249,13 @@ class AxisCover(NamedTuple):
     stop: NDArray[np.int32]
     weights: NDArray[np.float32]
 
-    def spans(self, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where `tiles` count, (3, n) pixels of the image.
+    def spans(self) -> NDArray[np.int64]:
+        """Return where each tile counts, (3, n_tiles) pixels of the image.
 
         From the first row on; from the second on no tile before it counts any more; up to the
         third.
         """
+        tiles = np.arange(len(self.starts), dtype=np.int32)
         return np.stack(
             [
                 np.searchsorted(self.stop, tiles, side="right"),
@@ -278,7 +279,7 @@ def axis_cover(n: int, patch: int, overlap: int, blend: str) -> AxisCover:
     """
     choice("blend", blend, BLENDS)
     axis = tile_axis(n, patch, overlap)
-    starts, pixels, inside = np.array(axis.starts), np.arange(n), np.arange(patch)
+    starts, pixels, inside = np.array(axis.starts, np.int64), np.arange(n), np.arange(patch)
     if blend == "crop":
         # where two keep a pixel, the later one
         first = np.searchsorted(axis.stitch_starts, pixels, side="right") - 1
@@ -327,12 +328,17 @@ class TileGrid:
     covers: tuple[AxisCover, ...]
     slab_axis: int
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Tiles per axis."""
         return tuple(len(cover.starts) for cover in self.covers)
 
-    @property
+    @cached_property
+    def spans(self) -> tuple[NDArray[np.int64], ...]:
+        """Where each tile counts; see `AxisCover.spans`."""
+        return tuple(cover.spans() for cover in self.covers)
+
+    @cached_property
     def n_tiles(self) -> int:
         """Tiles of the sample."""
         return prod(self.shape)
@@ -342,7 +348,7 @@ class TileGrid:
         """Whether one tile alone counts at each pixel, so that stitching is copying."""
         return all((cover.stop - cover.first == 1).all() for cover in self.covers)
 
-    @property
+    @cached_property
     def strides(self) -> tuple[int, ...]:
         """How far along the order a tile's neighbour along each axis is."""
         order = [self.slab_axis, *(a for a in range(len(self.shape)) if a != self.slab_axis)]
@@ -361,9 +367,9 @@ class TileGrid:
 
     def rows(self, first: int, count: int) -> tuple[int, int]:
         """Return the pixels [start, stop) along `slab_axis` where some of these tiles count."""
-        cover, layer = self.covers[self.slab_axis], self.strides[self.slab_axis]
-        start, _, stop = cover.spans(np.array([first, first + count - 1]) // layer)
-        return int(start[0]), int(stop[1])
+        starts, _, stops = self.spans[self.slab_axis]
+        layer = self.strides[self.slab_axis]
+        return int(starts[first // layer]), int(stops[(first + count - 1) // layer])
 
 
 def tile_grid(

@@ -17,18 +17,20 @@ from gpu_patch.plan import Segment
 _ROWS = 32
 """Rows per block, ROWS in stitch.cu."""
 
+_AXIS = np.dtype([("tables", np.uint64, 4), ("patch", np.int64), ("step", np.int64)])
+"""`struct AxisTable`."""
+
 _SEGMENT = np.dtype(
     [
         ("slab", np.uint64),
-        ("axes", np.uint64, (3, 4)),
+        ("axes", _AXIS, 3),
         ("slab_size", np.int64, 3),
         ("base", np.int64, 3),
-        ("strides", np.int32, 3),
+        ("strides", np.int32, 2),
         ("first", np.int32),
         ("stop", np.int32),
         ("in_batch", np.int32),
         ("slab_axis", np.int32),
-        ("exclusive", np.int32),
     ]
 )
 """`struct StitchSegment`."""
@@ -44,7 +46,8 @@ _TILE = np.dtype(
 )
 """`struct StitchTile`."""
 
-_JOB = np.dtype([("patch", np.int32, 3), ("n_channels", np.int32), ("n_row_groups", np.uint32)])
+_JOB = np.dtype([("patch", np.int64, 3), ("n_channels", np.int32), ("n_row_groups", np.uint32)])
+"""`struct StitchJob`."""
 
 _NO_AXIS = AxisCover(
     np.zeros(1, np.int64),
@@ -72,17 +75,20 @@ def stitch(
     patch = volume(patch_size)
     n_row_groups = -(-patch[0] * patch[1] // _ROWS)
     job = np.array((patch, n_channels, n_row_groups), _JOB)
-    parts = []
+    linear = []
     if scale is not None or offset is not None:
-        # multiplying by 1 and adding −0 change nothing
+        # multiplying by 1 changes nothing, adding −0 neither
         ones, zeros = np.ones(n_channels, np.float32), np.full(n_channels, -0.0, np.float32)
-        parts = [ones if scale is None else scale, zeros if offset is None else offset]
+        linear = [ones if scale is None else scale, zeros if offset is None else offset]
+    constants = {"TILE_TYPE": PIXEL_TYPES[tiles.dtype]}
+    if all(segment.grid.exclusive for segment in segments):
+        constants["EXCLUSIVE"] = 1
     with runtime.active():
-        packed, offsets = pack(job, *_records(runtime, segments), *parts)
+        packed, offsets = pack(job, *_records(runtime, segments), *linear)
         device = runtime.upload(packed)
         addresses = [runtime.pointer(device) + at for at in offsets]
         launch(
-            runtime.kernel("stitch", "stitch", {"TILE_TYPE": PIXEL_TYPES[tiles.dtype]}),
+            runtime.kernel("stitch", "stitch", constants),
             n_tiles * n_channels * n_row_groups,
             (32, 8),
             [*addresses[:3], runtime.pointer(tiles), *(addresses[3:] or (0, 0))],
@@ -95,40 +101,47 @@ def _records(
     """Return `_SEGMENT` and `_TILE` records."""
     found = np.zeros(len(segments), _SEGMENT)
     tiles = np.zeros(sum(segment.count for segment in segments), _TILE)
-    tiles["high"] = 1
     at = 0
     for i, segment in enumerate(segments):
-        slab, grid, first, count, _ = segment
-        missing = 3 - len(grid.size)
-        record, records = found[i], tiles[at : at + count]
-        record["slab"] = runtime.pointer(slab)
-        record["axes"] = _addresses(runtime, grid)
-        record["slab_size"] = volume(slab.shape[1:])
-        start, stop = segment.written
-        length = slab.shape[1 + grid.slab_axis]
-        record["base"][missing + grid.slab_axis] = start // length * length
-        record["strides"][missing:] = grid.strides
-        record["first"], record["stop"], record["in_batch"] = first, first + count, at
-        record["slab_axis"], record["exclusive"] = missing + grid.slab_axis, grid.exclusive
-        records["segment"] = i
-        positions = grid.positions(np.arange(first, first + count))
-        for d, (cover, index) in enumerate(zip(grid.covers, positions, strict=True)):
-            low, _, high = cover.spans(index)
-            if d == grid.slab_axis:
-                low, high = np.maximum(low, start), np.minimum(high, stop)
-            for name, values in (
-                ("index", index),
-                ("start", cover.starts[index]),
-                ("low", low),
-                ("high", np.maximum(high, low)),
-            ):
-                records[name][:, missing + d] = values
-        at += count
+        _fill(runtime, segment, found[i], tiles[at : at + segment.count])
+        found[i]["in_batch"] = at
+        tiles[at : at + segment.count]["segment"] = i
+        at += segment.count
     return found, tiles
 
 
-def _addresses(runtime: Runtime, grid: TileGrid) -> NDArray[np.uint64]:
-    """Return where a grid's tables are, (3, 4) of `struct AxisTable`."""
+def _fill(runtime: Runtime, segment: Segment, record: np.void, tiles: NDArray[np.void]) -> None:
+    """Fill in the record of a segment and those of its tiles."""
+    slab, grid, first, count, _ = segment
+    no_axis = 3 - len(grid.size)  # two axes are three with a Z of 1
+    slab_axis = no_axis + grid.slab_axis
+    order = [slab_axis, *(axis for axis in range(3) if axis != slab_axis)]
+    start, stop = segment.written
+    length = slab.shape[1 + grid.slab_axis]
+    record["slab"] = runtime.pointer(slab)
+    record["axes"]["tables"] = _tables_of(runtime, grid)[order]
+    _, height, width = patch = volume(grid.patch_size)
+    record["axes"]["patch"] = np.array(patch)[order]
+    record["axes"]["step"] = np.array([height * width, width, 1])[order]
+    record["slab_size"] = volume(slab.shape[1:])
+    record["base"][slab_axis] = start // length * length
+    shape = np.array(volume(grid.shape))[order]
+    record["strides"] = shape[1] * shape[2], shape[2]
+    record["first"], record["stop"], record["slab_axis"] = first, first + count, slab_axis
+    tiles["high"] = 1
+    positions = grid.positions(np.arange(first, first + count))
+    columns = zip(grid.covers, grid.spans, positions, strict=True)
+    for axis, (cover, spans, index) in enumerate(columns, no_axis):
+        low, high = spans[0, index], spans[2, index]
+        if axis == slab_axis:
+            low, high = np.maximum(low, start), np.minimum(high, stop)
+        tiles["index"][:, order.index(axis)] = index
+        tiles["start"][:, axis] = cover.starts[index]
+        tiles["low"][:, axis], tiles["high"][:, axis] = low, np.maximum(high, low)
+
+
+def _tables_of(runtime: Runtime, grid: TileGrid) -> NDArray[np.uint64]:
+    """Return where a grid's tables are, (3, 4): of Z, Y, X the columns of an `AxisCover`."""
     known = _tables.setdefault(grid, {})
     key = runtime, runtime.stream()
     if key not in known:

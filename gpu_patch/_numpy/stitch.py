@@ -30,31 +30,26 @@ def stitch(
     offset: NDArray[np.float32] | None,
 ) -> None:
     """Write tiles (B, C, (Z), Y, X) into slabs; see `ops.stitch`."""
-    scratch = pool.take(tiles.shape[2:], np.float32)
     at = 0
     for segment in segments:
         grid, slab = segment.grid, segment.slab
         limits = [(0, n) for n in grid.size]
         limits[grid.slab_axis] = segment.rows
         positions = grid.positions(np.arange(segment.first, segment.first + segment.count))
-        spans = [cover.spans(p).T.tolist() for cover, p in zip(grid.covers, positions, strict=True)]
+        spans = [s[:, index].T.tolist() for s, index in zip(grid.spans, positions, strict=True)]
         for position, *axes in zip(positions.T.tolist(), *spans, strict=True):
             lines = [c.weights[i] for c, i in zip(grid.covers, position, strict=True)]
-            weights = None if grid.exclusive else reduce(np.multiply.outer, lines)
             starts = [int(c.starts[i]) for c, i in zip(grid.covers, position, strict=True)]
             pieces = map(_pieces, starts, axes, limits, slab.shape[1:])
             for box in product(*map(list, pieces)):
                 place = (slice(None), *(piece.slab for piece in box))
-                inside = tuple(piece.tile for piece in box)
-                _write(
-                    tiles[at][:, *inside],
-                    slab[place],
-                    None if weights is None else weights[inside],
-                    all(piece.is_first for piece in box),
-                    scale,
-                    offset,
-                    scratch[inside],
-                )
+                inside = (slice(None), *(piece.tile for piece in box))
+                weights = None
+                if not grid.exclusive:
+                    parts = (line[piece.tile] for line, piece in zip(lines, box, strict=True))
+                    weights = reduce(np.multiply.outer, parts)
+                is_first = all(piece.is_first for piece in box)
+                _write(tiles[at][inside], slab[place], weights, is_first, scale, offset)
             at += 1
 
 
@@ -80,13 +75,11 @@ def _write(
     is_first: bool,
     scale: NDArray[np.float32] | None,
     offset: NDArray[np.float32] | None,
-    scratch: NDArray[np.float32],
 ) -> None:
     """Write a box of a tile, C(Z)YX, channel by channel: what is written stays in the cache."""
+    scratch = None if is_first else pool.take(pixels.shape[1:], np.float32)
     for c, target in enumerate(slab):
-        values = pixels[c]
-        # of what follows, the last step writes the slab
-        out = target if is_first else scratch
+        values, out = pixels[c], target if scratch is None else scratch
         if scale is not None:
             values = np.multiply(values, scale[c], out=out, dtype=np.float32)
         if offset is not None:

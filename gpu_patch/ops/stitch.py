@@ -67,7 +67,9 @@ def _checked(tiles: Any, segments: Sequence[Segment]) -> Any:
         _check_segment(name, segment, tuple(tiles.shape))
     count = sum(segment.count for segment in segments)
     if count != len(tiles):
-        raise ValueError(f"segments must have as many tiles as the batch, {len(tiles)}: {count}")
+        raise ValueError(
+            f"segments must have as many tiles as the batch, {len(tiles)}: found {count}"
+        )
     return runtime
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import stitching
 from cases import DTYPES, MODES, Case, assert_same_context
 from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
@@ -25,7 +26,7 @@ from gpu_patch._cuda import specialised
 from gpu_patch.plan import Rows
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
-ASSEMBLE = "assemble.cu"
+ASSEMBLE, STITCH = "assemble.cu", "stitch.cu"
 MOST_SECONDS = 60
 
 
@@ -81,6 +82,11 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             for mode in ("zero", *MODES):
                 for made, expected in zip(*assembled(runtime, case, mode), strict=True):
                     np.testing.assert_array_equal(made, expected)
+    if file == STITCH:
+        for tiling, count in stitching.cases():
+            stitching.assert_stitched(runtime, tiling, stitching.counts_of(tiling, count))
+        stitching.assert_rows_kept(runtime)
+        stitching.assert_huge(runtime, folder)
     if file in (COMMON, SPECIAL):
         for case in _special_cases():
             made = case.context(runtime)
@@ -175,9 +181,8 @@ def main(word: str = "") -> int:
     """Run all mutants whose file or name holds `word`; return how many were not caught."""
     chosen = [mutant for mutant in load() if word in f"{mutant.file} {mutant.name}"]
     missed = 0
-    for mutant in [
-        Mutant(file, "unchanged", "\0", "") for file in (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE)
-    ]:
+    files = (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE, STITCH)
+    for mutant in [Mutant(file, "unchanged", "\0", "") for file in files if word in file]:
         outcome = run(mutant)
         missed += outcome != "survived"
         print(f"{mutant.file:20}{mutant.name:36}{outcome}", flush=True)
