@@ -16,7 +16,7 @@ FORMATS = {
 def ending(name: str) -> tuple[str, str] | None:
     """Return the ending of a name and the format that it means, None where it means none."""
     found = [
-        (suffix, format)
+        (name[-len(suffix) :], format)
         for format, suffixes in FORMATS.items()
         for suffix in suffixes
         if name.lower().endswith(suffix) and len(name) > len(suffix)

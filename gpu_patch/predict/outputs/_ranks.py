@@ -42,6 +42,7 @@ class Ranks:
         All ranks are there when it returns.
         """
         if not self.together:
+            shutil.rmtree(self._folder, ignore_errors=True)
             return make()
         return self._tell(make) if self._rank == 0 else self._listen()
 
@@ -98,52 +99,49 @@ class Ranks:
                 )
 
     def _tell(self, make: Callable[[], Any]) -> Any:
-        # a rank gives a number of its own, and believes what repeats it: files of an earlier run
-        # cannot. It repeats that of rank 0, which so tells its like from earlier ones.
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # each rank gives itself a name that no process had before, and believes what repeats it:
+        # files of an earlier run cannot
         self._folder.mkdir(parents=True, exist_ok=True)
-        run, found, error = uuid.uuid4().hex, None, None
+        for old in self._folder.iterdir():
+            old.unlink(missing_ok=True)
+        said: dict[str, Any] = {"seen": {}}
+        error = None
         try:
-            found = make()
+            said["found"] = make()
         except Exception as raised:
             error = raised
-        said: dict[str, Any] = {"run": run, "seen": {}, "found": found}
-        if error is not None:
             said["error"] = f"{type(error).__name__}: {error}"
-        self._write("0.json", said)
+        seen = said["seen"]
 
         def all_seen() -> bool:
             for rank in range(1, self._world_size):
-                heard = self._read(f"{rank}.json")
-                known = said["seen"].get(str(rank))
-                if heard and heard["run"] == run and heard["token"] != known:
-                    said["seen"][str(rank)] = heard["token"]
+                token = self._read(f"{rank}.json")
+                if token and token != seen.get(str(rank)):
+                    seen[str(rank)] = token
                     self._write("0.json", said)
-            return len(said["seen"]) == self._world_size - 1
+            return len(seen) == self._world_size - 1
 
         def missing() -> str:
-            absent = [r for r in range(1, self._world_size) if str(r) not in said["seen"]]
+            absent = [r for r in range(1, self._world_size) if str(r) not in seen]
             return f"the ranks {absent} have not begun"
 
-        self.until(all_seen, lambda: len(said["seen"]), missing)
+        self.until(all_seen, lambda: len(seen), missing)
         if error is not None:
             raise error
-        return found
+        return said["found"]
 
     def _listen(self) -> Any:
-        mine = {"token": uuid.uuid4().hex, "run": ""}
-        name = f"{self._rank}.json"
+        token, name = uuid.uuid4().hex, f"{self._rank}.json"
         said: Any = None
 
         def answered() -> bool:
             nonlocal said
             said = self._read("0.json")
-            if said and said["seen"].get(str(self._rank)) == mine["token"]:
+            if said and said["seen"].get(str(self._rank)) == token:
                 return True
-            mine["run"] = said["run"] if said else ""
-            # rank 0 may have emptied the folder since
-            if said and self._read(name) != mine:
-                self._write(name, mine)
+            # rank 0 may have emptied the folder since it was written
+            if self._read(name) != token:
+                self._write(name, token)
             return False
 
         self.until(answered, lambda: None, lambda: "rank 0 has not begun")
@@ -157,7 +155,7 @@ class Ranks:
             hidden.write_text(json.dumps(content))
             os.replace(hidden, self._folder / name)
         except FileNotFoundError:
-            # rank 0 emptied the folder meanwhile; it will be written again
+            # rank 0 has not made the folder, or has emptied it meanwhile: it is tried again
             if self._rank == 0:
                 raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -100,12 +101,17 @@ class Work:
     def tidy(self) -> None:
         """Remove what processes left that were killed while they wrote."""
         self._finishing.unlink(missing_ok=True)
+        self._remove_sketches()
         # zarr-python gives a file its name when it is complete
         for file in self.image.rglob("*.partial"):
             file.unlink()
 
     def remove(self) -> None:
         """Remove it, and what never became it."""
-        for folder in (self.folder, *self.folder.parent.glob(f"{self.folder.name}.*")):
-            if folder.exists():
-                shutil.rmtree(folder)
+        self._remove_sketches()
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _remove_sketches(self) -> None:
+        for sketch in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.*"):
+            shutil.rmtree(sketch)

@@ -24,9 +24,6 @@ from gpu_patch.predict.outputs._work import Work
 _OWN = "gpu_patch"
 """Key of the attributes that are the package's own."""
 
-_CONFIG = {"write_empty_chunks": True}
-"""A chunk that is not there is one that was lost, also where all of it would be zero."""
-
 
 class ZarrStore(PathStore):
     """Images of several resolutions; S and T are one axis T.
@@ -92,6 +89,7 @@ class ZarrStore(PathStore):
             self._storage,
             self.path(predicted.name),
             self._publish,
+            alone=not self._ranks.together,
         )
 
     def wait(self) -> None:
@@ -216,6 +214,8 @@ class ZarrOutput(Output):
         Where it will be.
     publish : callable
         Puts it there, by its name.
+    alone : bool
+        Whether no other process writes.
     """
 
     def __init__(
@@ -226,9 +226,11 @@ class ZarrOutput(Output):
         storage: Storage,
         path: Path,
         publish: Callable[[str], object],
+        *,
+        alone: bool,
     ) -> None:
         self._work, self._predicted, self._unit_rows = work, predicted, unit_rows
-        self._storage, self._path, self._publish = storage, path, publish
+        self._storage, self._path, self._publish, self._alone = storage, path, publish, alone
         self._axes = merged_axes(predicted.original_axes, predicted.shape[1])
         self._array = self._level(0)
         self._kept: NDArray[Any] | None = None
@@ -279,8 +281,7 @@ class ZarrOutput(Output):
         spatial[slab_axis] = slice(first, first + rows.shape[1 + slab_axis])
         outer = {"T": slice(sample, sample + 1), "C": slice(None)}
         key = tuple(outer[axis] for axis in self._axes if axis in outer)
-        has_channels = "C" in self._axes
-        block = rows if has_channels else rows[0]
+        block = rows if "C" in self._axes else rows[0]
         self._array[(*key, *spatial)] = block[None] if "T" in self._axes else block
         self._work.record(unit)
 
@@ -297,6 +298,10 @@ class ZarrOutput(Output):
             written = len(self._work.units())
         except FileNotFoundError:  # another rank has just finished it
             return self._path
+        if written < n_units and self._alone:
+            raise RuntimeError(
+                f"{n_units - written} of {n_units} units of {self._path} are missing"
+            )
         if written == n_units and self._work.finishing():
             self._fill_levels()
             self._publish(self._predicted.name)
@@ -312,7 +317,10 @@ class ZarrOutput(Output):
             fine = coarse
 
     def _level(self, level: int) -> Any:
-        return _zarr().open_array(self._work.image / str(level), mode="r+", config=_CONFIG)
+        zarr = _zarr()
+        # a chunk that is not there is one that was lost, also where all of it would be zero
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            return zarr.open_array(self._work.image / str(level), mode="r+")
 
     def close(self) -> None:
         """Forget the rows of a unit that is not complete. What is written stays for resuming."""
