@@ -298,6 +298,12 @@ def external_stream(device: str, pointer: int) -> Iterator[None]:
         yield
 
 
+def current_stream(device: str) -> int:
+    """Return the address of CuPy's current stream of a device."""
+    with _device(_cupy(), device):
+        return int(_cupy().cuda.get_current_stream().ptr)
+
+
 class _Pointer(int):
     """A stream's address, as the CUDA stream protocol gives it."""
 

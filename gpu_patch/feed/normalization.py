@@ -261,24 +261,44 @@ target_stds=[15.0, 25.0])
             values = prediction.float()
         else:
             values = prediction.astype(np.float32, copy=False)
-        statistics = self.target_statistics or self.input_statistics
-        if statistics is None:
+        inverse = self.inverse(shape[1])
+        if inverse is None:
             return values
-        low, width = self._low_and_width(statistics)
-        width = width + _STD_EPS if self.kind == "mean_std" else width
-        factors, offsets = width.tolist(), low.tolist()
-        if len(factors) == 1:
-            return values * factors[0] + offsets[0]
-        if len(factors) != shape[1]:
-            raise ValueError(
-                f"prediction must have {len(factors)} channels, as many as there are statistics, "
-                f"found {shape[1]} (the shape {shape})"
-            )
         # channel by channel, since plain numbers go with the arrays of any library
         result = values + 0
+        factors, offsets = (numbers.tolist() for numbers in inverse)
         for c, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
             result[:, c] = values[:, c] * factor + offset
         return result
+
+    def inverse(self, n_channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Return what `denormalize` multiplies a prediction's channels with, and adds to them.
+
+        Parameters
+        ----------
+        n_channels : int
+            Channels of the prediction.
+
+        Returns
+        -------
+        pair of array of float32, shape (n_channels,), or None
+            Factors and summands; None where predictions stay as they are.
+        """
+        statistics = self.target_statistics or self.input_statistics
+        if self.skip_target or statistics is None:
+            return None
+        low, width = self._low_and_width(statistics)
+        if len(low) not in (1, n_channels):
+            raise ValueError(
+                f"prediction must have {len(low)} channels, as many as there are statistics, "
+                f"found {n_channels}"
+            )
+        factor = width + _STD_EPS if self.kind == "mean_std" else width
+        shape = (n_channels,)
+        return (
+            np.broadcast_to(factor.astype(np.float32), shape),
+            np.broadcast_to(low.astype(np.float32), shape),
+        )
 
     def _low_and_width(
         self, statistics: Statistics
