@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 
 #include "device.h"
 #include "image.h"
@@ -34,6 +36,7 @@ std::map<CUfunction, std::shared_ptr<Function>> functions;  // for the life of t
 extern "C" {
 CUresult cuGetErrorName(CUresult error, const char** name) {
     *name = error == CUDA_ERROR_INVALID_IMAGE    ? "CUDA_ERROR_INVALID_IMAGE"
+            : error == CUDA_ERROR_FILE_NOT_FOUND ? "CUDA_ERROR_FILE_NOT_FOUND"
             : error == CUDA_ERROR_INVALID_VALUE  ? "CUDA_ERROR_INVALID_VALUE"
             : error == CUDA_ERROR_NOT_FOUND      ? "CUDA_ERROR_NOT_FOUND"
             : error == CUDA_ERROR_INVALID_HANDLE ? "CUDA_ERROR_INVALID_HANDLE"
@@ -75,6 +78,14 @@ CUresult cuModuleLoadData(CUmodule* handle, const void* data) {
     const auto module = std::make_shared<Module>(library);
     modules[*handle = reinterpret_cast<CUmodule>(module.get())] = module;
     return CUDA_SUCCESS;
+}
+CUresult cuModuleLoad(CUmodule* handle, const char* path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) return CUDA_ERROR_FILE_NOT_FOUND;
+    std::ostringstream bytes;
+    bytes << file.rdbuf();
+    if (bytes.str().size() < sizeof(Image)) return CUDA_ERROR_INVALID_IMAGE;
+    return cuModuleLoadData(handle, bytes.str().data());
 }
 CUresult cuModuleUnload(CUmodule handle) {
     Lock lock(mutex);
