@@ -27,7 +27,7 @@ def cupy(cuda=12090, nvrtc=(12, 9), n_devices=1, free=140_000_000_000):
 
     def given(value):
         def call(*_):
-            if isinstance(value, Exception):
+            if isinstance(value, BaseException):
                 raise value
             return value
 
@@ -45,7 +45,7 @@ def cupy(cuda=12090, nvrtc=(12, 9), n_devices=1, free=140_000_000_000):
                 runtimeGetVersion=given(cuda),
                 getDeviceCount=given(n_devices),
                 getDevice=given(0),
-                memGetInfo=given(free if isinstance(free, Exception) else (free, 0)),
+                memGetInfo=given(free if isinstance(free, BaseException) else (free, 0)),
             ),
             nvrtc=SimpleNamespace(
                 getVersion=given(nvrtc),
@@ -109,7 +109,7 @@ def test_a_gpu_that_can_be_used_is_well(computer, capsys):
 
 
 def test_check_takes_no_memory_of_a_device(computer, capsys):
-    computer(NEW, ["cupy-cuda12x"], cupy(free=AssertionError("it asked")))
+    computer(NEW, ["cupy-cuda12x"], cupy(free=pytest.fail.Exception("it asked")))
     assert check(capsys)[0] == 0
 
 
