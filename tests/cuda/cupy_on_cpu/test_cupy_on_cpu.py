@@ -13,7 +13,9 @@ from gpu_patch import (
     PatchExtractor,
     RandomPatching,
 )
+from gpu_patch.cli import main
 from gpu_patch.device import cuda_problem
+from gpu_patch.images._budget import size_text
 
 if cuda_problem():
     pytest.skip(
@@ -193,3 +195,17 @@ def test_writing_behind_the_end_is_an_error():
             cupy.cuda.Device().synchronize()
     finally:
         on_cpu.forget_error()
+
+
+# ---- what describes the machine ----------------------------------------------------------------
+
+
+def test_info_describes_the_device(capsys, monkeypatch):
+    monkeypatch.delenv("GPU_PATCH_DEVICE", raising=False)
+    assert main(["info"]) == 0
+    free = size_text(cupy.cuda.runtime.memGetInfo()[0])
+    lines = capsys.readouterr().out.splitlines()
+    device = f"cuda:0 CUDA on CPU, compute capability 9.0, {free} of "
+    assert any(line.startswith(f"devices    {device}") for line in lines)
+    assert any("CUDA up to 12.9" in line for line in lines)
+    assert lines[-1] == "well       images go to cuda:0"

@@ -1,4 +1,5 @@
-// The functions of libcuda that CuPy needs to load and launch kernels.
+// The functions of libcuda that CuPy needs to load and launch kernels, and those that describe the
+// device to `gpu-patch info`.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -46,6 +47,19 @@ CUresult cuGetErrorName(CUresult error, const char** name) {
 CUresult cuGetErrorString(CUresult, const char** text) {
     *text = "see the name, and what cuda_on_cpu printed";
     return CUDA_SUCCESS;
+}
+
+CUresult cuDriverGetVersion(int* version) { return *version = CUDA_VERSION, CUDA_SUCCESS; }
+CUresult cuInit(unsigned) { return n_devices ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE; }
+CUresult cuDeviceGetCount(int* count) { return *count = n_devices, CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice* device, int number) { return *device = number, CUDA_SUCCESS; }
+CUresult cuDeviceGetName(char* name, int size, CUdevice) {
+    snprintf(name, size_t(size), "CUDA on CPU");
+    return CUDA_SUCCESS;
+}
+CUresult cuDeviceTotalMem(size_t* n_bytes, CUdevice) { return *n_bytes = capacity, CUDA_SUCCESS; }
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
+    return CUresult(cudaDeviceGetAttribute(value, cudaDeviceAttr(attribute), device));
 }
 
 CUresult cuCtxGetCurrent(CUcontext* context) {
