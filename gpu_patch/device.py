@@ -300,7 +300,7 @@ def external_stream(device: str, pointer: int) -> Iterator[None]:
 
 def current_stream(device: str) -> int:
     """Return the address of CuPy's current stream of a device."""
-    with _device(_cupy(), device):
+    with on_device(device):
         return int(_cupy().cuda.get_current_stream().ptr)
 
 

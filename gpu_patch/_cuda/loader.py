@@ -1,7 +1,8 @@
-"""Texts of the kernels, as NVRTC and the emulated tests compile them."""
+"""Texts of the kernels, as NVRTC and the emulated tests compile them, and their machine code."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,10 @@ from gpu_patch.geometry import fir_taps
 Constants: TypeAlias = Mapping[str, int]
 """Compile-time constants by macro name."""
 
+OPTIONS = ("--std=c++17",)
+"""Of the compiler."""
+COMPILED = Path(__file__).parent / "compiled"
+"""Machine code that `precompile` made."""
 FAST_SCALES = 5
 """Scales whose taps are known at compile time: 0 … 4."""
 
@@ -25,6 +30,22 @@ def source_text(name: str, constants: Constants) -> str:
     """
     defines = "".join(f"#define {key} {value}\n" for key, value in constants.items())
     return defines + _taps_text() + _file_text("common.cuh") + _file_text(f"{name}.cu")
+
+
+def binary_path(text: str, cuda_version: int, architecture: str) -> Path:
+    """Return where the machine code of a text is, if it was compiled ahead.
+
+    Parameters
+    ----------
+    text : str
+        Complete text of the kernel: what was compiled from another one is never found.
+    cuda_version : int
+        As CUDA numbers it, 12090 for 12.9: drivers of one major version load each other's code.
+    architecture : str
+        "90" for compute capability 9.0.
+    """
+    digest = hashlib.sha256("\0".join((*OPTIONS, text)).encode()).hexdigest()[:32]
+    return COMPILED / f"cuda{cuda_version // 1000}-sm_{architecture}" / f"{digest}.cubin"
 
 
 @cache

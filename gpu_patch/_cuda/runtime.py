@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch._cuda.loader import Constants, source_text
+from gpu_patch._cuda.loader import OPTIONS, Constants, binary_path, source_text
 from gpu_patch._cuda.outputs import new_output
 
 Kernel: TypeAlias = Callable[..., None]
@@ -91,9 +91,7 @@ class CupyRuntime:
         key = (name, entry, *constants.items())
         kernel = self._kernels.get(key)
         if kernel is None:
-            kernel = self._kernels[key] = self._cupy.RawKernel(
-                source_text(name, constants), entry, options=("--std=c++17",)
-            )
+            kernel = self._kernels[key] = self._new_kernel(source_text(name, constants), entry)
         return kernel
 
     def pointer(self, array: Any) -> int:
@@ -101,6 +99,19 @@ class CupyRuntime:
 
     def stream(self) -> int:
         return int(self._cupy.cuda.get_current_stream().ptr)
+
+    def _new_kernel(self, text: str, entry: str) -> Kernel:
+        """Return the kernel that was compiled ahead, else one that CuPy compiles and keeps."""
+        cuda = self._cupy.cuda.runtime
+        properties = cuda.getDeviceProperties(self.device)
+        architecture = f"{properties['major']}{properties['minor']}"
+        path = binary_path(text, cuda.runtimeGetVersion(), architecture)
+        kernel: Kernel = (
+            self._cupy.RawModule(path=str(path)).get_function(entry)
+            if path.exists()
+            else self._cupy.RawKernel(text, entry, options=OPTIONS)
+        )
+        return kernel
 
     def _take_staging(self, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
         """Return pinned memory that no copy reads any more, without waiting for one.

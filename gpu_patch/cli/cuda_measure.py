@@ -7,8 +7,6 @@ is full. Each batch timed has other places, in images much larger than the devic
 from __future__ import annotations
 
 import importlib
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.cli import driver
 from gpu_patch.cli.alternatives import ALTERNATIVES
 from gpu_patch.cli.measure import Careamics, machine, output_bytes
 from gpu_patch.cli.workloads import Case, build, gpu_patch_library, shuffled_batches
@@ -360,19 +359,9 @@ def cuda_machine(cupy: Any, number: int) -> dict[str, Any]:
         "cupy": cupy.__version__,
         "cuda_runtime": _version(runtime.runtimeGetVersion()),
         "cuda_driver": _version(runtime.driverGetVersion()),
-        "driver": _driver(),
+        "driver": driver.version(),
     }
 
 
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _driver() -> str | None:
-    """Return the version of the driver itself, where its tool is there to ask."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    return found[0] if found else None

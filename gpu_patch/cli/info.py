@@ -1,4 +1,7 @@
-"""``gpu-patch info``: what image files hold, and whether it fits, before anything is loaded."""
+"""``gpu-patch info``: what image files hold, and whether it fits, before anything is loaded.
+
+Without files it tells of the machine: machine_info.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.cli.arguments import Commands, whole
+from gpu_patch.cli.machine_info import show
 from gpu_patch.images import sources
 from gpu_patch.images._budget import DEFAULT_FRACTION, Budget, make_budget, size_text
 from gpu_patch.images.readers import ImageInfo, Options, open_file
@@ -21,16 +25,17 @@ def add_to(commands: Commands) -> None:
     """Add the command to a parser."""
     parser = commands.add_parser(
         "info",
-        help="tell what image files hold, and whether it fits in memory",
+        help="tell what image files hold; without files, what this machine has",
         description="Tell shape, axes, data type, bytes, chunks and pixel sizes of image files, "
-        "and whether they fit in memory together. Nothing is loaded.",
+        "and whether they fit in memory together. Nothing is loaded. Without files: versions, "
+        "devices, CuPy, the kernel cache, optional packages, and the one thing to fix.",
     )
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="an image, a pattern, or a folder of images"
+        "files", nargs="*", metavar="FILE", help="an image, a pattern, or a folder of images"
     )
     parser.add_argument("--axes", help="axes of every image; default: what the file says")
-    parser.add_argument("--level", type=whole(0), default=0, help="resolution level (default: 0)")
-    parser.add_argument("--device", help="where they should fit: cpu, cuda or cuda:N")
+    parser.add_argument("--level", type=whole(0), help="resolution level (default: 0)")
+    parser.add_argument("--device", help="where images should go: cpu, cuda or cuda:N")
     parser.add_argument(
         "--memory-budget",
         type=_budget,
@@ -38,17 +43,31 @@ def add_to(commands: Commands) -> None:
         help=f"what they may take; default: {DEFAULT_FRACTION:.0%} of what is free",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="without files: say in one line whether images can go to the device, and fail with "
+        "the one thing to fix; takes no memory of the device",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
+    if not options.files:
+        given = {name: getattr(options, name) for name in ("axes", "level", "memory_budget")}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"argument FILE: --{name.replace('_', '-')} is about files")
+        return show(options.device, as_json=options.json, check=options.check)
+    if options.check:
+        raise ValueError("argument --check: is about the machine: give no FILE")
     # what it logs about a damaged file comes as an exception too
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     budget = make_budget(devices.resolve(options.device), options.memory_budget)
     infos: list[ImageInfo] = []
     errors: dict[str, str] = {}
-    wanted = Options(options.axes, options.level, scene="all")
+    wanted = Options(options.axes, options.level or 0, scene="all")
     for name in options.files:
         try:
             for path in sources(name):
@@ -64,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
         print("\n".join(_as_table(infos, errors, budget)))
     if errors:
         raise ValueError(f"{len(errors)} of the files cannot be read")
+    return None
 
 
 def _as_json(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget) -> dict[str, Any]:

@@ -103,7 +103,6 @@ def test_axes_for_files_that_do_not_say_them(files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["info"], ["FILE", "required"]),
         (["info", "a", "--memory-budget", "much"], ["--memory-budget", "'much'", "0.5"]),
         (["info", "a", "--memory-budget", "1.5"], ["memory_budget", "1.5"]),
         (["info", "a", "--level", "x"], ["--level", "'x'"]),

@@ -13,7 +13,9 @@ from gpu_patch import (
     PatchExtractor,
     RandomPatching,
 )
+from gpu_patch.cli import main
 from gpu_patch.device import cuda_problem
+from gpu_patch.images._budget import size_text
 
 if cuda_problem():
     pytest.skip(
@@ -25,15 +27,20 @@ if cupy.cuda.runtime.getDeviceProperties(0)["name"] != b"CUDA on CPU":
     pytest.skip("is not for a real GPU", allow_module_level=True)
 from cupy_on_cpu import on_cpu
 
+from gpu_patch._cuda import loader, precompile
+from gpu_patch._cuda.loader import source_text
 from gpu_patch._cuda.outputs import new_output
+from gpu_patch._cuda.specialised import tiled
+from gpu_patch._cuda.table import MODES, PIXEL_TYPES
 
+UINT16 = PIXEL_TYPES[np.dtype(np.uint16)]
 PIXELS = np.random.default_rng(0).integers(0, 4095, (3, 2, 200, 160), dtype=np.uint16)
 
 
-def make_constructor(device):
+def make_constructor(device, patch_size=(16, 16)):
     images = PatchExtractor([ImageStack.from_array(PIXELS, "SCYX", device=device)])
     return MultiChannelTargetMsPatchConstr(
-        RandomPatching(images.shapes, patch_size=(16, 16)),
+        RandomPatching(images.shapes, patch_size),
         images,
         multiscale_count=3,
         padding_mode="reflect",
@@ -63,6 +70,24 @@ def test_batch_is_one_upload_and_one_launch():
     assert 0 < found.pop("upload_bytes") <= 4096
     assert found == {"uploads": 1, "launches": 1, "queries": 1, "event_records": 1}
     assert on_cpu.pending() == 3
+
+
+@pytest.mark.parametrize(("architecture", "height", "n_compiled"), [("90", 17, 0), ("70", 18, 1)])
+def test_kernels_compiled_ahead_are_not_compiled_again(
+    architecture, height, n_compiled, tmp_path, monkeypatch
+):
+    patch, n_scales, n_channels, n_places = (1, height, 16), 3, 2, 2
+    shape = tiled(2, patch, n_scales, n_channels, n_places, UINT16, MODES.index("reflect"), 0)
+    text = source_text("specialised", shape.constants)
+    monkeypatch.setattr(loader, "COMPILED", tmp_path)
+    monkeypatch.setattr(precompile, "common_texts", lambda: [text])
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")  # what an earlier run kept is not taken
+    assert precompile.precompile([architecture]) == 1
+    on_cpu.reset()
+    batch = make_constructor("cuda", (height, 16)).construct_batch(range(8))
+    assert on_cpu.counts().get("compilations", 0) == n_compiled
+    expected = make_constructor("cpu", (height, 16)).construct_batch(range(8))
+    np.testing.assert_allclose(batch.input.get(), expected.input, rtol=0, atol=4095e-6)
 
 
 def test_batches_that_wait_together_are_right():
@@ -170,3 +195,17 @@ def test_writing_behind_the_end_is_an_error():
             cupy.cuda.Device().synchronize()
     finally:
         on_cpu.forget_error()
+
+
+# ---- what describes the machine ----------------------------------------------------------------
+
+
+def test_info_describes_the_device(capsys, monkeypatch):
+    monkeypatch.delenv("GPU_PATCH_DEVICE", raising=False)
+    assert main(["info"]) == 0
+    free = size_text(cupy.cuda.runtime.memGetInfo()[0])
+    lines = capsys.readouterr().out.splitlines()
+    device = f"cuda:0 CUDA on CPU, compute capability 9.0, {free} of "
+    assert any(line.startswith(f"devices    {device}") for line in lines)
+    assert any("CUDA up to 12.9" in line for line in lines)
+    assert lines[-1] == "well       images go to cuda:0"

@@ -1,10 +1,13 @@
-// The functions of libcuda that CuPy needs to load and launch kernels.
+// The functions of libcuda that CuPy needs to load and launch kernels, and those that describe the
+// device to `gpu-patch info`.
 #include <dlfcn.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 
 #include "device.h"
 #include "image.h"
@@ -34,6 +37,7 @@ std::map<CUfunction, std::shared_ptr<Function>> functions;  // for the life of t
 extern "C" {
 CUresult cuGetErrorName(CUresult error, const char** name) {
     *name = error == CUDA_ERROR_INVALID_IMAGE    ? "CUDA_ERROR_INVALID_IMAGE"
+            : error == CUDA_ERROR_FILE_NOT_FOUND ? "CUDA_ERROR_FILE_NOT_FOUND"
             : error == CUDA_ERROR_INVALID_VALUE  ? "CUDA_ERROR_INVALID_VALUE"
             : error == CUDA_ERROR_NOT_FOUND      ? "CUDA_ERROR_NOT_FOUND"
             : error == CUDA_ERROR_INVALID_HANDLE ? "CUDA_ERROR_INVALID_HANDLE"
@@ -43,6 +47,19 @@ CUresult cuGetErrorName(CUresult error, const char** name) {
 CUresult cuGetErrorString(CUresult, const char** text) {
     *text = "see the name, and what cuda_on_cpu printed";
     return CUDA_SUCCESS;
+}
+
+CUresult cuDriverGetVersion(int* version) { return *version = CUDA_VERSION, CUDA_SUCCESS; }
+CUresult cuInit(unsigned) { return n_devices ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE; }
+CUresult cuDeviceGetCount(int* count) { return *count = n_devices, CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice* device, int number) { return *device = number, CUDA_SUCCESS; }
+CUresult cuDeviceGetName(char* name, int size, CUdevice) {
+    snprintf(name, size_t(size), "CUDA on CPU");
+    return CUDA_SUCCESS;
+}
+CUresult cuDeviceTotalMem(size_t* n_bytes, CUdevice) { return *n_bytes = capacity, CUDA_SUCCESS; }
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
+    return CUresult(cudaDeviceGetAttribute(value, cudaDeviceAttr(attribute), device));
 }
 
 CUresult cuCtxGetCurrent(CUcontext* context) {
@@ -75,6 +92,14 @@ CUresult cuModuleLoadData(CUmodule* handle, const void* data) {
     const auto module = std::make_shared<Module>(library);
     modules[*handle = reinterpret_cast<CUmodule>(module.get())] = module;
     return CUDA_SUCCESS;
+}
+CUresult cuModuleLoad(CUmodule* handle, const char* path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) return CUDA_ERROR_FILE_NOT_FOUND;
+    std::ostringstream bytes;
+    bytes << file.rdbuf();
+    if (bytes.str().size() < sizeof(Image)) return CUDA_ERROR_INVALID_IMAGE;
+    return cuModuleLoadData(handle, bytes.str().data());
 }
 CUresult cuModuleUnload(CUmodule handle) {
     Lock lock(mutex);

@@ -1,0 +1,122 @@
+"""Compiles the kernels of common cases ahead: ``python -m gpu_patch._cuda.precompile``.
+
+For container images and cluster installations, so that the first batch on a new machine does not
+wait. Needs CuPy and NVRTC, but neither GPU nor driver. What is not among these cases, CuPy
+compiles when it is first used and keeps in its own cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from gpu_patch._cuda.lateral_context import N_THREADS
+from gpu_patch._cuda.loader import COMPILED, OPTIONS, binary_path, source_text
+from gpu_patch._cuda.specialised import tiled
+from gpu_patch._cuda.table import EPILOGUE, MODES, PIXEL_TYPES
+
+ARCHITECTURES = ("70", "75", "80", "86", "89", "90", "100", "120")
+"""V100, T4, A100, RTX 30, L4 and RTX 40, H100 and H200, B200, RTX 50, as far as the compiler knows
+them."""
+_PATCHES = {2: (1, 64, 64), 3: (16, 64, 64)}
+_SCALES = {2: (2, 3, 4), 3: (3,)}
+_CHANNELS_AND_PLACES = ((1, 1), (2, 1), (2, 2))
+"""A mixture that is read, channels of one place, channels of places of their own."""
+_PIXELS = ("uint16", "float32")
+
+
+def common_texts() -> Iterator[str]:
+    """Yield the kernels that serve any case, and those of what MicroSplit mostly trains on."""
+    yield source_text("assemble", {})
+    for epilogue in ({}, EPILOGUE):
+        yield source_text("gather", epilogue)
+        yield source_text("lateral_context", {"N_THREADS": N_THREADS, **epilogue})
+        for shape in {
+            tiled(
+                n_dims,
+                patch,
+                n_scales,
+                *channels_and_places,
+                PIXEL_TYPES[np.dtype(pixels)],
+                MODES.index("reflect"),
+                half_output=0,
+                many_samples=many_samples,
+            )
+            for n_dims, patch in _PATCHES.items()
+            for n_scales, channels_and_places, pixels, many_samples in product(
+                _SCALES[n_dims], _CHANNELS_AND_PLACES, _PIXELS, (False, True)
+            )
+        }:
+            if shape is not None:
+                yield source_text("specialised", {**shape.constants, **epilogue})
+
+
+def precompile(architectures: Sequence[str] | None = None) -> int:
+    """Compile the common cases into the package's folder.
+
+    Parameters
+    ----------
+    architectures : sequence of str or None, default: None
+        "90" for compute capability 9.0; None for the `ARCHITECTURES` that the compiler knows.
+
+    Returns
+    -------
+    int
+        How many kernels were compiled.
+    """
+    cupy = importlib.import_module("cupy")
+    known = set(map(str, cupy.cuda.nvrtc.getSupportedArchs()))
+    chosen = architectures or [a for a in ARCHITECTURES if a in known]
+    if unknown := [a for a in chosen if a not in known]:
+        raise ValueError(
+            f"architectures must be among {', '.join(sorted(known, key=int))}, "
+            f"found {', '.join(unknown)}"
+        )
+    cuda_version = cupy.cuda.runtime.runtimeGetVersion()
+    jobs = [
+        (text, architecture, binary_path(text, cuda_version, architecture))
+        for text, architecture in product(common_texts(), chosen)
+    ]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(_compile, *zip(*jobs, strict=True), chunksize=4))
+    return len(jobs)
+
+
+def _compile(text: str, architecture: str, path: Path) -> None:
+    # CuPy's own function for it asks for the device in use
+    nvrtc = importlib.import_module("cupy").cuda.nvrtc
+    program = nvrtc.createProgram(text, "kernel.cu", (), ())
+    try:
+        # CuPy adds the second option to every kernel
+        nvrtc.compileProgram(program, (*OPTIONS, "-ftz=true", f"-arch=sm_{architecture}"))
+        binary = nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError as error:
+        log = nvrtc.getProgramLog(program)
+        raise RuntimeError(f"no kernel for sm_{architecture} ({error}): {log}") from None
+    finally:
+        nvrtc.destroyProgram(program)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(binary)
+
+
+def main() -> None:
+    """Compile for the architectures named, or the common ones."""
+    start = time.perf_counter()
+    n_kernels = precompile(sys.argv[1:])
+    size = sum(path.stat().st_size for path in COMPILED.rglob("*.cubin"))
+    print(
+        f"{n_kernels} kernels, {size / 1e6:.0f} MB in {COMPILED}, "
+        f"{time.perf_counter() - start:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

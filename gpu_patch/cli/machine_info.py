@@ -1,0 +1,137 @@
+"""``gpu-patch info`` without files: this machine, and the one thing to fix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gpu_patch.cli.diagnosis import problem
+from gpu_patch.cli.machine import PACKAGES, Machine, look, version_of, versions
+from gpu_patch.images._budget import size_text
+
+
+def show(device: str | None, *, as_json: bool, check: bool) -> None:
+    """Print what there is, or only whether it is well.
+
+    Raises
+    ------
+    RuntimeError
+        With the one thing to fix, where `check` is asked for and there is one.
+    """
+    machine = look(device, memory=not check)
+    to_fix = problem(machine)
+    if as_json:
+        print(json.dumps(_document(machine, to_fix), indent=2))
+    elif not check:
+        print("\n".join(_lines(machine, to_fix)))
+    elif not to_fix:
+        print(_verdict(machine, to_fix))
+    if check and to_fix:
+        raise RuntimeError(to_fix)
+
+
+def _document(machine: Machine, to_fix: str) -> dict[str, Any]:
+    driver, cupy = machine.driver, machine.cupy
+    return {
+        **versions(),
+        "device": machine.device,
+        "problem": to_fix or None,
+        "driver": driver
+        and {
+            "version": driver.version,
+            "cuda": _dotted(driver.cuda),
+            "error": driver.error or None,
+        },
+        "devices": _devices(machine),
+        "cupy": {
+            "packages": cupy.packages,
+            "version": cupy.version,
+            "cuda": _dotted(cupy.cuda),
+            "nvrtc": _dotted(cupy.nvrtc),
+            "error": cupy.error or cupy.nvrtc_error or None,
+        },
+        "kernel_cache": {
+            "path": machine.cache.path,
+            "kernels": machine.cache.n_kernels,
+            "bytes": machine.cache.n_bytes,
+            "writable": machine.cache.writable,
+        },
+        "packages": {
+            name: {"version": version_of(name), "extra": extra, "for": purpose}
+            for name, (extra, purpose) in PACKAGES.items()
+        },
+    }
+
+
+def _devices(machine: Machine) -> list[dict[str, Any]]:
+    devices = machine.driver.devices if machine.driver else ()
+    free: Sequence[int | str | None] = machine.memory or [None] * len(devices)
+    return [
+        {
+            "name": device.name,
+            "compute_capability": _dotted(device.compute_capability),
+            "memory_bytes": device.memory_bytes,
+            "free_bytes": found if isinstance(found, int) else None,
+            "state": found if isinstance(found, str) else None,
+        }
+        for device, found in zip(devices, free, strict=True)
+    ]
+
+
+def _lines(machine: Machine, to_fix: str) -> Iterator[str]:
+    found, driver, cupy, cache = versions(), machine.driver, machine.cupy, machine.cache
+    yield (
+        f"gpu_patch  {found['gpu_patch']}, Python {found['python']}, NumPy {found['numpy']}, "
+        f"{found['platform']}"
+    )
+    if driver is None:
+        yield "driver     none"
+    else:
+        state = f", does not start: {driver.error}" if driver.error else ""
+        yield f"driver     {driver.version or 'NVIDIA'}, CUDA up to {_dotted(driver.cuda)}{state}"
+    names = ", ".join(f"{name} {version}" for name, version in cupy.packages.items())
+    parts = [names or cupy.version or "not installed"]
+    parts += [f"CUDA {_dotted(cupy.cuda)}"] if cupy.cuda else []
+    parts += [f"NVRTC {_dotted(cupy.nvrtc)}"] if cupy.nvrtc else []
+    parts += [error for error in (cupy.error, cupy.nvrtc_error) if error]
+    yield f"CuPy       {', '.join(parts)}"
+    devices = [
+        f"cuda:{index} {device['name']}, compute capability {device['compute_capability']}, "
+        + _memory(device)
+        for index, device in enumerate(_devices(machine))
+    ]
+    yield from _listed("devices", devices or ["none"])
+    access = "writable" if cache.writable else "not writable"
+    yield f"kernels    {cache.n_kernels} in {cache.path}, {size_text(cache.n_bytes)}, {access}"
+    packages = []
+    for name, (extra, purpose) in PACKAGES.items():
+        known = version_of(name)
+        source = f"'gpu_patch[{extra}]'" if extra else name
+        missing = "" if known else f": pip install {source}"
+        packages.append(f"{name:10}  {known or 'missing':13} {purpose}{missing}")
+    yield from _listed("packages", packages)
+    yield _verdict(machine, to_fix)
+
+
+def _memory(device: dict[str, Any]) -> str:
+    total = size_text(device["memory_bytes"])
+    if device["free_bytes"] is not None:
+        return f"{size_text(device['free_bytes'])} of {total} free"
+    return ", ".join(filter(None, [total, device["state"]]))
+
+
+def _listed(title: str, items: list[str]) -> Iterator[str]:
+    for i, item in enumerate(items):
+        yield f"{'' if i else title:11}{item}"
+
+
+def _verdict(machine: Machine, to_fix: str) -> str:
+    if to_fix:
+        return f"to fix     {to_fix}"
+    asked = ", as asked" if machine.wanted else ""
+    return f"well       images go to {machine.device}{asked}"
+
+
+def _dotted(version: tuple[int, int] | None) -> str | None:
+    return version and ".".join(map(str, version))

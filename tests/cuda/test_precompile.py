@@ -1,0 +1,107 @@
+"""Kernels that are compiled ahead: which ones, and that they are the ones taken."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from emulation import fake_cupy
+
+from gpu_patch import (
+    Augmentation,
+    BasicPatchConstr,
+    ImageStack,
+    MultiChannelTargetMsPatchConstr,
+    PatchExtractor,
+    PredMsPatchConstr,
+    RandomPatching,
+)
+from gpu_patch._cuda import loader
+from gpu_patch._cuda.loader import OPTIONS, binary_path, source_text
+from gpu_patch._cuda.precompile import common_texts
+from gpu_patch._cuda.runtime import CupyRuntime
+from gpu_patch.feed import BatchLoader
+
+
+@pytest.fixture
+def cupy(tmp_path, monkeypatch):
+    """CuPy whose kernels do nothing, and none compiled ahead."""
+    monkeypatch.setattr(loader, "COMPILED", tmp_path / "compiled")
+    with fake_cupy.installed() as module:
+        yield module
+
+
+@pytest.fixture
+def used(cupy):
+    """Texts of the kernels that are asked for."""
+    texts = set()
+
+    def raw_kernel(text, entry, options):
+        texts.add(text)
+        return lambda *arguments, **options: None
+
+    cupy.RawKernel = raw_kernel
+    return texts
+
+
+def images(dtype, n_channels, *size):
+    pixels = np.zeros((1, n_channels, *size), dtype)
+    axes = "SCYX" if len(size) == 2 else "SCZYX"
+    return PatchExtractor([ImageStack.from_array(pixels, axes, device="cuda")])
+
+
+def places(extractor, *patch_size):
+    return RandomPatching(extractor.shapes, patch_size)
+
+
+def mixed(extractor, patch_size, n_scales, uncorrelated):
+    return MultiChannelTargetMsPatchConstr(
+        places(extractor, *patch_size),
+        extractor,
+        n_scales,
+        "reflect",
+        [(0.3, 0.7)] * 2,
+        uncorrelated,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("batch_size", [32, 128])
+@pytest.mark.parametrize("uncorrelated", [0.0, 0.1])
+def test_what_microsplit_mostly_trains_on_is_compiled_ahead(used, dtype, batch_size, uncorrelated):
+    flat, deep = images(dtype, 2, 2048, 2048), images(dtype, 2, 20, 128, 128)
+    constructors = [mixed(flat, (64, 64), n, uncorrelated) for n in (2, 3, 4)]
+    constructors.append(mixed(deep, (16, 64, 64), 3, uncorrelated))
+    for constructor in constructors:
+        constructor.construct_batch(np.arange(batch_size) % constructor.n_patches)
+        loader = BatchLoader(constructor, 1, augmentation=Augmentation())
+        next(iter(loader))
+    assert len(used) > len(constructors)
+    assert used <= set(common_texts())
+
+
+def test_what_serves_any_case_is_compiled_ahead(used):
+    single = images(np.uint8, 1, 100, 100)
+    BasicPatchConstr(places(single, 9, 9), single).construct_batch(range(4))
+    PredMsPatchConstr(places(single, 7, 7), single, 3, "wrap").construct_batch(range(4))
+    assert len(used) == 2
+    assert used <= set(common_texts())
+
+
+def test_a_kernel_compiled_ahead_is_taken_where_text_and_device_are_the_same(cupy):
+    cupy.RawModule = lambda path: SimpleNamespace(get_function=lambda entry: (path, entry))
+    cupy.RawKernel = lambda text, entry, options: (text, entry, options)
+    text = source_text("gather", {})
+    ahead = binary_path(text, cupy.cuda.runtime.runtimeGetVersion(), "90")
+    others = (binary_path(text, 13000, "90"), binary_path(text, 12090, "80"))
+    for path in others:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert CupyRuntime(0).kernel("gather", "gather", {}) == (text, "gather", OPTIONS)
+    ahead.parent.mkdir()
+    ahead.touch()
+    assert CupyRuntime(0).kernel("gather", "gather", {}) == (str(ahead), "gather")
+    other = source_text("gather", {"EPILOGUE": 1})
+    assert CupyRuntime(0).kernel("gather", "gather", {"EPILOGUE": 1})[0] == other
