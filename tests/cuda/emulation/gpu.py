@@ -177,8 +177,8 @@ class Stream:
         with _running:
             while self._queue and (until is None or self.completed < until):
                 work = self._queue.popleft()
-                self.completed += 1
                 work()
+                self.completed += 1  # not before: another thread may ask for it
 
     @property
     def done(self):
