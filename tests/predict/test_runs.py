@@ -1,4 +1,6 @@
-"""Which rows and tiles a process does: everything once, nothing lost in a ring that is too small."""
+"""Which rows and tiles a process does: everything once, in rings that are large enough."""
+
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
@@ -125,7 +127,7 @@ def test_ranks_share_what_is_not_done(images, unit_rows, world_size, random):
                    for row in range(r.start, r.stop)}) for share in shares]  # fmt: skip
     assert max(counts) - min(counts) <= 1
     for share in shares:
-        for before, run in zip(share, share[1:], strict=False):
+        for before, run in pairwise(share):
             assert before[:2] != run[:2] or before.stop < run.start
 
 
