@@ -90,8 +90,8 @@ class Departures:
             self.settle(self._pending.popleft())
 
     def close(self) -> None:
-        """End the thread, whatever is left."""
-        self._writer.shutdown(cancel_futures=True)
+        """End the thread when it has taken what was given to it: resuming will not need that."""
+        self._writer.shutdown()
 
     def _do(self, work: Callable[[], object]) -> None:
         if self._failed:
@@ -155,7 +155,7 @@ class CudaDepartures(Departures):
         return _Copied(self._cupy, copied, self._here)
 
     def close(self) -> None:
-        """End the thread, whatever is left, when nothing is copied any more."""
+        """End the thread likewise, and copies too."""
         super().close()
         for piece in self._pieces:
             piece.copied.synchronize()
