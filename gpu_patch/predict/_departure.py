@@ -34,14 +34,16 @@ class Departure(Protocol):
 
 
 class Departures:
-    """A thread that takes rows from slabs, in order, and the errors that it meets.
+    """A thread that takes rows from slabs, in order, and does nothing more after an error.
 
     At most a few wait for it.
     """
 
     def __init__(self) -> None:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="gpu_patch_output")
-        self._pending: deque[Future[object]] = deque()
+        self._pending: deque[Future[None]] = deque()
+        self._failed = False
+        self._error: BaseException | None = None
 
     def new(self, shape: tuple[int, ...]) -> Any:
         """Return an array of float32 where the tiles are, with undefined values."""
@@ -61,33 +63,53 @@ class Departures:
         take : callable
             What takes them, before `wait` returns or later.
         """
-        return _Taken(self.then(partial(take, slab[(slice(None),) * axis + (rows,)])))
+        return _Taken(self, self.then(partial(take, slab[(slice(None),) * axis + (rows,)])))
 
-    def then(self, work: Callable[[], object]) -> Future[object]:
+    def then(self, work: Callable[[], object]) -> Future[None]:
         """Do something in the thread, after all that went there before."""
         while len(self._pending) >= _MOST_PENDING:
-            self._pending.popleft().result()
-        self._pending.append(self._writer.submit(work))
+            self.settle(self._pending.popleft())
+        self._pending.append(self._writer.submit(self._do, work))
         return self._pending[-1]
+
+    def settle(self, done: Future[None]) -> None:
+        """Wait for something that the thread does, and raise the error that it met, if any."""
+        done.result()
+        # an error refers to all that stands here, by its traceback; if any of that referred to
+        # the error, device memory would live on
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     def finish(self) -> None:
         """Wait until the thread has nothing left to do."""
         while self._pending:
-            self._pending.popleft().result()
+            self.settle(self._pending.popleft())
 
     def close(self) -> None:
-        """End the thread, whatever is left."""
-        self._writer.shutdown(cancel_futures=True)
+        """End the thread when it has taken what was given to it: resuming will not need that."""
+        self._writer.shutdown()
+
+    def _do(self, work: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            work()
+        except BaseException as error:
+            self._failed, self._error = True, error
 
 
 class _Taken(Departure):
     """Rows that are gone when the thread has taken them."""
 
-    def __init__(self, taken: Future[object]) -> None:
-        self._taken = taken
+    def __init__(self, departures: Departures, taken: Future[None]) -> None:
+        self._departures, self._taken = departures, taken
 
     def wait(self) -> None:
-        self._taken.result()
+        self._departures.settle(self._taken)
 
 
 class CudaDepartures(Departures):
@@ -133,10 +155,11 @@ class CudaDepartures(Departures):
         return _Copied(self._cupy, copied, self._here)
 
     def close(self) -> None:
-        """End the thread, whatever is left, when nothing is copied any more."""
+        """End the thread likewise, and copies too."""
         super().close()
         for piece in self._pieces:
             piece.copied.synchronize()
+        self._pieces.clear()
 
     def _copy(
         self,
@@ -168,7 +191,7 @@ class CudaDepartures(Departures):
         """Return pinned memory whose rows have been taken, or that is new."""
         if len(self._pieces) >= _MOST_PENDING:
             piece = self._pieces.popleft()
-            piece.taken.result()
+            self.settle(piece.taken)
             if len(piece.host) >= n_values:
                 return piece.memory, piece.host
         # of few sizes, so that it serves others too
@@ -186,7 +209,7 @@ class _Piece(NamedTuple):
     memory: Any
     host: NDArray[np.float32]
     copied: Any
-    taken: Future[object]
+    taken: Future[None]
 
 
 class _Copied(Departure):

@@ -168,7 +168,10 @@ def predict(
         if multiscale_count is None
         else PredMsPatchConstr(tiling, extractor, multiscale_count, padding_mode, seed=0)
     )
-    grids = [choose_grid(shape[2:], tile, shared, blend, batch_size) for shape in extractor.shapes]
+    sizes = [shape[2:] for shape in extractor.shapes]
+    # one grid for images of one size: its tables are uploaded once
+    grid_of = {size: choose_grid(size, tile, shared, blend) for size in set(sizes)}
+    grids = [grid_of[size] for size in sizes]
     with running(model, extractor.device) as tiles_of:
         about = {
             "tile_size": tile,

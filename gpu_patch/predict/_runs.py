@@ -7,7 +7,6 @@ complete leaves a ring of rows, whose place is used again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -88,28 +87,20 @@ class Part(NamedTuple):
     rows: tuple[int, int]
 
 
-# one grid for images of one size: its tables are uploaded once
-@lru_cache(maxsize=64)
 def choose_grid(
     size: tuple[int, ...],
     tile_size: tuple[int, ...],
     overlaps: tuple[int, ...],
     blend: str,
-    batch_size: int,
 ) -> TileGrid:
-    """Tile samples of a size along the axis that makes the slab small.
+    """Tile samples of a size along the axis that makes the slab small; see `tile_grid`.
 
-    Parameters
-    ----------
-    size, tile_size, overlaps, blend
-        As in `tile_grid`.
-    batch_size : int
-        Tiles per batch.
+    Whatever the batches are: sums would be rounded otherwise in another order.
     """
     grids = [tile_grid(size, tile_size, overlaps, blend, axis) for axis in range(len(size))]
     pixels = []
     for axis, grid in enumerate(grids):
-        height = steps_of(grid, 0, size[axis], batch_size, 0).ring_rows(0)
+        height = steps_of(grid, 0, size[axis], 1, 0).ring_rows(0)
         pixels.append(height * prod(size) // size[axis])
     smallest = int(np.argmin(pixels))
     return grids[smallest if pixels[smallest] * _LEAST_GAIN <= pixels[0] else 0]
@@ -133,9 +124,10 @@ def steps_of(grid: TileGrid, start: int, stop: int, batch_size: int, taken: int)
     begin, end = int(cover.first[start]) * layer, int(cover.stop[stop - 1]) * layer
     cuts = np.arange(begin + batch_size - taken, end, batch_size)
     first, last = np.concatenate([[begin], cuts]), np.concatenate([cuts, [end]])
-    written = cover.spans((last - 1) // layer)[2]
+    starts, _, stops = grid.spans[grid.slab_axis]
+    written = stops[(last - 1) // layer]
     # no tile from the next one on counts in them
-    complete = cover.spans(last // layer)[0]
+    complete = np.append(starts, grid.size[grid.slab_axis])[last // layer]
     return Steps(first, last, written.clip(start, stop), complete.clip(start, stop))
 
 

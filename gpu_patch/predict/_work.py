@@ -16,7 +16,6 @@ from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
 from gpu_patch.geometry import TileGrid
-from gpu_patch.ops.moments import add_sample
 from gpu_patch.plan import Segment
 from gpu_patch.predict._departure import Departure, Departures, make_departures
 from gpu_patch.predict._results import Results
@@ -82,6 +81,7 @@ class Work:
         with ExitStack() as stack:
             departures = make_departures(self._constructor.device)
             stack.callback(departures.close)
+            stack.callback(slabs.clear)  # tracebacks keep the variables of functions alive
             make = stack.enter_context(self._making(runs, batches))
             advance = stack.enter_context(_bar(n_tiles, wanted=progress))
             for step, parts in enumerate(batches):
@@ -170,7 +170,7 @@ class Work:
         n_tiles, n_channels, *size = tiles.shape
         moments = departures.new((n_tiles, 2 * n_channels, *size))
         for number in range(1, self._n_samples + 1):
-            add_sample(tiles, moments, number, self._n_samples)
+            ops.add_sample(tiles, moments, number, self._n_samples)
             if number < self._n_samples:
                 tiles = self._tiles(batch)
         return moments

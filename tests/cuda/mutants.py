@@ -22,11 +22,13 @@ from cases import DTYPES, MODES, Case, assert_same_context
 from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
 
+from gpu_patch import ops
 from gpu_patch._cuda import specialised
+from gpu_patch._cuda.moments import add_sample
 from gpu_patch.plan import Rows
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
-ASSEMBLE, STITCH = "assemble.cu", "stitch.cu"
+ASSEMBLE, STITCH, MOMENTS = "assemble.cu", "stitch.cu", "moments.cu"
 MOST_SECONDS = 60
 
 
@@ -87,6 +89,8 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             stitching.assert_stitched(runtime, tiling, stitching.counts_of(tiling, count))
         stitching.assert_rows_kept(runtime)
         stitching.assert_huge(runtime, folder)
+    if file == MOMENTS:
+        assert_moments(runtime)
     if file in (COMMON, SPECIAL):
         for case in _special_cases():
             made = case.context(runtime)
@@ -95,6 +99,17 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             epilogue = case.epilogue(mixed=True)
             made = case.context(runtime, epilogue=epilogue)
             assert_same_context(made, case.numpy_context(epilogue=epilogue))
+
+
+def assert_moments(runtime: EmulatedRuntime) -> None:
+    """Samples of several blocks per tile, against the twin."""
+    for dtype in (np.float32, np.float16):
+        samples = np.random.default_rng(0).normal(9, 5, (4, 3, 2, 50, 70)).astype(dtype)
+        found, expected = (np.full((3, 4, 50, 70), np.nan, np.float32) for _ in range(2))
+        for number, values in enumerate(samples, 1):
+            add_sample(runtime, values, found, number, len(samples))
+            ops.add_sample(values, expected, number, len(samples))
+            np.testing.assert_array_equal(found, expected)
 
 
 def _general_cases() -> Iterator[Case]:
@@ -181,7 +196,7 @@ def main(word: str = "") -> int:
     """Run all mutants whose file or name holds `word`; return how many were not caught."""
     chosen = [mutant for mutant in load() if word in f"{mutant.file} {mutant.name}"]
     missed = 0
-    files = (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE, STITCH)
+    files = (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE, STITCH, MOMENTS)
     for mutant in [Mutant(file, "unchanged", "\0", "") for file in files if word in file]:
         outcome = run(mutant)
         missed += outcome != "survived"

@@ -58,6 +58,14 @@ def test_stitching_compiles(architecture, exclusive, registers):
         assert report.registers <= registers
 
 
+@pytest.mark.parametrize("architecture", architectures())
+def test_moments_compile(architecture):
+    for dtype in ("float16", "float32"):
+        report = compiled("moments", {"VALUE_TYPE": PIXEL_TYPES[np.dtype(dtype)]}, architecture)
+        assert report.spill_bytes == report.stack_bytes == 0, report.log
+        assert report.registers <= 64
+
+
 @EPILOGUES
 @pytest.mark.parametrize("architecture", architectures())
 @pytest.mark.parametrize("name", ["2D C2 L4 uint16", "3D C2 L3 uint16"])
