@@ -39,6 +39,8 @@ from gpu_patch.patching import (
 from gpu_patch.progress import progress_bar
 from gpu_patch.specs import ImageMetadata
 
+__all__ = ["Feed", "from_careamics"]
+
 Copied = TypeVar("Copied")
 
 CONSTRUCTORS = (

@@ -35,6 +35,11 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         augmented nor dropped. Each epoch's are the same.
     **options
         Of `BatchLoader`: seed, drop_last, prefetch, normalization, augmentation, dtype.
+
+    Raises
+    ------
+    TypeError
+        An argument is no constructor, or an option is one that the trainer decides on.
     """
 
     def __init__(
@@ -56,15 +61,33 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
             raise TypeError("rank, world_size and shuffle are not options here: the trainer knows")
 
     def train_dataloader(self) -> TensorLoader | list[Any]:
-        """Return this rank's training batches."""
+        """Return this rank's training batches.
+
+        Returns
+        -------
+        TensorLoader or list
+            An empty list where there is no constructor.
+        """
         return self._loader(_TrainerEpoch, self._train, shuffle=True, **self._options)
 
     def val_dataloader(self) -> TensorLoader | list[Any]:
-        """Return this rank's validation batches."""
+        """Return this rank's validation batches.
+
+        Returns
+        -------
+        TensorLoader or list
+            An empty list where there is no constructor.
+        """
         return self._in_order(self._val)
 
     def predict_dataloader(self) -> TensorLoader | list[Any]:
-        """Return this rank's batches to predict from."""
+        """Return this rank's batches to predict from.
+
+        Returns
+        -------
+        TensorLoader or list
+            An empty list where there is no constructor.
+        """
         return self._in_order(self._predict)
 
     def _in_order(self, constructor: PatchConstr | None) -> TensorLoader | list[Any]:

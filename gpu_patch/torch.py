@@ -80,6 +80,11 @@ class TensorLoader:
     ----------
     loader : BatchLoader
         Gives the batches; its `set_epoch`, `state_dict` and `load_state_dict` are here too.
+
+    Raises
+    ------
+    TypeError
+        `loader` is no `BatchLoader`.
     """
 
     def __init__(self, loader: BatchLoader) -> None:
@@ -108,11 +113,22 @@ class TensorLoader:
         ----------
         epoch : int
             0 ≤ epoch < 2^32.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `epoch` is anything else.
         """
         self.loader.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the loader is."""
+        """Return where the loader is.
+
+        Returns
+        -------
+        dict
+            As `BatchLoader.state_dict` returns it.
+        """
         return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -122,6 +138,11 @@ class TensorLoader:
         ----------
         state : dict
             As `state_dict` returned it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `state` is none of a loader of these patches.
         """
         self.loader.load_state_dict(state)
 
@@ -140,6 +161,11 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         As in `BatchLoader`.
     dtype : {float32, float16}, default: float32
         Of the tensors.
+
+    Raises
+    ------
+    TypeError
+        `constructor` is none.
 
     Examples
     --------
@@ -175,6 +201,11 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         ----------
         epoch : int
             0 ≤ epoch < 2^32.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `epoch` is anything else.
         """
         self._epoch.fill_(whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1))
 

@@ -230,6 +230,11 @@ class PlannedConstr(PatchConstr):
         -------
         Plan
             Exactly what `construct_batch` makes of the same arguments.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            An argument is wrong; the message names it.
         """
         index = indices_in("indices", indices, self.n_patches, "patches")
         epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)

@@ -46,6 +46,12 @@ class BasicPatchConstr(PlannedConstr):
     seed : int or None, default: None
         Seed of the batches' draws; None takes a fresh one.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
+
     Examples
     --------
     >>> import numpy as np

@@ -69,6 +69,12 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     background : float or sequence of float, default: 0
         Level of the images where a structure is absent, the same for all or one per structure.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
+
     Examples
     --------
     >>> import numpy as np

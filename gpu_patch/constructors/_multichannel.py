@@ -70,6 +70,12 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         Level of the images where a structure is absent, the same for all or one per channel of the
         images.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
+
     Examples
     --------
     >>> import numpy as np

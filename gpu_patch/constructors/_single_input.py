@@ -104,6 +104,12 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
         What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
     seed : int or None, default: None
         Seed of the batches' draws; None takes a fresh one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
     """
 
     def __init__(
@@ -159,6 +165,12 @@ class PredMsPatchConstr(_SingleInputConstr):
         What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
     seed : int or None, default: None
         Seed of the batches' draws, where the strategy draws at all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
     """
 
     def __init__(

@@ -71,7 +71,13 @@ class FilterReport:
         return sum(int(grid.sum()) for grid in self.kept.values())
 
     def maps(self) -> list[NDArray[np.bool_]]:
-        """Return for each image stack, S(Z)YX, which pixels lie in anything that is kept."""
+        """Return for each image stack, S(Z)YX, which pixels lie in anything that is kept.
+
+        Returns
+        -------
+        list of array of bool, shape (S, (Z), Y, X)
+            One per image stack.
+        """
         return _paint(self.kept, self.data_shapes, self.patch_size, self.regions)
 
     def __repr__(self) -> str:
@@ -233,6 +239,11 @@ def find_background(
     -------
     FilterReport
         What was found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together; the message names it.
     """
     _check_together(patching_strategy, extractor)
     pairs = _filters_of_channels(patch_filter, ref_channel, extractor.n_channels)

@@ -160,6 +160,11 @@ class BatchLoader:
         ----------
         epoch : int
             0 ≤ epoch < 2^32. Without this, each iteration is the next epoch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `epoch` is anything else.
         """
         self._epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
         self._first, self._step, self._resumed = 0, 0, False

@@ -178,6 +178,11 @@ target_stds=[15.0, 25.0])
         ----------
         config : MeanStdConfig, MinMaxConfig, QuantileConfig or NoNormConfig
             One whose statistics are known (`resolve_normalization_config` computes them).
+
+        Raises
+        ------
+        TypeError, ValueError
+            `config` is none of these, or its statistics are not known yet.
         """
         kind = getattr(config, "name", None)
         if kind not in KINDS:
@@ -245,6 +250,11 @@ target_stds=[15.0, 25.0])
         -------
         array or tensor of float32, (B, C, (Z), Y, X)
             Of the same library and device. Like careamics, without the 1e-8 of ranges.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `prediction` is no array or tensor, or has other axes or channels.
         """
         if not hasattr(prediction, "shape"):
             raise TypeError(
@@ -342,6 +352,11 @@ target_stds=[15.0, 25.0])
         ----------
         content : dict
             With the keys format, version, kind, input, target and skip_target.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `content` is nothing that `to_dict` returned.
         """
         found = mapping("content", content, ["format", "version"])
         if (found["format"], found["version"]) != (_FORMAT, _VERSION):

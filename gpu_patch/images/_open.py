@@ -151,6 +151,18 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
         As in `open_images`.
     any_file : bool, default: False
         Whether every file in a folder counts, and not only those with the ending of an image.
+
+    Returns
+    -------
+    list of Path or array
+        The files of folders and patterns sorted by name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `images` is nothing that can be opened, or empty.
+    FileNotFoundError
+        No file matches a pattern, or a folder has no image in it.
     """
     if isinstance(images, (list, tuple)):
         found = [source for item in images for source in sources(item, any_file=any_file)]
