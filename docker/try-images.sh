@@ -46,7 +46,7 @@ if [[ $engine ]]; then
     }
     megabytes() { echo $(($("$engine" image inspect --format '{{.Size}}' "$1") / 1000000)); }
     prepare() {
-        "$engine" pull --quiet "$base"
+        "$engine" image inspect "$base" > /dev/null 2>&1 || "$engine" pull --quiet "$base"
         "$engine" volume create "$data" > /dev/null
     }
 else
