@@ -31,20 +31,29 @@ fail() { echo "try-images.sh: $*" >&2; exit 1; }
 
 if [[ $engine ]]; then
     base=${BASE:-python:3.12-slim}
-    clean() { rm -rf "$work"; }
+    data=gpu_patch_try_$$
+    clean() {
+        "$engine" volume rm "$data" > /dev/null || true
+        rm -rf "$work"
+    }
     build() { DOCKER_BUILDKIT=1 "$engine" build "$@"; }
-    # run IMAGE COMMAND...: nothing but /tmp and volumes can be written
+    # run IMAGE COMMAND...: without a GPU, and nothing but /tmp and volumes can be written
     run() {
         local image=$1 command=$2
         shift 2
-        "$engine" run --rm --read-only --tmpfs /tmp --volume "$work/data:/data" \
-            --network none --entrypoint "$command" "$image" "$@"
+        "$engine" run --rm --read-only --tmpfs /tmp --volume "$data:/data" --network none \
+            --env NVIDIA_VISIBLE_DEVICES=void --entrypoint "$command" "$image" "$@"
     }
     megabytes() { echo $(($("$engine" image inspect --format '{{.Size}}' "$1") / 1000000)); }
-    "$engine" pull --quiet "$base"
+    prepare() {
+        "$engine" image inspect "$base" > /dev/null 2>&1 || "$engine" pull --quiet "$base"
+        "$engine" volume create "$data" > /dev/null
+    }
 else
     engine=buildah
     base=${BASE:-localhost/gpu_patch_base}
+    data=$work/data
+    mkdir --mode 1777 "$data"
     export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs BUILDAH_FORMAT=docker BUILDAH_LAYERS=true
     in_storage() { buildah --root "$work/storage" --runroot "$work/run" "$@"; }
     clean() {
@@ -59,7 +68,7 @@ else
         container=$(in_storage from --pull-never "$image")
         root=$(in_storage mount "$container")
         touch "$work/before"
-        in_storage run --network none --volume "$work/data:/data" "$container" -- "$@" || status=$?
+        in_storage run --network none --volume "$data:/data" "$container" -- "$@" || status=$?
         written=$(find "$root" -xdev -newer "$work/before" -type f \
             -not -path "$root/tmp/*" -not -path "$root/var/cache/gpu_patch/*")
         in_storage rm "$container" > /dev/null
@@ -72,7 +81,9 @@ else
         du -sx --block-size=1000000 "$(in_storage mount "$container")" | cut -f1
         in_storage rm "$container" > /dev/null
     }
-    if [[ ! ${BASE-} ]]; then
+    prepare() {
+        local container
+        [[ ! ${BASE-} ]] || return 0
         say "a Debian with Python as the base image"
         debootstrap --variant=minbase --include=python3-venv bookworm "$work/debian" > "$work/log" \
             || fail "debootstrap: $(tail -n 5 "$work/log")"
@@ -81,9 +92,10 @@ else
         in_storage commit --quiet "$container" "$base"
         in_storage rm "$container" > /dev/null
         rm -rf --one-file-system "$work/debian"
-    fi
+    }
 fi
 trap clean EXIT
+prepare
 
 # ---- this machine's way to packages --------------------------------------------------------------
 
@@ -124,13 +136,12 @@ try_cpu() {
     run "$1" gpu-patch info --check || fail "info --check finds fault with $1"
     say "demo in $1"
     time run "$1" gpu-patch demo --out /data/demo
-    [[ -s $work/data/demo/preview.png ]] || fail "the demo left no picture"
+    run "$1" test -s /data/demo/preview.png || fail "the demo left no picture"
     make_image test
     say "the tests in $1"
     run localhost/gpu_patch:test python -m pytest -p no:cacheprovider --pyargs tests gpu_patch
 }
 
-# there may be a GPU or not, but these containers get none
 try_cuda() {
     try_any "$1"
     if run "$1" gpu-patch info --check > "$work/check" 2>&1; then
@@ -145,7 +156,6 @@ print(len(kernels), "kernels compiled ahead, for", *sorted(p.name for p in COMPI
 assert kernels'
 }
 
-mkdir --mode 1777 "$work/data"
 base_size=$(megabytes "$base")
 sizes=()
 for target in "${targets[@]}"; do

@@ -1,5 +1,6 @@
 import datetime
 import json
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -133,6 +134,7 @@ def test_failed_measuring_is_an_error(monkeypatch, capsys):
     assert "status 3" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_commit_is_that_of_the_package_itself(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

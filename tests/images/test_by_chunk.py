@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from emulation import fake_cupy
+from emulation.runtime import available
 from formats import numbered, write_ome_zarr
 
 import gpu_patch
@@ -81,6 +82,7 @@ def test_files_of_every_format(tmp_path, kind):
     assert traffic.hits
 
 
+@pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 def test_on_a_device(tmp_path):
     path = write(tmp_path, "tiled TIFF", numbered(AXES))
     with fake_cupy.installed():
