@@ -167,6 +167,11 @@ class PlannedConstr(PatchConstr):
         ----------
         batch : bool
             Whether a batch is made.
+
+        Returns
+        -------
+        list
+            Of `numpy.random.Generator`, or None.
         """
         return self._source.generators(batch=batch)
 
@@ -204,6 +209,11 @@ class PlannedConstr(PatchConstr):
         -------
         Plan
             What `construct_patch` makes of the same index; generators go on likewise.
+
+        Raises
+        ------
+        IndexError
+            Where there is no such patch.
         """
         return self._plan_patch(index_in("index", index, self.n_patches, "patches"))
 

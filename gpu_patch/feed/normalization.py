@@ -293,6 +293,11 @@ target_stds=[15.0, 25.0])
         -------
         pair of array of float32, shape (n_channels,), or None
             Factors and summands; None where predictions stay as they are.
+
+        Raises
+        ------
+        ValueError
+            Where there are statistics of another number of channels.
         """
         statistics = self.target_statistics or self.input_statistics
         if self.skip_target or statistics is None:
