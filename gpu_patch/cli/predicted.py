@@ -80,18 +80,17 @@ def _panels(stack: ImageStack, image: Path, std: Path | None) -> list[Panel]:
     panels = [Panel("Input", display.overlay(pixels, between, colours))]
     predicted = _of_file(image, stack, place)
     colours = display.channel_colours(len(predicted))
-    name = "Prediction" if len(predicted) == 1 else "Prediction, channel {}"
+    which = "" if len(predicted) == 1 else f", channel {{}} of {len(predicted)}"
     # what has the same channels can be compared
     same = len(predicted) == len(pixels)
     shown = predicted[:_MOST_CHANNELS]
     for c, channel in enumerate(shown):
         limits = between[c] if same else display.limits(channel)
-        panels.append(Panel(name.format(c), _tinted(channel, limits, colours[c])))
+        panels.append(Panel(f"Prediction{which.format(c)}", _tinted(channel, limits, colours[c])))
     if std is not None:
-        name = "Standard deviation" if len(predicted) == 1 else "Standard deviation, channel {}"
         for c, channel in enumerate(_of_file(std, stack, place)[:_MOST_CHANNELS]):
             limits = 0.0, display.limits(channel)[1]
-            title = f"{name.format(c)} (0 … {limits[1]:.3g})"
+            title = f"Standard deviation{which.format(c)} (0 … {limits[1]:.3g})"
             panels.append(Panel(title, _tinted(channel, limits, (1, 1, 1))))
     return panels
 
@@ -159,15 +158,14 @@ class _Sheet:
     def __init__(self, rows: Sequence[Sequence[Panel]]) -> None:
         n_columns = max(map(len, rows))
         slim = [row[0].rgb.shape[0] / row[0].rgb.shape[1] for row in rows]
-        # panels of a row are as high as each other, and as wide as all others unless too high
+        # slim images leave room beside them, for titles
         self._sizes = [(min(_PANEL, _PANEL / s), min(_PANEL, _PANEL / s) * s) for s in slim]
         self._tops = []
         top = _TOP
         for _, height in self._sizes:
             self._tops.append(top + _HEADING + _TITLE)
             top += _HEADING + _TITLE + height + _GAP
-        widest = max(width for width, _ in self._sizes)
-        self.width = max(2 * _EDGE + n_columns * (widest + _GAP) - _GAP, 8.0)
+        self.width = 2 * _EDGE + n_columns * (_PANEL + _GAP) - _GAP
         self.height = top - _GAP + _EDGE
         self.size = round(self.width * _DPI), round(self.height * _DPI)
         # matplotlib cuts off what is no whole pixel
@@ -188,7 +186,7 @@ class _Sheet:
     def show(self, row: int, column: int, panel: Panel) -> None:
         """Show a panel."""
         width, height = self._sizes[row]
-        left = _EDGE + column * (width + _GAP)
+        left = _EDGE + column * (_PANEL + _GAP)
         bottom = self.height - self._tops[row] - height
         place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         axes = self.figure.add_axes(place)
