@@ -19,6 +19,7 @@ class _Piece(NamedTuple):
 
     tile: slice
     slab: slice
+    weights: NDArray[np.float32]
     is_first: bool
     """Whether no tile before this one counts there."""
 
@@ -33,38 +34,35 @@ def stitch(
     at = 0
     for segment in segments:
         grid, slab = segment.grid, segment.slab
-        limits = [(0, n) for n in grid.size]
-        limits[grid.slab_axis] = segment.rows
-        positions = grid.positions(np.arange(segment.first, segment.first + segment.count))
-        spans = [s[:, index].T.tolist() for s, index in zip(grid.spans, positions, strict=True)]
-        for position, *axes in zip(positions.T.tolist(), *spans, strict=True):
-            lines = [c.weights[i] for c, i in zip(grid.covers, position, strict=True)]
-            starts = [int(c.starts[i]) for c, i in zip(grid.covers, position, strict=True)]
-            pieces = map(_pieces, starts, axes, limits, slab.shape[1:])
-            for box in product(*map(list, pieces)):
-                place = (slice(None), *(piece.slab for piece in box))
-                inside = (slice(None), *(piece.tile for piece in box))
+        columns = grid.positions(np.arange(segment.first, segment.first + segment.count)).tolist()
+        axes = [
+            {index: list(_pieces(segment, d, index)) for index in set(column)}
+            for d, column in enumerate(columns)
+        ]
+        for position in zip(*columns, strict=True):
+            for box in product(*(axis[i] for axis, i in zip(axes, position, strict=True))):
+                pixels = tiles[at][(slice(None), *[piece.tile for piece in box])]
+                place = slab[(slice(None), *[piece.slab for piece in box])]
                 weights = None
                 if not grid.exclusive:
-                    parts = (line[piece.tile] for line, piece in zip(lines, box, strict=True))
-                    weights = reduce(np.multiply.outer, parts)
+                    weights = reduce(np.multiply.outer, [piece.weights for piece in box])
                 is_first = all(piece.is_first for piece in box)
-                _write(tiles[at][inside], slab[place], weights, is_first, scale, offset)
+                _write(pixels, place, weights, is_first, scale, offset)
             at += 1
 
 
-def _pieces(
-    start: int, span: Sequence[int], limits: tuple[int, int], length: int
-) -> Iterator[_Piece]:
+def _pieces(segment: Segment, axis: int, index: int) -> Iterator[_Piece]:
     """Cut an axis where tiles before this one stop to count, and where the slab's ring ends."""
-    for low, high, is_first in ((span[0], span[1], False), (span[1], span[2], True)):
-        at, stop = max(low, limits[0]), min(high, limits[1])
+    grid, length = segment.grid, segment.slab.shape[1 + axis]
+    cover, (low, middle, high) = grid.covers[axis], grid.spans[axis][:, index].tolist()
+    limits = segment.rows if axis == grid.slab_axis else (0, grid.size[axis])
+    start, weights = int(cover.starts[index]), cover.weights[index]
+    for first, last, is_first in ((low, middle, False), (middle, high, True)):
+        at, stop = max(first, limits[0]), min(last, limits[1])
         while at < stop:
             end = min(stop, (at // length + 1) * length)
-            in_slab = at % length
-            yield _Piece(
-                slice(at - start, end - start), slice(in_slab, in_slab + end - at), is_first
-            )
+            tile, place = slice(at - start, end - start), at % length
+            yield _Piece(tile, slice(place, place + end - at), weights[tile], is_first)
             at = end
 
 

@@ -166,13 +166,14 @@ def test_crop_copies_bits(backend, dtype):
     assert_same_bits(stitched(backend, tiling, scale=None), expected)
 
 
+@pytest.mark.parametrize("scale", [None, [2.0]])
 @pytest.mark.parametrize("blend", BLENDS)
-def test_negative_zero_stays_and_nan_stays_where_it_is(backend, blend):
+def test_negative_zero_stays_and_nan_stays_where_it_is(backend, blend, scale):
     tiling = Tiling((20, 20), (8, 8), (4, 4), blend)
     tiles = np.full(tiling.tiles.shape, -0.0, np.float32)
     tiles[3, 0, 5, 5] = np.nan
     tiles[5, 0, 5, 2] = np.inf
-    found = stitched(backend, with_values(tiling, tiles), [1, 4, 11], scale=None)
+    found = stitched(backend, with_values(tiling, tiles), [1, 4, 11], scale=scale)
     assert np.signbit(found[found == 0]).all()
     assert np.argwhere(np.isnan(found)).tolist() == [[0, 5, 17]]
     assert np.isinf(found).sum() == 1
