@@ -12,6 +12,9 @@ from gpu_patch.images._axes import to_canonical
 from gpu_patch.predict.outputs import make_store, restore, restored_axes
 from gpu_patch.predict.outputs._names import result_names
 
+pytest.importorskip("tifffile")
+pytest.importorskip("zarr")
+
 AXES = ["YX", "XY", "CYX", "YXC", "SYX", "TYX", "TYXS", "STCYX", "ZYX", "YXZ", "CZYX", "TZYX",
         "TZCYX", "SZYX", "STCZYX", "ZYXTSC"]  # fmt: skip
 FORMATS = ["ome-zarr", "ome-tiff", "npy"]
@@ -235,7 +238,8 @@ def test_a_full_disk_is_an_error_at_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("axes", ["YX", "CYX", "TZYX", "STCZYX"])
 def test_tifffile_reads_ome_tiff(tmp_path, axes):
-    tifffile = pytest.importorskip("tifffile")
+    import tifffile
+
     predicted = make_predicted(axes, n_channels=3)
     path = write_all(make_store(tmp_path / "a.ome.tif", ["a"]), predicted)
     with tifffile.TiffFile(path) as tiff:
