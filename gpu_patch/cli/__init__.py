@@ -1,4 +1,4 @@
-"""The command line: look at files (info) and patches (preview), see it work (demo), time it."""
+"""The command line: look at files and patches, predict, see it work, time it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gpu_patch.cli.arguments import Parser
 from gpu_patch.cli.bench import add_to as add_bench
 from gpu_patch.cli.demo import add_to as add_demo
 from gpu_patch.cli.info import add_to as add_info
+from gpu_patch.cli.predict import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
 from gpu_patch.cli.train_demo import add_to as add_train_demo
 
@@ -22,7 +23,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"gpu_patch {gpu_patch.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (add_demo, add_preview, add_info, add_train_demo, add_bench):
+    for add in (add_demo, add_preview, add_info, add_predict, add_train_demo, add_bench):
         add(commands)
     return parser
 

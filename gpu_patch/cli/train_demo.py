@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,6 @@ def run(options: argparse.Namespace) -> None:
 
     pixels, truth = make_phantom(settings["size"], seed), make_phantom(HELD_OUT_SIZE, seed + 1)
     patches = training.make_patches(pixels, patch_size, n_scales, device=device, seed=seed)
-    tiles = training.make_tiles(truth, patch_size, n_scales, device=device)
     normalization = compute_normalization(patches)
     loader = training.make_loader(patches, batch_size, normalization, seed)
     network = training.make_network(n_scales, len(STRUCTURES), device=device, seed=seed)
@@ -130,9 +130,11 @@ def run(options: argparse.Namespace) -> None:
     )
     print(f"network    U-Net, {n_parameters} parameters; input: {_scales(n_scales)}", flush=True)
 
-    untrained = training.predict(network, tiles, normalization, batch_size)
+    shape = {"patch_size": patch_size, "n_scales": n_scales, "batch_size": batch_size}
+    predicted = partial(training.predict, network, truth, normalization, **shape, device=device)
+    untrained = predicted()
     course = training.train(network, loader, settings["steps"])
-    trained = training.predict(network, tiles, normalization, batch_size)
+    trained = predicted()
 
     losses = smoothed(course.losses)
     seconds = course.waiting_seconds.sum() + course.training_seconds.sum()

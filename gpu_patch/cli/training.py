@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import mse_loss
 
+import gpu_patch
 from gpu_patch import (
     Augmentation,
     ImageStack,
     MultiChannelTargetMsPatchConstr,
     PatchExtractor,
     RandomPatching,
-    TiledPatching,
 )
 from gpu_patch.cli.arguments import needs
 from gpu_patch.cli.unet import UNet
@@ -46,15 +46,6 @@ def make_patches(
     return MultiChannelTargetMsPatchConstr(
         places, images, n_scales, "reflect", weights, 0.0, seed=seed
     )
-
-
-def make_tiles(
-    pixels: NDArray[np.uint16], patch_size: int, n_scales: int, *, device: str
-) -> MultiChannelTargetMsPatchConstr:
-    """Make the constructor of tiles of an image (C, Y, X), whose input is the channels' mean."""
-    images = PatchExtractor([ImageStack.from_array(pixels, "CYX", device=device)])
-    tiles = TiledPatching(images.shapes, (patch_size, patch_size), [patch_size // 4 * 2] * 2)
-    return MultiChannelTargetMsPatchConstr(tiles, images, n_scales, "reflect", None, 0.0)
 
 
 def make_loader(
@@ -210,25 +201,25 @@ def _show(bar: Any, losses: torch.Tensor) -> None:
 
 def predict(
     network: nn.Module,
-    tiles: MultiChannelTargetMsPatchConstr,
+    pixels: NDArray[np.uint16],
     normalization: Normalization,
+    *,
+    patch_size: int,
+    n_scales: int,
     batch_size: int,
+    device: str,
 ) -> NDArray[np.float32]:
-    """Predict the structures of a whole image from its mixture, (C, Y, X), tile by tile."""
-    _, n_channels, *size = tiles.target_extractor.shapes[0]
-    image = np.empty((n_channels, *size), np.float32)
-    loader = BatchLoader(tiles, batch_size, shuffle=False, normalization=normalization)
-    index = 0
-    with torch.inference_mode():
-        for batch in TensorLoader(loader):
-            predicted = normalization.denormalize(network(batch.input)).cpu().numpy()
-            for tile in predicted:
-                spec: Any = tiles.patching_strategy.get_patch_spec(index)
-                inside = _box(spec["crop_coords"], spec["crop_size"])
-                image[:, *_box(spec["stitch_coords"], spec["crop_size"])] = tile[:, *inside]
-                index += 1
+    """Predict the structures of an image (C, Y, X) from their mixture, the channels' mean."""
+    mixture = pixels.mean(axis=0, dtype=np.float32)
+    found = gpu_patch.predict(
+        ImageStack.from_array(mixture, "YX", device=device),
+        network,
+        tile_size=(patch_size, patch_size),
+        overlaps=[patch_size // 4 * 2] * 2,
+        batch_size=batch_size,
+        multiscale_count=n_scales,
+        normalization=normalization,
+        progress=False,
+    )
+    image: NDArray[np.float32] = found.images[0]
     return image
-
-
-def _box(start: Sequence[int], size: Sequence[int]) -> list[slice]:
-    return [slice(first, first + n) for first, n in zip(start, size, strict=True)]

@@ -42,11 +42,10 @@ def running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
 
         def tiles_of(batch: Any) -> Any:
             try:
-                found = function(batch)
+                return _as_tiles(function(batch), batch, device)
             except Exception as error:
                 error.add_note(f"the model was given a batch of the shape {tuple(batch.shape)}")
                 raise
-            return _as_tiles(found, batch, device)
 
         yield tiles_of
 

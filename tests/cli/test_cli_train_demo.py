@@ -180,14 +180,14 @@ def test_tiles_are_put_together_where_they_belong():
     from gpu_patch.feed import Normalization
 
     truth = make_phantom(100, 0)
-    tiles = training.make_tiles(truth, 32, 2, device="cpu")
     normalization = Normalization.mean_std(300, 50, [300, 300], [50, 50])
 
     class Echo(torch.nn.Module):
         def forward(self, x):
             return torch.cat([x[:, :1], 2 * x[:, :1]], dim=1)
 
-    found = training.predict(Echo(), tiles, normalization, 5)
+    options = {"patch_size": 32, "n_scales": 2, "batch_size": 5, "device": "cpu"}
+    found = training.predict(Echo(), truth, normalization, **options)
     mixture = truth.mean(axis=0)
     expected = np.stack([mixture, 2 * mixture - 300])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)

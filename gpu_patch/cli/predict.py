@@ -1,0 +1,281 @@
+"""``gpu-patch predict``: a trained model over whole images."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpu_patch import Prediction, TiledPatching, open_images, predict
+from gpu_patch import device as devices
+from gpu_patch.cli.arguments import Commands, needs, patch_size, whole, writable
+from gpu_patch.cli.preview import report_images
+from gpu_patch.feed import Normalization
+from gpu_patch.geometry import BLENDS, PADDING_MODES
+from gpu_patch.images import PatchExtractor
+
+_MOST_LINES = 4
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to a parser."""
+    parser = commands.add_parser(
+        "predict",
+        help="run a trained model over whole images; needs PyTorch",
+        description="Cut images into overlapping tiles, run a TorchScript or torch.export model "
+        "on them, and put the results together. Under torchrun, processes share the work.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a pattern or a folder")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="of torch.jit (.pt) or torch.export (.pt2)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results; or, for one IMAGE, a file that ends in .ome.zarr, "
+        ".ome.tif or .npy",
+    )
+    parser.add_argument("--axes", help="axes of every IMAGE; default: what the file says")
+    parser.add_argument("--level", type=whole(0), default=0, help="resolution level (default: 0)")
+    parser.add_argument("--scene", help="number or name, where a file has several; or all")
+    tiles = parser.add_argument_group("tiles")
+    tiles.add_argument(
+        "--tile-size",
+        type=patch_size,
+        default=(256,),
+        metavar="N",
+        help="pixels: one number, Y,X or Z,Y,X; one number is limited to the depth along Z "
+        "(default: 256)",
+    )
+    tiles.add_argument(
+        "--overlaps",
+        type=_overlaps,
+        metavar="N",
+        help="pixels that neighbours share, likewise; default: a quarter of the tile",
+    )
+    tiles.add_argument(
+        "--batch-size", type=whole(1), default=16, metavar="N", help="default: %(default)s"
+    )
+    tiles.add_argument(
+        "--scales",
+        type=whole(1, 8),
+        metavar="N",
+        help="the tile and its surroundings, channels of the model's input; default: the image's "
+        "channels without context",
+    )
+    tiles.add_argument(
+        "--padding",
+        choices=PADDING_MODES,
+        default="reflect",
+        help="what the context holds beyond the image: %(choices)s (default: %(default)s)",
+    )
+    tiles.add_argument(
+        "--blend",
+        choices=BLENDS,
+        default="crop",
+        help="how tiles become an image: %(choices)s (default: %(default)s)",
+    )
+    tiles.add_argument(
+        "--n-samples",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="times that a stochastic model sees each tile; from 2 on the standard deviation is "
+        "written too (default: %(default)s)",
+    )
+    tiles.add_argument(
+        "--normalization",
+        type=Path,
+        metavar="FILE",
+        help="what Normalization.save wrote; results are taken back to the values of images",
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--dtype",
+        default="float32",
+        help="float32, float16, uint8, int8, uint16 or int16 (default: %(default)s)",
+    )
+    results.add_argument(
+        "--format",
+        choices=("ome-zarr", "ome-tiff", "npy"),
+        help="of the files in DIR: %(choices)s (default: ome-zarr)",
+    )
+    results.add_argument(
+        "--resume", action="store_true", help="go on where an earlier run ended (ome-zarr)"
+    )
+    results.add_argument(
+        "--overwrite", action="store_true", help="replace results that are there already"
+    )
+    results.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="PNG of input and prediction; default: prediction.png in or beside the results",
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    needs("predict", "torch", "torch")
+    for module in ("tqdm", "matplotlib.figure"):
+        needs("predict", module)
+    # these import what may be missing
+    models, predicted, training = (
+        importlib.import_module(f"gpu_patch.cli.{name}")
+        for name in ("models", "predicted", "training")
+    )
+    rank, world_size = (_environment(name, n) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    device = _device(options.device)
+    training.use_device(device)
+    normalization = options.normalization and Normalization.load(options.normalization)
+    picture = _picture(options)
+    model = models.load_model(options.model, device)
+    scene = int(options.scene) if options.scene and options.scene.isdigit() else options.scene
+    images = open_images(
+        options.images, options.axes, device=device, level=options.level, scene=scene
+    )
+    tile_size = _sizes("--tile-size", options.tile_size, images)
+    overlaps = (
+        tuple(n // 8 * 2 for n in tile_size)
+        if options.overlaps is None
+        else _sizes("--overlaps", options.overlaps, images)
+    )
+    if rank == 0:
+        report_images(images.image_stacks)
+    start = time.perf_counter()
+    try:
+        found = predict(
+            images,
+            model,
+            tile_size=tile_size,
+            overlaps=overlaps,
+            batch_size=options.batch_size,
+            multiscale_count=options.scales,
+            padding_mode=options.padding,
+            blend=options.blend,
+            n_samples=options.n_samples,
+            normalization=normalization,
+            dtype=options.dtype,
+            out=options.out,
+            format=options.format,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            rank=rank,
+            world_size=world_size,
+        )
+    except Exception as error:
+        raise _explained(error, options, models, model, images, tile_size) from error
+    if rank:
+        return
+    seconds = time.perf_counter() - start
+    n_tiles = TiledPatching(images.shapes, tile_size, overlaps).n_patches
+    by = f" by {world_size} processes" if world_size > 1 else ""
+    print(f"tiles    {n_tiles} in {seconds:.1f} s{by}, {n_tiles / seconds:.1f} tiles/s")
+    report_results(found)
+    words = [f"tiles of {_times(tile_size)} pixels, {_times(overlaps)} shared"]
+    words += [f"blend {options.blend}"]
+    if options.scales:
+        words += [f"{options.scales} scales, padding {options.padding}"]
+    if options.n_samples > 1:
+        words += [f"mean of {options.n_samples} samples"]
+    width, height = predicted.draw(
+        images.image_stacks, found, f"{options.model.name}: {', '.join(words)}", picture
+    )
+    print(f"picture  {picture} ({width}×{height} pixels, {picture.stat().st_size / 1e3:.0f} kB)")
+
+
+def report_results(found: Prediction) -> None:
+    """Print where results are."""
+    paths = [path for pair in zip(*filter(None, found), strict=True) for path in pair]
+    for path in paths[:_MOST_LINES]:
+        print(f"written  {path}")
+    if len(paths) > _MOST_LINES:
+        print(f"         and {len(paths) - _MOST_LINES} more")
+
+
+def _explained(
+    error: Exception,
+    options: argparse.Namespace,
+    models: Any,
+    model: Any,
+    images: PatchExtractor,
+    tile_size: tuple[int, ...],
+) -> Exception:
+    """Return an error that says how the model and its input differ, where that is why."""
+    if not getattr(error, "__notes__", ()):  # not from the model
+        said = re.sub(r"\b(overwrite|resume)=True", r"--\1", str(error))
+        return type(error)(said) if said != str(error) else error
+    tiles = models.Tiles(options.batch_size, options.scales or images.n_channels, tile_size)
+    reason = models.misfit(model, tiles, has_context=options.scales is not None)
+    said = reason or f"{error.__notes__[-1]}: {str(error).strip().splitlines()[-1]}"
+    return ValueError(f"argument --model: '{options.model}' does not fit: {said}")
+
+
+def _picture(options: argparse.Namespace) -> Path:
+    """Return where the picture goes."""
+    if options.picture is not None:
+        return writable("--picture", options.picture)
+    is_file = options.out.suffix.lower() in (".zarr", ".tif", ".tiff", ".npy")
+    path: Path = (options.out.parent if is_file else options.out) / "prediction.png"
+    return path
+
+
+def _device(device: str | None) -> str:
+    """Return the device; under torchrun the one of this process."""
+    local = _environment("LOCAL_RANK", 0)
+    found = devices.resolve(device)
+    if device is not None or found == "cpu" or not local:
+        return found
+    return devices.resolve(f"cuda:{local}")
+
+
+def _environment(name: str, default: int) -> int:
+    """Return a number that torchrun sets."""
+    text = os.environ.get(name, str(default))
+    if not text.isdigit():
+        raise ValueError(f"the environment variable {name} must be a number, found {text!r}")
+    return int(text)
+
+
+def _sizes(argument: str, given: tuple[int, ...], images: PatchExtractor) -> tuple[int, ...]:
+    """Return a number per spatial axis."""
+    n_dims = images.n_spatial_dims
+    if len(given) == n_dims:
+        return given
+    if len(given) > 1:
+        raise ValueError(
+            f"argument {argument}: must be one number or {'Y,X' if n_dims == 2 else 'Z,Y,X'} for "
+            f"these images, found {','.join(map(str, given))}"
+        )
+    depth = [min(given[0], min(shape[2] for shape in images.shapes))] if n_dims == 3 else []
+    return (*depth, given[0], given[0])
+
+
+def _overlaps(text: str) -> tuple[int, ...]:
+    """Parse as a patch size, with 0."""
+    try:
+        found = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        found = ()
+    if not 1 <= len(found) <= 3 or min(found) < 0:
+        raise argparse.ArgumentTypeError(
+            f"must be one whole number of at least 0, or Y,X or Z,Y,X, found {text!r}"
+        )
+    return found
+
+
+def _times(size: Sequence[int]) -> str:
+    return "×".join(map(str, size))

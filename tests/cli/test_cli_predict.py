@@ -1,0 +1,197 @@
+"""gpu-patch predict: models from files over images from files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpu_patch import open_images
+from gpu_patch.cli import main
+from gpu_patch.feed import Normalization
+
+TILES = ["--tile-size", "32", "--batch-size", "5"]
+
+try:
+    import torch
+except ImportError:
+
+    def test_it_says_what_it_needs(files, capsys):
+        assert main(["predict", "grey.png", "--model", "a.pt", "--out", "out"]) == 2
+        error = capsys.readouterr().err
+        assert "needs torch: pip install 'gpu_patch[torch]'" in error
+
+    pytest.skip("the rest needs PyTorch", allow_module_level=True)
+
+pytest.importorskip("zarr")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+class Halving(torch.nn.Module):
+    """Takes 2 channels and sizes that are multiples of 4, and gives the first and their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        coarse = (
+            torch.nn.functional.avg_pool2d(x, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        )
+        total = torch.nn.functional.conv2d(x + 0 * coarse, torch.ones(1, 2, 1, 1))
+        return torch.cat([x[:, :1], total], 1) * self.weight
+
+
+@pytest.fixture
+def models(files, monkeypatch):
+    """Files of models, beside the images."""
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    example = torch.zeros(2, 2, 32, 32)
+    torch.jit.trace(Halving(), example).save("model.pt")
+    batch = torch.export.Dim("batch")
+    shapes = ({0: batch},)
+    program = torch.export.export(Halving(), (example,), dynamic_shapes=shapes)
+    torch.export.save(program, "model.pt2")
+    torch.export.save(torch.export.export(Halving(), (example,)), "fixed.pt2")
+    torch.save(Halving().state_dict(), "weights.pt")
+    return files
+
+
+def run(*arguments):
+    return main(["predict", *map(str, arguments)])
+
+
+def read(path):
+    return open_images(path, device="cpu").image_stacks[0].data
+
+
+@pytest.mark.parametrize("model", ["model.pt", "model.pt2"])
+def test_channels_of_images(model, models, capsys):
+    assert run("pair.tif", "--model", model, "--out", "out", *TILES) == 0
+    pixels = read("pair.tif").astype(np.float32)
+    found = read("out/pair.ome.zarr")
+    np.testing.assert_array_equal(found[:, 0], pixels[:, 0])
+    np.testing.assert_array_equal(found[:, 1], pixels.sum(axis=1))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "read     pair.tif: shape (2, 100, 120), axes CYX, uint16"
+    assert lines[1].startswith("tiles    20 in ")
+    assert lines[1].endswith(" tiles/s")
+    assert lines[2] == "written  out/pair.ome.zarr"
+    assert lines[3].startswith("picture  out/prediction.png (")
+
+
+def test_context_normalisation_samples_and_a_file(models, capsys):
+    Normalization.mean_std(100, 20).save("normalization.json")
+    options = ["--scales", 2, "--padding", "wrap", "--blend", "hann", "--n-samples", 2,
+               "--normalization", "normalization.json", "--dtype", "uint16",
+               "--overlaps", "8"]  # fmt: skip
+    out = Path("results") / "grey.ome.tif"
+    assert run("grey.png", "--model", "model.pt", "--out", out, *TILES, *options) == 0
+    found = read(out)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found[:, 0], read("grey.png")[:, 0])
+    assert (read("results/grey_std.ome.tif") == 0).all()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("written")] == [
+        "written  results/grey.ome.tif",
+        "written  results/grey_std.ome.tif",
+    ]
+    with Image.open("results/prediction.png") as picture:
+        width, height = picture.size
+    assert width > 5 * 300
+    assert height > 300
+
+
+@pytest.mark.parametrize("format", ["npy", "ome-tiff", "ome-zarr"])
+def test_several_images_and_their_picture(format, models):
+    arguments = ["series.tif", "pair.tif", "--model", "model.pt", "--out", "out", *TILES]
+    assert run(*arguments, "--format", format, "--picture", "seen.png") == 0
+    assert Path("seen.png").exists()
+    assert len(list(Path("out").iterdir())) == 2
+    if format == "npy":
+        assert np.load("out/series.npy").shape == (3, 2, 100, 120)
+
+
+def test_volumes(models):
+    class Mean(torch.nn.Module):
+        def forward(self, x):
+            return x.mean(1, keepdim=True)
+
+    torch.jit.trace(Mean(), torch.zeros(1, 2, 8, 32, 32)).save("volume.pt")
+    assert run("volume.tif", "--model", "volume.pt", "--out", "out", *TILES) == 0
+    found, pixels = read("out/volume.ome.zarr"), read("volume.tif")
+    np.testing.assert_allclose(found[:, 0], pixels.mean(axis=1), rtol=1e-6)
+
+
+def test_results_are_kept_replaced_and_gone_on_with(models, capsys):
+    arguments = ["pair.tif", "--model", "model.pt", "--out", "out", *TILES]
+    assert run(*arguments) == 0
+    assert run(*arguments) == 2
+    assert "out/pair.ome.zarr exists: --overwrite replaces it" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite") == 0
+    assert run(*arguments, "--resume") == 0
+    assert run(*arguments, "--resume", "--blend", "hann") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["grey.png", "--model", "model.pt"],
+         ["it takes 2 channels, and the images have 1: give others, or --scales 2"]),
+        (["grey.png", "--model", "model.pt", "--scales", "3"],
+         ["it takes 2 scales, found --scales 3: use --scales 2"]),
+        (["pair.tif", "--model", "model.pt", "--tile-size", "30"],
+         ["a multiple of 4, found --tile-size 30,30: use --tile-size 32,32"]),
+        (["grey.png", "--model", "model.pt", "--tile-size", "30", "--scales", "3"],
+         ["use --scales 2; and it takes tiles whose size is a multiple of 4"]),
+        (["pair.tif", "--model", "model.pt2", "--tile-size", "64"],
+         ["it takes tiles of 32,32 alone, found --tile-size 64,64"]),
+        (["pair.tif", "--model", "fixed.pt2"],
+         ["it takes batches of 2 alone, found --batch-size 5", "dynamic_shapes"]),
+        (["pair.tif", "--model", "weights.pt"], ["neither TorchScript nor", "torch.jit.trace"]),
+        (["pair.tif", "--model", "pair.tif"], ["neither TorchScript nor"]),
+        (["pair.tif", "--model", "none.pt"], ["there is no file 'none.pt'"]),
+        (["none.tif", "--model", "model.pt"], ["none.tif"]),
+        (["pair.tif", "--model", "model.pt", "--tile-size", "4,32,32"],
+         ["--tile-size", "one number or Y,X"]),
+        (["pair.tif", "--model", "model.pt", "--overlaps", "-1"], ["--overlaps", "'-1'"]),
+        (["pair.tif", "--model", "model.pt", "--overlaps", "32"], ["overlaps[0]"]),
+        (["pair.tif", "--model", "model.pt", "--normalization", "pair.tif"],
+         ["pair.tif holds no normalization"]),
+        (["pair.tif", "--model", "model.pt", "--format", "npy", "--resume"],
+         ["--resume is for the format 'ome-zarr' alone, not for npy"]),
+        (["pair.tif", "--model", "model.pt", "--dtype", "int64"], ["dtype", "int64"]),
+        (["pair.tif"], ["--model"]),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(arguments, words, models, capsys):
+    assert run(*TILES, "--out", "out", *arguments) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    for word in words:
+        assert word in error
+    assert not Path("out/pair.ome.zarr").exists()
+
+
+def test_processes_of_torchrun(models):
+    """Together they write what one writes, and one of them alone says so."""
+    pytest.importorskip("torch.distributed.run")
+    assert run("series.tif", "--model", "model.pt", "--out", "one", *TILES) == 0
+    arguments = ["predict", "series.tif", "--model", "model.pt", "--out", "two", *TILES]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "gpu_patch", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("written  two/series.ome.zarr") == 1
+    assert " by 2 processes, " in done.stdout
+    np.testing.assert_array_equal(read("two/series.ome.zarr"), read("one/series.ome.zarr"))
