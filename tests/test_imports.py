@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 import gpu_patch
 
 PACKAGE = Path(gpu_patch.__file__).parent
+TESTED = ("io", "cli", "test")
+"""Extras whose oldest versions are tested."""
 OPTIONAL = ("cupy", "torch", "zarr", "tifffile", "matplotlib", "PIL", "tqdm", "skimage", "scipy")
 
 IMPORTED = """
@@ -187,3 +191,14 @@ def test_nothing_is_left_to_do(path):
             assert not empty or overload or body == [], f"{node.name} has no body"
             raises = "raise NotImplementedError" in ast.unparse(node)
             assert not raises or abstract, f"{node.name} is unfinished"
+
+
+def test_the_oldest_versions_that_are_tested_are_those_allowed():
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    lines = [*extras["dependencies"], *chain(*map(extras["optional-dependencies"].get, TESTED))]
+    lowest = dict(line.split(">=") for line in lines if ">=" in line)
+    pinned = re.findall(r"^([\w-]+)==([\d.]+)$", (root / "tests/oldest.txt").read_text(), re.M)
+    assert {name for name, _ in pinned} == set(lowest)
+    for name, version in pinned:
+        assert f"{version}.0".startswith(f"{lowest[name]}."), name

@@ -139,7 +139,6 @@ class TiffReader(ImageReader):
             (n_planes, depth, rows.stop - rows.start, columns.stop - columns.start, n_samples),
             keyframe.dtype,
         )
-        keyframe.init_decode()
         n_segments = prod(keyframe.chunked)
         if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
             raise ValueError(f"page {number} lacks some of its {n_segments} strips or tiles")
