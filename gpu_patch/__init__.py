@@ -20,6 +20,7 @@ from gpu_patch.patching import (
     TiledPatching,
     WholeSamplePatching,
 )
+from gpu_patch.predict import Prediction, predict
 from gpu_patch.specs import (
     ImageMetadata,
     PatchBatch,
@@ -46,6 +47,7 @@ __all__ = [
     "PatchSpecs",
     "Patching",
     "PredMsPatchConstr",
+    "Prediction",
     "RandomPatching",
     "SequentialPatching",
     "StratifiedPatching",
@@ -55,5 +57,6 @@ __all__ = [
     "WholeSamplePatching",
     "__version__",
     "open_images",
+    "predict",
     "residency",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -37,7 +36,10 @@ from gpu_patch.patching import (
     TiledPatching,
     WholeSamplePatching,
 )
+from gpu_patch.progress import progress_bar
 from gpu_patch.specs import ImageMetadata
+
+__all__ = ["Feed", "from_careamics"]
 
 Copied = TypeVar("Copied")
 
@@ -289,7 +291,7 @@ class _Converter:
         in_memory = [_pixels_in_memory(stack) if as_given else None for stack in stacks]
         to_read = [s.data_shape[0] for s, m in zip(stacks, in_memory, strict=True) if m is None]
         found: list[ImageStack] = []
-        with _progress(sum(to_read)) as advance:
+        with progress_bar("reading images", sum(to_read), " samples") as advance:
             for i, (stack, pixels) in enumerate(zip(stacks, in_memory, strict=True)):
                 dtype = np.dtype(stack.data_dtype)
                 if pixels is None:
@@ -375,13 +377,13 @@ def _pixels_in_memory(stack: Any) -> NDArray[np.float32] | None:
 
 
 def _samples(
-    extractor: Any, data_idx: int, stack: Any, advance: Callable[[], object]
+    extractor: Any, data_idx: int, stack: Any, advance: Callable[[int], object]
 ) -> Iterator[NDArray[Any]]:
     """Read a stack sample by sample, each C(Z)YX."""
     n_samples, _, *size = stack.data_shape
     for sample_idx in range(n_samples):
         yield extractor.extract_patch(data_idx, sample_idx, (0,) * len(size), size)
-        advance()
+        advance(1)
 
 
 def _native(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -394,20 +396,6 @@ def _native(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     with np.errstate(invalid="ignore", over="ignore"):
         native = pixels.astype(dtype.newbyteorder("="))
     return native if np.array_equal(native, pixels, equal_nan=True) else pixels
-
-
-@contextmanager
-def _progress(n_samples: int) -> Iterator[Callable[[], object]]:
-    """Show how many samples are read, where tqdm is installed and somebody sees it."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        tqdm = None
-    if tqdm is None or not n_samples:
-        yield lambda: None
-        return
-    with tqdm(total=n_samples, desc="reading images", unit="sample", disable=None) as bar:
-        yield bar.update
 
 
 def _augmentation(config: Any) -> Augmentation | None:

@@ -6,10 +6,12 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
+from itertools import cycle
+from math import prod
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,6 +87,11 @@ def is_cuda_array(array: object) -> bool:
     return cupy is not None and isinstance(array, cupy.ndarray)
 
 
+def library_of(array: Any) -> Any:
+    """Return NumPy or CuPy, whose array it is."""
+    return _cupy() if is_cuda_array(array) else np
+
+
 def as_array(data: ArrayLike) -> Any:
     """Return `data` as a NumPy array, or as a CuPy array where it is on a CUDA device already.
 
@@ -139,7 +146,7 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
             if wanted == "cpu":
                 return cupy.asnumpy(found), wanted
             ready = cupy.cuda.get_current_stream().record()
-        with _device(cupy, wanted):
+        with on_device(wanted):
             cupy.cuda.get_current_stream().wait_event(ready)
             copied = found.copy()  # to the current device
             done = cupy.cuda.get_current_stream().record()
@@ -148,6 +155,44 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
         return copied, wanted
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise out_of_memory(wanted, "images", error) from error
+
+
+def on_device(device: str) -> AbstractContextManager[Any]:
+    """Return what makes a CUDA device the current one for a while."""
+    current: AbstractContextManager[Any] = _cupy().cuda.Device(int(device.partition(":")[2]))
+    return current
+
+
+def empty(shape: Sequence[int], dtype: np.dtype[Any], device: str, what: str) -> Any:
+    """Return an array with undefined values.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the array.
+    device : str
+        "cpu" or "cuda:N".
+    what : str
+        What it is for.
+
+    Raises
+    ------
+    MemoryError
+        Where the device has no room; it says for what, and how much was asked for.
+    """
+    if device == "cpu":
+        try:
+            return np.empty(shape, dtype)
+        # ValueError: more than NumPy can count
+        except (MemoryError, ValueError) as error:
+            size = prod(shape) * dtype.itemsize / 1e9
+            raise MemoryError(f"the host has no room for {size:.2f} GB of {what}") from error
+    cupy = _cupy()
+    with on_device(device):
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise out_of_memory(device, what, error) from error
 
 
 def to_cuda(array: NDArray[Any], device: str) -> Any:
@@ -165,30 +210,74 @@ def to_cuda(array: NDArray[Any], device: str) -> Any:
     MemoryError
         Where the device has no room; it says how much was asked for, and what is free.
     """
-    cupy = _cupy()
-    with _device(cupy, device):
-        stream = cupy.cuda.get_current_stream()
-        try:
-            found = cupy.empty(array.shape, array.dtype)
-        except cupy.cuda.memory.OutOfMemoryError as error:
-            raise out_of_memory(device, "images", error) from error
-        source = array.reshape(-1).view(np.uint8)
-        pieces = [_pinned(cupy, min(_PIECE_BYTES, max(1, source.size))) for _ in range(2)]
-        for i, first in enumerate(range(0, source.size, _PIECE_BYTES)):
-            memory, host, copied = pieces[i % 2]
-            copied.synchronize()  # the piece before the last has left this memory
-            part = source[first : first + _PIECE_BYTES]
-            host[: part.size] = part
-            cupy.cuda.runtime.memcpyAsync(
-                found.data.ptr + first,
-                memory.ptr,
-                part.size,
-                cupy.cuda.runtime.memcpyHostToDevice,
-                stream.ptr,
-            )
-            copied.record(stream)
-        stream.synchronize()
+    found = empty(array.shape, array.dtype, device, "images")
+    source, target = array.reshape(-1), found.reshape(-1)
+    step = _PIECE_BYTES // array.itemsize
+    with Uploader(device, min(_PIECE_BYTES, max(1, array.nbytes))) as uploader:
+        for first in range(0, source.size, step):
+            part = source[first : first + step]
+            uploader.fill(target[first : first + step], partial(np.copyto, src=part))
     return found
+
+
+class Uploader:
+    """Fills arrays of a CUDA device by way of two pieces of pinned memory, in turn.
+
+    While one is copied the other can be filled. All has been copied when the ``with`` block ends.
+
+    Parameters
+    ----------
+    device : str
+        "cuda:N".
+    nbytes : int
+        Size of the largest array.
+    """
+
+    def __init__(self, device: str, nbytes: int) -> None:
+        self._cupy, self._device, self._nbytes = _cupy(), device, nbytes
+        with on_device(device):
+            self._stream = self._cupy.cuda.get_current_stream()
+            self._pieces = cycle([_pinned(self._cupy, nbytes) for _ in range(2)])
+        self._between: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.synchronize()
+
+    def fill(self, array: Any, write: Callable[[NDArray[Any]], object]) -> None:
+        """Copy what is written to an array of the device.
+
+        Parameters
+        ----------
+        array : cupy.ndarray
+            Any view. Only a contiguous one takes no further memory of the device.
+        write : callable
+            Fills a host array of the same shape and type, C-contiguous.
+        """
+        runtime = self._cupy.cuda.runtime
+        memory, host, copied = next(self._pieces)
+        with on_device(self._device), self._stream:
+            copied.synchronize()  # the piece before the last has left this memory
+            write(host[: array.nbytes].view(array.dtype).reshape(array.shape))
+            target = array if array.flags.c_contiguous else self._contiguous(array)
+            runtime.memcpyAsync(
+                target.data.ptr,
+                memory.ptr,
+                array.nbytes,
+                runtime.memcpyHostToDevice,
+                self._stream.ptr,
+            )
+            copied.record(self._stream)
+            if target is not array:
+                array[...] = target
+
+    def _contiguous(self, array: Any) -> Any:
+        """Return memory of an array's shape and type, the same each time."""
+        if self._between is None:
+            self._between = empty((self._nbytes,), np.dtype(np.uint8), self._device, "images")
+        return self._cupy.ndarray(array.shape, array.dtype, self._between.data)
 
 
 def _pinned(cupy: Any, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
@@ -205,8 +294,14 @@ def external_stream(device: str, pointer: int) -> Iterator[None]:
         stream = cuda.Stream.from_external(_Pointer(pointer))
     else:
         stream = cuda.ExternalStream(pointer)
-    with _device(_cupy(), device), stream:
+    with on_device(device), stream:
         yield
+
+
+def current_stream(device: str) -> int:
+    """Return the address of CuPy's current stream of a device."""
+    with on_device(device):
+        return int(_cupy().cuda.get_current_stream().ptr)
 
 
 class _Pointer(int):
@@ -228,18 +323,18 @@ class SideStream:
     def __init__(self, device: str) -> None:
         self._cupy, self._device = _cupy(), device
         self._stream = _side_stream(device)
-        with _device(self._cupy, device):
+        with on_device(device):
             # what made the images, if anything still does
             self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
 
     def run(self, make: Callable[[], Made]) -> tuple[Made, Any]:
         """Return what `make` returns, run on this stream, and an event behind it."""
-        with _device(self._cupy, self._device), self._stream:
+        with on_device(self._device), self._stream:
             return make(), self._stream.record()
 
     def hand_over(self, arrays: Iterable[Any], made: Any) -> None:
         """Let the current stream wait for the event, and the arrays' memory for that stream."""
-        with _device(self._cupy, self._device):
+        with on_device(self._device):
             reader = self._cupy.cuda.get_current_stream()
             reader.wait_event(made)
             for array in arrays:
@@ -249,7 +344,7 @@ class SideStream:
 # one for good: CuPy's pool keeps the memory of each stream apart, that of dead streams too
 @cache
 def _side_stream(device: str) -> Any:
-    with _device(_cupy(), device):
+    with on_device(device):
         return _cupy().cuda.Stream(non_blocking=True)
 
 
@@ -258,7 +353,7 @@ def free_bytes(device: str) -> int | None:
     if device == "cpu":
         return None
     cupy = _cupy()
-    with _device(cupy, device):
+    with on_device(device):
         return int(cupy.cuda.runtime.memGetInfo()[0]) + int(
             cupy.get_default_memory_pool().free_bytes()
         )
@@ -282,7 +377,7 @@ def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
         CuPy's, which says how many bytes were asked for.
     """
     cupy = _cupy()
-    with _device(cupy, device):
+    with on_device(device):
         free, total = cupy.cuda.runtime.memGetInfo()
         held = cupy.get_default_memory_pool().used_bytes()
     asked = re.search(r"allocating ([\d,]+) bytes", str(error))
@@ -292,10 +387,6 @@ def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
         f"free, {held / 1e9:.2f} GB are resident already. Delete images that are not needed, load "
         "fewer, or keep them on the host with device='cpu'"
     )
-
-
-def _device(cupy: Any, device: str) -> Any:
-    return cupy.cuda.Device(int(device.partition(":")[2]))
 
 
 def _cupy() -> Any:

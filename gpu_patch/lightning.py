@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_patch.constructors import PatchConstr
-from gpu_patch.errors import instance
+from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.torch import TensorBatch, TensorLoader
 
@@ -35,6 +35,11 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         augmented nor dropped. Each epoch's are the same.
     **options
         Of `BatchLoader`: seed, drop_last, prefetch, normalization, augmentation, dtype.
+
+    Raises
+    ------
+    TypeError
+        An argument is no constructor, or an option is one that the trainer decides on.
     """
 
     def __init__(
@@ -49,22 +54,40 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         super().__init__()
         for name, constructor in (("train", train), ("val", val), ("predict", predict)):
             if constructor is not None:
-                instance(name, constructor, PatchConstr, "one of gpu_patch's constructors, or None")
+                checked_constructor(name, constructor)
         self._train, self._val, self._predict = train, val, predict
         self._batch_size, self._options = batch_size, options
         if {"rank", "world_size", "shuffle"} & options.keys():
             raise TypeError("rank, world_size and shuffle are not options here: the trainer knows")
 
     def train_dataloader(self) -> TensorLoader | list[Any]:
-        """Return this rank's training batches."""
+        """Return this rank's training batches.
+
+        Returns
+        -------
+        TensorLoader or list
+            An empty list where there is no constructor.
+        """
         return self._loader(_TrainerEpoch, self._train, shuffle=True, **self._options)
 
     def val_dataloader(self) -> TensorLoader | list[Any]:
-        """Return this rank's validation batches."""
+        """Return this rank's validation batches.
+
+        Returns
+        -------
+        TensorLoader or list
+            An empty list where there is no constructor.
+        """
         return self._in_order(self._val)
 
     def predict_dataloader(self) -> TensorLoader | list[Any]:
-        """Return this rank's batches to predict from."""
+        """Return this rank's batches to predict from.
+
+        Returns
+        -------
+        TensorLoader or list
+            An empty list where there is no constructor.
+        """
         return self._in_order(self._predict)
 
     def _in_order(self, constructor: PatchConstr | None) -> TensorLoader | list[Any]:

@@ -18,6 +18,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gpu_patch import device as devices
 from gpu_patch.constructors import PatchConstr
+from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.errors import instance, whole_number
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.specs import PatchBatch
@@ -79,6 +80,11 @@ class TensorLoader:
     ----------
     loader : BatchLoader
         Gives the batches; its `set_epoch`, `state_dict` and `load_state_dict` are here too.
+
+    Raises
+    ------
+    TypeError
+        `loader` is no `BatchLoader`.
     """
 
     def __init__(self, loader: BatchLoader) -> None:
@@ -107,11 +113,22 @@ class TensorLoader:
         ----------
         epoch : int
             0 ≤ epoch < 2^32.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `epoch` is anything else.
         """
         self.loader.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the loader is."""
+        """Return where the loader is.
+
+        Returns
+        -------
+        dict
+            As `BatchLoader.state_dict` returns it.
+        """
         return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -121,6 +138,11 @@ class TensorLoader:
         ----------
         state : dict
             As `state_dict` returned it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `state` is none of a loader of these patches.
         """
         self.loader.load_state_dict(state)
 
@@ -139,6 +161,11 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         As in `BatchLoader`.
     dtype : {float32, float16}, default: float32
         Of the tensors.
+
+    Raises
+    ------
+    TypeError
+        `constructor` is none.
 
     Examples
     --------
@@ -162,9 +189,7 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         augmentation: Any = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.constructor: PatchConstr = instance(
-            "constructor", constructor, PatchConstr, "one of gpu_patch's constructors"
-        )
+        self.constructor = checked_constructor("constructor", constructor)
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         # shared, so that workers that live for several epochs see it change
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -176,6 +201,11 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         ----------
         epoch : int
             0 ≤ epoch < 2^32.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `epoch` is anything else.
         """
         self._epoch.fill_(whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1))
 

@@ -30,7 +30,11 @@ class Backend:
 
     def images(self, arrays):
         """The images, where this backend computes."""
-        return ops.Images([np.ascontiguousarray(array) for array in arrays])
+        return ops.Images([self.array(array) for array in arrays])
+
+    def array(self, array):
+        """An array, where this backend computes."""
+        return np.ascontiguousarray(array)
 
     def to_host(self, array):
         """A result as a NumPy array."""
@@ -59,8 +63,8 @@ class Cuda(Backend):
         problem = devices.cuda_problem()
         return f"the cuda backend needs a GPU: {problem}" if problem else ""
 
-    def images(self, arrays):
-        return ops.Images([devices.to_cuda(np.ascontiguousarray(a), "cuda:0") for a in arrays])
+    def array(self, array):
+        return devices.to_cuda(np.ascontiguousarray(array), "cuda:0")
 
     def to_host(self, array):
         return array.get()

@@ -238,6 +238,69 @@ def tiles(n, patch, overlap):
 
 
 # ---------------------------------------------------------------------------------------------
+# Stitching
+
+
+def tiles_at(pixel, n, patch, overlap, blend):
+    """Numbers of the tiles of an axis that count at a pixel."""
+    axis = tiles(n, patch, overlap)
+    if blend != "crop":
+        return [t for t, (start, *_) in enumerate(axis) if start <= pixel < start + patch]
+    kept = [t for t, (*_, size, stitch) in enumerate(axis) if stitch <= pixel < stitch + size]
+    return kept[-1:]  # the later one wins
+
+
+def tile_weight(inside, patch, blend):
+    """Weight of a pixel of a tile before the weights of all tiles there are made to sum to 1."""
+    if blend == "crop":
+        return 1.0
+    centre = (patch - 1) / 2
+    if blend == "hann":
+        return np.cos(np.pi * (inside - centre) / patch) ** 2
+    return np.exp(-((inside - centre) ** 2) / (2 * (patch / 8) ** 2))
+
+
+def tile_weights(n, patch, overlap, blend):
+    """Weights (tiles, patch) of an axis."""
+    starts = [start for start, *_ in tiles(n, patch, overlap)]
+    weights = np.zeros((len(starts), patch))
+    for pixel in range(n):
+        there = tiles_at(pixel, n, patch, overlap, blend)
+        found = [tile_weight(pixel - starts[t], patch, blend) for t in there]
+        for t, weight in zip(there, found, strict=True):
+            weights[t, pixel - starts[t]] = weight / sum(found)
+    return weights
+
+
+def stitched(tile_pixels, size, patch_size, overlaps, blend, slab_axis, weights, linear):
+    """An image (C, (Z), Y, X), pixel by pixel and tile by tile.
+
+    `tile_pixels` has the axes of the grid, then C, then those of a tile; `weights` are float32.
+    """
+    axes = list(zip(size, patch_size, overlaps, strict=True))
+    starts = [[start for start, *_ in tiles(*axis)] for axis in axes]
+    image = np.empty((tile_pixels.shape[len(size)], *size), np.float32)
+    for pixel in np.ndindex(*size):
+        there = [tiles_at(p, *axis, blend) for p, axis in zip(pixel, axes, strict=True)]
+        total = None
+        for tile in sorted(product(*there), key=lambda tile: (tile[slab_axis], tile)):
+            inside = [p - starts[d][t] for d, (p, t) in enumerate(zip(pixel, tile, strict=True))]
+            value = tile_pixels[(*tile, slice(None), *inside)].astype(np.float32)
+            if "scale" in linear:
+                value = value * linear["scale"]
+            if "offset" in linear:
+                value = value + linear["offset"]
+            weight = np.float32(1)
+            for d, (t, i) in enumerate(zip(tile, inside, strict=True)):
+                weight = weight * weights[d][t, i]
+            if blend != "crop":
+                value = value * weight
+            total = value if total is None else total + value
+        image[(slice(None), *pixel)] = total
+    return image
+
+
+# ---------------------------------------------------------------------------------------------
 # Draws
 
 

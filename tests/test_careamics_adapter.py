@@ -168,15 +168,15 @@ def test_progress_is_shown_where_tqdm_is_installed(monkeypatch):
         def __exit__(self, *error):
             steps.append("closed")
 
-        def update(self):
-            steps.append("sample")
+        def update(self, n):
+            steps.extend(["sample"] * n)
 
-    monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=Bar))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Bar))
     from_careamics(a_constructor(in_memory(), from_file()), "cpu")
     assert steps == [(2, "reading images"), "sample", "sample", "closed"]
     from_careamics(a_constructor(in_memory()), "cpu")
     assert len(steps) == 4
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     from_careamics(a_constructor(from_file()), "cpu")
 
 

@@ -9,6 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpu_patch.geometry import (
+    BLENDS,
+    axis_cover,
     border_index,
     border_range,
     border_runs,
@@ -194,3 +196,77 @@ def test_tiles_keep_every_pixel(n, patch, data):
     assert kept.min() == 1
     # under odd overlaps the first tile keeps a pixel that the second keeps too
     assert kept.max() == 1 or (overlap % 2 == 1 and kept.sum() == n + 1)
+
+
+@st.composite
+def tiled_axes(draw):
+    """(n, patch, overlap); few enough tiles for the definition."""
+    patch = draw(st.integers(1, 40))
+    return draw(st.integers(1, 150)), patch, draw(st.integers(0, patch - 1))
+
+
+@settings(max_examples=300)
+@given(tiled_axes(), st.sampled_from(BLENDS))
+@example((1, 1, 0), "gaussian")
+@example((5, 9, 4), "hann")  # a tile larger than the axis
+@example((33, 8, 0), "crop")  # one pixel left over
+@example((40, 13, 7), "crop")
+def test_covers_are_those_of_the_definition(axis, blend):
+    n = axis[0]
+    cover = axis_cover(*axis, blend)
+    assert cover.starts.dtype == np.int64
+    assert cover.first.dtype == cover.stop.dtype == np.int32
+    assert cover.weights.dtype == np.float32
+    assert cover.starts.tolist() == [start for start, *_ in reference.tiles(*axis)]
+    at = [reference.tiles_at(pixel, *axis, blend) for pixel in range(n)]
+    assert [list(range(*pair)) for pair in zip(cover.first, cover.stop, strict=True)] == at
+    np.testing.assert_allclose(cover.weights, reference.tile_weights(*axis, blend), atol=1e-7)
+    for tile, span in enumerate(cover.spans().T.tolist()):
+        there = [pixel for pixel in range(n) if tile in at[pixel]]
+        assert list(range(span[0], span[2])) == there
+        assert list(range(span[1], span[2])) == [p for p in there if at[p][0] == tile]
+
+
+def test_cropped_tiles_count_once_at_every_pixel():
+    rng = np.random.default_rng(0)
+    n_shared = 0
+    for _ in range(5000):
+        patch = int(rng.integers(1, 80))
+        n, overlap = int(rng.integers(1, 400)), int(rng.integers(0, patch))
+        kept = np.zeros(n, int)
+        for _, _, size, stitch in zip(*tile_axis(n, patch, overlap), strict=True):
+            kept[stitch : stitch + size] += 1
+        # upstream's boxes: once, and twice at one pixel under odd overlaps
+        assert kept.min() == 1
+        assert kept.max() == 1 or (overlap % 2 and kept.sum() == n + 1)
+        n_shared += kept.max() == 2
+        # stitching: once
+        cover = axis_cover(n, patch, overlap, "crop")
+        assert (cover.stop - cover.first == 1).all()
+        tile, inside = np.nonzero(cover.weights)
+        assert (np.bincount(cover.starts[tile] + inside, minlength=n) == 1).all()
+        assert set(np.unique(cover.weights)) <= {0, 1}
+    assert n_shared > 1000
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_weights_sum_to_one(blend):
+    rng = np.random.default_rng(1)
+    for _ in range(1000):
+        patch = int(rng.integers(1, 300))
+        n, overlap = int(rng.integers(1, 2000)), int(rng.integers(0, 1 + patch * 7 // 8))
+        cover = axis_cover(n, patch, min(overlap, patch - 1), blend)
+        at = cover.starts[:, None] + np.arange(patch)
+        inside = at < n
+        total = np.bincount(at[inside], cover.weights[inside].astype(np.float64))
+        np.testing.assert_allclose(total, 1, rtol=0, atol=1e-6)
+        assert (cover.weights[~inside] == 0).all()
+        assert blend == "crop" or (cover.weights[inside] > 0).all()
+        alone = np.flatnonzero(cover.stop - cover.first == 1)
+        tiles = cover.first[alone]
+        assert (cover.weights[tiles, alone - cover.starts[tiles]] == 1).all()
+
+
+def test_unknown_blends_are_refused():
+    with pytest.raises(ValueError, match="blend must be one of 'crop', 'hann', 'gaussian'"):
+        axis_cover(9, 4, 2, "linear")

@@ -1,4 +1,4 @@
-"""What importing the package costs, what it exports, and that all of it is described."""
+"""What importing the package costs, and what it exports."""
 
 import ast
 import inspect
@@ -168,70 +168,6 @@ def test_keys_of_the_dicts(name, keys):
     plain = [] if name in ("PatchSpecs", "ImageMetadata") else DICTS["PatchSpecs"]
     assert set(getattr(gpu_patch, name).__annotations__) == {*plain, *keys}
     assert gpu_patch.PatchBatch._fields == ("input", "target", "specs")
-
-
-def described(kind, name):
-    """The class whose docstring says what a member does: its own, or of what it overrides."""
-    return next(
-        (base for base in kind.__mro__ if name in vars(base) and vars(base)[name].__doc__), None
-    )
-
-
-def public_members():
-    """Methods and properties of the exported classes, each where it is described."""
-    found = {}
-    for kind in map(vars(gpu_patch).get, gpu_patch.__all__):
-        if not inspect.isclass(kind) or issubclass(kind, (dict, tuple)):
-            continue
-        for name in dir(kind):
-            member = inspect.getattr_static(kind, name)
-            is_method = isinstance(member, (property, classmethod)) or inspect.isfunction(member)
-            if is_method and not name.startswith("_"):
-                found[described(kind, name) or kind, name] = member
-    return [pytest.param(*key, id=f"{key[0].__name__}.{key[1]}") for key in found]
-
-
-def section(docstring, title):
-    """The lines of a numpydoc section."""
-    match = re.search(rf"^{title}\n-+\n((?:.*\n?)*?)(?=^\w+\n-+\n|\Z)", docstring, re.MULTILINE)
-    return match and match[1]
-
-
-def named_in(text):
-    """Parameters that a section describes: "a, b : int"."""
-    heads = re.findall(r"^(\w+(?:, \w+)*) :", text or "", re.MULTILINE)
-    return {name for head in heads for name in head.split(", ")}
-
-
-@pytest.mark.parametrize(("kind", "name"), public_members())
-def test_every_member_is_described(kind, name):
-    member = getattr(kind, name)
-    docstring = inspect.getdoc(member)
-    assert docstring
-    assert docstring.splitlines()[0].endswith(".")
-    if isinstance(member, property):
-        return
-    names = {parameter.split("=")[0] for parameter in parameters(member)} - {"*"}
-    assert named_in(section(docstring, "Parameters")) >= names
-    returns = inspect.signature(member).return_annotation
-    said = section(docstring, "Returns") or docstring.startswith(("Return ", "Make ", "Read "))
-    assert returns in (None, "None") or said
-
-
-@pytest.mark.parametrize("name", [n for n in gpu_patch.__all__ if n != "__version__"])
-def test_every_class_is_described(name):
-    kind = getattr(gpu_patch, name)
-    docstring = inspect.getdoc(kind)
-    assert len(docstring) > 40
-    if name in DICTS or name == "PatchBatch":
-        own = list(kind.__annotations__) if name == "PatchBatch" else DICTS[name]
-        assert named_in(section(docstring, "Attributes")) >= set(own)
-    elif name in ("Patching", "PatchConstr"):
-        assert inspect.isabstract(kind)
-    elif name != "ImageStack":  # made by from_array and from_tiff, which are described
-        function = kind if inspect.isfunction(kind) else kind.__init__
-        names = {n.split("=")[0] for n in parameters(function)} - {"*"}
-        assert named_in(section(docstring, "Parameters")) >= names
 
 
 def sources():

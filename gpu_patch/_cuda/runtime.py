@@ -40,6 +40,9 @@ class Runtime(Protocol):
     def pointer(self, array: Any) -> int:
         """Return the address of an array."""
 
+    def stream(self) -> int:
+        """Return what tells the current stream from others: what it uploads is in its order."""
+
 
 class CupyRuntime:
     """A CUDA device through CuPy. Everything is in the order of the current stream.
@@ -93,6 +96,9 @@ class CupyRuntime:
 
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)
+
+    def stream(self) -> int:
+        return int(self._cupy.cuda.get_current_stream().ptr)
 
     def _new_kernel(self, text: str, entry: str) -> Kernel:
         """Return the kernel that was compiled ahead, else one that CuPy compiles and keeps."""

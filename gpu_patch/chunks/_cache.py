@@ -112,6 +112,11 @@ class ChunkCache:
         As given.
     nbytes : int
         Bytes that its chunks take now.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The budget is no positive whole number, or there is no such device.
     """
 
     def __init__(self, budget: int, device: str | None = None) -> None:
@@ -122,7 +127,7 @@ class ChunkCache:
         self._chunks: OrderedDict[KeptKey, _Chunk] = OrderedDict()
         self._expected: Counter[KeptKey] = Counter()
         self._traffic = Traffic()
-        self._condition = PerProcess(self._begin)
+        self._condition: PerProcess[Condition] = PerProcess()
 
     def __repr__(self) -> str:
         return f"ChunkCache({self.budget}, {self.device!r})"
@@ -143,7 +148,7 @@ class ChunkCache:
 
     @property
     def _changed(self) -> Condition:
-        return self._condition()
+        return self._condition.get(self._begin)
 
     @property
     def runtime(self) -> Runtime | None:
@@ -161,17 +166,45 @@ class ChunkCache:
             return replace(self._traffic)
 
     def bytes_of(self, image: ChunkedImage) -> int:
-        """Return how many bytes of an image are in memory."""
+        """Return how many bytes of an image are in memory.
+
+        Parameters
+        ----------
+        image : ChunkedImage
+            The image.
+
+        Returns
+        -------
+        int
+            0 where none of its chunks is.
+        """
         with self._changed:
             return sum(c.nbytes for (i, _), c in self._chunks.items() if i == image.number)
 
     def contents(self) -> list[KeptKey]:
-        """Return the chunks in memory, the least recently used first."""
+        """Return the chunks in memory, the least recently used first.
+
+        Returns
+        -------
+        list of (int, tuple of int)
+            Number of the image, and place of the chunk in its grid.
+        """
         with self._changed:
             return [key for key, chunk in self._chunks.items() if not chunk.loading]
 
     def has_room(self, keys: Collection[ChunkKey]) -> bool:
-        """Tell whether it could hold chunks at once, if it were empty."""
+        """Tell whether it could hold chunks at once, if it were empty.
+
+        Parameters
+        ----------
+        keys : collection of ChunkKey
+            Chunks, each once.
+
+        Returns
+        -------
+        bool
+            Whether they are within the budget.
+        """
         return sum(key.image.chunk_bytes(key.place) for key in keys) <= self.budget
 
     @contextmanager
@@ -224,12 +257,24 @@ class ChunkCache:
                 self._changed.notify_all()
 
     def expect(self, keys: Collection[ChunkKey]) -> None:
-        """Announce a batch: what it will ask for stays where others can go, until `made`."""
+        """Announce a batch: what it will ask for stays where others can go, until `made`.
+
+        Parameters
+        ----------
+        keys : collection of ChunkKey
+            Chunks of one batch, each once.
+        """
         with self._changed:
             self._expected.update(key.kept for key in keys)
 
     def made(self, keys: Collection[ChunkKey]) -> None:
-        """Take back what `expect` announced."""
+        """Take back what `expect` announced.
+
+        Parameters
+        ----------
+        keys : collection of ChunkKey
+            As `expect` had them.
+        """
         with self._changed:
             for key in keys:
                 self._expected[key.kept] -= 1
@@ -240,6 +285,11 @@ class ChunkCache:
         """Read expected chunks that are not there yet, as far as only unexpected ones must go.
 
         Errors are left to whoever asks for the chunk.
+
+        Parameters
+        ----------
+        keys : collection of ChunkKey
+            Chunks, in the order of their use.
         """
         for key in keys:
             with self._changed:

@@ -34,7 +34,15 @@ class RegionReader(Protocol):
 
     @abstractmethod
     def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
-        """Fill `out` with a region of the image, a slice with start and stop per axis."""
+        """Fill `out` with a region of the image.
+
+        Parameters
+        ----------
+        region : sequence of slice
+            One per axis, with start and stop.
+        out : array
+            Of the region's shape and the image's data type, C-contiguous or not.
+        """
         raise NotImplementedError
 
 
@@ -66,7 +74,7 @@ class ChunkedImage:
         self.number = next(_numbers)
         self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
-        self._reading = PerProcess(Lock)
+        self._reading: PerProcess[Any] = PerProcess()
         self._bytes: dict[tuple[int, ...], int] = {}
 
     def __repr__(self) -> str:
@@ -78,7 +86,7 @@ class ChunkedImage:
 
     @property
     def ndim(self) -> int:
-        """4 for SCYX, 5 for SCZYX."""
+        """Number of axes: 4 for SCYX, 5 for SCZYX."""
         return len(self.shape)
 
     @property
@@ -97,14 +105,36 @@ class ChunkedImage:
         return self.cache.bytes_of(self)
 
     def region(self, chunk: tuple[int, ...]) -> tuple[slice, ...]:
-        """Return what a chunk is of the image."""
+        """Return what a chunk is of the image.
+
+        Parameters
+        ----------
+        chunk : tuple of int
+            Its place in the grid of chunks.
+
+        Returns
+        -------
+        tuple of slice
+            One per axis, with start and stop.
+        """
         return tuple(
             slice(i * c, min((i + 1) * c, n))
             for i, c, n in zip(chunk, self.chunk_shape, self.shape, strict=True)
         )
 
     def chunk_bytes(self, chunk: tuple[int, ...]) -> int:
-        """Return the size of a chunk."""
+        """Return the size of a chunk.
+
+        Parameters
+        ----------
+        chunk : tuple of int
+            Its place in the grid of chunks.
+
+        Returns
+        -------
+        int
+            Bytes; chunks at the end of an axis may be smaller.
+        """
         found = self._bytes.get(chunk)
         if found is None:
             lengths = [part.stop - part.start for part in self.region(chunk)]
@@ -112,8 +142,16 @@ class ChunkedImage:
         return found
 
     def read(self, chunk: tuple[int, ...], out: NDArray[Any]) -> None:
-        """Fill `out` with a chunk; one thread at a time reads, as readers ask for."""
-        with self._reading():
+        """Fill `out` with a chunk; one thread at a time reads, as readers ask for.
+
+        Parameters
+        ----------
+        chunk : tuple of int
+            Its place in the grid of chunks.
+        out : array
+            Of the chunk's shape and the image's data type.
+        """
+        with self._reading.get(Lock):
             self.reader.read(self.region(chunk), out)
 
 

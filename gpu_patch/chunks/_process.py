@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import Lock
 from typing import Generic, TypeVar
 
 Made = TypeVar("Made")
@@ -12,18 +13,29 @@ Made = TypeVar("Made")
 class PerProcess(Generic[Made]):
     """Something that a forked process must not inherit: another thread may have held a lock.
 
-    Parameters
-    ----------
-    make : callable
-        Makes it, once in each process that asks for it.
+    Who has it passes its own method to make it, and this keeps none: so there is no cycle.
     """
 
-    def __init__(self, make: Callable[[], Made]) -> None:
-        self._make, self._process = make, os.getpid()
-        self._made = make()
+    def __init__(self) -> None:
+        self._process: int | None = None
 
-    def __call__(self) -> Made:
-        """Return that of this process."""
+    def get(self, make: Callable[[], Made]) -> Made:
+        """Return that of this process, made where there is none."""
         if self._process != os.getpid():
-            self._made, self._process = self._make(), os.getpid()
+            with _making:
+                if self._process != os.getpid():
+                    self._made = make()
+                    self._process = os.getpid()
         return self._made
+
+
+_making = Lock()
+
+
+def _unlock() -> None:
+    global _making
+    _making = Lock()
+
+
+if hasattr(os, "register_at_fork"):  # where there are forks
+    os.register_at_fork(after_in_child=_unlock)

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What `add_subparsers` returns."""
+_FORMATS = (".png", ".jpg", ".pdf", ".svg")
+"""Of pictures."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,6 +80,14 @@ def writable(argument: str, path: Path) -> Path:
         raise ValueError(f"argument {argument}: must be a file, found the folder '{path}'")
     if not path.parent.is_dir():
         raise ValueError(f"argument {argument}: there is no folder '{path.parent}' to write to")
+    return path
+
+
+def picture_file(argument: str, path: Path) -> Path:
+    """Return `path` where a picture can be written there, of a format that its end names."""
+    writable(argument, path)
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(f"argument {argument}: must end in {', '.join(_FORMATS)}, found '{path}'")
     return path
 
 

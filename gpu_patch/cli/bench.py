@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.cli import cuda_bench
-from gpu_patch.cli.arguments import Commands, whole, writable
+from gpu_patch.cli import chart, cuda_bench
+from gpu_patch.cli.arguments import Commands, needs, picture_file, whole, writable
 from gpu_patch.cli.measure import measured
 from gpu_patch.cli.tables import head, line, machine_lines
-from gpu_patch.cli.workloads import CONSTRUCTORS
+from gpu_patch.cli.workloads import CONSTRUCTORS, USUAL_BATCH, Workload, curves, workloads_of
 from gpu_patch.device import resolve
 
 _BUDGET, _QUICK_BUDGET = 2.0, 0.3
@@ -20,6 +20,7 @@ _SCALES, _QUICK_SCALES = [1, 2, 3, 4, 5], [1, 4]
 _COLUMNS = (
     ("constructor", 16),
     ("scales", 6),
+    ("batch", 6),
     ("µs/patch", 9),
     ("patches/s", 10),
     ("floor µs", 9),
@@ -50,9 +51,18 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer scales and batches: less exact")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="also draw patches per second over scales and over batch sizes here; measures "
+        "multichannel alone, unless the next three options say otherwise",
+    )
+    parser.add_argument(
         "--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)"
     )
-    parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: 32")
+    parser.add_argument(
+        "--batch-size", nargs="+", type=whole(1), metavar="N", help=f"default: {USUAL_BATCH}"
+    )
     parser.add_argument(
         "--constructors",
         nargs="+",
@@ -75,20 +85,27 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     if options.json is not None:
         writable("--json", options.json)
+    chosen = (options.constructors, options.scales, options.batch_size)
     choice = {
         "quick": options.quick,
-        "constructors": options.constructors,
-        "scales": options.scales,
-        "batch_size": options.batch_size,
+        **dict(zip(("constructors", "scales", "batch_sizes"), chosen, strict=True)),
+        "workloads": curves(options.quick) if options.plot and not any(chosen) else None,
     }
     device = resolve(options.device)
-    if device == "cpu":
-        document = report(settings_of(**choice))
-    else:
-        document = cuda_bench.report(cuda_bench.settings_of(device, **choice))
+    settings = (
+        settings_of(**choice) if device == "cpu" else cuda_bench.settings_of(device, **choice)
+    )
+    if options.plot is not None:
+        needs("bench --plot", "matplotlib.figure")
+        picture_file("--plot", options.plot)
+        chart.panels(settings["workloads"])
+    document = report(settings) if device == "cpu" else cuda_bench.report(settings)
     if options.json is not None:
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         print(f"\nwritten  {options.json}")
+    if options.plot is not None:
+        chart.draw(document, options.plot)
+        print(f"\npicture  {options.plot}")
 
 
 def settings_of(
@@ -96,13 +113,17 @@ def settings_of(
     quick: bool,
     constructors: list[str] | None,
     scales: list[int] | None,
-    batch_size: int | None,
+    batch_sizes: list[int] | None,
+    workloads: list[Workload] | None = None,
 ) -> dict[str, Any]:
-    """Return what to measure on the CPU."""
+    """Return what to measure on the CPU: every constructor, or what is asked for."""
     return {
-        "constructors": constructors or list(CONSTRUCTORS),
-        "scales": scales or (_QUICK_SCALES if quick else _SCALES),
-        "batch_size": batch_size or 32,
+        "workloads": workloads
+        or workloads_of(
+            constructors or CONSTRUCTORS,
+            scales or (_QUICK_SCALES if quick else _SCALES),
+            batch_sizes or [USUAL_BATCH],
+        ),
         "budget": _QUICK_BUDGET if quick else _BUDGET,
         "device": "cpu",
     }
@@ -112,7 +133,7 @@ def report(settings: dict[str, Any]) -> dict[str, Any]:
     """Measure, print the table, and return all figures."""
     records = measured(settings)
     machine = next(records)
-    print_machine(machine, settings["batch_size"])
+    print_machine(machine)
     rows = []
     for row in records:
         rows.append(row)
@@ -121,14 +142,13 @@ def report(settings: dict[str, Any]) -> dict[str, Any]:
     return {"machine": machine, "settings": settings, "rows": rows}
 
 
-def print_machine(machine: dict[str, Any], batch_size: int) -> None:
+def print_machine(machine: dict[str, Any]) -> None:
     """Print what is measured on, and the head of the table."""
     print("\n".join(machine_lines(machine)))
     careamics = machine["careamics"]
     without = ": its columns stay empty" if careamics.startswith("not ") else ""
     print(f"careamics  {careamics}{without}")
-    print(f"copying    {machine['copy_bytes_per_second'] / 1e9:.1f} GB/s, read and written")
-    print(f"batches    of {batch_size}\n")
+    print(f"copying    {machine['copy_bytes_per_second'] / 1e9:.1f} GB/s, read and written\n")
     print(head(_COLUMNS))
 
 
@@ -139,6 +159,7 @@ def format_row(row: dict[str, Any]) -> str:
     cells = (
         row["constructor"],
         str(row["n_scales"] or "-"),
+        str(row["batch_size"]),
         f"{ours * 1e6:.1f}",
         f"{1 / ours:.0f}",
         f"{row['floor_seconds_per_patch'] * 1e6:.1f}",

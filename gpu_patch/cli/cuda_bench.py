@@ -9,15 +9,15 @@ from typing import Any
 
 from gpu_patch.cli.measure import measured
 from gpu_patch.cli.tables import head, line, machine_lines
-from gpu_patch.cli.workloads import cases
+from gpu_patch.cli.workloads import USUAL_BATCH, Workload, workloads_of
 
 WORKLOADS = [
-    ("multichannel", 4, 32),
-    ("multichannel", 4, 256),
-    ("multichannel-3d", 3, 16),
+    Workload("multichannel", 4, 32),
+    Workload("multichannel", 4, 256),
+    Workload("multichannel-3d", 3, 16),
 ]
-"""Constructor, scales and batch size of what must be fast."""
-OTHER_WORKLOADS = [*(("multichannel", n, 32) for n in (1, 2, 3, 5)), ("basic", 0, 32)]
+"""What must be fast."""
+OTHER_WORKLOADS = workloads_of(["multichannel", "basic"], [1, 2, 3, 5], [32])
 _BUDGET, _QUICK_BUDGET = 1.0, 0.2
 
 _COLUMNS = (
@@ -63,17 +63,19 @@ def settings_of(
     quick: bool = False,
     constructors: Sequence[str] | None = None,
     scales: Sequence[int] | None = None,
-    batch_size: int | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    workloads: Sequence[Workload] | None = None,
 ) -> dict[str, Any]:
     """Return what to measure: the usual workloads, or those asked for."""
-    if constructors is None and scales is None and batch_size is None:
-        workloads = WORKLOADS if quick else WORKLOADS + OTHER_WORKLOADS
+    if constructors is None and scales is None and batch_sizes is None:
+        usual = WORKLOADS if quick else WORKLOADS + OTHER_WORKLOADS
     else:
-        chosen = cases(list(constructors or ["multichannel"]), list(scales or [4]))
-        workloads = [(*case, batch_size or 32) for case in chosen]
+        usual = workloads_of(
+            constructors or ["multichannel"], scales or [4], batch_sizes or [USUAL_BATCH]
+        )
     return {
         "device": device,
-        "workloads": workloads,
+        "workloads": list(workloads or usual),
         "budget": _QUICK_BUDGET if quick else _BUDGET,
     }
 

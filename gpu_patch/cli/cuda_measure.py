@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from itertools import islice, pairwise
 from statistics import mean, median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from gpu_patch.cli import driver
 from gpu_patch.cli.alternatives import ALTERNATIVES
 from gpu_patch.cli.measure import Careamics, machine, output_bytes
-from gpu_patch.cli.workloads import Case, build, gpu_patch_library, shuffled_batches
+from gpu_patch.cli.workloads import (
+    USUAL_BATCH,
+    Case,
+    Workload,
+    build,
+    gpu_patch_library,
+    shuffled_batches,
+)
 from gpu_patch.errors import shorten
 from gpu_patch.geometry import window_start
 from gpu_patch.plan import Plan, Rows
@@ -28,7 +35,6 @@ from gpu_patch.plan import Plan, Rows
 Call = Callable[[], object]
 
 N_CALLS = 20
-USUAL_BATCH = 32
 IMAGE_BYTES = 1 << 30
 CAREAMICS = "careamics, one CPU core"
 _WARM_UP = 3
@@ -40,19 +46,6 @@ extern "C" __global__ void spin(long long cycles) {
 """
 _SPIN_CYCLES = 40_000_000
 """About 20 ms, in which the host puts all calls into the queue."""
-
-
-class Workload(NamedTuple):
-    """One row: batches to time."""
-
-    constructor: str
-    n_scales: int
-    batch_size: int
-
-    @property
-    def case(self) -> Case:
-        """What makes the batches."""
-        return Case(self.constructor, self.n_scales)
 
 
 # ---- timing ------------------------------------------------------------------------------------
@@ -302,7 +295,7 @@ def serve(settings: dict[str, Any], report: Callable[[Any], None]) -> None:
     cupy.cuda.Device(number).use()
     budget = settings["budget"]
     # a process of its own, which is told nothing of the GPU
-    careamics = Careamics({"device": "cpu", "batch_size": USUAL_BATCH, "budget": budget})
+    careamics = Careamics({"device": "cpu", "budget": budget})
     bandwidth = copy_bandwidth(cupy)
     report(
         {

@@ -27,10 +27,11 @@ import numpy as np
 
 import gpu_patch
 from gpu_patch.cli.workloads import (
+    USUAL_BATCH,
     Case,
+    Workload,
     build,
     careamics_library,
-    cases,
     gpu_patch_library,
     shuffled_batches,
 )
@@ -42,15 +43,14 @@ _FEWEST_CALLS = 3
 
 
 def measure(
-    case: Case,
+    workload: Workload,
     ours: SimpleNamespace,
     careamics: Careamics,
     *,
-    batch_size: int,
     budget: float,
     bandwidth: float,
 ) -> dict[str, Any]:
-    """Time a case and measure its memory.
+    """Time a workload.
 
     Batches of ours are timed before and after careamics' patches, so that a machine that slows
     down slows both. The indices are the same, all of one epoch.
@@ -58,8 +58,9 @@ def measure(
     Returns
     -------
     dict
-        The row: times in seconds per patch, memory in bytes per batch.
+        The row: times in seconds per patch, bytes per batch.
     """
+    case, batch_size = workload.case, workload.batch_size
     images = case.images()
     constructor = build(ours, case, images)
     batches = shuffled_batches(constructor.n_patches, batch_size)
@@ -77,9 +78,7 @@ def measure(
     if case.constructor in ("basic-target", "paired"):
         read_bytes += batch_size * 2 * prod(case.patch_size) * images.itemsize
     return {
-        "constructor": case.constructor,
-        "n_scales": case.n_scales,
-        "batch_size": batch_size,
+        **workload._asdict(),
         "seconds_per_patch": median(batch_times) / batch_size,
         "n_batches": len(batch_times),
         "floor_seconds_per_patch": (read_bytes + out_bytes) / bandwidth / batch_size,
@@ -147,13 +146,13 @@ def _seconds(call: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def peak_bytes(case: Case, library: SimpleNamespace, batch_size: int) -> int:
+def peak_bytes(workload: Workload, library: SimpleNamespace) -> int:
     """Return the most memory that the first batch of this process holds at once.
 
     Later ones would use memory again that does not count as theirs.
     """
-    constructor = build(library, case, case.images())
-    indices = next(shuffled_batches(constructor.n_patches, batch_size))
+    constructor = build(library, workload.case, workload.case.images())
+    indices = next(shuffled_batches(constructor.n_patches, workload.batch_size))
     tracemalloc.start()
     try:
         constructor.construct_batch(indices)
@@ -199,7 +198,7 @@ class Careamics:
         return json.loads(self._process.stdout.readline())
 
 
-def _serve_careamics(report: Callable[[Any], None], batch_size: int, budget: float) -> None:
+def _serve_careamics(report: Callable[[Any], None], budget: float) -> None:
     """Be the process of `Careamics`: tell the version, then time the cases that come in."""
     try:
         import careamics
@@ -214,7 +213,7 @@ def _serve_careamics(report: Callable[[Any], None], batch_size: int, budget: flo
     for line in sys.stdin:
         case = Case(*json.loads(line))
         constructor = build(library, case, case.images())
-        batches = shuffled_batches(constructor.n_patches, batch_size)
+        batches = shuffled_batches(constructor.n_patches, USUAL_BATCH)
         indices = (int(index) for batch in batches for index in batch)
         constructor.construct_patch(next(indices))
         report(_timed(constructor.construct_patch, indices, budget))
@@ -263,21 +262,19 @@ def main() -> None:
         from gpu_patch.cli import cuda_measure
 
         return cuda_measure.serve(settings, report)
-    batch_size, budget = settings["batch_size"], settings.get("budget", 0.0)
     if settings.get("library") == "careamics":
-        return _serve_careamics(report, batch_size, budget)
+        return _serve_careamics(report, settings["budget"])
     ours = gpu_patch_library(settings["device"])
     if "memory_of" in settings:
-        case = Case(*settings["memory_of"])
-        return report({"peak_bytes": peak_bytes(case, ours, batch_size)})
+        return report({"peak_bytes": peak_bytes(Workload(*settings["memory_of"]), ours)})
     careamics = Careamics(settings)
     bandwidth = copy_bandwidth()
     report({**machine(), "careamics": careamics.version, "copy_bytes_per_second": bandwidth})
-    for case in cases(settings["constructors"], settings["scales"]):
+    for workload in settings["workloads"]:
         row = measure(
-            case, ours, careamics, batch_size=batch_size, budget=budget, bandwidth=bandwidth
+            Workload(*workload), ours, careamics, budget=settings["budget"], bandwidth=bandwidth
         )
-        memory = command({**settings, "memory_of": case})
+        memory = command({"device": settings["device"], "memory_of": workload})
         found = subprocess.run(memory, stdout=subprocess.PIPE, check=True).stdout
         report({**row, **json.loads(found)})
     careamics.close()

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from gpu_patch import ImageStack
 from gpu_patch.cli import pictures
-from gpu_patch.cli.arguments import Commands, add_seed, needs, patch_size, whole, writable
+from gpu_patch.cli.arguments import Commands, add_seed, needs, patch_size, picture_file, whole
 from gpu_patch.cli.modes import MODES, Subject, load, make_subject
 from gpu_patch.geometry import PADDING_MODES
 
 _MOST_SAMPLES = 12
 _MOST_LINES = 2
-_FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
 def add_to(commands: Commands) -> None:
@@ -77,9 +76,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     needs("preview", "matplotlib.figure")
-    out = writable("--out", options.out)
-    if out.suffix.lower() not in _FORMATS:
-        raise ValueError(f"argument --out: must end in {', '.join(_FORMATS)}, found '{out}'")
+    out = picture_file("--out", options.out)
     images = load("IMAGE", options.images, options.axes)
     targets = load("--target", options.target, options.target_axes)
     subject = make_subject(

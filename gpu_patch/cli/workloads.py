@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -21,13 +21,14 @@ CONSTRUCTORS = (
     "pred",
     "multichannel-3d",
 )
+USUAL_BATCH = 32
 WITHOUT_SCALES = ("basic", "basic-target")
 _SCALES_3D = 3
 _ALPHA_RANGE = (0.2, 0.8)
 
 
 class Case(NamedTuple):
-    """One row: a constructor and its number of scales, 0 where it has no context."""
+    """A constructor and its number of scales, 0 where it has no context."""
 
     constructor: str
     n_scales: int
@@ -50,7 +51,35 @@ class Case(NamedTuple):
         return batch_size * n_channels * window * itemsize
 
 
-def cases(constructors: list[str], scales: list[int]) -> list[Case]:
+class Workload(NamedTuple):
+    """Batches to time: a case, and how many patches they have."""
+
+    constructor: str
+    n_scales: int
+    batch_size: int
+
+    @property
+    def case(self) -> Case:
+        """What makes the batches."""
+        return Case(self.constructor, self.n_scales)
+
+
+def workloads_of(
+    constructors: Sequence[str], scales: Sequence[int], batch_sizes: Sequence[int]
+) -> list[Workload]:
+    """Return every case with every batch size."""
+    return [Workload(*case, size) for case in cases(constructors, scales) for size in batch_sizes]
+
+
+def curves(quick: bool) -> list[Workload]:
+    """Return what shows how the time grows: with the scales, then with the batch."""
+    scales, batch_sizes = ([1, 2, 4], [1, 256]) if quick else ([1, 2, 3, 4, 5], [1, 4, 16, 64, 256])
+    return workloads_of(["multichannel"], scales, [USUAL_BATCH]) + workloads_of(
+        ["multichannel"], [4], batch_sizes
+    )
+
+
+def cases(constructors: Sequence[str], scales: Sequence[int]) -> list[Case]:
     """Return the rows asked for."""
     rows = []
     for name in constructors:

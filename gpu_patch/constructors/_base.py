@@ -62,7 +62,7 @@ class PlannedConstr(PatchConstr):
 
     @property
     def draws_by_counter(self) -> bool:
-        return all(generator is None for generator in self._generators(batch=True))
+        return all(generator is None for generator in self.generators(batch=True))
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         return self._source.get_patch_indices(data_idx)
@@ -100,16 +100,21 @@ class PlannedConstr(PatchConstr):
         """
         plan = self.plan_batch(indices, epoch=epoch)
         needed: dict[ChunkCache, dict[ChunkKey, None]] = {}
-        for images, rows, scale in self._reads(plan):
+        for images, rows, scale, _ in self.reads(plan):
             if images.chunked:
                 for cache, keys in images.touched(rows, plan.patch_size, scale).items():
                     needed.setdefault(cache, {}).update(dict.fromkeys(keys))
         return {cache: list(keys) for cache, keys in needed.items()}
 
     @property
+    def patch_sizes(self) -> Sequence[Sequence[int]]:
+        """Sizes that patches may have, (Z)YX, as far as the strategy says them."""
+        return self._source.patch_sizes
+
+    @property
     def window_size(self) -> tuple[int, ...]:
         """What a patch reads at most with its context, (Z)YX, as far as the strategy says it."""
-        sizes = self._source.patch_sizes or [(0,) * self._source.extractor.n_spatial_dims]
+        sizes = self.patch_sizes or [(0,) * self._source.extractor.n_spatial_dims]
         scale = max(self._source.n_scales - 1, 0)
         return tuple(int(max(side)) << scale for side in zip(*sizes, strict=True))
 
@@ -119,8 +124,19 @@ class PlannedConstr(PatchConstr):
         raise NotImplementedError
 
     @abstractmethod
-    def _reads(self, plan: Plan) -> list[Read]:
-        """Tell what `_execute` reads."""
+    def reads(self, plan: Plan) -> list[Read]:
+        """Tell what patches are made of.
+
+        Parameters
+        ----------
+        plan : Plan
+            Of this constructor.
+
+        Returns
+        -------
+        list of Read
+            What the input is made of; then what the target is, unless it is the same.
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -144,14 +160,24 @@ class PlannedConstr(PatchConstr):
         """Channels of input and target that an epilogue tells apart, 0 where there is none."""
         raise NotImplementedError
 
-    def _generators(self, *, batch: bool) -> list[object]:
-        """Return NumPy generators that making a patch, or a batch, advances."""
+    def generators(self, *, batch: bool) -> list[object]:
+        """Return NumPy generators that making a patch, or a batch, advances.
+
+        Parameters
+        ----------
+        batch : bool
+            Whether a batch is made.
+
+        Returns
+        -------
+        list
+            Of `numpy.random.Generator`, or None.
+        """
         return self._source.generators(batch=batch)
 
     def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
-        checked = index_in("index", index, self.n_patches, "patches")
-        with restored_on_error(self._generators(batch=False)):
-            plan = self._plan_patch(checked)
+        with restored_on_error(self.generators(batch=False)):
+            plan = self.plan_patch(index)
             inputs, targets = self._execute(plan, np.float32)
         return inputs[0], None if targets is None else targets[0], plan.specs[0]
 
@@ -164,12 +190,32 @@ class PlannedConstr(PatchConstr):
         normalization: AffineNormalization | None = None,
         augmentation: Augmentation | None = None,
     ) -> PatchBatch:
-        with restored_on_error(self._generators(batch=True)):
+        with restored_on_error(self.generators(batch=True)):
             plan = self.plan_batch(
                 indices, epoch=epoch, normalization=normalization, augmentation=augmentation
             )
             inputs, targets = self._execute(plan, dtype)
         return PatchBatch(inputs, targets, plan.specs)
+
+    def plan_patch(self, index: int) -> Plan:
+        """Decide what a patch reads and with which weights, without touching a pixel.
+
+        Parameters
+        ----------
+        index : int
+            −n_patches … n_patches − 1.
+
+        Returns
+        -------
+        Plan
+            What `construct_patch` makes of the same index; generators go on likewise.
+
+        Raises
+        ------
+        IndexError
+            Where there is no such patch.
+        """
+        return self._plan_patch(index_in("index", index, self.n_patches, "patches"))
 
     def plan_batch(
         self,
@@ -194,6 +240,11 @@ class PlannedConstr(PatchConstr):
         -------
         Plan
             Exactly what `construct_batch` makes of the same arguments.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            An argument is wrong; the message names it.
         """
         index = indices_in("indices", indices, self.n_patches, "patches")
         epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
@@ -222,11 +273,12 @@ class PlannedConstr(PatchConstr):
 
 
 class Read(NamedTuple):
-    """What an operation reads, up to the windows of a scale."""
+    """What an operation reads, up to the windows of a scale, and beyond the border by a mode."""
 
     images: Images
     rows: Rows
     scale: int = 0
+    mode: str = "zero"
 
 
 class Source:

@@ -46,6 +46,12 @@ class BasicPatchConstr(PlannedConstr):
     seed : int or None, default: None
         Seed of the batches' draws; None takes a fresh one.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
+
     Examples
     --------
     >>> import numpy as np
@@ -118,7 +124,7 @@ class BasicPatchConstr(PlannedConstr):
         target = self.target_extractor
         return [self.input_extractor.images, *([] if target is None else [target.images])]
 
-    def _reads(self, plan: Plan) -> list[Read]:
+    def reads(self, plan: Plan) -> list[Read]:
         reads = [Read(self.input_extractor.images, plan.rows)]
         if self.target_extractor is not None:
             reads.append(read_targets(self.target_extractor, plan))
@@ -139,7 +145,7 @@ class BasicPatchConstr(PlannedConstr):
 
 def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> Any:
     """Plain patches of all target channels, where the inputs lie."""
-    images, rows, _ = read_targets(extractor, plan)
+    images, rows, *_ = read_targets(extractor, plan)
     epilogue = plan.epilogue and plan.epilogue.of_target()
     return gather(images, rows, plan.patch_size, dtype=dtype, epilogue=epilogue)
 

@@ -69,6 +69,12 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     background : float or sequence of float, default: 0
         Level of the images where a structure is absent, the same for all or one per structure.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
+
     Examples
     --------
     >>> import numpy as np
@@ -149,7 +155,7 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return self.get_input_image_metadata(patch_spec)
 
-    def _generators(self, *, batch: bool) -> list[object]:
+    def generators(self, *, batch: bool) -> list[object]:
         own: list[object] = [] if batch else [self.rng]
         return own + [g for source in self._sources for g in source.generators(batch=batch)]
 

@@ -52,8 +52,9 @@ class MicroSplitConstr(PlannedConstr):
     def _all_images(self) -> list[Images]:
         return [self._input_images()]
 
-    def _reads(self, plan: Plan) -> list[Read]:
-        return [Read(self._input_images(), plan.rows, self.multiscale_count - 1)]
+    def reads(self, plan: Plan) -> list[Read]:
+        scale, mode = self.multiscale_count - 1, self.padding_mode
+        return [Read(self._input_images(), plan.rows, scale, mode)]
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return lateral_context(

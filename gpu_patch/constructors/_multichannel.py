@@ -70,6 +70,12 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         Level of the images where a structure is absent, the same for all or one per channel of the
         images.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
+
     Examples
     --------
     >>> import numpy as np
@@ -148,7 +154,7 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
 
-    def _generators(self, *, batch: bool) -> list[object]:
+    def generators(self, *, batch: bool) -> list[object]:
         return [*([] if batch else [self.rng]), *self._source.generators(batch=batch)]
 
     def _input_images(self) -> Images:

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.augmentation import Augmentation
 from gpu_patch.epilogue import AffineNormalization
+from gpu_patch.errors import instance
 from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs
 
 
@@ -58,6 +59,11 @@ class PatchConstr(Protocol):
             C(Z)YX, or None where there are no targets.
         patch_spec : PatchSpecs
             Where the patch comes from.
+
+        Raises
+        ------
+        IndexError, TypeError
+            `index` is none of the patches', or no whole number.
         """
         raise NotImplementedError
 
@@ -93,6 +99,13 @@ class PatchConstr(Protocol):
         -------
         PatchBatch
             (input, target, specs).
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            An argument is wrong; the message names it.
+        MemoryError
+            The device has no room for the batch, or a memory budget none for one patch's chunks.
         """
         raise NotImplementedError
 
@@ -114,6 +127,16 @@ class PatchConstr(Protocol):
         ----------
         data_idx : int
             Index of the image stack.
+
+        Returns
+        -------
+        sequence of int
+            In ascending order.
+
+        Raises
+        ------
+        IndexError, TypeError
+            There is no such image stack.
         """
         raise NotImplementedError
 
@@ -131,6 +154,11 @@ class PatchConstr(Protocol):
         array
             C(Z)YX, with B in front for a batch: the native scale without context, or the whole
             input for `BasicPatchConstr`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `input_patch` is no input of this constructor.
         """
         raise NotImplementedError
 
@@ -142,6 +170,11 @@ class PatchConstr(Protocol):
         ----------
         patch_spec : PatchSpecs
             As `construct_patch` returned it.
+
+        Returns
+        -------
+        ImageMetadata
+            A fresh dict.
         """
         raise NotImplementedError
 
@@ -153,5 +186,18 @@ class PatchConstr(Protocol):
         ----------
         patch_spec : PatchSpecs
             As `construct_patch` returned it.
+
+        Returns
+        -------
+        ImageMetadata or None
+            A fresh dict.
         """
         raise NotImplementedError
+
+
+def checked_constructor(name: str, constructor: object) -> PatchConstr:
+    """Return `constructor` where it is one."""
+    checked: PatchConstr = instance(
+        name, constructor, PatchConstr, "one of gpu_patch's constructors"
+    )
+    return checked

@@ -104,6 +104,12 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
         What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
     seed : int or None, default: None
         Seed of the batches' draws; None takes a fresh one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
     """
 
     def __init__(
@@ -136,8 +142,8 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
     def _all_images(self) -> list[Images]:
         return [*super()._all_images(), self.target_extractor.images]
 
-    def _reads(self, plan: Plan) -> list[Read]:
-        return [*super()._reads(plan), read_targets(self.target_extractor, plan)]
+    def reads(self, plan: Plan) -> list[Read]:
+        return [*super().reads(plan), read_targets(self.target_extractor, plan)]
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         inputs, _ = super()._execute(plan, dtype)
@@ -159,6 +165,12 @@ class PredMsPatchConstr(_SingleInputConstr):
         What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
     seed : int or None, default: None
         Seed of the batches' draws, where the strategy draws at all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
     """
 
     def __init__(

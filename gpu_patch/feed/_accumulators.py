@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -89,11 +88,6 @@ class Quantiles:
             for levels in self._levels
         )
         return lower, upper
-
-
-def library_of(array: Any) -> Any:
-    """Return NumPy or CuPy, whose array it is."""
-    return np if isinstance(array, np.ndarray) else importlib.import_module("cupy")
 
 
 def _on_host(array: Any) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
@@ -26,6 +26,7 @@ from gpu_patch.ops import gather
 from gpu_patch.patching import StratifiedPatching
 from gpu_patch.patching._locations import Locations
 from gpu_patch.plan import Rows
+from gpu_patch.progress import progress_bar
 
 _HOST_BYTES, _DEVICE_BYTES = 1 << 20, 1 << 26
 """Pixels looked at in one go, as float32: what caches hold, and what occupies a GPU.
@@ -70,7 +71,13 @@ class FilterReport:
         return sum(int(grid.sum()) for grid in self.kept.values())
 
     def maps(self) -> list[NDArray[np.bool_]]:
-        """Return for each image stack, S(Z)YX, which pixels lie in anything that is kept."""
+        """Return for each image stack, S(Z)YX, which pixels lie in anything that is kept.
+
+        Returns
+        -------
+        list of array of bool, shape (S, (Z), Y, X)
+            One per image stack.
+        """
         return _paint(self.kept, self.data_shapes, self.patch_size, self.regions)
 
     def __repr__(self) -> str:
@@ -118,7 +125,8 @@ def filter_background(
     filtered_patch_prob : float, default: 0.1
         Probability of background, relative to 1, in [0, 1].
     progress : bool, default: True
-        Show a bar in a terminal, where tqdm is installed, once it takes longer than a second.
+        Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
+        second.
 
     Returns
     -------
@@ -231,6 +239,11 @@ def find_background(
     -------
     FilterReport
         What was found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together; the message names it.
     """
     _check_together(patching_strategy, extractor)
     pairs = _filters_of_channels(patch_filter, ref_channel, extractor.n_channels)
@@ -363,7 +376,7 @@ class _Windows:
         found: dict[str, NDArray[Any]] = {}
         n_bytes = _HOST_BYTES if images.runtime is None else _DEVICE_BYTES
         device = nullcontext() if images.runtime is None else images.runtime.active()
-        with device, _bar(n, progress) as advance:
+        with device, progress_bar("Background", n, " cells", wanted=progress) as advance:
             for chunk, size in self._chunks(n_bytes // (4 * len(channels))):
                 places = Locations(
                     self._data_idx[chunk], self._sample_idx[chunk], self._start[chunk], size
@@ -392,20 +405,6 @@ class _Windows:
             sample: part.reshape(shape)
             for (sample, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
-
-
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[int], object]]:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        progress = False
-    if not progress:
-        yield lambda n: None
-        return
-    # disable=None: only in a terminal
-    with tqdm(total=total, desc="Background", unit=" cells", delay=1, disable=None) as bar:
-        yield bar.update
 
 
 def _change(

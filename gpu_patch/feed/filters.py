@@ -6,7 +6,6 @@ Definitions and defaults are those of careamics 0.3.5 (`careamics.dataset.patch_
 from __future__ import annotations
 
 import operator
-import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import reduce
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.device import is_cuda_array
+from gpu_patch.device import library_of
 from gpu_patch.errors import probability, shorten
 
 
@@ -87,7 +86,7 @@ class MaxFilter(PatchFilter):
 
     def scores(self, cells: Any) -> dict[str, Any]:
         """Return the largest value that enough pixels have near them."""
-        xp, n = _library(cells), _n_pixels(cells)
+        xp, n = library_of(cells), _n_pixels(cells)
         numbers = xp.where(cells == cells, cells, -np.inf)  # NaN is the least
         filtered = _largest_nearby(numbers, 0).reshape(-1, n)
         too_few = int((np.arange(1, n + 1) / n < _coverage(self.coverage, cells)).sum())
@@ -155,7 +154,7 @@ class ShannonFilter(PatchFilter):
 
     def scores(self, cells: Any) -> dict[str, Any]:
         """Return entropies in bits."""
-        xp, n = _library(cells), _n_pixels(cells)
+        xp, n = library_of(cells), _n_pixels(cells)
         values = xp.sort(cells.reshape(-1, n), axis=1)
         before, after = values[:, :-1], values[:, 1:]
         is_first = xp.ones(values.shape, bool)
@@ -222,17 +221,12 @@ def _n_pixels(cells: Any) -> int:
     return prod(cells.shape[axis] for axis in _spatial_axes(cells))
 
 
-def _library(array: Any) -> Any:
-    """Return NumPy, or CuPy for its arrays."""
-    return sys.modules["cupy"] if is_cuda_array(array) else np
-
-
 def _largest_nearby(cells: Any, outside: float) -> Any:
     """Return each pixel's largest value within a box of half the cell, given that outside it.
 
     As `scipy.ndimage.maximum_filter`: boxes of even length reach a pixel further to the start.
     """
-    xp, found = _library(cells), cells
+    xp, found = library_of(cells), cells
     for axis in _spatial_axes(cells):
         length = max(1, cells.shape[axis] // 2)
         margins = [(0, 0)] * cells.ndim

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpu_patch import device as devices
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors._base import PlannedConstr
+from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.draws import checked_seed
 from gpu_patch.errors import choice, instance, mapping, probability, shorten, whole_number
 from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
@@ -111,9 +112,7 @@ class BatchLoader:
         augmentation: Any = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.constructor: PatchConstr = instance(
-            "constructor", constructor, PatchConstr, "one of gpu_patch's constructors"
-        )
+        self.constructor = checked_constructor("constructor", constructor)
         self.batch_size = whole_number("batch_size", batch_size, minimum=1)
         self.shuffle = bool(instance("shuffle", shuffle, bool, "True or False"))
         self.order = choice("order", order, ORDERS)
@@ -161,6 +160,11 @@ class BatchLoader:
         ----------
         epoch : int
             0 ≤ epoch < 2^32. Without this, each iteration is the next epoch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `epoch` is anything else.
         """
         self._epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
         self._first, self._step, self._resumed = 0, 0, False

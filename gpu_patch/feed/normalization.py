@@ -178,6 +178,11 @@ target_stds=[15.0, 25.0])
         ----------
         config : MeanStdConfig, MinMaxConfig, QuantileConfig or NoNormConfig
             One whose statistics are known (`resolve_normalization_config` computes them).
+
+        Raises
+        ------
+        TypeError, ValueError
+            `config` is none of these, or its statistics are not known yet.
         """
         kind = getattr(config, "name", None)
         if kind not in KINDS:
@@ -245,6 +250,11 @@ target_stds=[15.0, 25.0])
         -------
         array or tensor of float32, (B, C, (Z), Y, X)
             Of the same library and device. Like careamics, without the 1e-8 of ranges.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `prediction` is no array or tensor, or has other axes or channels.
         """
         if not hasattr(prediction, "shape"):
             raise TypeError(
@@ -261,24 +271,49 @@ target_stds=[15.0, 25.0])
             values = prediction.float()
         else:
             values = prediction.astype(np.float32, copy=False)
-        statistics = self.target_statistics or self.input_statistics
-        if statistics is None:
+        inverse = self.inverse(shape[1])
+        if inverse is None:
             return values
-        low, width = self._low_and_width(statistics)
-        width = width + _STD_EPS if self.kind == "mean_std" else width
-        factors, offsets = width.tolist(), low.tolist()
-        if len(factors) == 1:
-            return values * factors[0] + offsets[0]
-        if len(factors) != shape[1]:
-            raise ValueError(
-                f"prediction must have {len(factors)} channels, as many as there are statistics, "
-                f"found {shape[1]} (the shape {shape})"
-            )
         # channel by channel, since plain numbers go with the arrays of any library
         result = values + 0
+        factors, offsets = (numbers.tolist() for numbers in inverse)
         for c, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
             result[:, c] = values[:, c] * factor + offset
         return result
+
+    def inverse(self, n_channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Return what `denormalize` multiplies a prediction's channels with, and adds to them.
+
+        Parameters
+        ----------
+        n_channels : int
+            Channels of the prediction.
+
+        Returns
+        -------
+        pair of array of float32, shape (n_channels,), or None
+            Factors and summands; None where predictions stay as they are.
+
+        Raises
+        ------
+        ValueError
+            Where there are statistics of another number of channels.
+        """
+        statistics = self.target_statistics or self.input_statistics
+        if self.skip_target or statistics is None:
+            return None
+        low, width = self._low_and_width(statistics)
+        if len(low) not in (1, n_channels):
+            raise ValueError(
+                f"prediction must have {len(low)} channels, as many as there are statistics, "
+                f"found {n_channels}"
+            )
+        factor = width + _STD_EPS if self.kind == "mean_std" else width
+        shape = (n_channels,)
+        return (
+            np.broadcast_to(factor.astype(np.float32), shape),
+            np.broadcast_to(low.astype(np.float32), shape),
+        )
 
     def _low_and_width(
         self, statistics: Statistics
@@ -322,6 +357,11 @@ target_stds=[15.0, 25.0])
         ----------
         content : dict
             With the keys format, version, kind, input, target and skip_target.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `content` is nothing that `to_dict` returned.
         """
         found = mapping("content", content, ["format", "version"])
         if (found["format"], found["version"]) != (_FORMAT, _VERSION):

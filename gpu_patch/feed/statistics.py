@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import groupby, islice
 from math import prod
 from typing import Any
@@ -14,19 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_patch.constructors import (
-    BasicPatchConstr,
-    PairedInputTargetMsPatchConstr,
-    PatchConstr,
-)
-from gpu_patch.constructors._base import PlannedConstr
-from gpu_patch.constructors._microsplit import MicroSplitConstr
+from gpu_patch.constructors import PatchConstr
+from gpu_patch.constructors._base import PlannedConstr, Read
+from gpu_patch.device import library_of, on_device
 from gpu_patch.draws import restored_on_error
 from gpu_patch.errors import choice, indices_in, instance, probability, shorten, whole_number
-from gpu_patch.feed._accumulators import Accumulator, MeanStd, MinMax, Quantiles, library_of
+from gpu_patch.feed._accumulators import Accumulator, MeanStd, MinMax, Quantiles
 from gpu_patch.feed.normalization import KINDS, Normalization
-from gpu_patch.ops import Images, gather
+from gpu_patch.ops import gather
 from gpu_patch.plan import Plan
+from gpu_patch.progress import progress_bar
 
 # Pixels of a channel that are read at once: few enough to stay in a cache, where the CPU
 # computes, and enough to be worth a launch, where a device does.
@@ -79,7 +74,8 @@ def compute_normalization(
         Draw as `construct_patch` does, one patch after the other from the generators, and leave
         these where careamics' own computation would; `epoch` is then of no meaning.
     progress : bool, default: True
-        Show a bar in a terminal, where tqdm is installed, once it takes longer than a second.
+        Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
+        second.
 
     Returns
     -------
@@ -116,21 +112,23 @@ def compute_normalization(
         raise ValueError("constructor has 0 patches: there is nothing to compute statistics of")
     chosen = range(n_patches) if indices is None else indices
     index = indices_in("indices", chosen, n_patches, "patches")
-    images = _input_images(checked)
-    most_pixels = _CPU_PIXELS if images.runtime is None else _CUDA_PIXELS
+    on_cpu = checked.device == "cpu"
+    most_pixels = _CPU_PIXELS if on_cpu else _CUDA_PIXELS
     plans = _plans(checked, index, epoch, batch_size, most_pixels, upstream_draws)
     accumulators: dict[str, Accumulator] = {}
     with (
-        restored_on_error(checked._generators(batch=not upstream_draws)),
-        nullcontext() if images.runtime is None else images.runtime.active(),
+        restored_on_error(checked.generators(batch=not upstream_draws)),
+        nullcontext() if on_cpu else on_device(checked.device),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
+        progress_bar("Normalization", len(index), " patches", wanted=progress) as advance,
     ):
-        for plan in _shown(plans, len(index), progress):
+        for plan in plans:
             for part, patches in _native_scale(checked, plan, targets=not skip_target).items():
                 values = patches.reshape(len(patches), patches.shape[1] if per_channel else 1, -1)
                 if part not in accumulators:
                     accumulators[part] = _accumulator(kind, values, levels, part)
                 accumulators[part].update(values)
+            advance(len(plan.rows.image_idx))
         results = {part: found.result() for part, found in accumulators.items()}
         for part, found in results.items():
             if not np.isfinite(found).all():
@@ -155,7 +153,7 @@ def _plans(
         return batch_size or max(1, most_pixels // prod(size))
 
     indices = index.tolist()
-    sizes = {tuple(size) for size in constructor._source.patch_sizes}
+    sizes = {tuple(size) for size in constructor.patch_sizes}
     if len(sizes) == 1 and not upstream_draws:
         step = at_once(sizes.pop())
         for first in range(0, len(indices), step):
@@ -163,7 +161,7 @@ def _plans(
         return
     # a batch has one patch size, and what sizes there are is only known from the patches
     singles = (
-        constructor._plan_patch(i) if upstream_draws else constructor.plan_batch([i], epoch=epoch)
+        constructor.plan_patch(i) if upstream_draws else constructor.plan_batch([i], epoch=epoch)
         for i in indices
     )
     for (size, plain), group in groupby(singles, lambda p: (p.patch_size, p.epilogue is None)):
@@ -187,31 +185,21 @@ def _joined(plans: Sequence[Plan]) -> Plan:
     return replace(plans[0], rows=plans[0].rows._replace(**columns), weights=weights)
 
 
-def _input_images(constructor: PlannedConstr) -> Images:
-    if isinstance(constructor, BasicPatchConstr):
-        return constructor.input_extractor.images
-    assert isinstance(constructor, MicroSplitConstr)
-    return constructor._input_images()
-
-
 def _native_scale(constructor: PlannedConstr, plan: Plan, *, targets: bool) -> dict[str, Any]:
     """Return principal input and target (B, C, (Z), Y, X), the target where it is wanted."""
-    images, rows, size = _input_images(constructor), plan.rows, plan.patch_size
-    found: dict[str, Any] = {}
-    if isinstance(constructor, MicroSplitConstr):
+
+    def patches(read: Read) -> Any:
         # what lies beyond a border depends on how many scales there are
-        mode, n_scales = constructor.padding_mode, constructor.multiscale_count
-        channels = gather(images, rows, size, mode=mode, n_scales=n_scales)
-        found["input"] = _mixed(channels, plan.weights)
-        if targets and constructor._with_targets:
-            found["target"] = channels
-    else:
-        found["input"] = gather(images, rows, size)
-    if targets and isinstance(constructor, (BasicPatchConstr, PairedInputTargetMsPatchConstr)):
-        extractor = constructor.target_extractor
-        if extractor is not None:
-            rows = rows._replace(channels=np.arange(extractor.n_channels))
-            found["target"] = gather(extractor.images, rows, size)
+        return gather(
+            read.images, read.rows, plan.patch_size, mode=read.mode, n_scales=read.scale + 1
+        )
+
+    of_input, *of_target = constructor.reads(plan)
+    channels = patches(of_input)
+    # plain patches have no weights
+    found = {"input": _mixed(channels, plan.weights) if plan.weights.size else channels}
+    if targets and constructor.target_shapes is not None:
+        found["target"] = patches(*of_target) if of_target else channels
     if plan.epilogue is None:
         return found
     return {
@@ -265,16 +253,3 @@ def _checked_levels(
             f"found {shorten(lower)} and {shorten(upper)}"
         )
     return lows, highs
-
-
-def _shown(plans: Iterator[Plan], n_patches: int, progress: bool) -> Iterator[Plan]:
-    """Pass plans on, with a bar of the patches done."""
-    if not progress or find_spec("tqdm") is None:
-        yield from plans
-        return
-    tqdm = importlib.import_module("tqdm").tqdm
-    # disable=None: only in a terminal
-    with tqdm(total=n_patches, desc="Normalization", unit=" patches", delay=1, disable=None) as bar:
-        for plan in plans:
-            yield plan
-            bar.update(len(plan.rows.image_idx))

@@ -29,6 +29,11 @@ class PatchExtractor:
         Their pixels, as operations take them.
     device : str
         Where the images live.
+
+    Raises
+    ------
+    TypeError, ValueError
+        There is none, one is no `ImageStack`, or they differ in channels, axes or device.
     """
 
     def __init__(self, image_stacks: Sequence[ImageStack]) -> None:
@@ -81,7 +86,7 @@ class PatchExtractor:
 
     @property
     def n_spatial_dims(self) -> int:
-        """2 for YX, 3 for ZYX."""
+        """Number of spatial axes: 2 for YX, 3 for ZYX."""
         return len(self.image_stacks[0].data_shape) - 2
 
     def extract_patch(
@@ -100,6 +105,11 @@ class PatchExtractor:
         -------
         array of float32
             C(Z)YX.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            An argument is wrong; the message names it.
         """
         return self.extract_channel_patch(data_idx, sample_idx, None, coords, patch_size)
 
@@ -126,6 +136,11 @@ class PatchExtractor:
         -------
         array of float32
             C(Z)YX.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            An argument is wrong; the message names it.
         """
         image = index_in("data_idx", data_idx, len(self.image_stacks), "image stacks")
         return self.image_stacks[image].extract_patch(sample_idx, channels, coords, patch_size)

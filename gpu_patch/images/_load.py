@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
-
-import numpy as np
 
 from gpu_patch import device as devices
 from gpu_patch.images.readers import ImageInfo, ImageReader
@@ -33,25 +30,32 @@ def load(reader: ImageReader, device: str, progress: Callable[[int], object]) ->
         Told how many bytes have come, after each piece.
     """
     info = reader.info
-    with _current(device):
-        found = _empty(info, device)
-        part = None
-        try:
-            for region in pieces(info, _PIECE_BYTES):
-                if device == "cpu":
-                    reader.read(region, found[region])
-                else:
-                    part = np.empty([r.stop - r.start for r in region], info.resident_dtype)
-                    reader.read(region, part)
-                    found[region] = devices.to_cuda(part, device)
-                progress(prod(r.stop - r.start for r in region) * info.resident_dtype.itemsize)
-        except BaseException as error:
-            found = part = None
-            _release(error)
-            if isinstance(error, MemoryError):
-                raise MemoryError(f"while reading {info.path}: {error}") from error
-            raise
+    read = _read if device == "cpu" else _upload
+    found = devices.empty(info.canonical_shape, info.resident_dtype, device, info.path)
+    try:
+        read(reader, found, progress)
+    except BaseException as error:
+        found = None
+        _release(error)
+        if isinstance(error, MemoryError):
+            raise MemoryError(f"while reading {info.path}: {error}") from error
+        raise
     return found
+
+
+def _read(reader: ImageReader, found: Any, progress: Callable[[int], object]) -> None:
+    for region in pieces(reader.info, _PIECE_BYTES):
+        reader.read(region, found[region])
+        progress(found[region].nbytes)
+
+
+def _upload(reader: ImageReader, found: Any, progress: Callable[[int], object]) -> None:
+    regions = list(pieces(reader.info, _PIECE_BYTES))
+    largest = max(found[region].nbytes for region in regions)
+    with devices.Uploader(f"cuda:{found.device.id}", largest) as uploader:
+        for region in regions:
+            uploader.fill(found[region], partial(reader.read, region))
+            progress(found[region].nbytes)
 
 
 def _release(error: BaseException | None) -> None:
@@ -62,18 +66,6 @@ def _release(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-
-
-@contextmanager
-def _current(device: str) -> Iterator[None]:
-    """Make a CUDA device the current one, and wait in the end for what was copied on it."""
-    if device == "cpu":
-        yield
-        return
-    cupy = importlib.import_module("cupy")
-    with cupy.cuda.Device(int(device.partition(":")[2])):
-        yield
-        cupy.cuda.get_current_stream().synchronize()
 
 
 def pieces(info: ImageInfo, nbytes: int) -> Iterator[tuple[slice, ...]]:
@@ -88,19 +80,3 @@ def pieces(info: ImageInfo, nbytes: int) -> Iterator[tuple[slice, ...]]:
             slice(start, min(start + step, length))
             for start, step, length in zip(place, size, shape, strict=True)
         )
-
-
-def _empty(info: ImageInfo, device: str) -> Any:
-    if device == "cpu":
-        try:
-            return np.empty(info.canonical_shape, info.resident_dtype)
-        # ValueError: more than NumPy can count
-        except (MemoryError, ValueError) as error:
-            raise MemoryError(
-                f"{info.path}: the host has no room for its {info.nbytes / 1e9:.2f} GB"
-            ) from error
-    cupy = importlib.import_module("cupy")
-    try:
-        return cupy.empty(info.canonical_shape, info.resident_dtype)
-    except cupy.cuda.memory.OutOfMemoryError as error:
-        raise devices.out_of_memory(device, info.path, error) from error

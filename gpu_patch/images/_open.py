@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from gpu_patch.images._regions import FileRegions
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.images.readers import SUFFIXES, ImageReader, Options, is_image, open_file
 from gpu_patch.images.readers.array import ArrayReader
+from gpu_patch.progress import progress_bar
 
 
 def open_images(
@@ -151,6 +151,18 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
         As in `open_images`.
     any_file : bool, default: False
         Whether every file in a folder counts, and not only those with the ending of an image.
+
+    Returns
+    -------
+    list of Path or array
+        The files of folders and patterns sorted by name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `images` is nothing that can be opened, or empty.
+    FileNotFoundError
+        No file matches a pattern, or a folder has no image in it.
     """
     if isinstance(images, (list, tuple)):
         found = [source for item in images for source in sources(item, any_file=any_file)]
@@ -223,7 +235,8 @@ def _resident_stacks(
     stacks: list[ImageStack] = []
     try:
         total = sum(image.reader.info.nbytes for image in images)
-        with _bar(total, len(images), wanted=progress) as advance:
+        label = f"reading {len(images)} image{'s' * (len(images) > 1)}"
+        with progress_bar(label, total, "B", unit_scale=True, wanted=progress) as advance:
             for image, target in zip(images, targets, strict=True):
                 stacks.append(ImageStack.from_reader(image.reader, device=target, progress=advance))
                 image.reader.close()
@@ -288,18 +301,3 @@ def _in_place(reader: ImageReader, device: str) -> bool:
         return False
     ordered = array.transpose([info.axes.index(axis) for axis in AXES if axis in info.axes])
     return bool(ordered.flags.c_contiguous and array.dtype == info.resident_dtype)
-
-
-@contextmanager
-def _bar(total: int, n_images: int, *, wanted: bool) -> Iterator[Callable[[int], object]]:
-    """Give a function that advances a bar by some bytes."""
-    try:
-        if not wanted:
-            raise ImportError
-        from tqdm.auto import tqdm
-    except ImportError:
-        yield lambda _: None
-        return
-    label = f"reading {n_images} image{'s' * (n_images > 1)}"
-    with tqdm(total=total, desc=label, unit="B", unit_scale=True, delay=1, leave=False) as bar:
-        yield bar.update

@@ -38,14 +38,14 @@ class FileRegions(RegionReader):
         self.chunk_shape = info.canonical_chunk_shape
         self._info, self._first = info, [reader]
         # a forked process opens it again: a place in an open file would be shared
-        self._opened = PerProcess(self._open)
+        self._own: PerProcess[tuple[ImageReader, Any]] = PerProcess()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self._open_again,)
 
     def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
         """Fill `out` with a region; see `ImageReader.read`."""
-        reader, lock = self._opened()
+        reader, lock = self._own.get(self._open)
         with lock:
             reader.read(region, out)
         _open_files.used(self)
@@ -53,7 +53,7 @@ class FileRegions(RegionReader):
             self._warned = True
             warn_of_lost_precision(reader.info.path, reader.info.dtype)
 
-    def _open(self) -> tuple[ImageReader, Lock]:
+    def _open(self) -> tuple[ImageReader, Any]:
         reader = self._first.pop() if self._first else self._open_again()
         if reader.info != self._info:
             raise ValueError(
@@ -65,7 +65,7 @@ class FileRegions(RegionReader):
 
     def close(self) -> None:
         """Let go of the file, unless it is being read."""
-        reader, lock = self._opened()
+        reader, lock = self._own.get(self._open)
         if lock.acquire(blocking=False):
             try:
                 reader.close()

@@ -34,6 +34,17 @@ class ImageStack:
 
     Make one with `from_array` or `from_tiff`, or several with `open_images`.
 
+    Parameters
+    ----------
+    data : array_like
+        As in `from_array`.
+    axes : str
+        As in `from_array`.
+    source : str or Path, default: "array"
+        Where the images come from.
+    device : str or None, default: None
+        Where to keep them; see `gpu_patch.device.resolve`.
+
     Attributes
     ----------
     source : str or Path
@@ -51,6 +62,13 @@ class ImageStack:
         Size of a pixel along Z, Y and X in micrometres, where the file says it.
     device : str
         Where `data` lives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The data are empty, no real numbers, or have other axes.
+    MemoryError
+        The device has no room for them.
     """
 
     def __init__(
@@ -205,6 +223,11 @@ class ImageStack:
         info : ImageInfo or None, default: None
             What else is known of the image; its path replaces `source`.
 
+        Raises
+        ------
+        TypeError, ValueError
+            The reader's data type is none that images are kept in, or its chunks have other axes.
+
         Examples
         --------
         >>> import numpy as np
@@ -268,6 +291,11 @@ class ImageStack:
         -------
         array of float32
             C(Z)YX.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            An argument is wrong; the message names it.
         """
         ndim = len(self.data_shape) - 2
         start = whole_numbers(
@@ -286,7 +314,25 @@ class ImageStack:
 
 
 def checked_channels(channels: object, n_channels: int) -> list[int]:
-    """Return the channels asked for, all for None; each must be in 0 … n_channels − 1."""
+    """Return the channels asked for, all for None.
+
+    Parameters
+    ----------
+    channels : sequence of int or None
+        Each in 0 … n_channels − 1, in the order wanted.
+    n_channels : int
+        Number of channels that there are.
+
+    Returns
+    -------
+    list of int
+        At least one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `channels` is anything else.
+    """
     if channels is None:
         return list(range(n_channels))
     if isinstance(channels, (str, bytes)) or not hasattr(channels, "__iter__"):

@@ -123,8 +123,8 @@ class Images:
         return ImageTable(self.runtime, self.arrays, self._whole)
 
 
-def runtime_of(array: Any) -> Runtime | None:
-    """Return what runs kernels on `array`, None for a NumPy array."""
+def runtime_of(array: Any, name: str = "images") -> Runtime | None:
+    """Return what runs kernels on `array`, None for a NumPy array; errors call it `name`."""
     if isinstance(array, ChunkedImage):
         return array.cache.runtime
     if isinstance(array, np.ndarray):
@@ -133,7 +133,7 @@ def runtime_of(array: Any) -> Runtime | None:
         from gpu_patch._cuda.runtime import cupy_runtime
 
         return cupy_runtime(array.device.id)
-    raise TypeError(f"images must be NumPy or CuPy arrays, found {type(array).__name__}")
+    raise TypeError(f"{name} must be NumPy or CuPy arrays, found {type(array).__name__}")
 
 
 def as_images(images: Images | Sequence[Any]) -> Images:

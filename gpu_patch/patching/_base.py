@@ -101,13 +101,14 @@ def checked_patch_size(patch_size: object, data_shapes: Sequence[Sequence[int]])
     )
 
 
-def checked_overlaps(overlaps: object, patch_size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return `overlaps` as ints, each at least 0 and smaller than the patch."""
+def checked_overlaps(
+    overlaps: object, patch_size: tuple[int, ...], name: str = "patch_size"
+) -> tuple[int, ...]:
+    """Return `overlaps` as ints, each at least 0 and smaller than the patch, which is `name`d."""
     checked = whole_numbers("overlaps", overlaps, minimum=0, length=len(patch_size))
     for axis, (overlap, patch) in enumerate(zip(checked, patch_size, strict=True)):
         if overlap >= patch:
             raise ValueError(
-                f"overlaps[{axis}] must be smaller than patch_size[{axis}] = {patch}, "
-                f"found {overlap}"
+                f"overlaps[{axis}] must be smaller than {name}[{axis}] = {patch}, found {overlap}"
             )
     return checked

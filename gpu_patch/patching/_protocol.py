@@ -36,6 +36,11 @@ class Patching(Protocol):
         -------
         PatchSpecs
             A fresh dict of Python ints and tuples.
+
+        Raises
+        ------
+        IndexError, TypeError
+            `index` is none of the patches', or no whole number.
         """
         raise NotImplementedError
 
@@ -52,5 +57,10 @@ class Patching(Protocol):
         -------
         sequence of int
             In ascending order.
+
+        Raises
+        ------
+        IndexError, TypeError
+            There is no such image stack.
         """
         raise NotImplementedError

@@ -123,6 +123,11 @@ class StratifiedPatching(SampledPatching):
         grid_coords : sequence of tuple of int
             Cells, (Z)YX, as `get_all_grid_coords` lists them. Added to those excluded before.
             The number of patches changes accordingly.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            There is no such sample, or a cell is not in its grid. Nothing is changed then.
         """
         sample = self._sample_at(data_idx, sample_idx)
         if isinstance(grid_coords, (str, bytes)) or not hasattr(grid_coords, "__iter__"):
@@ -144,6 +149,12 @@ class StratifiedPatching(SampledPatching):
         probs : mapping of tuple of int to float
             Cell to probability in [0, 1]; cells not named stay as they are. The number of patches
             changes accordingly.
+
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            There is no such sample, a cell is not in its grid, or a probability not in [0, 1].
+            Nothing is changed then.
         """
         sample = self._sample_at(data_idx, sample_idx)
         checked = {
@@ -155,11 +166,23 @@ class StratifiedPatching(SampledPatching):
         self._forget(sample)
 
     def get_all_grid_coords(self) -> dict[tuple[int, int], list[GridCoords]]:
-        """Return all cells of each (data_idx, sample_idx)."""
+        """Return all cells of each (data_idx, sample_idx).
+
+        Returns
+        -------
+        dict of (int, int) to list of tuple of int
+            By image stack and sample: cells, (Z)YX.
+        """
         return self._cells([np.ones_like(mask) for mask in self._excluded])
 
     def get_included_grid_coords(self) -> dict[tuple[int, int], list[GridCoords]]:
-        """Return the cells of each (data_idx, sample_idx) that are not excluded."""
+        """Return the cells of each (data_idx, sample_idx) that are not excluded.
+
+        Returns
+        -------
+        dict of (int, int) to list of tuple of int
+            By image stack and sample: cells, (Z)YX.
+        """
         return self._cells([~mask for mask in self._excluded])
 
     def _cells(self, masks: list[NDArray[np.bool_]]) -> dict[tuple[int, int], list[GridCoords]]:

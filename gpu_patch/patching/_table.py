@@ -27,6 +27,11 @@ class FixedPatching(BatchPatching):
     fixed_patch_specs : sequence of PatchSpecs
         One dict per patch. They are copied; keys beyond those of `PatchSpecs` are kept.
 
+    Raises
+    ------
+    TypeError, ValueError
+        The list is empty, or one of its dicts is no patch spec; the message names it.
+
     Examples
     --------
     >>> strategy = FixedPatching(

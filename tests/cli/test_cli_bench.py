@@ -122,7 +122,7 @@ def test_folder_of_the_same_name_is_not_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpu_patch").mkdir()
     (tmp_path / "gpu_patch" / "__init__.py").write_text("raise SystemExit(7)")
-    settings = {"memory_of": ["basic", 0], "batch_size": 2, "device": "cpu"}
+    settings = {"memory_of": ["basic", 0, 2], "device": "cpu"}
     (record,) = measure.measured(settings)
     assert record["peak_bytes"] >= 2 * 2 * 64 * 64 * 4
 
@@ -163,6 +163,7 @@ def test_ratio_is_careamics_to_ours():
     row = {
         "constructor": "pred",
         "n_scales": 2,
+        "batch_size": 8,
         "seconds_per_patch": 2e-4,
         "careamics_seconds_per_patch": 9e-3,
         "floor_seconds_per_patch": 1e-5,
@@ -171,4 +172,16 @@ def test_ratio_is_careamics_to_ours():
         "largest_window_bytes": 1_000_000,
     }
     cells = bench.format_row(row).split()
-    assert cells == ["pred", "2", "200.0", "5000", "10.0", "9000", "45.0", "5.0", "2.0", "3.00"]
+    assert cells == [
+        "pred",
+        "2",
+        "8",
+        "200.0",
+        "5000",
+        "10.0",
+        "9000",
+        "45.0",
+        "5.0",
+        "2.0",
+        "3.00",
+    ]

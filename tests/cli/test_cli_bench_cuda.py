@@ -214,7 +214,7 @@ def test_the_process(cupy, monkeypatch):
     monkeypatch.setattr(cuda_measure, "copy_bandwidth", lambda cupy: 2e9)
     monkeypatch.setattr(cuda_measure, "IMAGE_BYTES", 0)
     records = []
-    settings = cuda_bench.settings_of("cuda:0", constructors=["pred"], scales=[1], batch_size=1)
+    settings = cuda_bench.settings_of("cuda:0", constructors=["pred"], scales=[1], batch_sizes=[1])
     cuda_measure.serve(json.loads(json.dumps(settings)), records.append)
     found, row = json.loads(json.dumps(records))
     assert found["gpu"] == "fake"
@@ -349,7 +349,9 @@ def test_what_is_measured():
     assert {(name, n) for name, n, _ in usual} >= {("multichannel", n) for n in range(1, 6)}
     some = cuda_bench.settings_of("cuda:0", constructors=["basic", "pred"], scales=[2, 3])
     assert some["workloads"] == [("basic", 0, 32), ("pred", 2, 32), ("pred", 3, 32)]
-    assert cuda_bench.settings_of("cuda:0", batch_size=8)["workloads"] == [("multichannel", 4, 8)]
+    assert cuda_bench.settings_of("cuda:0", batch_sizes=[8])["workloads"] == [
+        ("multichannel", 4, 8)
+    ]
 
 
 def test_without_a_gpu_it_is_one_line(capsys, monkeypatch):

@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import stitching
 from cases import DTYPES, MODES, Case, assert_same_context
 from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
 
+from gpu_patch import ops
 from gpu_patch._cuda import specialised
+from gpu_patch._cuda.moments import add_sample
 from gpu_patch.plan import Rows
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
-ASSEMBLE = "assemble.cu"
+ASSEMBLE, STITCH, MOMENTS = "assemble.cu", "stitch.cu", "moments.cu"
 MOST_SECONDS = 60
 
 
@@ -81,6 +84,13 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             for mode in ("zero", *MODES):
                 for made, expected in zip(*assembled(runtime, case, mode), strict=True):
                     np.testing.assert_array_equal(made, expected)
+    if file == STITCH:
+        for tiling, count in stitching.cases():
+            stitching.assert_stitched(runtime, tiling, stitching.counts_of(tiling, count))
+        stitching.assert_rows_kept(runtime)
+        stitching.assert_huge(runtime, folder)
+    if file == MOMENTS:
+        assert_moments(runtime)
     if file in (COMMON, SPECIAL):
         for case in _special_cases():
             made = case.context(runtime)
@@ -89,6 +99,17 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             epilogue = case.epilogue(mixed=True)
             made = case.context(runtime, epilogue=epilogue)
             assert_same_context(made, case.numpy_context(epilogue=epilogue))
+
+
+def assert_moments(runtime: EmulatedRuntime) -> None:
+    """Samples of several blocks per tile, against the twin."""
+    for dtype in (np.float32, np.float16):
+        samples = np.random.default_rng(0).normal(9, 5, (4, 3, 2, 50, 70)).astype(dtype)
+        found, expected = (np.full((3, 4, 50, 70), np.nan, np.float32) for _ in range(2))
+        for number, values in enumerate(samples, 1):
+            add_sample(runtime, values, found, number, len(samples))
+            ops.add_sample(values, expected, number, len(samples))
+            np.testing.assert_array_equal(found, expected)
 
 
 def _general_cases() -> Iterator[Case]:
@@ -175,9 +196,8 @@ def main(word: str = "") -> int:
     """Run all mutants whose file or name holds `word`; return how many were not caught."""
     chosen = [mutant for mutant in load() if word in f"{mutant.file} {mutant.name}"]
     missed = 0
-    for mutant in [
-        Mutant(file, "unchanged", "\0", "") for file in (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE)
-    ]:
+    files = (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE, STITCH, MOMENTS)
+    for mutant in [Mutant(file, "unchanged", "\0", "") for file in files if word in file]:
         outcome = run(mutant)
         missed += outcome != "survived"
         print(f"{mutant.file:20}{mutant.name:36}{outcome}", flush=True)

@@ -129,10 +129,15 @@ def main() -> None:
     chosen = [a for a in CHECKED if a in architectures()] + [architectures()[-1]]
     print(f"{'':32}{'shared':>7}", *(f"{f'sm_{a}':>8}" for a in chosen))
     rows = [("gather", "gather", {}, 0)]
+    rows.append(("stitch, blended", "stitch", {"TILE_TYPE": 6}, 0))
+    rows.append(("stitch, cropped", "stitch", {"TILE_TYPE": 6, "EXCLUSIVE": 1}, 0))
+    rows.append(("moments", "moments", {"VALUE_TYPE": 6}, 0))
     rows.append(("general", "lateral_context", {"N_THREADS": N_THREADS}, 22784))
     for name, shape in main_specialisations().items():
         rows.append((name, "specialised", shape.constants, shape.shared_bytes))
     for (name, file, constants, shared), epilogue in product(rows, ({}, {"EPILOGUE": 1})):
+        if epilogue and file in ("stitch", "moments"):
+            continue
         text = source_text(file, constants | epilogue)
         reports = [compile_text(text, file, a) for a in chosen]
         found = [f"{r.registers}{f'+{r.spill_bytes}' if r.spill_bytes else ''}" for r in reports]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import stitching
 from cases import Case, assert_same_context
 from emulation.runtime import EmulatedRuntime
+from tilings import Tiling
 
 from gpu_patch._cuda import lateral_context, specialised
 
@@ -50,6 +52,9 @@ def main(sanitizer: str, bug: str = "") -> None:
                 assert_same_context(made, case.numpy_context())
         case.patches(runtime, "zero")
         case.patches(runtime, mode)
+    for blend, size, patch in (("crop", (20, 50), (7, 40)), ("hann", (3, 9, 9), (2, 5, 6))):
+        tiling = Tiling(size, patch, tuple(p // 2 for p in patch), blend, 1, 2)
+        stitching.assert_stitched(runtime, tiling, stitching.counts_of(tiling, 5))
     print("clean", flush=True)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import nvrtc
 import pytest
 
 from gpu_patch._cuda.lateral_context import N_THREADS
 from gpu_patch._cuda.loader import source_text
 from gpu_patch._cuda.specialised import SHARED_BYTES
+from gpu_patch._cuda.table import PIXEL_TYPES
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason=f"needs the wheel {nvrtc.WHEEL} (no GPU, no driver)"
@@ -44,6 +46,24 @@ def test_assembly_compiles(architecture):
     report = compiled("assemble", {}, architecture)
     assert report.spill_bytes == report.stack_bytes == 0, report.log
     assert report.registers <= 64
+
+
+@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize(("exclusive", "registers"), [({"EXCLUSIVE": 1}, 64), ({}, 128)])
+def test_stitching_compiles(architecture, exclusive, registers):
+    for dtype in ("float16", "float32"):
+        constants = {"TILE_TYPE": PIXEL_TYPES[np.dtype(dtype)]} | exclusive
+        report = compiled("stitch", constants, architecture)
+        assert report.spill_bytes == report.stack_bytes == 0, report.log
+        assert report.registers <= registers
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_moments_compile(architecture):
+    for dtype in ("float16", "float32"):
+        report = compiled("moments", {"VALUE_TYPE": PIXEL_TYPES[np.dtype(dtype)]}, architecture)
+        assert report.spill_bytes == report.stack_bytes == 0, report.log
+        assert report.registers <= 64
 
 
 @EPILOGUES

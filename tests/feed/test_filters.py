@@ -747,7 +747,7 @@ def test_progress(progress, monkeypatch):
         def update(self, n):
             shown[0].append(n)
 
-    monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=Bar))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Bar))
     monkeypatch.setattr(background, "_HOST_BYTES", 2000)
     case = ragged((4, 6))
     report = exclude_background(case.strategy, case.extractor, MaskFilter(0.3), progress=progress)
@@ -760,6 +760,6 @@ def test_progress(progress, monkeypatch):
 
 
 def test_progress_without_tqdm(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     case = ragged((4, 6))
     assert find_background(case.strategy, case.extractor, MaskFilter(0.3)).n_cells

@@ -136,7 +136,7 @@ def test_predictions_become_float32(name, dtype):
 @pytest.mark.parametrize(
     ("prediction", "error", "words"),
     [
-        (np.zeros((1, 3, 4, 4)), ValueError, ["2 channels", "(1, 3, 4, 4)"]),
+        (np.zeros((1, 3, 4, 4)), ValueError, ["2 channels", "found 3"]),
         (np.zeros((4, 4)), ValueError, ["BCYX", "(4, 4)"]),
         ([[1]], TypeError, ["prediction", "list"]),
     ],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +19,6 @@ from pixels import distinct
 from samples import KINDS, MODES, STRATEGIES, make_sample
 from worlds import GivenPatching
 
-import gpu_patch.feed.statistics as statistics_module
 from gpu_patch import (
     BasicPatchConstr,
     FixedPatching,
@@ -442,7 +441,6 @@ def test_nothing_is_printed_where_nobody_looks(capfd):
 
 
 def test_progress_counts_patches(monkeypatch):
-    tqdm = pytest.importorskip("tqdm", reason="the bar is tqdm's")
     bars = []
 
     class Bar:
@@ -460,7 +458,7 @@ def test_progress_counts_patches(monkeypatch):
         def update(self, n):
             self.n += n
 
-    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Bar))
     constructor = make_sample("multichannel").constructor
     for upstream_draws in (False, True):
         compute_normalization(constructor, batch_size=5, upstream_draws=upstream_draws)
@@ -473,11 +471,7 @@ def test_progress_counts_patches(monkeypatch):
 
 
 def test_tqdm_is_not_needed(monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        statistics_module, "find_spec", lambda name: None if name == "tqdm" else find_spec(name)
-    )
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     compute_normalization(make_sample("basic").constructor)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from formats import canonical
 
 from gpu_patch import ImageStack
 from gpu_patch.images import read_image
@@ -20,16 +21,6 @@ def pixels(*shape, dtype=np.uint16):
     """Pixels that differ, over the whole range of small types."""
     values = np.arange(np.prod(shape)).reshape(shape)
     return values % 3 == 1 if dtype == "bool" else (values * 7 % 60000).astype(dtype)
-
-
-def canonical(data, axes):
-    """SC(Z)YX, with every step written out."""
-    for axis in "CTS":
-        if axis not in axes:
-            data, axes = data[None], axis + axes
-    order = "STCZYX" if "Z" in axes else "STCYX"
-    data = data.transpose([axes.index(axis) for axis in order])
-    return data.reshape(-1, *data.shape[2:])
 
 
 def check(path, data, axes):

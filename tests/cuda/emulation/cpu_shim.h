@@ -33,6 +33,9 @@ template <class T> inline T __ldg(const T* p) { return *p; }
 // compiled with -ffp-contract=off, so these round twice, as on the device
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __int_as_float(int bits) {
     float value;
     memcpy(&value, &bits, 4);

@@ -245,8 +245,10 @@ def make_module() -> ModuleType:
             runtimeGetVersion=lambda: 12090,
             memGetInfo=_memory_info,
             memcpyAsync=device.memcpy_async,
+            memcpy2DAsync=device.memcpy_2d_async,
             eventRecord=device.event_record,
             memcpyHostToDevice=device.HOST_TO_DEVICE,
+            memcpyDeviceToHost=device.DEVICE_TO_HOST,
         ),
     )
     return cupy

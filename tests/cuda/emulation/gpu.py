@@ -270,19 +270,33 @@ class Pinned(bytearray):
 
 def memcpy_async(to: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
     """`cupy.cuda.runtime.memcpyAsync`."""
+    memcpy_2d_async(to, n_bytes, source, n_bytes, n_bytes, 1, kind, stream)
+
+
+def memcpy_2d_async(
+    to: int, pitch: int, source: int, source_pitch: int, width: int, height: int, kind: int,
+    stream: int,
+) -> None:  # fmt: skip
+    """`cupy.cuda.runtime.memcpy2DAsync`."""
     (queue,) = (s for s in gpu.streams if (s.ptr, s.device_id) == (stream, gpu.device))
     name = {HOST_TO_DEVICE: "upload", DEVICE_TO_HOST: "download", DEVICE_TO_DEVICE: "copy"}[kind]
-    gpu.record(name, n_bytes, queue)
+    gpu.record(name, width * height, queue)
+    assert width <= min(pitch, source_pitch)
 
     def copy():
         # looked for only now: it must not have been given back in the meantime
-        for place, pools in ((source, kind == HOST_TO_DEVICE), (to, kind == DEVICE_TO_HOST)):
+        for place, step, pools in (
+            (source, source_pitch, kind == HOST_TO_DEVICE),
+            (to, pitch, kind == DEVICE_TO_HOST),
+        ):
+            n_bytes = step * (height - 1) + width
             found = gpu.pinned if pools else gpu.memories
             if not any(m.ptr <= place and place + n_bytes <= m.ptr + m.size for m in living(found)):
                 raise RuntimeError(
                     f"a copy of {n_bytes} bytes leaves its {'pinned' * pools} memory"
                 )
-        ctypes.memmove(to, source, n_bytes)
+        for i in range(height):
+            ctypes.memmove(to + i * pitch, source + i * source_pitch, width)
 
     queue.submit(copy)
 

@@ -79,6 +79,9 @@ class EmulatedRuntime:
     def pointer(self, array) -> int:
         return array.ctypes.data
 
+    def stream(self) -> int:
+        return 0
+
     def kernel(self, name: str, entry: str, constants: Constants):
         text = self.edit(source_text(name, constants))
         run = compiled_kernel(text, entry, self.sanitizer, self.order)

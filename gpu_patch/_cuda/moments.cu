@@ -1,0 +1,38 @@
+// Mean and standard deviation of repeated predictions. NumPy twin: gpu_patch/_numpy/moments.py.
+//
+// A block adds PER_BLOCK values of one tile to their means and sums of squared deviations.
+// VALUE_TYPE is the data type of the values.
+
+constexpr int PER_BLOCK = 4096;
+
+struct MomentsJob {
+    int64 n_values;     // of a tile
+    unsigned n_blocks;  // per tile
+    int number;         // of this sample, from 1 on
+    int n_samples;
+};
+
+extern "C" __global__ __launch_bounds__(256)
+void add_sample(const MomentsJob* __restrict__ job, const void* __restrict__ values,
+                float* __restrict__ moments) {
+    const int64 tile = blockIdx.x / job->n_blocks, n_values = job->n_values;
+    const int64 first = static_cast<int64>(blockIdx.x % job->n_blocks) * PER_BLOCK;
+    const int64 stop = min(first + PER_BLOCK, n_values);
+    const int number = job->number;
+    for (int64 i = first + threadIdx.x; i < stop; i += blockDim.x) {
+        const float value = load<VALUE_TYPE>(values, tile * n_values + i);
+        float* mean = moments + 2 * tile * n_values + i;
+        float* spread = mean + n_values;
+        float sum = 0.0f;
+        if (number == 1) {
+            *mean = value;
+        } else {
+            const float deviation = __fsub_rn(value, *mean);
+            const float moved = __fadd_rn(*mean, __fdiv_rn(deviation, number));
+            *mean = moved;
+            sum = __fadd_rn(*spread, __fmul_rn(__fsub_rn(value, moved), deviation));
+        }
+        if (number == job->n_samples) sum = __fsqrt_rn(__fdiv_rn(sum, number - 1));
+        *spread = sum;
+    }
+}

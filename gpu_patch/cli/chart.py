@@ -1,0 +1,223 @@
+"""The picture of ``gpu-patch bench``: how patches per second fall with scales, and grow in batches.
+
+Both axes of each panel are logarithmic. Drawn with matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpu_patch.cli.workloads import USUAL_BATCH, Case, Workload
+
+FLOOR = "memory bandwidth"
+_DPI = 120
+_WIDTH, _HEIGHT, _HEAD, _FOOT, _LEFT, _GAP, _RIGHT = 4.6, 3.9, 1.65, 0.95, 0.95, 0.55, 0.3
+"""Of a panel and what surrounds it, in inches."""
+_BACKGROUND, _TEXT, _FAINT, _GRID = "white", "#1f2328", "#59616b", "#dfe3e8"
+_STYLES = (
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+)
+"""Colours of Okabe and Ito, which colour-blind people can tell apart, and marks for grey print."""
+
+
+class Panel(NamedTuple):
+    """What one panel shows: what of the workloads is alike, the other is its horizontal axis."""
+
+    constructor: str
+    n_scales: int | None
+    batch_size: int | None
+
+    def shows(self, workload: Workload) -> bool:
+        """Tell whether a workload is one of its points."""
+        alike = (self.n_scales in (None, workload.n_scales)) and (
+            self.batch_size in (None, workload.batch_size)
+        )
+        return alike and workload.constructor == self.constructor
+
+    def place(self, workload: Workload) -> int:
+        """Return where a workload stands: pixels a side of its largest windows, or patches."""
+        if self.n_scales is None:
+            case = Case(workload.constructor, workload.n_scales)
+            return case.patch_size[-1] << max(case.n_scales - 1, 0)
+        return workload.batch_size
+
+
+def panels(workloads: Sequence[Workload]) -> list[Panel]:
+    """Return the panels that show workloads: for each constructor those of two points or more.
+
+    Of several that could show how the scales count, it is the one with most points; so it is for
+    the batch size.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    found = []
+    for constructor in dict.fromkeys(workload.constructor for workload in workloads):
+        over_scales, over_batch = defaultdict(set), defaultdict(set)
+        for workload in workloads:
+            if workload.constructor == constructor:
+                over_scales[workload.batch_size].add(workload.n_scales)
+                over_batch[workload.n_scales].add(workload.batch_size)
+        size = max(over_scales, key=lambda size: (len(over_scales[size]), size == USUAL_BATCH))
+        if len(over_scales[size]) > 1:
+            found.append(Panel(constructor, None, size))
+        scales = max(over_batch, key=lambda scales: (len(over_batch[scales]), scales))
+        if len(over_batch[scales]) > 1:
+            found.append(Panel(constructor, scales, None))
+    if not found:
+        raise ValueError("argument --plot: needs two numbers of scales, or two batch sizes")
+    return found
+
+
+def contenders(row: dict[str, Any]) -> dict[str, float]:
+    """Return patches per second of a row of either bench, with those of memory's bandwidth.
+
+    On a GPU they are of a loop that does nothing else, host and device together.
+    """
+    if "seconds_per_patch" in row:
+        seconds = {
+            "gpu_patch": row["seconds_per_patch"],
+            "careamics": row["careamics_seconds_per_patch"],
+            FLOOR: row["floor_seconds_per_patch"],
+        }
+        return {name: 1 / time for name, time in seconds.items() if time}
+    batches = {"gpu_patch": row["elapsed_seconds"], FLOOR: row["floor_seconds"]}
+    for other in row["alternatives"]:
+        if "elapsed_seconds" in other:
+            batches[other["name"]] = other["elapsed_seconds"]
+    return {name: row["batch_size"] / time for name, time in batches.items()}
+
+
+def draw(document: dict[str, Any], out: Path) -> None:
+    """Draw what a bench has measured into a file.
+
+    Parameters
+    ----------
+    document : dict
+        As `bench.report` or `cuda_bench.report` returned it.
+    out : Path
+        The file; its suffix says the format.
+    """
+    figure_of(document).savefig(out, dpi=_DPI)
+
+
+def figure_of(document: dict[str, Any]) -> Any:
+    """Return the matplotlib figure of what a bench has measured."""
+    from matplotlib.figure import Figure
+
+    rows = [
+        (Workload(row["constructor"], row["n_scales"], row["batch_size"]), contenders(row))
+        for row in document["rows"]
+    ]
+    shown = panels([workload for workload, _ in rows])
+    n_columns, n_rows = min(2, len(shown)), (len(shown) + 1) // 2
+    width = _LEFT + n_columns * _WIDTH + (n_columns - 1) * _GAP + _RIGHT
+    height = _HEAD + n_rows * (_HEIGHT + _FOOT)
+    figure: Any = Figure((width, height), _DPI, facecolor=_BACKGROUND)
+    names = dict.fromkeys(name for _, speeds in rows for name in speeds if name != FLOOR)
+    styles = dict(zip(names, _STYLES, strict=False))
+    all_axes: list[Any] = []
+    for i, panel in enumerate(shown):
+        left = _LEFT + i % 2 * (_WIDTH + _GAP)
+        bottom = height - _HEAD - (i // 2) * (_HEIGHT + _FOOT) - _HEIGHT
+        place = (left / width, bottom / height, _WIDTH / width, _HEIGHT / height)
+        axes = figure.add_axes(place, sharey=all_axes[0] if all_axes else None)
+        all_axes.append(axes)
+        points = {panel.place(w): speeds for w, speeds in rows if panel.shows(w)}
+        _plot(axes, dict(sorted(points.items())), styles)
+        _label(axes, panel, [w for w, _ in rows if panel.shows(w)], first=i % 2 == 0)
+    _write_head(figure, document["machine"], all_axes[0])
+    return figure
+
+
+def _plot(
+    axes: Any, points: dict[int, dict[str, float]], styles: dict[str, tuple[str, str]]
+) -> None:
+    """Draw a line per contender, and what memory allows as the edge of what nobody reaches."""
+    axes.set(xscale="log", yscale="log", facecolor=_BACKGROUND)
+    most = [speeds[FLOOR] for speeds in points.values()]
+    axes.plot(list(points), most, color=_FAINT, linewidth=1.4, linestyle=(0, (5, 3)), label=FLOOR)
+    for order, (name, (colour, mark)) in enumerate(styles.items()):
+        known = {x: speeds[name] for x, speeds in points.items() if name in speeds}
+        axes.plot(
+            list(known),
+            list(known.values()),
+            color=colour,
+            marker=mark,
+            markersize=7 if order == 0 else 6,
+            markeredgecolor=_BACKGROUND,
+            linewidth=2.6 if order == 0 else 1.6,
+            label=name,
+            zorder=5 - 0.1 * order,
+        )
+
+
+def _label(axes: Any, panel: Panel, workloads: Sequence[Workload], *, first: bool) -> None:
+    from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
+
+    ticks = {panel.place(workload): workload for workload in workloads}
+    if panel.n_scales is None:
+        title = f"{panel.constructor}, batches of {panel.batch_size}"
+        axes.set_xlabel("scales (pixels a side of the largest windows)")
+        texts = [f"{workload.n_scales}\n({x})" for x, workload in ticks.items()]
+    else:
+        scales = f"{panel.n_scales} scales" if panel.n_scales > 1 else "no context"
+        title = f"{panel.constructor}, {scales}"
+        axes.set_xlabel("patches of a batch")
+        texts = [str(x) for x in ticks]
+    axes.set_title(title, fontsize=11, color=_TEXT, loc="left", pad=7)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(list(ticks), texts)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_FAINT, labelcolor=_TEXT, length=0, labelleft=first)
+    axes.xaxis.label.set_color(_FAINT)
+    axes.spines[:].set_visible(False)
+    if first:
+        axes.set_ylabel("patches per second", color=_FAINT)
+
+
+def _write_head(figure: Any, machine: dict[str, Any], axes: Any) -> None:
+    width, height = figure.get_size_inches()
+    left = _LEFT / width
+    speed = machine["copy_bytes_per_second"]
+    figure.text(
+        left,
+        1 - 0.42 / height,
+        "Patches per second",
+        fontsize=16,
+        color=_TEXT,
+        fontweight="bold",
+    )
+    what = machine["gpu"] if "gpu" in machine else f"{machine['cpu']}, one thread"
+    about = f"{what}; gpu_patch {machine['gpu_patch']}, {machine['date']}"
+    figure.text(left, 1 - 0.7 / height, about, fontsize=9.5, color=_FAINT)
+    handles, labels = axes.get_legend_handles_labels()
+    # first what is drawn first, which is the bandwidth, last in the list
+    order = [*range(1, len(labels)), 0]
+    figure.legend(
+        [handles[i] for i in order],
+        [f"{FLOOR}, {speed / 1e9:.0f} GB/s" if not i else labels[i] for i in order],
+        loc="lower left",
+        bbox_to_anchor=(left, 1 - (_HEAD - 0.36) / height),
+        bbox_transform=figure.transFigure,
+        borderaxespad=0,
+        borderpad=0.3,
+        ncols=3,
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=_TEXT,
+        columnspacing=1.6,
+    )

@@ -1,0 +1,150 @@
+"""Models of any library as functions from batches to tiles."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from gpu_patch import device as devices
+from gpu_patch.errors import shorten
+
+_STORED = ("float32", "float16")
+
+
+@contextmanager
+def running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
+    """Give a function that returns the tiles (B, C, (Z), Y, X) of a batch.
+
+    A torch module is in evaluation mode meanwhile, and makes no gradients.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or callable
+        As in `predict`.
+    device : str
+        Where batches are.
+    """
+    with ExitStack() as stack:
+        if is_module(model):
+            function = stack.enter_context(_module_running(model, device))
+        elif callable(model):
+            function = model
+        else:
+            raise TypeError(
+                "model must be a torch module or a function of a batch, found "
+                f"{shorten(model)} ({type(model).__name__})"
+            )
+
+        def tiles_of(batch: Any) -> Any:
+            try:
+                found = function(batch)
+            except Exception as error:
+                error.add_note(f"the model was given a batch of the shape {tuple(batch.shape)}")
+                raise
+            return _as_tiles(found, batch, device)
+
+        yield tiles_of
+
+
+def is_module(model: object) -> bool:
+    """Tell whether `model` is one of torch's, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module)
+
+
+def fingerprint(model: Any) -> str:
+    """Return what tells a torch module from others; nothing is known of functions."""
+    if not is_module(model):
+        return ""
+    torch: Any = sys.modules["torch"]
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            values = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _module_running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
+    torch: Any = sys.modules["torch"]
+    from gpu_patch.torch import as_tensor
+
+    tensors = [*model.parameters(), *model.buffers()]
+    elsewhere = sorted({_place(tensor) for tensor in tensors} - {device})
+    if elsewhere:
+        raise ValueError(
+            f"model is on {', '.join(elsewhere)}, but the images are on {device}: move it there "
+            f"with model.to({device!r}), or load the images with device={elsewhere[0]!r}"
+        )
+    wanted = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        # those from torch.export have no modes
+        with suppress(NotImplementedError):
+            model.eval()
+        with ExitStack() as stack:
+            if device != "cpu":
+                stream = torch.cuda.current_stream(device).cuda_stream
+                stack.enter_context(devices.external_stream(device, stream))
+            stack.enter_context(torch.inference_mode())
+            yield lambda batch: model(as_tensor(batch).to(wanted))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _place(tensor: Any) -> str:
+    return "cpu" if tensor.device.type == "cpu" else str(tensor.device)
+
+
+def _as_tiles(found: Any, batch: Any, device: str) -> Any:
+    """Return what a model gave as a contiguous array of float32 or float16, where the batch is."""
+    array = _as_array(found)
+    here = f"cuda:{array.device.id}" if devices.is_cuda_array(array) else "cpu"
+    if here != device:
+        raise ValueError(f"model must return tiles on {device}, as the batch is, found {here}")
+    shape, given = tuple(array.shape), tuple(batch.shape)
+    if len(shape) != len(given) or shape[:1] + shape[2:] != given[:1] + given[2:] or not shape[1]:
+        wanted = ", ".join(map(str, (given[0], "C", *given[2:])))
+        raise ValueError(
+            f"model must return a tile for each of the batch, and as large: of the shape "
+            f"({wanted}) for a batch of {given}, found {shape}"
+        )
+    if array.dtype.kind in "cOSUMm":
+        raise TypeError(f"model must return real numbers, found {array.dtype}")
+    dtype = array.dtype if array.dtype.name in _STORED else np.dtype(np.float32)
+    return devices.place(array, dtype, None if here != "cpu" else here)[0]
+
+
+def _as_array(found: Any) -> Any:
+    if isinstance(found, (tuple, list, dict)):
+        kind = type(found).__name__
+        key = repr(next(iter(found))) if isinstance(found, dict) and found else "0"
+        raise TypeError(
+            f"model must return one array, found a {kind} of {len(found)}: choose from them, as "
+            f"in predict(images, lambda batch: model(batch)[{key}], …)"
+        )
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(found, torch.Tensor):
+        found = found.detach()
+        if found.is_floating_point() and found.dtype != torch.float16:
+            found = found.float()
+        if found.is_cuda:
+            _keep_until_read(torch, found)
+    if not hasattr(found, "shape"):
+        raise TypeError(f"model must return an array, found {shorten(found)}")
+    return devices.as_array(found)
+
+
+def _keep_until_read(torch: Any, tensor: Any) -> None:
+    """Let torch not use a tensor's memory again before CuPy's stream has read it."""
+    reader = devices.current_stream(f"cuda:{tensor.device.index}")
+    if reader != torch.cuda.current_stream(tensor.device).cuda_stream:
+        tensor.record_stream(torch.cuda.ExternalStream(reader, device=tensor.device))

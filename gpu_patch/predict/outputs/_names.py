@@ -1,0 +1,54 @@
+"""What results are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+FORMATS = {
+    "ome-zarr": (".ome.zarr", ".zarr"),
+    "ome-tiff": (".ome.tif", ".ome.tiff", ".tif", ".tiff"),
+    "npy": (".npy",),
+}
+"""Formats, each with the endings that mean it; the first is the one given to new files."""
+
+
+def ending(name: str) -> tuple[str, str] | None:
+    """Return the ending of a name and the format that it means, None where it means none."""
+    found = [
+        (name[-len(suffix) :], format)
+        for format, suffixes in FORMATS.items()
+        for suffix in suffixes
+        if name.lower().endswith(suffix) and len(name) > len(suffix)
+    ]
+    return max(found, key=lambda pair: len(pair[0])) if found else None
+
+
+def result_names(sources: Sequence[str | Path], variants: Sequence[str]) -> list[str]:
+    """Return a name for each image, such that all of them with all variants differ.
+
+    Examples
+    --------
+    >>> result_names(["a/cells.ome.tif", "b/cells.npy", "c.tif, series 1", "array"], [""])
+    ['cells', 'cells_1', 'c_series_1', 'array']
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for source in sources:
+        stem, count = _stem(str(source)), 0
+        name = stem
+        while any((name + variant).lower() in taken for variant in variants):
+            count += 1
+            name = f"{stem}_{count}"
+        taken |= {(name + variant).lower() for variant in variants}
+        names.append(name)
+    return names
+
+
+def _stem(source: str) -> str:
+    """Return the name of a file without its ending; what follows a comma says which image of it."""
+    file, *inside = source.split(", ")
+    name = Path(file).name
+    known = ending(name)
+    stem = name[: -len(known[0])] if known else Path(file).stem
+    return "_".join([stem, *inside]).replace(" ", "_").lstrip(".") or "image"

@@ -1,0 +1,124 @@
+"""From a reader to a device: what is copied, and what memory it takes on the way."""
+
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from emulation import fake_cupy
+from emulation.gpu import gpu
+from formats import canonical, numbered
+
+from gpu_patch.device import Uploader
+from gpu_patch.images import _load
+from gpu_patch.images.readers import ImageInfo, ImageReader
+
+AXES = "TCZYX"
+WHOLE = (1, 1, 4, 37, 53)
+"""A chunk that leaves regions without gaps; others do not."""
+
+
+class Made(ImageReader):
+    """An image without a file, that of `numbered`."""
+
+    def __init__(self, chunk, dtype="uint16", breaks_after=None):
+        self.data = numbered(AXES, dtype)
+        self.left = breaks_after
+        info = ImageInfo("made", "made", self.data.shape, AXES, self.data.dtype, chunk)
+        super().__init__(info, None)
+
+    def _select(self, key):
+        if self.left == 0:
+            raise ValueError("it is damaged")
+        self.left = self.left and self.left - 1
+        return self.data[key]
+
+
+def load(reader, device="cuda:0", progress=lambda _: None):
+    return _load.load(reader, device, progress)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int64"])
+@pytest.mark.parametrize("chunk", [(1, 1, 1, 1, 1), (2, 1, 3, 10, 20), (1, 2, 4, 37, 53), WHOLE])
+@pytest.mark.parametrize("nbytes", [1000, 5000, 1 << 25])
+def test_upload(monkeypatch, nbytes, chunk, dtype):
+    monkeypatch.setattr(_load, "_PIECE_BYTES", nbytes)
+    with fake_cupy.installed():
+        gpu.n_devices = 2
+        reader, used, steps = Made(chunk, dtype), [], []
+
+        def progress(n):
+            steps.append(n)
+            used.append(gpu.used_bytes(1))
+
+        found = load(reader, "cuda:1", progress)
+        assert found.dtype == reader.info.resident_dtype
+        # no stream need wait for it
+        np.testing.assert_array_equal(found._pixels, canonical(reader.data, AXES))
+        assert found.device.id == 1
+        assert {action.device for action in gpu.log} == {1}
+        assert [action.what for action in gpu.log if action.kind == "upload"] == steps
+        assert sum(steps) == found.nbytes
+        pinned = [action.what for action in gpu.log if action.kind == "pin"]
+        assert pinned == [max(steps)] * 2
+        # one more piece, where what is read has gaps in the image
+        assert max(used) <= found.nbytes + max(steps)
+        assert gpu.used_bytes(1) == found.nbytes
+        if chunk == WHOLE:
+            assert max(used) == found.nbytes
+            assert not gpu.count("launch")
+
+
+def test_reading_and_copying_overlap(monkeypatch):
+    monkeypatch.setattr(_load, "_PIECE_BYTES", 5000)
+    with fake_cupy.installed():
+        copied = []
+        load(Made(WHOLE), progress=lambda _: copied.append(gpu.stream.completed))
+        # of n pieces all but the last two have been waited for
+        assert copied == [0, 0, *range(1, len(copied) - 1)]
+        assert [b - a for a, b in pairwise(copied[1:])] == [1] * (len(copied) - 2)
+
+
+def test_larger_parts_after_smaller_ones():
+    data = numbered("YX")
+    with fake_cupy.installed() as cupy:
+        image = cupy.empty(data.shape, data.dtype)
+        with Uploader("cuda:0", data.nbytes) as uploader:
+            for columns in (slice(0, 3), slice(3, 5), slice(5, None)):
+                uploader.fill(image[:, columns], partial(np.copyto, src=data[:, columns]))
+        np.testing.assert_array_equal(image._pixels, data)
+
+
+@pytest.mark.parametrize("n_pieces", [1, 4])
+def test_error_in_between(monkeypatch, n_pieces):
+    monkeypatch.setattr(_load, "_PIECE_BYTES", 5000)
+    with fake_cupy.installed():
+        with pytest.raises(ValueError, match="damaged") as caught:
+            load(Made((2, 1, 3, 10, 20), breaks_after=n_pieces))
+        assert caught.value.__traceback__ is not None
+        assert gpu.used_bytes() == 0
+        assert not gpu.pinned
+        gpu.finish()  # nothing reads pinned memory that was given back
+
+
+def test_no_room_for_a_piece(monkeypatch):
+    monkeypatch.setattr(_load, "_PIECE_BYTES", 5000)
+    with fake_cupy.installed():
+        reader = Made((2, 1, 3, 10, 20))
+        gpu.capacity = reader.info.nbytes + 100
+        with pytest.raises(
+            MemoryError, match=r"while reading made: cuda:0 has no room for .* images"
+        ):
+            load(reader)
+        assert gpu.used_bytes() == 0
+
+
+def test_no_room_for_an_image():
+    with fake_cupy.installed():
+        gpu.capacity = 1000
+        with pytest.raises(MemoryError, match=r"^cuda:0 has no room for 0\.00 GB of made: "):
+            load(Made(WHOLE))
+    huge = Made(WHOLE)
+    huge.info = ImageInfo("huge", "made", (1 << 40, 1 << 40), "YX", np.dtype("u1"), (1, 1))
+    with pytest.raises(MemoryError, match=r"^the host has no room for 1208925819614629\.\d+ GB of"):
+        load(huge, "cpu")

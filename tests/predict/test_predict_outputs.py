@@ -1,0 +1,285 @@
+"""Predictions in files: formats, going on after an end, several processes, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pixels import distinct
+from predicted import OPTIONS, make_images, model
+
+import gpu_patch
+from gpu_patch import open_images, predict
+
+pytest.importorskip("zarr")
+pytest.importorskip("tifffile")
+
+PREDICTOR = Path(__file__).with_name("predictor.py")
+TILES = {"tile_size": (32, 32), "overlaps": (8, 8), "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _on_the_host(monkeypatch):
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+
+
+def read(path):
+    """SCYX."""
+    return open_images(path).image_stacks[0].data
+
+
+def written(tmp_path, axes="YX", shape=(150, 90)):
+    """An image in a file, with sizes of pixels."""
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "cells.ome.tif"
+    pixels = distinct(shape, "uint16")
+    sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": axes, **sizes})
+    return open_images(path, device="cpu"), pixels
+
+
+@pytest.mark.parametrize("ending", [".ome.zarr", ".ome.tif", ".npy"])
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+@pytest.mark.parametrize(("axes", "shape"), [("YX", (150, 90)), ("TYX", (3, 40, 160)),
+                                             ("CYX", (2, 70, 90))])  # fmt: skip
+def test_every_format_holds_what_the_array_does(ending, dtype, axes, shape, tmp_path):
+    images, pixels = written(tmp_path, axes, shape)
+    out = tmp_path / f"result{ending}"
+    found = predict(images, lambda x: x, out=out, dtype=dtype, **TILES)
+    assert found.images == [out]
+    assert found.std is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["cells.ome.tif", out.name])
+    if ending == ".npy":
+        np.testing.assert_array_equal(np.load(out), pixels)
+        return
+    stack = open_images(out).image_stacks[0]
+    assert stack.data_dtype == dtype
+    np.testing.assert_array_equal(stack.data, images.image_stacks[0].data)
+    assert stack.physical_sizes == pytest.approx({"Y": 0.5, "X": 0.25})
+
+
+@pytest.mark.parametrize("format", ["ome-zarr", "ome-tiff", "npy"])
+def test_a_folder_gets_a_file_per_image_and_its_deviations(format, tmp_path):
+    images, _ = written(tmp_path)
+    other = gpu_patch.ImageStack.from_array(distinct((50, 40), "uint16"), "YX", device="cpu")
+    out = tmp_path / "out"
+    calls = []
+
+    def stochastic(x):
+        calls.append(None)
+        return x + len(calls) % 2
+
+    found = predict([images, other], stochastic, out=out, format=format, n_samples=2, **TILES)
+    suffix = {"ome-zarr": ".ome.zarr", "ome-tiff": ".ome.tif", "npy": ".npy"}[format]
+    assert found.images == [out / f"cells{suffix}", out / f"array{suffix}"]
+    assert found.std == [out / f"cells_std{suffix}", out / f"array_std{suffix}"]
+    assert sorted(out.iterdir()) == sorted([*found.images, *found.std])
+    deviation = np.load(found.std[0]) if format == "npy" else read(found.std[0])
+    np.testing.assert_allclose(deviation, np.sqrt(0.5), rtol=1e-4)
+
+
+def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
+    images, pixels = written(tmp_path)
+    calls = []
+
+    def counted(x):
+        calls.append(None)
+        return x
+
+    out = tmp_path / "result.npy"
+    out.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        predict(images, counted, out=out, **TILES)
+    assert not calls
+    assert out.read_bytes() == b"mine"
+    predict(images, counted, out=out, overwrite=True, **TILES)
+    np.testing.assert_array_equal(np.load(out), pixels)
+
+
+@pytest.mark.parametrize("ending", [".ome.zarr", ".ome.tif", ".npy"])
+@pytest.mark.parametrize("fault", ["raises", "not finite"])
+def test_after_an_error_nothing_is_at_the_final_name(ending, fault, tmp_path):
+    images, _ = written(tmp_path, shape=(400, 90))
+    out = tmp_path / f"result{ending}"
+    calls = []
+
+    def failing(x):
+        calls.append(None)
+        if len(calls) < 4:
+            return x
+        if fault == "raises":
+            raise RuntimeError("broken")
+        return x * np.nan
+
+    error = RuntimeError if fault == "raises" else ValueError
+    with pytest.raises(error, match="broken" if fault == "raises" else "not finite"):
+        predict(images, failing, out=out, batch_size=4, **TILES)
+    assert not out.exists()
+    if ending != ".ome.zarr":  # of which resuming has use
+        assert [p.name for p in tmp_path.iterdir()] == ["cells.ome.tif"]
+
+
+def counting(sizes, fail_at=None):
+    """A model that notes how many tiles it gets, and breaks at some call."""
+
+    def model(x):
+        if len(sizes) == fail_at:
+            raise RuntimeError("broken")
+        sizes.append(len(x))
+        return x + 1
+
+    return model
+
+
+@pytest.mark.parametrize("n_samples", [1, 2])
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_going_on_after_an_error(at, n_samples, tmp_path):
+    images, _ = written(tmp_path, shape=(400, 90))
+    options = {**TILES, "chunk_size": (32, 64), "batch_size": 4, "n_samples": n_samples}
+    undisturbed, after, out = [], [], tmp_path / "out"
+    whole = predict(images, counting(undisturbed), out=tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(images, counting([], fail_at=at * n_samples), out=out, **options)
+    found = predict(images, counting(after), out=out, resume=True, **options)
+    for paths, expected in zip(found[:n_samples], whole[:n_samples], strict=True):
+        np.testing.assert_array_equal(read(paths[0]), read(expected[0]))
+    assert sum(after) == sum(undisturbed) if at == 1 else sum(after) < sum(undisturbed)
+    # once more: nothing is left to do, and the model is not asked
+    assert predict(images, counting([], fail_at=0), out=out, resume=True, **options) == found
+
+
+def test_going_on_with_other_arguments_is_refused(tmp_path):
+    images, _ = written(tmp_path, shape=(400, 90))
+    options = {**TILES, "chunk_size": (32, 64), "batch_size": 4, "out": tmp_path / "out"}
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(images, counting([], fail_at=8), **options)
+    for change in ({"blend": "hann"}, {"overlaps": (4, 8)}, {"multiscale_count": 2}):
+        with pytest.raises(ValueError, match="cannot be gone on with"):
+            predict(images, lambda x: x[:, :1], **{**options, **change}, resume=True)
+
+
+def test_what_was_written_but_not_finished_is_finished(tmp_path, monkeypatch):
+    """An end between the last rows and the coarser levels."""
+    from gpu_patch.predict.outputs.zarr import ZarrOutput
+
+    images, pixels = written(tmp_path)
+    options = {**TILES, "out": tmp_path / "out.ome.zarr", "chunk_size": (32, 64)}
+
+    def broken(output):
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ZarrOutput, "finish", broken)
+        with pytest.raises(RuntimeError, match="broken"):
+            predict(images, lambda x: x, **options)
+    sizes = []
+    found = predict(images, lambda x: sizes.append(len(x)) or x, resume=True, **options)
+    assert sizes == [1]  # to know the channels
+    np.testing.assert_array_equal(read(found.images[0])[0, 0], pixels)
+
+
+# ---- processes ---------------------------------------------------------------------------------
+
+
+def start(out, rank=0, world_size=1, pause=0.0, *, resume=False):
+    report = out.parent / f"{out.name}-{rank}.json"
+    arguments = [out, report, rank, world_size, pause, *(["resume"] if resume else [])]
+    return subprocess.Popen(
+        [sys.executable, str(PREDICTOR), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(processes):
+    """Wait for processes; how many tiles each made."""
+    counts = []
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors[-3000:]
+        counts.append(json.loads(Path(process.args[3]).read_text())["n_tiles"])
+    return counts
+
+
+def contents(folder):
+    """Every file of the results."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What one process writes that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("expected")
+    predict(make_images(), model, out=folder, n_samples=2, progress=False, **OPTIONS)
+    return contents(folder)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_write_together_what_one_process_writes(world_size, expected, tmp_path):
+    out = tmp_path / "out"
+    counts = ended([start(out, rank, world_size) for rank in range(world_size)])
+    assert min(counts) > 0
+    assert contents(out) == expected
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.5])
+def test_a_killed_process_leaves_what_resuming_completes(seconds, expected, tmp_path):
+    out = tmp_path / "out"
+    process = start(out, pause=0.03)
+    for _ in range(1000):
+        if out.exists():
+            break
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    finished = [path for path in out.iterdir() if not path.name.startswith(".")]
+    whole = sum(name.startswith(tuple(p.name for p in finished)) for name in expected)
+    kept = {name: c for name, c in contents(out).items() if not name.startswith(".")}
+    assert len(kept) == whole
+    assert kept.items() <= expected.items()
+    ended([start(out, resume=True)])
+    assert contents(out) == expected
+
+
+# ---- memory ------------------------------------------------------------------------------------
+
+PEAK = """
+import sys, threading, time, tracemalloc
+import numpy as np
+import gpu_patch
+height, width, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+pixels = np.zeros((height, width), np.uint8)
+pixels[::3] = 7
+images = gpu_patch.ImageStack.from_array(pixels, "YX", device="cpu")
+gpu_patch.predict(  # what is imported and cached once
+    gpu_patch.ImageStack.from_array(pixels[:300, :300], "YX", device="cpu"), lambda x: x,
+    tile_size=(256, 256), overlaps=(64, 64), out=out + "small.ome.tif", progress=False,
+)
+tracemalloc.start()
+gpu_patch.predict(
+    images, lambda x: x, tile_size=(256, 256), overlaps=(64, 64), out=out, progress=False
+)
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+@pytest.mark.parametrize("ending", [".ome.zarr", ".ome.tif"])
+def test_a_tall_image_takes_a_third_of_its_buffer(ending, tmp_path):
+    """The aim is a third; NumPy reports its memory, the buffers of zarr too, to tracemalloc."""
+    size = (16384, 4096)
+    command = [sys.executable, "-c", PEAK, *map(str, size), str(tmp_path / f"out{ending}")]
+    found = subprocess.run(command, check=True, capture_output=True, text=True,
+                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert int(found.stdout) <= np.prod(size) * 4 / 3

@@ -1,0 +1,68 @@
+"""One process that writes: `writer.py OUT REPORT RANK WORLD_SIZE PAUSE [resume]`.
+
+Three images go to OUT by all ranks together, with PAUSE seconds after each unit and ten times that
+after each piece of a level. REPORT gets the files that this process made.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from written import OPTIONS, SOURCES, make_images, units, write_unit
+from zarr.storage import LocalStore
+
+from gpu_patch.predict.outputs import make_store
+from gpu_patch.predict.outputs._work import Work
+
+
+def main(out, report, rank, world_size, pause, resume=""):
+    made = []
+    put = LocalStore.set
+
+    async def counted(store, key, *arguments, **options):
+        made.append(f"{store.root}/{key}")
+        return await put(store, key, *arguments, **options)
+
+    LocalStore.set = counted
+    alive = Work.alive
+
+    def slow(work):
+        alive(work)
+        time.sleep(10 * float(pause))
+
+    Work.alive = slow
+    rank, world_size = int(rank), int(world_size)
+    where = {"rank": rank, "world_size": world_size, "resume": bool(resume), "timeout": 60.0}
+    store = make_store(out, SOURCES, **OPTIONS, **where)
+    predictions = make_images(store.names)
+    left = [
+        (name, unit)
+        for name, predicted in predictions.items()
+        if not store.finished(name)
+        for unit in units(store, predicted)
+        if unit[:2] not in store.done(name)
+    ]
+    share = -(-len(left) // world_size)
+    mine = left[rank * share : (rank + 1) * share]
+    unfinished = [name for name in predictions if not store.finished(name)]
+    complete = set(unfinished) - {name for name, _ in left}
+    for name in unfinished:
+        chosen = [unit for image, unit in mine if image == name]
+        if not chosen and not (rank == 0 and name in complete):
+            continue
+        output = store.open(predictions[name])
+        for unit in chosen:
+            write_unit(output, predictions[name], unit, seed=rank)
+            time.sleep(float(pause))
+        output.finish()
+    store.wait()
+    Path(report).write_text(json.dumps({"made": made, "n_units": len(mine)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
