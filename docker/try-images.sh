@@ -15,6 +15,7 @@ for target in "${targets[@]}"; do
     [[ -v most[$target] ]] || { echo "no target $target: cpu, cuda12 or cuda13" >&2; exit 2; }
 done
 
+export BUILDAH_FORMAT=docker # of podman and buildah: the other one has no health check
 work=$(mktemp -d)
 engine=
 for candidate in docker podman; do
@@ -54,7 +55,7 @@ else
     base=${BASE:-localhost/gpu_patch_base}
     data=$work/data
     mkdir --mode 1777 "$data"
-    export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs BUILDAH_FORMAT=docker BUILDAH_LAYERS=true
+    export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs BUILDAH_LAYERS=true
     in_storage() { buildah --root "$work/storage" --runroot "$work/run" "$@"; }
     clean() {
         in_storage rm --all > /dev/null 2>&1 || true
