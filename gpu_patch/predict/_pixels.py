@@ -29,16 +29,16 @@ def converted(values: NDArray[np.float32], dtype: np.dtype[Any], source: str) ->
     Raises
     ------
     ValueError
-        Where a value is not finite: no later step could tell what it should have been.
+        Where a value is not finite and `dtype` has no such value.
     """
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"the prediction of {source} has values that are not finite: look for them in the "
-            "image, in the model, and in values beyond 65504 of float16"
-        )
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return values.astype(dtype, copy=False)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"the prediction of {source} has values that are not finite, which {dtype} cannot "
+            "hold: look for them in the image and in the model, or ask for a dtype of float32"
+        )
     limits = np.iinfo(dtype)
     rounded = np.rint(values)
     return np.clip(rounded, limits.min, limits.max, out=rounded).astype(dtype)

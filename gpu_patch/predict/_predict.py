@@ -134,8 +134,9 @@ def predict(
     Raises
     ------
     ValueError
-        For values out of range, where the model returns anything but a finite tile for each that
-        it gets, and where it is on another device than the images.
+        For values out of range, where the model returns anything but a tile for each that it gets,
+        where it is on another device than the images, and for values that are not finite where
+        `dtype` is of whole numbers.
     FileExistsError
         Where there is a file already; before anything is predicted.
 

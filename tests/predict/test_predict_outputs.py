@@ -119,7 +119,7 @@ def test_after_an_error_nothing_is_at_the_final_name(ending, fault, tmp_path):
 
     error = RuntimeError if fault == "raises" else ValueError
     with pytest.raises(error, match="broken" if fault == "raises" else "not finite"):
-        predict(images, failing, out=out, batch_size=4, **TILES)
+        predict(images, failing, out=out, batch_size=4, dtype=np.uint16, **TILES)
     assert not out.exists()
     if ending != ".ome.zarr":  # of which resuming has use
         assert [p.name for p in tmp_path.iterdir()] == ["cells.ome.tif"]
