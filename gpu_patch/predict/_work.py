@@ -81,7 +81,6 @@ class Work:
         with ExitStack() as stack:
             departures = make_departures(self._constructor.device)
             stack.callback(departures.close)
-            stack.callback(slabs.clear)  # tracebacks keep the variables of functions alive
             make = stack.enter_context(self._making(runs, batches))
             advance = stack.enter_context(_bar(n_tiles, wanted=progress))
             for step, parts in enumerate(batches):

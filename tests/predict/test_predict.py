@@ -542,3 +542,19 @@ def test_after_an_error_nothing_stays_on_the_device():
             assert gpu.used_bytes() == used
         finally:
             gc.enable()
+
+
+@pytest.mark.skipif(not available(), reason="the emulated backend needs a C++ compiler")
+def test_the_memory_of_a_slab_waits_for_the_copies_of_its_rows():
+    from gpu_patch.predict._departure import CudaDepartures
+
+    with fake_cupy.installed():
+        departures = CudaDepartures("cuda:0")
+        slab = departures.new((1, 8, 4))
+        departures.leave(slab, 1, slice(2, 5), lambda rows: None)
+        gpu.log.clear()
+        del slab
+        (wait,) = [action for action in gpu.log if action.kind == "wait_event"]
+        assert wait.stream == 0
+        departures.finish()
+        departures.close()
