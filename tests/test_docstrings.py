@@ -11,6 +11,7 @@ import pytest
 MODULES = {
     "gpu_patch": None,
     "gpu_patch.feed": None,
+    "gpu_patch.predict": None,
     "gpu_patch.patching": None,
     "gpu_patch.images": None,
     "gpu_patch.chunks": None,
