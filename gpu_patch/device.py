@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
 
@@ -207,6 +207,14 @@ def external_stream(device: str, pointer: int) -> Iterator[None]:
         stream = cuda.ExternalStream(pointer)
     with _device(_cupy(), device), stream:
         yield
+
+
+def active(device: str) -> AbstractContextManager[Any]:
+    """Make a device CuPy's current one for a while; the CPU needs nothing."""
+    if device == "cpu":
+        return nullcontext()
+    found: AbstractContextManager[Any] = _device(_cupy(), device)
+    return found
 
 
 def current_stream(device: str) -> int:
