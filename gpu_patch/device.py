@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from itertools import cycle
 from math import prod
@@ -158,7 +158,9 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
 
 
 def on_device(device: str) -> AbstractContextManager[Any]:
-    """Return what makes a CUDA device the current one for a while."""
+    """Return what makes a device CuPy's current one for a while; the CPU needs nothing."""
+    if device == "cpu":
+        return nullcontext()
     current: AbstractContextManager[Any] = _cupy().cuda.Device(int(device.partition(":")[2]))
     return current
 

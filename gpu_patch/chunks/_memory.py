@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.outputs import new_output
 from gpu_patch._numpy.memory import pool
-from gpu_patch.device import SideStream, out_of_memory
+from gpu_patch.device import SideStream, on_device, out_of_memory
 
 if TYPE_CHECKING:
     from gpu_patch.chunks._image import ChunkedImage
@@ -82,7 +82,7 @@ class CudaMemory(ChunkMemory):
     def load(self, image: ChunkedImage, chunk: tuple[int, ...]) -> tuple[Any, Any]:
         shape = [part.stop - part.start for part in image.region(chunk)]
         n_bytes = image.chunk_bytes(chunk)
-        with self._cupy.cuda.Device(int(self._device.partition(":")[2])):
+        with on_device(self._device):
             memory, host, copied = self._take_piece(n_bytes)
             image.read(chunk, host[:n_bytes].view(image.dtype).reshape(shape))
 

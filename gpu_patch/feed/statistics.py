@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby, islice
 from math import prod
@@ -112,13 +111,12 @@ def compute_normalization(
         raise ValueError("constructor has 0 patches: there is nothing to compute statistics of")
     chosen = range(n_patches) if indices is None else indices
     index = indices_in("indices", chosen, n_patches, "patches")
-    on_cpu = checked.device == "cpu"
-    most_pixels = _CPU_PIXELS if on_cpu else _CUDA_PIXELS
+    most_pixels = _CPU_PIXELS if checked.device == "cpu" else _CUDA_PIXELS
     plans = _plans(checked, index, epoch, batch_size, most_pixels, upstream_draws)
     accumulators: dict[str, Accumulator] = {}
     with (
         restored_on_error(checked.generators(batch=not upstream_draws)),
-        nullcontext() if on_cpu else on_device(checked.device),
+        on_device(checked.device),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
         progress_bar("Normalization", len(index), " patches", wanted=progress) as advance,
     ):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.outputs import new_output
 from gpu_patch._numpy.memory import pool
-from gpu_patch.device import SideStream, out_of_memory
+from gpu_patch.device import SideStream, active, out_of_memory
 
 Take: TypeAlias = Callable[[NDArray[np.float32]], object]
 """Takes rows C(Z)YX, which it may not keep."""
@@ -132,7 +132,7 @@ class CudaDepartures(Departures):
     def new(self, shape: tuple[int, ...]) -> Any:
         """Return an array of float32 where the tiles are, with undefined values."""
         try:
-            with self._here():
+            with active(self._device):
                 return new_output(self._cupy, shape, np.float32)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             raise out_of_memory(self._device, "predictions", error) from error
@@ -140,7 +140,7 @@ class CudaDepartures(Departures):
     def leave(self, slab: Any, axis: int, rows: slice, take: Take) -> Departure:
         """Copy rows of a slab to the host, and give them to `take`, in the thread."""
         shape = (*slab.shape[:axis], rows.stop - rows.start, *slab.shape[axis + 1 :])
-        with self._here():
+        with active(self._device):
             stitched = self._cupy.cuda.get_current_stream().record()
             memory, host = self._take_piece(prod(shape))
             _, copied = self._stream.run(
@@ -152,7 +152,7 @@ class CudaDepartures(Departures):
             take(host[: prod(shape)].reshape(shape))
 
         self._pieces.append(_Piece(memory, host, copied, self.then(work)))
-        return _Copied(self._cupy, copied, self._here)
+        return _Copied(self._cupy, self._device, copied)
 
     def close(self) -> None:
         """End the thread likewise, and copies too."""
@@ -199,9 +199,6 @@ class CudaDepartures(Departures):
         memory = self._cupy.cuda.alloc_pinned_memory(4 * size)
         return memory, np.frombuffer(memory, np.float32, size)
 
-    def _here(self) -> Any:
-        return self._cupy.cuda.Device(int(self._device.partition(":")[2]))
-
 
 class _Piece(NamedTuple):
     """Pinned memory, and what is done with it."""
@@ -215,11 +212,11 @@ class _Piece(NamedTuple):
 class _Copied(Departure):
     """Rows that are gone when they are copied, for which the current stream waits."""
 
-    def __init__(self, cupy: Any, copied: Any, here: Callable[[], Any]) -> None:
-        self._cupy, self._copied, self._here = cupy, copied, here
+    def __init__(self, cupy: Any, device: str, copied: Any) -> None:
+        self._cupy, self._device, self._copied = cupy, device, copied
 
     def wait(self) -> None:
-        with self._here():
+        with active(self._device):
             self._cupy.cuda.get_current_stream().wait_event(self._copied)
 
 

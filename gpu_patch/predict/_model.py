@@ -30,6 +30,7 @@ def running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
         Where batches are.
     """
     with ExitStack() as stack:
+        stack.enter_context(devices.on_device(device))
         if is_module(model):
             function = stack.enter_context(_module_running(model, device))
         elif callable(model):

@@ -558,3 +558,21 @@ def test_the_memory_of_a_slab_waits_for_the_copies_of_its_rows():
         assert wait.stream == 0
         departures.finish()
         departures.close()
+
+
+@pytest.mark.skipif(not available(), reason="the emulated backend needs a C++ compiler")
+def test_models_run_on_the_device_of_the_images():
+    seen = set()
+
+    def model(x):
+        seen.add((gpu.device, x.device.id))
+        return x
+
+    with fake_cupy.installed():
+        gpu.n_devices = 2
+        stack, pixels = make_stack((60, 37), "cuda:1")
+        (image,) = whole(stack, model, TILINGS["2D"]).images
+        reference.assert_same(image, pixels)
+        assert seen == {(1, 1)}
+        with pytest.raises(ValueError, match="tiles on cuda:1, as the batch is, found cpu"):
+            whole(stack, lambda x: np.zeros(x.shape), TILINGS["2D"])

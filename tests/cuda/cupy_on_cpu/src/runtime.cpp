@@ -249,6 +249,19 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyK
     STREAM_OR_RETURN(handle);
     return copy(to, from, size, kind, *stream, false);
 }
+cudaError_t cudaMemcpy2DAsync(void* to, size_t pitch, const void* from, size_t from_pitch,
+                              size_t width, size_t height, cudaMemcpyKind kind,
+                              cudaStream_t handle) {
+    STREAM_OR_RETURN(handle);
+    if (width > pitch || width > from_pitch) return cudaErrorInvalidPitchValue;
+    for (size_t row = 0; row < height; ++row) {
+        const cudaError_t error =
+            copy(static_cast<char*>(to) + row * pitch,
+                 static_cast<const char*>(from) + row * from_pitch, width, kind, *stream, false);
+        if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+}
 cudaError_t cudaMemset(void* to, int value, size_t size) {
     STREAM_OR_RETURN(cudaStreamLegacy);
     return fill(to, value, size, *stream);
