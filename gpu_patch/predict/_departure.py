@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.outputs import new_output
 from gpu_patch._numpy.memory import pool
-from gpu_patch.device import SideStream, active, out_of_memory
+from gpu_patch.device import SideStream, on_device, out_of_memory
 
 Take: TypeAlias = Callable[[NDArray[np.float32]], object]
 """Takes rows C(Z)YX, which it may not keep."""
@@ -132,7 +132,7 @@ class CudaDepartures(Departures):
     def new(self, shape: tuple[int, ...]) -> Any:
         """Return an array of float32 where the tiles are, with undefined values."""
         try:
-            with active(self._device):
+            with on_device(self._device):
                 return new_output(self._cupy, shape, np.float32)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             raise out_of_memory(self._device, "predictions", error) from error
@@ -140,7 +140,7 @@ class CudaDepartures(Departures):
     def leave(self, slab: Any, axis: int, rows: slice, take: Take) -> Departure:
         """Copy rows of a slab to the host, and give them to `take`, in the thread."""
         shape = (*slab.shape[:axis], rows.stop - rows.start, *slab.shape[axis + 1 :])
-        with active(self._device):
+        with on_device(self._device):
             stitched = self._cupy.cuda.get_current_stream().record()
             memory, host = self._take_piece(prod(shape))
             _, copied = self._stream.run(
@@ -216,7 +216,7 @@ class _Copied(Departure):
         self._cupy, self._device, self._copied = cupy, device, copied
 
     def wait(self) -> None:
-        with active(self._device):
+        with on_device(self._device):
             self._cupy.cuda.get_current_stream().wait_event(self._copied)
 
 

@@ -20,6 +20,7 @@ from gpu_patch.plan import Segment
 from gpu_patch.predict._departure import Departure, Departures, make_departures
 from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import Part, Run, batches_of
+from gpu_patch.progress import progress_bar
 from gpu_patch.specs import PatchBatch
 
 _CHUNKS_AHEAD = 2
@@ -82,7 +83,9 @@ class Work:
             departures = make_departures(self._constructor.device)
             stack.callback(departures.close)
             make = stack.enter_context(self._making(runs, batches))
-            advance = stack.enter_context(_bar(n_tiles, wanted=progress))
+            advance = stack.enter_context(
+                progress_bar("predicting", n_tiles, " tiles", wanted=progress)
+            )
             for step, parts in enumerate(batches):
                 tiles = self._predicted(make(step).input, departures)
                 for part in parts:
@@ -217,17 +220,3 @@ class _Slab:
             gone = self._departures.leave(self._array, 1 + self._grid.slab_axis, place, take)
             self._leaving.append((start, gone))
             start = end
-
-
-@contextmanager
-def _bar(n_tiles: int, *, wanted: bool) -> Iterator[Callable[[int], object]]:
-    """Give a function that advances a bar by some tiles."""
-    try:
-        if not wanted:
-            raise ImportError
-        from tqdm.auto import tqdm
-    except ImportError:
-        yield lambda _: None
-        return
-    with tqdm(total=n_tiles, desc="predicting", unit=" tiles", delay=1, leave=False) as bar:
-        yield bar.update
