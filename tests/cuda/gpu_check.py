@@ -1,9 +1,10 @@
 """All that needs a GPU, in one call: ``PYTHONPATH=. python tests/cuda/gpu_check.py --json FILE``.
 
 Compares the kernels with NumPy, times batches (as ``gpu-patch bench --device cuda`` does, and also
-the general path, which it does not take), runs the tests of operations and constructors on the GPU,
-and compute-sanitizer over small batches and over broken kernels, which it must find. What this
-machine has no program or package for is named. Takes some minutes; fails where anything is wrong.
+the general path, which it does not take) and predictions, runs the tests of operations and
+constructors on the GPU, and compute-sanitizer over small batches and over broken kernels, which it
+must find. What this machine has no program or package for is named. Takes some minutes; fails where
+anything is wrong.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -39,8 +41,8 @@ from gpu_patch.cli.workloads import build, gpu_patch_library, shuffled_batches
 from gpu_patch.device import resolve
 
 ROOT = Path(__file__).parents[2]
-MOST_SECONDS = {"tests": 200, "sanitizers": 45}
-"""Of the tests, and of each run of a sanitizer."""
+MOST_SECONDS = {"prediction": 90, "tests": 200, "sanitizers": 45}
+"""Of measuring predictions, of the tests, and of each run of a sanitizer."""
 COLUMNS = (("", 34), ("device us", 11), ("min-max", 12), ("floor us", 10), ("ratio", 8))
 
 
@@ -240,6 +242,17 @@ def check_tests() -> dict[str, Any]:
     return {"ok": done.returncode == 0, "summary": lines[-1]}
 
 
+def check_prediction() -> dict[str, Any]:
+    """Print what stitching adds, and the host's memory; each shape is compiled first."""
+    with tempfile.TemporaryDirectory() as folder:
+        document = Path(folder) / "prediction.json"
+        command = [sys.executable, "tests/predict/measure.py", "cuda:0", str(document)]
+        done = run_command(command, MOST_SECONDS["prediction"])
+        print(done.stdout.rstrip())
+        figures = json.loads(document.read_text()) if document.exists() else {}
+    return {"ok": done.returncode == 0, **figures}
+
+
 SANITIZER_RUNS = (
     ("memcheck", ""),
     ("racecheck", ""),
@@ -330,7 +343,7 @@ def run_sections(sections: dict[str, Callable[[], dict[str, Any]]], json_file: P
     return 1 if failed else 0
 
 
-SECTIONS = ("correctness", "times", "paths", "tests", "sanitizers")
+SECTIONS = ("correctness", "times", "paths", "prediction", "tests", "sanitizers")
 
 
 def main() -> int:
@@ -355,6 +368,7 @@ def main() -> int:
         "correctness": lambda: check_correctness(cupy, runtime),
         "times": check_times,
         "paths": lambda: check_paths(cupy, runtime, sweep=arguments.sweep),
+        "prediction": check_prediction,
         "tests": check_tests,
         "sanitizers": check_sanitizers,
     }
