@@ -20,7 +20,6 @@ MODULES = (
     "gpu_patch.images.readers",
     "gpu_patch.chunks",
     "gpu_patch.feed",
-    "gpu_patch.predict",
     "gpu_patch.careamics",
     "gpu_patch.torch",
     "gpu_patch.lightning",
