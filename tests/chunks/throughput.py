@@ -76,9 +76,7 @@ def main() -> None:
             pairs = []
             for _ in range(options.repeats):
                 part = gpu_patch.open_images(path, memory_budget=budget)
-                pairs.append(
-                    (epoch(loader(whole, n_scales), 120), epoch(loader(part, n_scales), 120))
-                )
+                pairs.append([epoch(loader(images, n_scales)) for images in (whole, part)])
             resident, chunked = (median(column) / 32 * 1e6 for column in zip(*pairs, strict=True))
             name = f"{n_scales} scales" if n_scales else "Basic"
             print(
