@@ -317,8 +317,8 @@ class ChunkCache:
         least = sum(sizes.values())
         if least > self.budget:
             raise MemoryError(
-                f"one patch and its context need {len(keys)} chunks of {least} bytes, but the "
-                f"memory budget is {self.budget} bytes: give at least {least}"
+                f"one patch and its context need {len(keys)} chunks, {least} bytes together, but "
+                f"the memory budget is {self.budget} bytes: give at least {least}"
             )
         with self._changed:
             # chunks in use by other threads cannot go: wait until the rest is enough

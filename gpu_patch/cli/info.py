@@ -40,7 +40,7 @@ def add_to(commands: Commands) -> None:
         "--memory-budget",
         type=_budget,
         metavar="BYTES",
-        help=f"what they may take; default: {DEFAULT_FRACTION:.0%} of what is free",
+        help=f"what they may take; default: {DEFAULT_FRACTION:.0%}% of what is free",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(

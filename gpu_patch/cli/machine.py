@@ -26,7 +26,7 @@ PACKAGES = {
     "pylibCZIrw": ("czi", "CZI files"),
     "matplotlib": ("cli", "the pictures of preview, demo, train-demo and bench"),
     "tqdm": ("cli", "progress bars"),
-    "torch": ("torch", "gpu_patch.torch, train-demo"),
+    "torch": ("torch", "gpu_patch.torch, predict, train-demo"),
     "lightning": (None, "gpu_patch.lightning"),
     "careamics": (None, "gpu_patch.careamics, and bench beside it"),
 }

@@ -18,6 +18,7 @@ from gpu_patch.cli.preview import report_images
 from gpu_patch.feed import Normalization
 from gpu_patch.geometry import BLENDS, PADDING_MODES
 from gpu_patch.images import PatchExtractor
+from gpu_patch.predict.outputs._names import ending
 
 _MOST_LINES = 4
 
@@ -121,7 +122,8 @@ def add_to(commands: Commands) -> None:
         "--picture",
         type=Path,
         metavar="FILE",
-        help="PNG of input and prediction; default: prediction.png in or beside the results",
+        help="PNG of input and prediction; default: prediction.png in DIR, "
+        "or NAME_prediction.png beside one file",
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
     parser.set_defaults(run=run)
@@ -228,8 +230,10 @@ def _picture(options: argparse.Namespace) -> Path:
     """Return where the picture goes."""
     if options.picture is not None:
         return writable("--picture", options.picture)
-    is_file = options.out.suffix.lower() in (".zarr", ".tif", ".tiff", ".npy")
-    path: Path = (options.out.parent if is_file else options.out) / "prediction.png"
+    known = ending(options.out.name)
+    path: Path = options.out / "prediction.png"
+    if known is not None:
+        path = options.out.with_name(options.out.name[: -len(known[0])] + "_prediction.png")
     return path
 
 

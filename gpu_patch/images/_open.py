@@ -260,9 +260,10 @@ def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStac
         )
         if stack.data.largest_chunk_bytes > limit:
             raise MemoryError(
-                f"{info.path} is stored in chunks of {info.canonical_chunk_shape}, of which one "
-                f"takes {size_text(stack.data.largest_chunk_bytes)}, but all images may take "
-                f"{size_text(limit)}: raise memory_budget, or store it in smaller chunks or tiles"
+                f"{info.path} is read in chunks of {stack.data.chunk_shape}, of which one takes "
+                f"{stack.data.largest_chunk_bytes} bytes, but all images may take {limit}: raise "
+                "memory_budget, or store the image in smaller chunks or tiles where it has large "
+                "ones"
             )
         stacks.append(stack)
     for image in images:

@@ -64,7 +64,7 @@ def test_counters():
 def test_a_batch_larger_than_the_budget():
     image, keys = image_of(budget=250)
     ask(image, keys[:2])
-    with pytest.raises(MemoryError, match=r"need 3 chunks of 300 bytes, but the .* 250 bytes"):
+    with pytest.raises(MemoryError, match=r"need 3 chunks, 300 bytes together, .* 250 bytes"):
         ask(image, keys[3:6])
     assert numbers(image.cache) == [0, 1]
     assert len(image.reader.regions) == 2

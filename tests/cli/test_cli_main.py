@@ -117,3 +117,11 @@ def assert_fails(arguments, words, capsys):
     assert error.count("\n") == 1
     for word in words:
         assert word in error, error
+
+
+@pytest.mark.parametrize("command", ["info", "preview", "demo", "bench", "train-demo", "predict"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: gpu-patch {command} ")

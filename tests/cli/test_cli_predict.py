@@ -103,7 +103,7 @@ def test_context_normalisation_samples_and_a_file(models, capsys):
         "written  results/grey.ome.tif",
         "written  results/grey_std.ome.tif",
     ]
-    with Image.open("results/prediction.png") as picture:
+    with Image.open("results/grey_prediction.png") as picture:
         width, height = picture.size
     assert width > 5 * 300
     assert height > 300

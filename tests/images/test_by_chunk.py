@@ -117,8 +117,8 @@ def test_what_is_said(tmp_path, monkeypatch):
         assert open_images(path, memory_budget=5000).cache.budget == 5000
     with pytest.raises(MemoryError, match=r"need 23\.5 kB .* or leave out by_chunk=False"):
         open_images(path, memory_budget=5000, by_chunk=False)
-    with pytest.raises(MemoryError, match=r"image\.tif is stored in chunks of \(1, 1, 16, 16\), "
-                       "of which one takes 512 B, but all images may take 500 B"):  # fmt: skip
+    with pytest.raises(MemoryError, match=r"image\.tif is read in chunks of \(1, 1, 16, 16\), of "
+                       "which one takes 512 bytes, but all images may take 500"):  # fmt: skip
         open_images(path, memory_budget=500)
     with pytest.raises(TypeError, match="by_chunk must be True, False or None, found 1"):
         open_images(path, by_chunk=1)

@@ -20,6 +20,10 @@ from gpu_patch.predict.outputs.zarr import ZarrStore
 __all__ = ["Output", "Predicted", "Store", "Unit", "make_store", "restore", "restored_axes"]
 
 
+_NOT_WRITTEN = (".png", ".jpg", ".jpeg", ".czi", ".h5", ".hdf5", ".npz", ".zip", ".pt")
+"""Endings of files that nobody means as the name of a folder."""
+
+
 def make_store(
     out: str | Path | None,
     sources: Sequence[str | Path],
@@ -73,6 +77,11 @@ def make_store(
     known = ending(path.name)
     if format is not None:
         choice("format", format, tuple(FORMATS))
+    if known is None and path.suffix.lower() in _NOT_WRITTEN and not path.is_dir():
+        raise ValueError(
+            f"out must be a folder, or end in .ome.zarr, .zarr, .ome.tif, .tif or .npy, found "
+            f"{str(path)!r}"
+        )
     if known is None:
         folder, names = path, result_names(sources, variants)
         format = format or "ome-zarr"
