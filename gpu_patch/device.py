@@ -33,7 +33,8 @@ def resolve(device: str | None) -> str:
     ----------
     device : str or None
         "cpu", "cuda" (the current device) or "cuda:1"; None is what the environment variable
-        ``GPU_PATCH_DEVICE`` says, else the GPU where one is usable, else the CPU.
+        ``GPU_PATCH_DEVICE`` says, else the current GPU (that of ``torch.cuda.set_device``, too)
+        where one is usable, else the CPU.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def resolve(device: str | None) -> str:
     if name is None and ENVIRONMENT_VARIABLE in os.environ:
         name, origin = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if name is None:
-        return "cpu" if cuda_problem() else "cuda:0"
+        name = "cpu" if cuda_problem() else "cuda"
     instance(origin, name, str, "'cpu', 'cuda', 'cuda:N' or None")
     if name == "cpu":
         return name

@@ -371,10 +371,14 @@ def test_images_of_a_constructor_must_be_on_one_device(names):
                 make()
 
 
-def test_devices_that_are_not_there():
+def test_devices_by_name(cupy):
     gpu.n_devices = 2
     assert [devices.resolve(name) for name in ("cuda:1", "cuda", None)] == [
         *("cuda:1", "cuda:0", "cuda:0")
     ]
+    with cupy.cuda.Device(1):  # as torch.cuda.set_device makes it current
+        assert [devices.resolve(name) for name in ("cuda:0", "cuda", None)] == [
+            *("cuda:0", "cuda:1", "cuda:1")
+        ]
     with pytest.raises(RuntimeError, match=r"'cuda:2', but there are 2 CUDA devices"):
         ImageStack.from_array(np.zeros((3, 3)), "YX", device="cuda:2")
