@@ -1,32 +1,175 @@
-"""The README's Python blocks run as they stand, one after the other."""
+"""The README's code blocks run as they stand, from the first to the last, as a reader would."""
+
+from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+import readme_commands
+from pixels import distinct
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
-NEEDS = [
-    next((name for name in ("torch", "cupy") if f"import {name}\n" in block), "numpy")
-    for block in BLOCKS
-]
+FRAMEWORKS = ("torch", "lightning", "jax")
 
 
-def test_readme_has_examples():
-    assert len(BLOCKS) >= 4
-    assert NEEDS.count("numpy") >= 3
+class Block(NamedTuple):
+    """A block of code, and the line of the README that it begins in."""
+
+    language: str
+    code: str
+    line: int
+
+    @property
+    def file(self) -> str | None:
+        """The name of the script that it is, if it says so."""
+        found = re.match(r"# (\w+\.py)\n", self.code)
+        return found and found[1]
+
+    @property
+    def needs_framework(self) -> bool:
+        text = r"\b(torch|lightning|jax|torchrun|network\.pt2)\b"
+        return re.search(text, self.code) is not None
 
 
-@pytest.mark.parametrize("last", range(len(BLOCKS)))
-def test_blocks_run(last, tmp_path, monkeypatch, capsys):
-    """Each with what those before it have made."""
-    if importlib.util.find_spec(NEEDS[last]) is None:
-        pytest.skip(f"needs {NEEDS[last]}")
-    monkeypatch.chdir(tmp_path)
+def blocks():
+    text = README.read_text()
+    return [
+        Block(found[1], found[2], text[: found.start(2)].count("\n") + 1)
+        for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    ]
+
+
+def make_images(folder):
+    """Make what the recipes call files of yours."""
+    tifffile = pytest.importorskip("tifffile")
+
+    def write(name, shape, axes):
+        (folder / name).parent.mkdir(exist_ok=True)
+        pixels = distinct(shape, "uint16")
+        tifffile.imwrite(folder / name, pixels, imagej=True, metadata={"axes": axes})
+
+    for i in range(2):
+        write(f"plate/{i}.ome.tif", (2, 150, 170), "CYX")
+        write(f"nuclei/{i}.tif", (240 + i, 230), "YX")
+        write(f"filaments/{i}.tif", (150, 260 + i), "YX")
+        write(f"mixtures/{i}.tif", (231, 250 + i), "YX")
+        write(f"separated/{i}.tif", (2, 231, 250 + i), "CYX")
+        write(f"noisy/{i}.tif", (220, 190 + i), "YX")
+        write(f"clean/{i}.tif", (220, 190 + i), "YX")
+
+
+def run_in_shell(block, environment):
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.code],
+        env=environment, text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    where = f"README.md, line {block.line}:\n{block.code}"
+    assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
+
+
+def run_as_workflow(block, environment):
+    """The steps of a project's own job, one after the other."""
+    steps = re.findall(r"^ +- run: (.*)$", block.code, re.M)
+    assert len(steps) == block.code.count("run:") >= 2
+    variables = dict(re.findall(r"(\w+): (\w+)", re.findall(r"env: {(.*)}", block.code)[0]))
+    for step in steps:
+        run_in_shell(Block("sh", step, block.line), environment | variables)
+
+
+def read(found, folder, environment):
+    """Run blocks, each with what those before have made; return their Python names."""
     names = {}
-    for block, needed in zip(BLOCKS[: last + 1], NEEDS[: last + 1], strict=True):
-        if importlib.util.find_spec(needed):
-            exec(compile(block, str(README), "exec"), names)
-    assert "Traceback" not in capsys.readouterr().out
+    for block in found:
+        if block.file:
+            Path(folder, block.file).write_text(block.code)
+        elif block.language == "python":
+            # tracebacks then show the README's own lines
+            exec(compile("\n" * (block.line - 1) + block.code, str(README), "exec"), names)
+        elif block.language == "sh":
+            run_in_shell(block, environment)
+        else:
+            assert block.language == "yaml"
+            run_as_workflow(block, environment)
+    return names
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    readme_commands.put_into(tmp_path / "commands")
+    (tmp_path / "reader").mkdir()
+    monkeypatch.chdir(tmp_path / "reader")
+    make_images(tmp_path / "reader")
+    path = f"{tmp_path / 'commands'}:{os.environ['PATH']}:{os.defpath}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(README.parent)}
+
+
+def test_blocks_are_of_the_languages_that_run():
+    found = blocks()
+    assert len(found) == README.read_text().count("\n```") / 2
+    assert {block.language for block in found} == {"python", "sh", "yaml"}
+    assert sum(block.needs_framework for block in found) < len(found) / 2
+
+
+def test_without_frameworks(tmp_path, environment):
+    found = [block for block in blocks() if not block.needs_framework]
+    names = read(found, tmp_path / "reader", environment)
+    assert names["images"].cache.traffic.misses
+    pictures = {path.name for path in (tmp_path / "reader").glob("**/*.png")}
+    assert pictures >= {"preview.png", "bench.png"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the frameworks themselves
+def test_with_frameworks(tmp_path, environment):
+    for name in FRAMEWORKS:
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"needs {name}")
+    # of those that need none, what the others go on from
+    found = [block for block in blocks() if block.needs_framework or block.language == "python"]
+    phantom = Block("sh", "gpu-patch demo", 0)
+    names = read([phantom, *found], tmp_path / "reader", environment)
+    assert np.isfinite(names["loss"].item())
+    assert len(list((tmp_path / "reader").glob("*/*.ome.zarr"))) == 6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "pip install '.[cuda11]'",
+        "pip install gpupatch",
+        "docker build -f docker/Dockerfile --target cuda14 -t gpu_patch .",
+        "docker build -f Dockerfile -t gpu_patch .",
+        "docker run --rm --gpus all -v $PWD:/work gpu_patch demo",
+        "docker compose -f docker/compose.yaml run --rm gpu demo",
+        "gpu-patch info nothing.tif",
+        "conda install gpu_patch",
+    ],
+)
+def test_wrong_commands_would_be_seen(wrong, environment):
+    with pytest.raises(AssertionError, match=r"README\.md, line 7"):
+        run_in_shell(Block("sh", wrong + "\n", 7), environment)
+
+
+def test_what_the_text_installs_exists(environment):
+    found = set(re.findall(r"`pip install\s+('?[^`;&]+)`", README.read_text()))
+    assert found
+    for what in found:
+        run_in_shell(Block("sh", f"pip install {what}".replace("\n", " "), 0), environment)
+
+
+def test_links_and_pictures_lead_somewhere():
+    text = README.read_text()
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    targets = set(re.findall(r"\]\(([^)]+)\)", text))
+    assert len(targets) > 10
+    for target in targets:
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (README.parent / target).is_file(), target

@@ -159,6 +159,18 @@ def _plot(
             label=name,
             zorder=5 - 0.1 * order,
         )
+    for x, speeds in points.items():
+        if "careamics" in speeds:
+            ours, theirs = speeds["gpu_patch"], speeds["careamics"]
+            axes.annotate(
+                f"{ours / theirs:.0f}×",
+                (x, (ours * theirs) ** 0.5),
+                ha="center",
+                va="center",
+                fontsize=9.5,
+                color=_FAINT,
+                bbox={"boxstyle": "square,pad=0.15", "facecolor": _BACKGROUND, "linewidth": 0},
+            )
 
 
 def _label(axes: Any, panel: Panel, workloads: Sequence[Workload], *, first: bool) -> None:

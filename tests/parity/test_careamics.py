@@ -19,6 +19,7 @@ from careamics.dataset import factory, image_stack, patching
 from careamics.dataset.patch_constructor import BasicPatchConstr
 from careamics.dataset.patch_extractor import PatchExtractor
 from careamics.lightning.data.grouped_index_sampler import GroupedIndexSampler
+from test_readme import blocks
 from tifffile import imwrite
 from torch.utils.data import DataLoader, default_collate
 
@@ -449,6 +450,19 @@ def test_items_of_datasets_are_equal(mode, data_type, tmp_path):
         assert_same(ours[index], theirs[index])
     with pytest.raises(IndexError):
         ours[len(ours)]
+
+
+def test_the_readme_with_a_dataset(tmp_path):
+    names = {}
+    (block,) = (block for block in blocks() if "from_careamics(dataset)" in block.code)
+    exec(block.code, names)
+    theirs, ours = (make_dataset("multichannel", "array", tmp_path) for _ in range(2))
+    names["with_its_own_loader"](ours)
+    assert type(ours.patch_constructor) is gpu_patch.MultiChannelTargetMsPatchConstr
+    for index in range(len(theirs)):
+        assert_same(ours[index], theirs[index])
+    loader = names["with_whole_batches"](theirs)
+    assert sum(len(batch.input) for batch in loader) == len(theirs)
 
 
 @pytest.mark.parametrize("probability", [0.5, 1.0])
