@@ -4,6 +4,7 @@ Needs the extra ``docs``. What needs PyTorch or Lightning is left out where thes
 installed. Every warning is an error.
 """
 
+import contextlib
 import sys
 import warnings
 from importlib import import_module
@@ -55,7 +56,9 @@ def main(folder: Path) -> None:
     warnings.filterwarnings("ignore", "Cannot determine where .*Specs.* is taken from")
     warnings.filterwarnings("ignore", "Error parsing type annotation .*__init__")
     pdoc.render.configure(docformat="numpy", footer_text=f"gpu_patch {gpu_patch.__version__}")
-    pdoc.pdoc(*modules, output_directory=folder)
+    folder = folder.absolute()
+    with contextlib.chdir(Path(__file__).parent):  # where no folder has a module's name
+        pdoc.pdoc(*modules, output_directory=folder)
     print(f"written: {folder / 'gpu_patch.html'}")
 
 

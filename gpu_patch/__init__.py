@@ -1,4 +1,11 @@
-"""The patch feed for microscopy deep learning: whole batches, planned in microseconds."""
+"""The patch feed for microscopy deep learning: whole batches, planned in microseconds.
+
+Here are images, patching strategies, patch constructors and the prediction of whole images. Beside
+them, `gpu_patch.feed` has the batches of an epoch, statistics and background filters;
+`gpu_patch.torch`, `gpu_patch.lightning` and `gpu_patch.careamics` lead to these packages;
+`gpu_patch.device` says where arrays are, `gpu_patch.chunks` and `gpu_patch.images.readers` how
+images that are larger than memory are read. The README has recipes.
+"""
 
 from gpu_patch.augmentation import Augmentation
 from gpu_patch.constructors import (

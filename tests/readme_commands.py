@@ -103,6 +103,8 @@ def main(command: str, *arguments: str) -> None:
             install(*requirements)
         case ("python", "-m", "pytest", *_) | ("pytest",):
             pass
+        case ("python", script, _) if (ROOT / script).is_file():
+            pass
         case ("docker", *rest):
             docker(*rest)
         case _:
