@@ -41,6 +41,11 @@ def installed(module: str) -> bool:
     return True
 
 
+def members(cls: pdoc.doc.Class) -> list[pdoc.doc.Doc]:
+    """Return what a class has from this package; its bases may have no page."""
+    return [m for m in cls.members.values() if m.taken_from[0].partition(".")[0] == "gpu_patch"]
+
+
 def main(folder: Path) -> None:
     """Build the reference.
 
@@ -55,6 +60,7 @@ def main(folder: Path) -> None:
     # the types of a NamedTuple in the module that makes them
     warnings.filterwarnings("ignore", "Cannot determine where .*Specs.* is taken from")
     warnings.filterwarnings("ignore", "Error parsing type annotation .*__init__")
+    pdoc.doc.Class.own_members = property(members)
     pdoc.render.configure(docformat="numpy", footer_text=f"gpu_patch {gpu_patch.__version__}")
     folder = folder.absolute()
     with contextlib.chdir(Path(__file__).parent):  # where no folder has a module's name
