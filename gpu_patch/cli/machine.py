@@ -184,7 +184,8 @@ def kernel_cache() -> Cache:
 
 def compiled_ahead() -> dict[str, int]:
     """Count the kernels that were compiled ahead, by CUDA and architecture: "cuda12-sm_90"."""
-    return dict(Counter(path.parent.name for path in sorted(loader.COMPILED.glob("*/*.cubin"))))
+    counts = Counter(path.parent.name for path in loader.COMPILED.glob("*/*.cubin"))
+    return dict(sorted(counts.items(), key=lambda item: (len(item[0]), item[0])))  # sm_90, sm_100
 
 
 def _capability(found: driver.Driver | None, using: str | None) -> tuple[int, int] | None:

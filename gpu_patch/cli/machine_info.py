@@ -130,13 +130,13 @@ def _lines(machine: Machine, to_fix: str) -> Iterator[str]:
 def _compiled_ahead(machine: Machine) -> str:
     if not machine.compiled:
         return "none compiled ahead: CuPy compiles each when it is first used"
-    counts = ", ".join(f"{count} for {name}" for name, count in machine.compiled.items())
+    found = f"{sum(machine.compiled.values())} compiled ahead, for {', '.join(machine.compiled)}"
     without = [
         f"cuda:{index}"
         for index, device in enumerate(_devices(machine))
         if device["compiled_ahead"] == 0
     ]
-    return f"compiled ahead: {counts}" + (f"; none for {', '.join(without)}" if without else "")
+    return f"{found}; none for {', '.join(without)}" if without else found
 
 
 def _memory(device: dict[str, Any]) -> str:

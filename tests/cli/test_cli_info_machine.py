@@ -306,16 +306,16 @@ def test_table(computer, capsys):
 )
 def test_kernels_compiled_ahead(cuda, of_device, end, computer, capsys):
     computer(NEW, ["cupy-cuda12x"], cupy(cuda) if cuda else "import nosuchmodule")
-    for text, architecture in [("a", "90"), ("b", "90"), ("a", "80")]:
+    for text, architecture in [("a", "90"), ("b", "90"), ("a", "100")]:
         path = loader.binary_path(text, 12090, architecture)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert main(["info"]) == 0
     line = capsys.readouterr().out.splitlines()[5]
-    assert line == f"           compiled ahead: 1 for cuda12-sm_80, 2 for cuda12-sm_90{end}"
+    assert line == f"           3 compiled ahead, for cuda12-sm_90, cuda12-sm_100{end}"
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["compiled_ahead"] == {"cuda12-sm_80": 1, "cuda12-sm_90": 2}
+    assert found["compiled_ahead"] == {"cuda12-sm_100": 1, "cuda12-sm_90": 2}
     assert found["devices"][0]["compiled_ahead"] == of_device
 
 
