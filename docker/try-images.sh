@@ -38,12 +38,13 @@ if [[ $engine ]]; then
         rm -rf "$work"
     }
     build() { DOCKER_BUILDKIT=1 "$engine" build "$@"; }
-    # run IMAGE COMMAND...: without a GPU, and nothing but /tmp and volumes can be written
+    # run IMAGE COMMAND...: without a GPU, and nothing but /tmp and volumes can be written; `as` may
+    # name another user
     run() {
         local image=$1 command=$2
         shift 2
         "$engine" run --rm --read-only --tmpfs /tmp --volume "$data:/data" --network none \
-            --env NVIDIA_VISIBLE_DEVICES=void --entrypoint "$command" "$image" "$@"
+            ${as:+--user "$as"} --env NVIDIA_VISIBLE_DEVICES=void --entrypoint "$command" "$image" "$@"
     }
     megabytes() { echo $(($("$engine" image inspect --format '{{.Size}}' "$1") / 1000000)); }
     prepare() {
@@ -69,7 +70,8 @@ else
         container=$(in_storage from --pull-never "$image")
         root=$(in_storage mount "$container")
         touch "$work/before"
-        in_storage run --network none --volume "$data:/data" "$container" -- "$@" || status=$?
+        in_storage run --network none --volume "$data:/data" ${as:+--user "$as"} "$container" \
+            -- "$@" || status=$?
         written=$(find "$root" -xdev -newer "$work/before" -type f \
             -not -path "$root/tmp/*" -not -path "$root/var/cache/gpu_patch/*")
         in_storage rm "$container" > /dev/null
@@ -120,6 +122,7 @@ make_image() {
     say "build $1 with $engine on $base"
     build --file docker/Dockerfile --target "$1" --tag "localhost/gpu_patch:$1" \
         --build-arg "BASE=$base" --build-arg "ARCHITECTURES=${ARCHITECTURES-}" \
+        --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' gpu_patch/__init__.py)" \
         --build-arg "REVISION=$(git rev-parse HEAD 2> "$work/log" || echo unknown)" \
         "${secrets[@]}" .
 }
@@ -129,7 +132,10 @@ try_any() {
     user=$(run "$1" id -u)
     ((user > 0)) || fail "$1 runs as root"
     say "info in $1"
-    run "$1" gpu-patch info
+    run "$1" gpu-patch info | tee "$work/info"
+    as=4242:4242 run "$1" gpu-patch info > "$work/info_as_another"
+    diff "$work/info" "$work/info_as_another" || fail "$1 is another one for another user"
+    grep -q '^kernels .*, writable$' "$work/info" || fail "$1 cannot keep kernels"
 }
 
 try_cpu() {
@@ -138,6 +144,8 @@ try_cpu() {
     say "demo in $1"
     time run "$1" gpu-patch demo --out /data/demo
     run "$1" test -s /data/demo/preview.png || fail "the demo left no picture"
+    as=4242:4242 run "$1" gpu-patch demo --out /data/demo_of_another > "$work/log" 2>&1 \
+        || fail "another user has no demo: $(cat "$work/log")"
     make_image test
     say "the tests in $1"
     run localhost/gpu_patch:test python -m pytest -p no:cacheprovider --pyargs tests gpu_patch
@@ -150,11 +158,7 @@ try_cuda() {
     fi
     cat "$work/check"
     grep -q -e '--gpus' "$work/check" || fail "info --check does not tell how to run with a GPU"
-    run "$1" python -c '
-from gpu_patch._cuda.loader import COMPILED
-kernels = list(COMPILED.glob("*/*.cubin"))
-print(len(kernels), "kernels compiled ahead, for", *sorted(p.name for p in COMPILED.iterdir()))
-assert kernels'
+    grep -q ' [1-9][0-9]* compiled ahead' "$work/info" || fail "$1 has no kernels compiled ahead"
 }
 
 base_size=$(megabytes "$base")

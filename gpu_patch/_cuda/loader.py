@@ -45,7 +45,12 @@ def binary_path(text: str, cuda_version: int, architecture: str) -> Path:
         "90" for compute capability 9.0.
     """
     digest = hashlib.sha256("\0".join((*OPTIONS, text)).encode()).hexdigest()[:32]
-    return COMPILED / f"cuda{cuda_version // 1000}-sm_{architecture}" / f"{digest}.cubin"
+    return COMPILED / folder_name(cuda_version // 1000, architecture) / f"{digest}.cubin"
+
+
+def folder_name(cuda_major: int, architecture: str) -> str:
+    """Return the folder of the machine code for a CUDA and an architecture, "cuda12-sm_90"."""
+    return f"cuda{cuda_major}-sm_{architecture}"
 
 
 @cache

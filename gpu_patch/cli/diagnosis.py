@@ -35,10 +35,8 @@ def _packages(machine: Machine) -> str:
     packages = machine.cupy.packages
     if len(packages) < 2:
         return ""
-    return (
-        f"{' and '.join(sorted(packages))} are installed, which overwrite each other: "
-        f"pip uninstall -y {' '.join(sorted(packages))}, then pip install '{_extra(machine)}'"
-    )
+    names = " and ".join(sorted(packages))
+    return f"{names} are installed, which overwrite each other: {_again(machine)}"
 
 
 def _driver(machine: Machine) -> str:
@@ -85,8 +83,7 @@ def _cache(machine: Machine) -> str:
 
 def _cupy(machine: Machine) -> str:
     cupy = machine.cupy
-    package = next(iter(cupy.packages), f"cupy-cuda{_cuda_of_cupy(machine) or 12}x")
-    again = f"pip install --force-reinstall '{package}[ctk]' brings CUDA's libraries too"
+    again = _again(machine)
     if cupy.error:
         return f"CuPy cannot be imported ({cupy.error}): {again}"
     if cupy.nvrtc is None:
@@ -107,6 +104,12 @@ def _cuda_of_cupy(machine: Machine) -> int | None:
         return machine.cupy.cuda[0]
     found = re.search(r"cuda(\d{2})x", " ".join(machine.cupy.packages))
     return int(found[1]) if found else None
+
+
+def _again(machine: Machine) -> str:
+    # not --force-reinstall, which would exchange what others need, such as their NumPy
+    names = " ".join(sorted(machine.cupy.packages)) or "cupy"
+    return f"pip uninstall -y {names}, then pip install '{_extra(machine)}'"
 
 
 def _extra(machine: Machine) -> str:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import warnings
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from textwrap import shorten
@@ -16,6 +17,7 @@ import numpy as np
 
 import gpu_patch
 from gpu_patch import device as devices
+from gpu_patch._cuda import loader
 from gpu_patch.cli import driver
 
 _CUPY = re.compile(r"(amd-)?cupy|cupy-cuda\d+x?|cupy-rocm-[\d-]+")
@@ -80,6 +82,8 @@ class Machine(NamedTuple):
         The one that images go to, None where it is refused.
     refusal : str
         Why.
+    compiled : dict
+        How many kernels were compiled ahead, by folder: "cuda12-sm_90".
     memory : list of int or str or None
         Free bytes of each of the driver's devices, or why they are not known; None where nobody
         asked.
@@ -91,6 +95,7 @@ class Machine(NamedTuple):
     driver: driver.Driver | None
     cupy: Cupy
     cache: Cache
+    compiled: dict[str, int]
     memory: list[int | str] | None
 
 
@@ -119,7 +124,7 @@ def look(device: str | None, *, memory: bool) -> Machine:
         cupy = find_cupy(_capability(found, using))
         free = _free_memory(found) if memory and cupy.version else None
     wanted = device or os.environ.get(devices.ENVIRONMENT_VARIABLE)
-    return Machine(wanted, using, refusal, found, cupy, kernel_cache(), free)
+    return Machine(wanted, using, refusal, found, cupy, kernel_cache(), compiled_ahead(), free)
 
 
 def versions() -> dict[str, str]:
@@ -175,6 +180,12 @@ def kernel_cache() -> Cache:
     # CuPy makes the folder also where it is told to keep kernels in memory
     in_memory = os.environ.get("CUPY_CACHE_IN_MEMORY", "0") not in ("", "0")
     return Cache(str(path), len(sizes), sum(sizes), writable, not (in_memory and path.is_dir()))
+
+
+def compiled_ahead() -> dict[str, int]:
+    """Count the kernels that were compiled ahead, by CUDA and architecture: "cuda12-sm_90"."""
+    counts = Counter(path.parent.name for path in loader.COMPILED.glob("*/*.cubin"))
+    return dict(sorted(counts.items(), key=lambda item: (len(item[0]), item[0])))  # sm_90, sm_100
 
 
 def _capability(found: driver.Driver | None, using: str | None) -> tuple[int, int] | None:

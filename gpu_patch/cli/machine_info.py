@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gpu_patch._cuda.loader import folder_name
 from gpu_patch.cli.diagnosis import problem
+from gpu_patch.cli.driver import Device
 from gpu_patch.cli.machine import PACKAGES, Machine, look, version_of, versions
 from gpu_patch.images._budget import size_text
 
@@ -57,11 +59,20 @@ def _document(machine: Machine, to_fix: str) -> dict[str, Any]:
             "bytes": machine.cache.n_bytes,
             "writable": machine.cache.writable,
         },
+        "compiled_ahead": machine.compiled,
         "packages": {
             name: {"version": version_of(name), "extra": extra, "for": purpose}
             for name, (extra, purpose) in PACKAGES.items()
         },
     }
+
+
+def _n_compiled(machine: Machine, device: Device) -> int | None:
+    """Return how many kernels were compiled ahead for a device, None where CuPy is not there."""
+    if machine.cupy.cuda is None:
+        return None
+    architecture = "".join(map(str, device.compute_capability))
+    return machine.compiled.get(folder_name(machine.cupy.cuda[0], architecture), 0)
 
 
 def _devices(machine: Machine) -> list[dict[str, Any]]:
@@ -71,6 +82,7 @@ def _devices(machine: Machine) -> list[dict[str, Any]]:
         {
             "name": device.name,
             "compute_capability": _dotted(device.compute_capability),
+            "compiled_ahead": _n_compiled(machine, device),
             "memory_bytes": device.memory_bytes,
             "free_bytes": found if isinstance(found, int) else None,
             "state": found if isinstance(found, str) else None,
@@ -103,7 +115,8 @@ def _lines(machine: Machine, to_fix: str) -> Iterator[str]:
     ]
     yield from _listed("devices", devices or ["none"])
     access = "writable" if cache.writable else "not writable"
-    yield f"kernels    {cache.n_kernels} in {cache.path}, {size_text(cache.n_bytes)}, {access}"
+    kept = f"{cache.n_kernels} in {cache.path}, {size_text(cache.n_bytes)}, {access}"
+    yield from _listed("kernels", [kept, _compiled_ahead(machine)])
     packages = []
     for name, (extra, purpose) in PACKAGES.items():
         known = version_of(name)
@@ -112,6 +125,18 @@ def _lines(machine: Machine, to_fix: str) -> Iterator[str]:
         packages.append(f"{name:10}  {known or 'missing':13} {purpose}{missing}")
     yield from _listed("packages", packages)
     yield _verdict(machine, to_fix)
+
+
+def _compiled_ahead(machine: Machine) -> str:
+    if not machine.compiled:
+        return "none compiled ahead: CuPy compiles each when it is first used"
+    found = f"{sum(machine.compiled.values())} compiled ahead, for {', '.join(machine.compiled)}"
+    without = [
+        f"cuda:{index}"
+        for index, device in enumerate(_devices(machine))
+        if device["compiled_ahead"] == 0
+    ]
+    return f"{found}; none for {', '.join(without)}" if without else found
 
 
 def _memory(device: dict[str, Any]) -> str:

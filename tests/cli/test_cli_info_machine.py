@@ -14,6 +14,7 @@ import pytest
 
 import gpu_patch
 from gpu_patch import device as devices
+from gpu_patch._cuda import loader
 from gpu_patch.cli import driver, machine, main
 from gpu_patch.cli.driver import Device, Driver
 
@@ -63,6 +64,7 @@ def computer(tmp_path, monkeypatch):
     """Return a function that makes this machine another one."""
     cache = tmp_path / "kernels"
     cache.mkdir()
+    monkeypatch.setattr(loader, "COMPILED", tmp_path / "compiled")
     for variable in ("GPU_PATCH_DEVICE", "CUDA_VISIBLE_DEVICES", "CUPY_CACHE_IN_MEMORY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUPY_CACHE_DIR", str(cache))
@@ -132,6 +134,7 @@ Original error:
   ImportError: libcublas.so.12: cannot open shared object file
 =====
 """)'''
+AGAIN = "pip uninstall -y cupy-cuda12x, then pip install 'gpu_patch[cuda13]'"
 NO_NVRTC = RuntimeError("CuPy failed to load libnvrtc.so.12: OSError: libnvrtc.so.12\nmore")
 NO_DEVICE = Driver("550.54.15", (12, 4), (), 100, "no CUDA-capable device is detected")
 MACHINES = {
@@ -198,19 +201,19 @@ MACHINES = {
     ),
     "CUDA's libraries missing": (
         {"found": NEW, "packages": ["cupy-cuda12x"], "module": NO_LIBRARY},
-        ["cannot be imported (ImportError: libcublas.so.12: cannot", "'cupy-cuda12x[ctk]'"],
+        ["cannot be imported (ImportError: libcublas.so.12: cannot", AGAIN],
     ),
     "what CuPy needs missing": (
         {"found": NEW, "packages": ["cupy-cuda12x"], "module": "import nosuchmodule"},
-        ["cannot be imported (No module named 'nosuchmodule')", "'cupy-cuda12x[ctk]'"],
+        ["cannot be imported (No module named 'nosuchmodule')", AGAIN],
     ),
     "the compiler missing": (
         {"found": NEW, "packages": ["cupy-cuda12x"], "module": cupy(nvrtc=NO_NVRTC)},
-        ["no compiler, NVRTC (CuPy failed to load libnvrtc.so.12", "'cupy-cuda12x[ctk]'"],
+        ["no compiler, NVRTC (CuPy failed to load libnvrtc.so.12", AGAIN],
     ),
     "another CUDA's compiler": (
         {"found": NEW, "packages": ["cupy-cuda12x"], "module": cupy(nvrtc=(11, 2))},
-        ["CUDA 12, but finds NVRTC 11.2", "'cupy-cuda12x[ctk]'"],
+        ["CUDA 12, but finds NVRTC 11.2", AGAIN],
     ),
     "a device too old for the compiler": (
         {
@@ -293,7 +296,27 @@ def test_table(computer, capsys):
     assert lines[2] == "CuPy       cupy-cuda12x 14.2.0, CUDA 12.9, NVRTC 12.9"
     assert lines[4].startswith("           cuda:1 NVIDIA H200")
     assert lines[5] == f"kernels    1 in {cache}, 1.5 kB, writable"
-    assert lines[6].startswith("packages   tifffile ")
+    assert lines[6] == "           none compiled ahead: CuPy compiles each when it is first used"
+    assert lines[7].startswith("packages   tifffile ")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "of_device", "end"),
+    [(12090, 2, ""), (12000, 2, ""), (13000, 0, "; none for cuda:0"), (None, None, "")],
+)
+def test_kernels_compiled_ahead(cuda, of_device, end, computer, capsys):
+    computer(NEW, ["cupy-cuda12x"], cupy(cuda) if cuda else "import nosuchmodule")
+    for text, architecture in [("a", "90"), ("b", "90"), ("a", "100")]:
+        path = loader.binary_path(text, 12090, architecture)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert main(["info"]) == 0
+    line = capsys.readouterr().out.splitlines()[5]
+    assert line == f"           3 compiled ahead, for cuda12-sm_90, cuda12-sm_100{end}"
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["compiled_ahead"] == {"cuda12-sm_100": 1, "cuda12-sm_90": 2}
+    assert found["devices"][0]["compiled_ahead"] == of_device
 
 
 def test_json(computer, capsys):
@@ -315,6 +338,7 @@ def test_json(computer, capsys):
             {
                 "name": "NVIDIA H200",
                 "compute_capability": "9.0",
+                "compiled_ahead": 0,
                 "memory_bytes": 150_000_000_000,
                 "free_bytes": 5,
                 "state": None,
@@ -328,6 +352,7 @@ def test_json(computer, capsys):
             "error": None,
         },
         "kernel_cache": {"path": str(cache), "kernels": 0, "bytes": 0, "writable": True},
+        "compiled_ahead": {},
     }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import Cython
 import numpy as np
 from Cython.Build import cythonize
+from Cython.Compiler.Options import get_directive_defaults
 from setuptools import Distribution, Extension
 
 CUDA_VERSION = 12090
@@ -36,6 +37,15 @@ cupy_backends.cuda._softlink cupy_backends.cuda.api._driver_enum
 cupy_backends.cuda.api._runtime_enum cupy_backends.cuda.api.driver
 cupy_backends.cuda.api.runtime cupy_backends.cuda.libs.nvrtc cupy_backends.cuda.stream
 """
+DIRECTIVES = {
+    "linetrace": False,
+    "profile": False,
+    "embedsignature": True,
+    "c_api_binop_methods": True,
+    "binding": False,
+    "warn.deprecated.IF": False,
+    "freethreading_compatible": True,
+}
 STUBBED = "cupy.cuda.cub cupy.random._bit_generator cupy.random._generator_api"
 """Compiled with the empty stand-ins in CuPy's own headers, since the real ones need ``nvcc``."""
 
@@ -52,7 +62,7 @@ def extension(name: str, headers: Path, libraries: Path) -> Extension:
             # the macros that CuPy's setup.py defines
             ("_FORCE_INLINES", "1"),
             ("CYTHON_EXTERN_C", 'extern "C"'),
-            ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+            *([("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")] if np.__version__ >= "2" else []),
             ("CUPY_CACHE_KEY", "on_cpu"),
             *([("CUPY_NO_CUDA", "1")] if stubbed else []),
         ],
@@ -67,20 +77,20 @@ def main(source: str, headers: str, libraries: str) -> None:
     """Translate and compile."""
     os.chdir(source)
     names = [*MODULES.split(), *STUBBED.split()]
-    extensions = [extension(name, Path(headers), Path(libraries)) for name in names]
+    extensions = [
+        extension(name, Path(headers), Path(libraries))
+        for name in names
+        if Path(name.replace(".", "/") + ".pyx").exists()  # CuPy 13 has not all
+    ]
     modules = cythonize(
         extensions,
         nthreads=JOBS,
         language_level=3,
         # directives and constants are those of CuPy's install/cupy_builder/_command.py
         compiler_directives={
-            "linetrace": False,
-            "profile": False,
-            "embedsignature": True,
-            "c_api_binop_methods": True,
-            "binding": False,
-            "warn.deprecated.IF": False,
-            "freethreading_compatible": True,
+            name: value
+            for name, value in DIRECTIVES.items()
+            if name in get_directive_defaults()  # Cython 0.29 has not all
         },
         compile_time_env={
             "CUPY_USE_CUDA_PYTHON": False,
