@@ -32,8 +32,6 @@ class Tiles(NamedTuple):
 
 def load_model(path: Path, device: str) -> Any:
     """Read a file of `torch.export` (.pt2) or TorchScript (any other)."""
-    if not path.is_file():
-        raise ValueError(f"argument --model: there is no file '{path}'")
     try:
         if path.suffix.lower() == ".pt2":
             return torch.export.load(path).module().to(device)
@@ -97,9 +95,11 @@ def _batch_size(given: Tiles, has_context: bool) -> _Reasons:
 def _n_channels(given: Tiles, has_context: bool) -> _Reasons:
     for n in range(1, _MOST_CHANNELS + 1):
         if has_context:
-            reason = f"{n} scales, found --scales {given.n_channels}: use --scales {n}"
+            wanted = "1 scale" if n == 1 else f"{n} scales"
+            reason = f"{wanted}, found --scales {given.n_channels}: use --scales {n}"
         else:
-            reason = f"{n} channels, and the images have {given.n_channels}: give others"
+            wanted = "1 channel" if n == 1 else f"{n} channels"
+            reason = f"{wanted}, and the images have {given.n_channels}: give others"
             reason += f", or --scales {n} for context" if given.n_channels == 1 else ""
         yield given._replace(batch_size=1, n_channels=n), f"it takes {reason}"
 

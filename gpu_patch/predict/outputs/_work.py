@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.predict.outputs._base import Unit
+from gpu_patch.predict.outputs._settings import begin_anew, differences
 
 
 class Work:
@@ -54,10 +55,12 @@ class Work:
         found = json.loads(self._about.read_text())
         for key, wanted in about.items():
             if found[key] != wanted:
-                raise ValueError(
-                    f"{self.folder} cannot be gone on with: its {key} is {found[key]!r}, that of "
-                    f"this run {wanted!r}. overwrite=True without resume begins anew"
+                differ = (
+                    differences(found[key], wanted)
+                    if key == "fingerprint"
+                    else f"its {key} is {found[key]!r}, that of this run {wanted!r}"
                 )
+                raise ValueError(f"{self.folder} cannot be gone on with: {differ}. {begin_anew()}")
 
     def record(self, unit: Unit) -> None:
         """Note that a unit is written."""
