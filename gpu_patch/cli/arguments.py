@@ -138,8 +138,8 @@ def needs(command: str, module: str, extra: str = "cli") -> Any:
 def readable(argument: str, path: Path) -> Path:
     """Return `path` where there is a file."""
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "there is no such file"
-        raise ValueError(f"argument {argument}: '{path}': {what}")
+        what = "must be a file, found the folder" if path.is_dir() else "there is no file"
+        raise ValueError(f"argument {argument}: {what} '{path}'")
     return path
 
 

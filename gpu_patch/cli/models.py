@@ -45,6 +45,29 @@ def load_model(path: Path, device: str) -> Any:
         ) from error
 
 
+class Counting(torch.nn.Module):  # type: ignore[misc]
+    """A model that counts its tiles: none where nothing was left to do.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model. Those of TorchScript take no hooks.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.n_tiles = model, 0
+
+    def forward(self, batch: Any) -> Any:
+        """Run the model."""
+        self.n_tiles += len(batch)
+        return self.model(batch)
+
+    def state_dict(self, *args: Any, **keywords: Any) -> Any:
+        """Return that of the model: it tells whether a run can be gone on with."""
+        return self.model.state_dict(*args, **keywords)
+
+
 def misfit(model: Any, given: Tiles, *, has_context: bool) -> str:
     """Say why a model does not take tiles, by what else it takes; "" where it does take them.
 

@@ -182,17 +182,11 @@ def run(options: argparse.Namespace) -> None:
         if images.cache is not None:
             print(f"         kept by chunk in {size_text(images.cache.budget)}")
     start = time.perf_counter()
-    n_tiles = 0
-
-    def count(_: object, inputs: tuple[Any], __: object) -> None:
-        nonlocal n_tiles
-        n_tiles += len(inputs[0])
-
-    counting = model.register_forward_hook(count)
+    counting = models.Counting(model)
     try:
         found = predict(
             images,
-            model,
+            counting,
             tile_size=tile_size,
             overlaps=overlaps,
             batch_size=options.batch_size,
@@ -211,12 +205,10 @@ def run(options: argparse.Namespace) -> None:
         )
     except Exception as error:
         raise _explained(error, options, models, model, images, tile_size) from error
-    finally:
-        counting.remove()
     if rank:
         return
     seconds = time.perf_counter() - start
-    n_tiles = n_tiles // options.n_samples
+    n_tiles = counting.n_tiles // options.n_samples
     by = ""
     if world_size > 1:  # of which each has counted its own
         n_tiles = TiledPatching(images.shapes, tile_size, overlaps).n_patches
@@ -271,9 +263,9 @@ def _check_channels(images: PatchExtractor, n_scales: int | None) -> None:
     """Raise where context is asked for, of images that can have none."""
     if n_scales is not None and images.n_channels > 1:
         raise ValueError(
-            f"argument --scales: context is for images of 1 channel, and '{images.image_stacks[0].source}' has "
-            f"{images.n_channels}: leave --scales out for a model of {images.n_channels} channels, "
-            "or save the channel that the model takes as an image of its own"
+            f"argument --scales: context is for images with 1 channel, found "
+            f"'{images.image_stacks[0].source}' with {images.n_channels}: leave --scales out where "
+            f"the model takes {images.n_channels} channels, or give images of one of them"
         )
 
 

@@ -72,7 +72,7 @@ def make_store(
         _refuse_what_zarr_alone_can("arrays", resume, world_size, chunk_size, shard_size)
         if format is not None:
             raise ValueError(
-                f"{argument('format', format)} needs {argument('out')}, a path to write to"
+                f"{argument('format')} {format!r} needs {argument('out')}, a path to write to"
             )
         return ArrayStore(result_names(sources, variants))
     path = Path(instance("out", out, (str, os.PathLike), "a path, or None for arrays"))

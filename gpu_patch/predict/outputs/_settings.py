@@ -7,20 +7,25 @@ from typing import Any
 
 from gpu_patch.errors import argument, shorten
 
-_LONGEST = 60
 
-
-def differences(found: str, wanted: str) -> str:
-    """Say what differs between the fingerprints of an earlier run and of this one.
+def difference(name: str, found: Any, wanted: Any) -> str:
+    """Say how a setting differs between an earlier run and this one; a fingerprint by its parts.
 
     Parameters
     ----------
-    found, wanted : str
-        JSON of a dict, argument by argument; anything else is shown as it is.
+    name : str
+        The setting.
+    found, wanted : object
+        Of the earlier run, and of this one. A fingerprint is JSON, of a dict by arguments.
     """
-    before, now = _settings(found), _settings(wanted)
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(_difference(name, before.get(name), now.get(name)) for name in names)
+    if name == "fingerprint":
+        before, now = _parts(found), _parts(wanted)
+        names = [name for name in now if before.get(name) != now[name]]
+        if before and names:
+            return ", ".join(difference(name, before.get(name), now[name]) for name in names)
+    if name == "model":  # of which there is but a digest
+        return f"its {argument(name)} is another one"
+    return f"its {argument(name)} is {shorten(found)}, that of this run {shorten(wanted)}"
 
 
 def begin_anew() -> str:
@@ -31,15 +36,9 @@ def begin_anew() -> str:
     )
 
 
-def _settings(fingerprint: str) -> dict[str, Any]:
+def _parts(fingerprint: str) -> dict[str, Any]:
     try:
         found = json.loads(fingerprint)
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"fingerprint": fingerprint}
-
-
-def _difference(name: str, before: object, now: object) -> str:
-    if name == "model":  # of which there is but a digest
-        return f"{argument(name)} is another one"
-    return f"{argument(name)} was {shorten(before, _LONGEST)} and is {shorten(now, _LONGEST)}"
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.predict.outputs._base import Unit
-from gpu_patch.predict.outputs._settings import begin_anew, differences
+from gpu_patch.predict.outputs._settings import begin_anew, difference
 
 
 class Work:
@@ -55,12 +55,10 @@ class Work:
         found = json.loads(self._about.read_text())
         for key, wanted in about.items():
             if found[key] != wanted:
-                differ = (
-                    differences(found[key], wanted)
-                    if key == "fingerprint"
-                    else f"its {key} is {found[key]!r}, that of this run {wanted!r}"
+                raise ValueError(
+                    f"{self.folder} cannot be gone on with: "
+                    f"{difference(key, found[key], wanted)}. {begin_anew()}"
                 )
-                raise ValueError(f"{self.folder} cannot be gone on with: {differ}. {begin_anew()}")
 
     def record(self, unit: Unit) -> None:
         """Note that a unit is written."""

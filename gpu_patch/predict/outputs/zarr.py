@@ -19,7 +19,7 @@ from gpu_patch.predict.outputs._files import PathStore
 from gpu_patch.predict.outputs._levels import fill, levels
 from gpu_patch.predict.outputs._ngff import image_attributes
 from gpu_patch.predict.outputs._ranks import Ranks
-from gpu_patch.predict.outputs._settings import begin_anew, differences
+from gpu_patch.predict.outputs._settings import begin_anew, difference
 from gpu_patch.predict.outputs._storage import Storage
 from gpu_patch.predict.outputs._work import Work
 
@@ -122,15 +122,14 @@ class ZarrStore(PathStore):
             self._put_back(name)
             units = work.units()
             made_with = _fingerprint(path)
-            if not units and self._resume and made_with == self._fingerprint:
+            goes_on = self._resume and not units and made_with is not None
+            if goes_on and made_with == self._fingerprint:
                 finished.append(name)
                 stale.append(work)
                 continue
-            if not units and self._resume and made_with is not None and not self._overwrite:
-                raise FileExistsError(
-                    f"{path} exists, of other settings: {differences(made_with, self._fingerprint)}"
-                    f". {begin_anew()}"
-                )
+            if goes_on and not self._overwrite:
+                differ = difference("fingerprint", made_with, self._fingerprint)
+                raise FileExistsError(f"{path} is complete, but {differ}. {begin_anew()}")
             self._check_free(name)
             if units and self._resume:
                 work.check({"fingerprint": self._fingerprint})
