@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_patch.errors import instance, shorten
+from gpu_patch.errors import argument, instance, shorten
 
 Made = TypeVar("Made")
 
@@ -48,7 +48,7 @@ def resolve(device: str | None) -> str:
     ValueError
         For any other name.
     """
-    name, origin = device, "device"
+    name, origin = device, argument("device")
     if name is None and ENVIRONMENT_VARIABLE in os.environ:
         name, origin = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if name is None:
@@ -60,7 +60,7 @@ def resolve(device: str | None) -> str:
     if kind != "cuda" or (colon and not number.isdigit()):
         raise ValueError(f"{origin} must be 'cpu', 'cuda' or 'cuda:N', found {name!r}")
     if problem := cuda_problem():
-        raise RuntimeError(f"{origin} is {name!r}, but {problem}: use device='cpu'")
+        raise RuntimeError(f"{origin} is {name!r}, but {problem}: use {argument('device', 'cpu')}")
     runtime = _cupy().cuda.runtime
     count = runtime.getDeviceCount()
     index = int(number) if colon else runtime.getDevice()
@@ -388,7 +388,7 @@ def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
     return MemoryError(
         f"{device} has no room for {size}{what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are "
         f"free, {held / 1e9:.2f} GB are resident already. Delete images that are not needed, load "
-        "fewer, or keep them on the host with device='cpu'"
+        f"fewer, or keep them on the host with {argument('device', 'cpu')}"
     )
 
 

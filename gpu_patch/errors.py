@@ -7,7 +7,8 @@ object are `TypeError`, wrong values `ValueError`, indices outside a range `Inde
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
@@ -21,6 +22,47 @@ def shorten(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+_options: Mapping[str, str] | None = None
+"""What `spoken` was given. Of the process: threads that read files say it too."""
+
+
+@contextmanager
+def spoken(options: Mapping[str, str]) -> Iterator[None]:
+    """Let messages name arguments as a command line does, by its options.
+
+    Parameters
+    ----------
+    options : dict of str to str
+        The option, such as "--axes", of each argument that has one.
+    """
+    global _options
+    before, _options = _options, options
+    try:
+        yield
+    finally:
+        _options = before
+
+
+def argument(name: str, *values: object) -> str:
+    """Return how the caller writes an argument, with a value or several to choose from.
+
+    Examples
+    --------
+    >>> argument("axes", "ZYX", "TYX"), argument("overlaps[0]"), argument("resume", True)
+    ("axes='ZYX' or 'TYX'", 'overlaps[0]', 'resume=True')
+    >>> with spoken({"axes": "--axes", "overlaps": "--overlaps", "resume": "--resume"}):
+    ...     argument("axes", "ZYX", "TYX"), argument("overlaps[0]"), argument("resume", True)
+    ('--axes ZYX or TYX', '--overlaps[0]', '--resume')
+    """
+    base, *entry = name.partition("[")
+    if _options is None or base not in _options:
+        written = f"{name}={' or '.join(map(repr, values))}" if values else name
+        # only who writes Python can give it
+        return written if _options is None or not values else f"{written} in Python"
+    flag = _options[base] + "".join(entry)
+    return flag if values in ((), (True,)) else f"{flag} {' or '.join(map(str, values))}"
+
+
 LARGEST = 2**62
 """Largest whole number taken anywhere; sums of a few stay within 64 bits."""
 
@@ -32,7 +74,10 @@ def whole_number(name: str, value: object, *, minimum: int, maximum: int | None 
     if type(value) is int and minimum <= value <= largest:
         return value
     upto = f" and at most {largest}" if maximum is not None or _is_huge(value) else ""
-    wanted = f"{name} must be a whole number of at least {minimum}{upto}, found {shorten(value)}"
+    wanted = (
+        f"{argument(name)} must be a whole number of at least {minimum}{upto}, "
+        f"found {shorten(value)}"
+    )
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(wanted)
     if isinstance(value, (float, np.floating)):
@@ -61,7 +106,7 @@ def whole_numbers(
     """Return `value` as a tuple of ints in `minimum` … `maximum`, `length` of them where given."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(
-            f"{name} must be a sequence of whole numbers, one per spatial axis, "
+            f"{argument(name)} must be a sequence of whole numbers, one per spatial axis, "
             f"found {shorten(value)}"
         )
     numbers = tuple(
@@ -70,7 +115,8 @@ def whole_numbers(
     )
     if length is not None and len(numbers) != length:
         raise ValueError(
-            f"{name} must have {length} entries, one per spatial axis, found {shorten(value)}"
+            f"{argument(name)} must have {length} entries, one per spatial axis, "
+            f"found {shorten(value)}"
         )
     return numbers
 
@@ -78,14 +124,16 @@ def whole_numbers(
 def index_in(name: str, value: object, count: int, what: str) -> int:
     """Return `value` as an index in 0 … count − 1; negative values count from the end."""
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a whole number, found {shorten(value)}")
+        raise TypeError(f"{argument(name)} must be a whole number, found {shorten(value)}")
     try:
         index = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name} must be a whole number, found {shorten(value)}") from None
+        raise TypeError(
+            f"{argument(name)} must be a whole number, found {shorten(value)}"
+        ) from None
     if not -count <= index < count:
         raise IndexError(
-            f"{name} is {index}, but there are {count} {what}: "
+            f"{argument(name)} is {index}, but there are {count} {what}: "
             + (f"it must be in {-count} … {count - 1}" if count else "no index is valid")
         )
     return index + count if index < 0 else index
@@ -96,19 +144,25 @@ def indices_in(name: str, values: object, count: int, what: str) -> NDArray[np.i
     try:
         array = np.asarray(values)
     except ValueError:
-        raise ValueError(f"{name} must be one-dimensional, found {shorten(values)}") from None
+        raise ValueError(
+            f"{argument(name)} must be one-dimensional, found {shorten(values)}"
+        ) from None
     if isinstance(values, (str, bytes)) or not hasattr(values, "__getitem__") or array.ndim == 0:
-        raise TypeError(f"{name} must be a sequence of whole numbers, found {shorten(values)}")
+        raise TypeError(
+            f"{argument(name)} must be a sequence of whole numbers, found {shorten(values)}"
+        )
     if array.size == 0:
-        raise ValueError(f"{name} is empty: a batch needs at least one index")
+        raise ValueError(f"{argument(name)} is empty: a batch needs at least one index")
     if array.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, found the shape {array.shape}")
+        raise ValueError(f"{argument(name)} must be one-dimensional, found the shape {array.shape}")
     if array.dtype.kind not in "iu":
         # ints beyond 64 bits make arrays of other types
         for item in values if isinstance(values, Sequence) else ():
             if type(item) is int and not -count <= item < count:
                 index_in(name, item, count, what)
-        raise TypeError(f"{name} must be a sequence of whole numbers, found {shorten(values)}")
+        raise TypeError(
+            f"{argument(name)} must be a sequence of whole numbers, found {shorten(values)}"
+        )
     low, high = int(array.min()), int(array.max())
     if low < -count or high >= count:
         index_in(name, low if low < -count else high, count, what)
@@ -118,10 +172,11 @@ def indices_in(name: str, values: object, count: int, what: str) -> NDArray[np.i
 
 def probability(name: str, value: object) -> float:
     """Return `value` where it is a number in [0, 1]."""
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number in [0, 1], found {shorten(value)}")
+    # Python's own bool is a Real
+    if not isinstance(value, (Real, np.bool_)):
+        raise TypeError(f"{argument(name)} must be a number in [0, 1], found {shorten(value)}")
     if not 0 <= float(value) <= 1:
-        raise ValueError(f"{name} must be in [0, 1], found {shorten(value)}")
+        raise ValueError(f"{argument(name)} must be in [0, 1], found {shorten(value)}")
     return float(value)
 
 
@@ -131,16 +186,16 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
         return value
     listed = ", ".join(repr(a) for a in allowed)
     kind = ValueError if isinstance(value, str) else TypeError
-    raise kind(f"{name} must be one of {listed}, found {shorten(value)}")
+    raise kind(f"{argument(name)} must be one of {listed}, found {shorten(value)}")
 
 
 def mapping(name: str, value: object, keys: Sequence[str] = ()) -> Mapping[Any, Any]:
     """Return `value` where it is a dict that has `keys`."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict, found {shorten(value)}")
+        raise TypeError(f"{argument(name)} must be a dict, found {shorten(value)}")
     missing = [key for key in keys if key not in value]
     if missing:
-        raise ValueError(f"{name} lacks the keys {missing}, found {shorten(dict(value))}")
+        raise ValueError(f"{argument(name)} lacks the keys {missing}, found {shorten(dict(value))}")
     return value
 
 
@@ -148,7 +203,7 @@ def sequence(name: str, value: object, wanted: str) -> Sequence[Any]:
     """Return `value` where it is a sequence, of what `wanted` describes."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
         raise TypeError(
-            f"{name} must be a sequence of {wanted}, found {shorten(value)} "
+            f"{argument(name)} must be a sequence of {wanted}, found {shorten(value)} "
             f"({type(value).__name__})"
         )
     return value  # type: ignore[return-value]
@@ -157,5 +212,7 @@ def sequence(name: str, value: object, wanted: str) -> Sequence[Any]:
 def instance(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> Any:
     """Return `value` where it is an instance of `kind`; `wanted` describes that kind."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {wanted}, found {shorten(value)} ({type(value).__name__})")
+        raise TypeError(
+            f"{argument(name)} must be {wanted}, found {shorten(value)} ({type(value).__name__})"
+        )
     return value

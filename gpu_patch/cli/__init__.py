@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import gpu_patch
-from gpu_patch.cli.arguments import Parser
+from gpu_patch.cli.arguments import Parser, said
 from gpu_patch.cli.bench import add_to as add_bench
 from gpu_patch.cli.demo import add_to as add_demo
 from gpu_patch.cli.info import add_to as add_info
 from gpu_patch.cli.predict import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
 from gpu_patch.cli.train_demo import add_to as add_train_demo
+from gpu_patch.errors import spoken
 
 
 def make_parser() -> Parser:
@@ -47,11 +51,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(options, "run"):
             parser.print_help()
             return 0
-        options.run(options)
+        with spoken(options.parser.options), _short_warnings():
+            options.run(options)
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        print(f"gpu-patch: error: {line}", file=sys.stderr)
+        print(f"gpu-patch: error: {said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Print what users are warned of as errors are, without lines of code."""
+    with warnings.catch_warnings():
+        as_usual = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if category is not UserWarning:
+                return as_usual(message, category, *place, **more)
+            print(f"gpu-patch: warning: {said(message)}", file=sys.stderr)
+            return None
+
+        warnings.showwarning = show
+        yield

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
+
+from gpu_patch.images._budget import DEFAULT_FRACTION
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What `add_subparsers` returns."""
@@ -15,11 +19,58 @@ _FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
 class Parser(argparse.ArgumentParser):
-    """An `argparse.ArgumentParser` whose errors are ValueErrors, so that `main` prints them all."""
+    """An `argparse.ArgumentParser` whose errors are ValueErrors, so that `main` prints them all.
+
+    What it parses has itself as `parser`: that of the command.
+    """
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.set_defaults(parser=self)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """How each argument is given; a `dest` is the argument of Python that it becomes."""
+        return {
+            action.dest: action.option_strings[-1] if action.option_strings else str(action.metavar)
+            for action in self._actions
+        }
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse what is not known, here and not in the parser of all commands."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            hint = nearest(unknown[0].partition("=")[0], known)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """List what is right, as argparse does, and suggest what is near."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action,
+                f"must be one of {', '.join(choices)}, found {value!r}{nearest(value, choices)}",
+            )
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def nearest(found: object, known: Sequence[str]) -> str:
+    """Return a question for what is known and nearly the same, "" where nothing is."""
+    near = difflib.get_close_matches(str(found), known, 1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def said(error: BaseException) -> str:
+    """Return in one line what an error says."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # rather than its number
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split()) or type(error).__name__
 
 
 def whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
@@ -53,6 +104,16 @@ def patch_size(text: str) -> tuple[int, ...]:
     return size
 
 
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Add --memory-budget, which is that of `open_images`."""
+    parser.add_argument(
+        "--memory-budget",
+        metavar="SIZE",
+        help="what the images may take: 8GB, 8GiB, a number of bytes, or a fraction such as 0.5 of "
+        f"what is free; default: {DEFAULT_FRACTION}",
+    )
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add --seed, which means the same for every command."""
     parser.add_argument(
@@ -74,12 +135,21 @@ def needs(command: str, module: str, extra: str = "cli") -> Any:
         ) from error
 
 
+def readable(argument: str, path: Path) -> Path:
+    """Return `path` where there is a file."""
+    if not path.is_file():
+        what = "must be a file, found the folder" if path.is_dir() else "there is no file"
+        raise ValueError(f"argument {argument}: {what} '{path}'")
+    return path
+
+
 def writable(argument: str, path: Path) -> Path:
     """Return `path` where a file can be written there; checked before any work is done."""
     if path.is_dir():
         raise ValueError(f"argument {argument}: must be a file, found the folder '{path}'")
     if not path.parent.is_dir():
         raise ValueError(f"argument {argument}: there is no folder '{path.parent}' to write to")
+    _check_permission(argument, path if path.exists() else path.parent)
     return path
 
 
@@ -92,8 +162,14 @@ def picture_file(argument: str, path: Path) -> Path:
 
 
 def folder(argument: str, path: Path) -> Path:
-    """Return `path`, a folder that is made where there is none."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"argument {argument}: must be a folder, found the file '{path}'")
-    path.mkdir(parents=True, exist_ok=True)
+    """Return `path` where there is a folder, or can be; to be made when there is what to write."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"argument {argument}: must be a folder, found the file '{there}'")
+    _check_permission(argument, there)
     return path
+
+
+def _check_permission(argument: str, path: Path) -> None:
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"argument {argument}: nothing can be written to '{path}'")

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
         needs("demo", module)
     out = folder("--out", options.out)
     path = out / "phantom.tif"
+    out.mkdir(parents=True, exist_ok=True)
     write_phantom(path, options.size, options.seed)
     images = load("--out", [path], None)
     report_images(images)

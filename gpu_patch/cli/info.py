@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from gpu_patch import device as devices
-from gpu_patch.cli.arguments import Commands, whole
+from gpu_patch.cli.arguments import Commands, add_budget, said, whole
 from gpu_patch.cli.machine_info import show
 from gpu_patch.images import sources
-from gpu_patch.images._budget import DEFAULT_FRACTION, Budget, make_budget, size_text
-from gpu_patch.images.readers import ImageInfo, Options, open_file
+from gpu_patch.images._agreement import check_agreement
+from gpu_patch.images._budget import Budget, make_budget, size_text
+from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
 
 _HEAD = ("shape", "axes", "type", "resident", "chunks", "pixel, µm", "fits", "format", "file")
 
@@ -36,12 +36,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--axes", help="axes of every image; default: what the file says")
     parser.add_argument("--level", type=whole(0), help="resolution level (default: 0)")
     parser.add_argument("--device", help="where images should go: cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--memory-budget",
-        type=_budget,
-        metavar="BYTES",
-        help=f"what they may take; default: {DEFAULT_FRACTION:.0%}% of what is free",
-    )
+    add_budget(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--check",
@@ -62,8 +57,6 @@ def run(options: argparse.Namespace) -> None:
         return show(options.device, as_json=options.json, check=options.check)
     if options.check:
         raise ValueError("argument --check: is about the machine: give no FILE")
-    # what it logs about a damaged file comes as an exception too
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     budget = make_budget(devices.resolve(options.device), options.memory_budget)
     infos: list[ImageInfo] = []
     errors: dict[str, str] = {}
@@ -72,18 +65,25 @@ def run(options: argparse.Namespace) -> None:
         try:
             for path in sources(name):
                 try:
-                    infos += [reader.info for reader in open_file(path, wanted)]
+                    infos += map(_checked, open_file(path, wanted))
                 except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
-                    errors[str(path)] = _one_line(error)
+                    errors[str(path)] = said(error)
         except OSError as error:  # a pattern that nothing matches, a folder without images
-            errors[name] = _one_line(error)
+            errors[name] = said(error)
     if options.json:
         print(json.dumps(_as_json(infos, errors, budget), indent=2))
     else:
         print("\n".join(_as_table(infos, errors, budget)))
     if errors:
-        raise ValueError(f"{len(errors)} of the files cannot be read")
+        n_files = "1 file" if len(errors) == 1 else f"{len(errors)} files"
+        raise ValueError(f"{n_files} cannot be read")
     return None
+
+
+def _checked(reader: ImageReader) -> ImageInfo:
+    with reader:
+        reader.check()
+        return reader.info
 
 
 def _as_json(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget) -> dict[str, Any]:
@@ -123,6 +123,12 @@ def _as_table(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget
     ]
     lines = lines if infos else []
     lines += [f"error: {message}" for message in errors.values()]
+    if not infos:
+        return lines
+    try:
+        check_agreement([info.path for info in infos], [info.canonical_shape for info in infos])
+    except ValueError as error:
+        lines.append(f"not to be opened together: {error}")
     total = sum(info.nbytes for info in infos)
     limit = "without a limit" if budget.limit is None else f"may take {size_text(budget.limit)}"
     free = "" if budget.free is None else f", {size_text(budget.free)} are free"
@@ -150,19 +156,3 @@ def _cells(info: ImageInfo, budget: Budget) -> tuple[str, ...]:
         info.format,
         info.path,
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _budget(text: str) -> float:
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"must be bytes, or a fraction such as 0.5, found {text!r}"
-            ) from None

@@ -32,8 +32,6 @@ class Tiles(NamedTuple):
 
 def load_model(path: Path, device: str) -> Any:
     """Read a file of `torch.export` (.pt2) or TorchScript (any other)."""
-    if not path.is_file():
-        raise ValueError(f"argument --model: there is no file '{path}'")
     try:
         if path.suffix.lower() == ".pt2":
             return torch.export.load(path).module().to(device)
@@ -45,6 +43,29 @@ def load_model(path: Path, device: str) -> Any:
             "torch.export: save the model by torch.jit.trace(model, batch).save('model.pt') or "
             "torch.export.save(torch.export.export(model, (batch,)), 'model.pt2')"
         ) from error
+
+
+class Counting(torch.nn.Module):  # type: ignore[misc]
+    """A model that counts its tiles: none where nothing was left to do.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model. Those of TorchScript take no hooks.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.n_tiles = model, 0
+
+    def forward(self, batch: Any) -> Any:
+        """Run the model."""
+        self.n_tiles += len(batch)
+        return self.model(batch)
+
+    def state_dict(self, *args: Any, **keywords: Any) -> Any:
+        """Return that of the model: it tells whether a run can be gone on with."""
+        return self.model.state_dict(*args, **keywords)
 
 
 def misfit(model: Any, given: Tiles, *, has_context: bool) -> str:
@@ -97,9 +118,11 @@ def _batch_size(given: Tiles, has_context: bool) -> _Reasons:
 def _n_channels(given: Tiles, has_context: bool) -> _Reasons:
     for n in range(1, _MOST_CHANNELS + 1):
         if has_context:
-            reason = f"{n} scales, found --scales {given.n_channels}: use --scales {n}"
+            wanted = "1 scale" if n == 1 else f"{n} scales"
+            reason = f"{wanted}, found --scales {given.n_channels}: use --scales {n}"
         else:
-            reason = f"{n} channels, and the images have {given.n_channels}: give others"
+            wanted = "1 channel" if n == 1 else f"{n} channels"
+            reason = f"{wanted}, and the images have {given.n_channels}: give others"
             reason += f", or --scales {n} for context" if given.n_channels == 1 else ""
         yield given._replace(batch_size=1, n_channels=n), f"it takes {reason}"
 

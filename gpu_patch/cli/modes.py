@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from gpu_patch import (
     RandomPatching,
     TiledPatching,
 )
-from gpu_patch.images import read_image
+from gpu_patch.cli.arguments import said
+from gpu_patch.errors import spoken
+from gpu_patch.images import open_images, sources
 
 if TYPE_CHECKING:
     from gpu_patch.constructors._base import PlannedConstr
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from gpu_patch.plan import Plan
 
 MODES = ("multichannel", "independent", "paired", "pred", "basic")
+_NUMBERS = dict(zip(("i", "ii", "iii"), MODES, strict=False))
+"""Of MicroSplit's training modes."""
 WEIGHT_RANGE = (0.2, 0.8)
 
 
@@ -97,23 +100,30 @@ class Subject:
         return [f"target channel {c}" for c in range(self.n_targets)]
 
 
-def load(argument: str, paths: Sequence[Path], axes: str | None) -> list[ImageStack]:
-    """Read image files; errors name the argument and the file."""
-    # what it logs about a damaged file comes as an exception too
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+def mode_named(text: str) -> str:
+    """Return the mode of a name or a number of MicroSplit's, I to III."""
+    name = text.lower()
+    return _NUMBERS.get(name, name)
+
+
+def load(argument: str, names: Sequence[str | Path], axes: str | None) -> list[ImageStack]:
+    """Read image files, patterns and folders; errors name the argument and the file."""
+    axes_option = "--target-axes" if argument == "--target" else "--axes"
     stacks = []
-    for path in paths:
-        try:
-            data, found = read_image(path, axes)
-            stacks.append(ImageStack(data, found, source=path, device="cpu"))
-        except ImportError:
-            raise
-        # readers raise whatever a damaged file provokes
-        except Exception as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            said = str(reason or error).removeprefix(f"{path} ")
-            raise ValueError(f"argument {argument}: '{path}': {said}") from error
+    with spoken({"axes": axes_option}):
+        for name in names:
+            try:
+                for path in sources(str(name)):
+                    stacks += _opened(path, axes)
+            except (OSError, ValueError, TypeError, MemoryError) as error:
+                raise ValueError(f"argument {argument}: {said(error)}") from error
     return stacks
+
+
+def _opened(path: Path, axes: str | None) -> list[ImageStack]:
+    """Return the first image of a file as a whole."""
+    found = open_images(path, axes, device="cpu", by_chunk=False, scene=0, progress=False)
+    return found.image_stacks
 
 
 def make_subject(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,21 @@ from typing import Any
 
 from gpu_patch import Prediction, TiledPatching, open_images, predict
 from gpu_patch import device as devices
-from gpu_patch.cli.arguments import Commands, needs, patch_size, whole, writable
+from gpu_patch.cli.arguments import (
+    Commands,
+    add_budget,
+    folder,
+    needs,
+    patch_size,
+    readable,
+    whole,
+    writable,
+)
 from gpu_patch.cli.preview import report_images
 from gpu_patch.feed import Normalization
 from gpu_patch.geometry import BLENDS, PADDING_MODES
 from gpu_patch.images import PatchExtractor
+from gpu_patch.images._budget import DEFAULT_FRACTION, size_text
 from gpu_patch.predict.outputs._names import ending
 
 _MOST_LINES = 4
@@ -70,6 +79,7 @@ def add_to(commands: Commands) -> None:
     )
     tiles.add_argument(
         "--scales",
+        dest="multiscale_count",
         type=whole(1, 8),
         metavar="N",
         help="the tile and its surroundings, channels of the model's input; default: the image's "
@@ -77,6 +87,7 @@ def add_to(commands: Commands) -> None:
     )
     tiles.add_argument(
         "--padding",
+        dest="padding_mode",
         choices=PADDING_MODES,
         default="reflect",
         help="what the context holds beyond the image: %(choices)s (default: %(default)s)",
@@ -126,6 +137,7 @@ def add_to(commands: Commands) -> None:
         "or NAME_prediction.png beside one file",
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
+    add_budget(parser)
     parser.set_defaults(run=run)
 
 
@@ -142,13 +154,23 @@ def run(options: argparse.Namespace) -> None:
     rank, world_size = (_environment(name, n) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     device = _device(options.device)
     training.use_device(device)
-    normalization = options.normalization and Normalization.load(options.normalization)
+    normalization = None
+    if options.normalization is not None:
+        normalization = Normalization.load(readable("--normalization", options.normalization))
     picture = _picture(options)
-    model = models.load_model(options.model, device)
+    folder("--out", options.out if ending(options.out.name) is None else options.out.parent)
+    model = models.load_model(readable("--model", options.model), device)
     scene = int(options.scene) if options.scene and options.scene.isdigit() else options.scene
     images = open_images(
-        options.images, options.axes, device=device, level=options.level, scene=scene
+        options.images,
+        options.axes,
+        device=device,
+        # given, so that nobody is warned of images that are kept by chunk: here it is no loss
+        memory_budget=options.memory_budget or DEFAULT_FRACTION,
+        level=options.level,
+        scene=scene,
     )
+    _check_channels(images, options.multiscale_count)
     tile_size = _sizes("--tile-size", options.tile_size, images)
     overlaps = (
         tuple(n // 8 * 2 for n in tile_size)
@@ -157,16 +179,19 @@ def run(options: argparse.Namespace) -> None:
     )
     if rank == 0:
         report_images(images.image_stacks)
+        if images.cache is not None:
+            print(f"         kept by chunk in {size_text(images.cache.budget)}")
     start = time.perf_counter()
+    counting = models.Counting(model)
     try:
         found = predict(
             images,
-            model,
+            counting,
             tile_size=tile_size,
             overlaps=overlaps,
             batch_size=options.batch_size,
-            multiscale_count=options.scales,
-            padding_mode=options.padding,
+            multiscale_count=options.multiscale_count,
+            padding_mode=options.padding_mode,
             blend=options.blend,
             n_samples=options.n_samples,
             normalization=normalization,
@@ -183,14 +208,20 @@ def run(options: argparse.Namespace) -> None:
     if rank:
         return
     seconds = time.perf_counter() - start
-    n_tiles = TiledPatching(images.shapes, tile_size, overlaps).n_patches
-    by = f" by {world_size} processes" if world_size > 1 else ""
-    print(f"tiles    {n_tiles} in {seconds:.1f} s{by}, {n_tiles / seconds:.1f} tiles/s")
+    n_tiles = counting.n_tiles // options.n_samples
+    by = ""
+    if world_size > 1:  # of which each has counted its own
+        n_tiles = TiledPatching(images.shapes, tile_size, overlaps).n_patches
+        by = f" by {world_size} processes"
+    if n_tiles:
+        print(f"tiles    {n_tiles} in {seconds:.1f} s{by}, {n_tiles / seconds:.1f} tiles/s")
+    else:
+        print("tiles    nothing left to do: all results are complete")
     report_results(found)
     words = [f"tiles of {_times(tile_size)} pixels, {_times(overlaps)} shared"]
     words += [f"blend {options.blend}"]
-    if options.scales:
-        words += [f"{options.scales} scales, padding {options.padding}"]
+    if options.multiscale_count:
+        words += [f"{_counted(options.multiscale_count, 'scale')}, padding {options.padding_mode}"]
     if options.n_samples > 1:
         words += [f"mean of {options.n_samples} samples"]
     width, height = predicted.draw(
@@ -218,12 +249,24 @@ def _explained(
 ) -> Exception:
     """Return an error that says how the model and its input differ, where that is why."""
     if not getattr(error, "__notes__", ()):  # not from the model
-        said = re.sub(r"\b(overwrite|resume)=True", r"--\1", str(error))
-        return type(error)(said) if said != str(error) else error
-    tiles = models.Tiles(options.batch_size, options.scales or images.n_channels, tile_size)
-    reason = models.misfit(model, tiles, has_context=options.scales is not None)
+        return error
+    has_context = options.multiscale_count is not None
+    tiles = models.Tiles(
+        options.batch_size, options.multiscale_count or images.n_channels, tile_size
+    )
+    reason = models.misfit(model, tiles, has_context=has_context)
     said = reason or f"{error.__notes__[-1]}: {str(error).strip().splitlines()[-1]}"
     return ValueError(f"argument --model: '{options.model}' does not fit: {said}")
+
+
+def _check_channels(images: PatchExtractor, n_scales: int | None) -> None:
+    """Raise where context is asked for, of images that can have none."""
+    if n_scales is not None and images.n_channels > 1:
+        raise ValueError(
+            f"argument --scales: context is for images with 1 channel, found "
+            f"'{images.image_stacks[0].source}' with {images.n_channels}: leave --scales out where "
+            f"the model takes {images.n_channels} channels, or give images of one of them"
+        )
 
 
 def _picture(options: argparse.Namespace) -> Path:
@@ -279,6 +322,10 @@ def _overlaps(text: str) -> tuple[int, ...]:
             f"must be one whole number of at least 0, or Y,X or Z,Y,X, found {text!r}"
         )
     return found
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _times(size: Sequence[int]) -> str:

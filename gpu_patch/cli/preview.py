@@ -9,7 +9,7 @@ from pathlib import Path
 from gpu_patch import ImageStack
 from gpu_patch.cli import pictures
 from gpu_patch.cli.arguments import Commands, add_seed, needs, patch_size, picture_file, whole
-from gpu_patch.cli.modes import MODES, Subject, load, make_subject
+from gpu_patch.cli.modes import MODES, Subject, load, make_subject, mode_named
 from gpu_patch.geometry import PADDING_MODES
 
 _MOST_SAMPLES = 12
@@ -21,14 +21,13 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "preview",
         help="draw patches of your own images, and where they come from",
-        description="Draw patches of TIFF, PNG or JPEG images: where they lie, their context at "
+        description="Draw patches of images: where they lie, their context at "
         "every scale, and their targets with the mixing weights.",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a pattern or a folder")
     parser.add_argument(
         "--target",
         nargs="+",
-        type=Path,
         default=[],
         metavar="IMAGE",
         help="target images, for the modes paired and basic; one per IMAGE",
@@ -39,10 +38,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--target-axes", metavar="AXES", help="the same for every --target")
     parser.add_argument(
         "--mode",
+        type=mode_named,
         choices=MODES,
-        help="which constructor: %(choices)s; default: multichannel where the images have two "
-        "channels or more, else pred. independent: every IMAGE (or every channel of a single "
-        "one) is a structure",
+        help="which constructor: %(choices)s; the first three also as I, II and III. Default: "
+        "multichannel where the images have two channels or more, else pred. independent: every "
+        "IMAGE (or every channel of a single one) is a structure",
     )
     parser.add_argument(
         "--patch-size",

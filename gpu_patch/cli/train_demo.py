@@ -148,6 +148,7 @@ def run(options: argparse.Namespace) -> None:
     qualities = qualities_of(truth, untrained, trained)
     print("\n".join(quality_lines(qualities)))
     print(f"\n{_QUALITY_LEGEND}\n")
+    picture.parent.mkdir(parents=True, exist_ok=True)
     width, height = unmixed.draw(
         truth,
         trained,

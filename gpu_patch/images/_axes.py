@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gpu_patch.errors import instance
+from gpu_patch.errors import argument, instance
 
 AXES = "STCZYX"
 
@@ -14,16 +14,17 @@ def checked_axes(axes: object, shape: tuple[int, ...]) -> str:
     """Return `axes` where it names each axis of `shape` once and has Y and X."""
     instance("axes", axes, str, f"a string of letters of {AXES!r}")
     assert isinstance(axes, str)
+    name = argument("axes")
     unknown = sorted(set(axes) - set(AXES))
     if unknown:
-        raise ValueError(f"axes may have the letters {AXES!r}, found {axes!r} with {unknown}")
+        raise ValueError(f"{name} may have the letters {AXES!r}, found {axes!r} with {unknown}")
     if len(set(axes)) != len(axes):
-        raise ValueError(f"axes must name each axis once, found {axes!r}")
+        raise ValueError(f"{name} must name each axis once, found {axes!r}")
     if not {"Y", "X"} <= set(axes):
-        raise ValueError(f"axes must contain Y and X, found {axes!r}")
+        raise ValueError(f"{name} must contain Y and X, found {axes!r}")
     if len(axes) != len(shape):
         raise ValueError(
-            f"axes must name every axis of the data: {axes!r} has {len(axes)} letters, the shape "
+            f"{name} must name every axis of the data: {axes!r} has {len(axes)} letters, the shape "
             f"{shape} has {len(shape)} axes"
         )
     return axes

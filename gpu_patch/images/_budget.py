@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
 from gpu_patch import device as devices
-from gpu_patch.errors import shorten, whole_number
+from gpu_patch.errors import argument, shorten, whole_number
 
 DEFAULT_FRACTION = 0.8
 
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+          "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -38,16 +41,19 @@ class Budget:
         return self.limit is None or nbytes <= self.limit
 
 
-def make_budget(device: str, memory_budget: float | None) -> Budget:
+def make_budget(device: str, memory_budget: float | str | None) -> Budget:
     """Return the budget that a caller's argument means.
 
     Parameters
     ----------
     device : str
         "cpu" or "cuda:N".
-    memory_budget : int, float or None
-        Bytes as a whole number, or a fraction of what is free as a float in (0, 1]; None is 0.8.
+    memory_budget : int, float, str or None
+        Bytes as a whole number or with a unit, "8GB" or "8GiB"; or a fraction of what is free as a
+        float in (0, 1]; None is 0.8.
     """
+    if isinstance(memory_budget, str):
+        memory_budget = _parsed(memory_budget)
     free = devices.free_bytes(device)
     if free is None:
         free = free_host_bytes()
@@ -55,12 +61,27 @@ def make_budget(device: str, memory_budget: float | None) -> Budget:
         memory_budget = DEFAULT_FRACTION
     if isinstance(memory_budget, Real) and not hasattr(memory_budget, "__index__"):
         if not 0 < memory_budget <= 1:
-            raise ValueError(
-                "memory_budget must be a whole number of bytes or a fraction in (0, 1] of what is "
-                f"free, found {shorten(memory_budget)}"
-            )
+            raise _wrong(memory_budget)
         return Budget(device, None if free is None else int(free * memory_budget), free)
     return Budget(device, whole_number("memory_budget", memory_budget, minimum=1), free)
+
+
+def _parsed(text: str) -> float:
+    """Return bytes, or a fraction where there is a point and no unit."""
+    found = re.fullmatch(r"\s*(\d+(\.\d*)?|\.\d+)\s*([a-z]*)\s*", text.lower())
+    if found is None or found[3] not in _UNITS:
+        raise _wrong(text)
+    number, unit = found[1], found[3]
+    if not unit:
+        return float(number) if "." in number else int(number)
+    return int(float(number) * _UNITS[unit])
+
+
+def _wrong(found: object) -> ValueError:
+    return ValueError(
+        f"{argument('memory_budget')} must be bytes, such as 8GB, 8GiB or a whole number, or a "
+        f"fraction in (0, 1] of what is free, such as 0.5, found {shorten(found)}"
+    )
 
 
 def free_host_bytes() -> int | None:

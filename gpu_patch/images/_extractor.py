@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.errors import index_in, sequence, shorten
+from gpu_patch.images._agreement import check_agreement
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.ops import Images
 
@@ -48,17 +49,13 @@ class PatchExtractor:
                     f"image_stacks[{i}] must be a gpu_patch.ImageStack, found {shorten(stack)}"
                 )
         first = self.image_stacks[0]
+        check_agreement([stack.source for stack in self.image_stacks], self.shapes)
         for i, stack in enumerate(self.image_stacks):
-            for what, here, expected in (
-                ("spatial axes", len(stack.data_shape) - 2, len(first.data_shape) - 2),
-                ("channels", stack.data_shape[1], first.data_shape[1]),
-                ("device", stack.device, first.device),
-            ):
-                if here != expected:
-                    raise ValueError(
-                        f"image_stacks must agree in {what}: image_stacks[0] has {expected}, "
-                        f"image_stacks[{i}] has {here}"
-                    )
+            if stack.device != first.device:
+                raise ValueError(
+                    f"image_stacks must agree in device: image_stacks[0] has {first.device}, "
+                    f"image_stacks[{i}] has {stack.device}"
+                )
         self.device = first.device
         self.images = Images([stack.data for stack in self.image_stacks])
 

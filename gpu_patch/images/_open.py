@@ -13,7 +13,8 @@ from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.chunks import ChunkCache
-from gpu_patch.errors import instance, shorten
+from gpu_patch.errors import argument, instance, shorten
+from gpu_patch.images._agreement import check_agreement
 from gpu_patch.images._axes import AXES
 from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._extractor import PatchExtractor
@@ -29,7 +30,7 @@ def open_images(
     axes: str | None = None,
     *,
     device: str | None = None,
-    memory_budget: float | None = None,
+    memory_budget: float | str | None = None,
     by_chunk: bool | None = None,
     level: int = 0,
     scene: int | str | None = None,
@@ -55,8 +56,9 @@ def open_images(
         Axes of every image, one letter of "STCZYX" each; None takes those that the file says.
     device : str or None, default: None
         Where to keep them; see `gpu_patch.device.resolve`.
-    memory_budget : int, float or None, default: None
-        What they may take: bytes, or a float in (0, 1] as a fraction of what is free. None is 0.8.
+    memory_budget : int, float, str or None, default: None
+        What they may take: bytes, also as "8GB" or "8GiB", or a float in (0, 1] as a fraction of
+        what is free. None is 0.8.
     by_chunk : bool or None, default: None
         Whether to keep them by chunk; None is where they do not fit as a whole, with a warning
         unless `memory_budget` is given.
@@ -100,6 +102,8 @@ def open_images(
             images_found += [
                 _Image(reader, partial(_nth, open_all, n)) for n, reader in enumerate(open_all())
             ]
+        infos = [image.reader.info for image in images_found]
+        check_agreement([info.path for info in infos], [info.canonical_shape for info in infos])
         return PatchExtractor(
             _make_stacks(images_found, device, memory_budget, by_chunk, progress=progress)
         )
@@ -196,7 +200,7 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
 def _make_stacks(
     images: Sequence[_Image],
     device: str | None,
-    memory_budget: float | None,
+    memory_budget: float | str | None,
     by_chunk: bool | None,
     *,
     progress: bool,
@@ -224,8 +228,9 @@ def _make_stacks(
             )
         return _stacks_by_chunk(images, budget)
     if problem:
-        way_out = "" if by_chunk is None else ", or leave out by_chunk=False"
-        raise MemoryError(f"{problem}. Open fewer, a coarser level, raise memory_budget{way_out}")
+        way_out = "" if by_chunk is None else f", or leave out {argument('by_chunk', False)}"
+        budget_name = argument("memory_budget")
+        raise MemoryError(f"{problem}. Open fewer, a coarser level, raise {budget_name}{way_out}")
     return _resident_stacks(images, targets, progress=progress)
 
 
@@ -262,8 +267,8 @@ def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStac
             raise MemoryError(
                 f"{info.path} is read in chunks of {stack.data.chunk_shape}, of which one takes "
                 f"{stack.data.largest_chunk_bytes} bytes, but all images may take {limit}: raise "
-                "memory_budget, or store the image in smaller chunks or tiles where it has large "
-                "ones"
+                f"{argument('memory_budget')}, or store the image in smaller chunks or tiles where "
+                "it has large ones"
             )
         stacks.append(stack)
     for image in images:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import index_in, whole_numbers
+from gpu_patch.errors import argument, index_in, whole_numbers
 from gpu_patch.patching._locations import LARGEST_PIXEL, Locations, checked_shapes
 from gpu_patch.patching._protocol import Patching
 from gpu_patch.specs import PatchSpecs
@@ -109,6 +109,7 @@ def checked_overlaps(
     for axis, (overlap, patch) in enumerate(zip(checked, patch_size, strict=True)):
         if overlap >= patch:
             raise ValueError(
-                f"overlaps[{axis}] must be smaller than {name}[{axis}] = {patch}, found {overlap}"
+                f"{argument(f'overlaps[{axis}]')} must be smaller than "
+                f"{argument(f'{name}[{axis}]')} = {patch}, found {overlap}"
             )
     return checked

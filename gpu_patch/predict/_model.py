@@ -17,7 +17,7 @@ _STORED = ("float32", "float16")
 
 
 @contextmanager
-def running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
+def running(model: Any, device: str, axes: str) -> Iterator[Callable[[Any], Any]]:
     """Give a function that returns the tiles (B, C, (Z), Y, X) of a batch.
 
     A torch module is in evaluation mode meanwhile, and makes no gradients.
@@ -28,11 +28,14 @@ def running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
         As in `predict`.
     device : str
         Where batches are.
+    axes : str
+        What they are of, for who reads an error of the model.
     """
     with ExitStack() as stack:
         stack.enter_context(devices.on_device(device))
+        dtype = "float32"
         if is_module(model):
-            function = stack.enter_context(_module_running(model, device))
+            function, dtype = stack.enter_context(_module_running(model, device))
         elif callable(model):
             function = model
         else:
@@ -45,7 +48,10 @@ def running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
             try:
                 return _as_tiles(function(batch), batch, device)
             except Exception as error:
-                error.add_note(f"the model was given a batch of the shape {tuple(batch.shape)}")
+                error.add_note(
+                    f"the model was given a batch of {dtype} and of the shape "
+                    f"{tuple(batch.shape)}, which is {axes}"
+                )
                 raise
 
         yield tiles_of
@@ -72,7 +78,8 @@ def fingerprint(model: Any) -> str:
 
 
 @contextmanager
-def _module_running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
+def _module_running(model: Any, device: str) -> Iterator[tuple[Callable[[Any], Any], str]]:
+    """Give a function that runs a module, and the name of the data type that this takes."""
     torch: Any = sys.modules["torch"]
     from gpu_patch.torch import as_tensor
 
@@ -94,7 +101,8 @@ def _module_running(model: Any, device: str) -> Iterator[Callable[[Any], Any]]:
                 stream = torch.cuda.current_stream(device).cuda_stream
                 stack.enter_context(devices.external_stream(device, stream))
             stack.enter_context(torch.inference_mode())
-            yield lambda batch: model(as_tensor(batch).to(wanted))
+            dtype = str(wanted).removeprefix("torch.")
+            yield lambda batch: model(as_tensor(batch).to(wanted)), dtype
     finally:
         for module, mode in modes:
             module.training = mode

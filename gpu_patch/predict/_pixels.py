@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch.errors import shorten
+from gpu_patch.errors import argument, shorten
 
 _DTYPES = ("float32", "float16", "uint8", "int8", "uint16", "int16")
 
@@ -19,7 +19,9 @@ def checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     except TypeError:
         found = None
     if found is None or found.name not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, found {shorten(dtype)}")
+        raise ValueError(
+            f"{argument('dtype')} must be one of {', '.join(_DTYPES)}, found {shorten(dtype)}"
+        )
     return found
 
 
@@ -37,7 +39,7 @@ def converted(values: NDArray[np.float32], dtype: np.dtype[Any], source: str) ->
     if not np.isfinite(values).all():
         raise ValueError(
             f"the prediction of {source} has values that are not finite, which {dtype} cannot "
-            "hold: look for them in the image and in the model, or ask for a dtype of float32"
+            "hold: look for them in the image and in the model, or ask for float32"
         )
     limits = np.iinfo(dtype)
     rounded = np.rint(values)

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from gpu_patch.constructors import BasicPatchConstr, PredMsPatchConstr
 from gpu_patch.constructors._microsplit import PaddingMode
-from gpu_patch.errors import choice, instance, sequence, whole_number, whole_numbers
+from gpu_patch.errors import argument, choice, instance, sequence, whole_number, whole_numbers
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.geometry import BLENDS
 from gpu_patch.images import ImageStack, PatchExtractor
@@ -173,7 +173,7 @@ def predict(
     # one grid for images of one size: its tables are uploaded once
     grid_of = {size: choose_grid(size, tile, shared, blend) for size in set(sizes)}
     grids = [grid_of[size] for size in sizes]
-    with running(model, extractor.device) as tiles_of:
+    with running(model, extractor.device, _axes_of_batches(n_dims, multiscale_count)) as tiles_of:
         about = {
             "tile_size": tile,
             "overlaps": shared,
@@ -181,6 +181,7 @@ def predict(
             "padding_mode": padding_mode,
             "blend": blend,
             "n_samples": n_samples,
+            "dtype": dtypes[""].name,
             "normalization": None if normalization is None else normalization.to_dict(),
             "model": "" if out is None else fingerprint(model),
         }
@@ -210,8 +211,20 @@ def predict(
             store.wait()
         except BaseException:
             results.close()
+            store.abandon()
             raise
     return Prediction(results.all(""), results.all("_std") if n_samples > 1 else None)
+
+
+def _axes_of_batches(n_dims: int, multiscale_count: int | None) -> str:
+    """Say which argument decides on each axis of what a model gets."""
+    inner = (
+        "channels of the images" if multiscale_count is None else f"{argument('multiscale_count')}"
+    )
+    return (
+        f"({argument('batch_size')} or less, {inner}, "
+        f"{', '.join(argument(f'tile_size[{axis}]') for axis in range(n_dims))})"
+    )
 
 
 def _as_extractor(images: object) -> PatchExtractor:

@@ -360,7 +360,7 @@ def test_without_a_gpu_it_is_one_line(capsys, monkeypatch):
     printed, errors = capsys.readouterr()
     assert printed == ""
     assert errors == (
-        "gpu-patch: error: device is 'cuda', but there is no CUDA device: use device='cpu'\n"
+        "gpu-patch: error: --device is 'cuda', but there is no CUDA device: use --device cpu\n"
     )
     assert main(["bench", "--device", "gpu"]) == 2
-    assert "device must be 'cpu', 'cuda' or 'cuda:N', found 'gpu'" in capsys.readouterr().err
+    assert "--device must be 'cpu', 'cuda' or 'cuda:N', found 'gpu'" in capsys.readouterr().err

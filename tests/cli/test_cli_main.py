@@ -66,7 +66,10 @@ def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
         ("preview folder", ["IMAGE", "folder"]),
         ("preview broken.tif", ["IMAGE", "broken.tif", "cannot be read"]),
         ("preview text.png", ["IMAGE", "text.png", "cannot be read"]),
-        ("preview unknown.tif", ["IMAGE", "unknown.tif", "(2, 50, 60)", "give axes"]),
+        (
+            "preview unknown.tif",
+            ["IMAGE", "unknown.tif", "(2, 50, 60)", ": --axes ZYX or TYX"],
+        ),
         ("preview grey.png --axes CYX", ["grey.png", "'CYX'", "(100, 120)"]),
         ("preview grey.png --axes YQ", ["grey.png", "'STCZYX'", "'YQ'"]),
         ("preview grey.png --mode magic", ["--mode", "'magic'", "independent"]),

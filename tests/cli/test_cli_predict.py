@@ -136,8 +136,45 @@ def test_results_are_kept_replaced_and_gone_on_with(models, capsys):
     assert run(*arguments) == 2
     assert "out/pair.ome.zarr exists: --overwrite replaces it" in capsys.readouterr().err
     assert run(*arguments, "--overwrite") == 0
+    capsys.readouterr()
     assert run(*arguments, "--resume") == 0
-    assert run(*arguments, "--resume", "--blend", "hann") == 2
+    assert "tiles    nothing left to do: all results are complete\n" in capsys.readouterr().out
+    assert run(*arguments, "--resume", "--blend", "hann", "--dtype", "uint8") == 2
+    assert capsys.readouterr().err == (
+        "gpu-patch: error: out/pair.ome.zarr is complete, but its --blend is 'crop', that of this "
+        "run 'hann', its --dtype is 'float32', that of this run 'uint8'. Give the same settings "
+        "to go on; --overwrite without --resume begins anew\n"
+    )
+
+
+def test_what_fails_leaves_no_folder(models):
+    assert run("grey.png", "--model", "model.pt", "--out", "new/out", *TILES) == 2
+    assert not Path("new").exists()
+    assert run("grey.png", "--model", "model.pt", "--out", "folder", *TILES) == 2
+    assert Path("folder").is_dir()  # it was there before
+
+
+def test_results_beside_their_picture_are_told_from_it(models, capsys):
+    """A folder of results is no folder of images that belong together."""
+    assert run("grey.png", "--model", "model.pt", "--out", "out", "--scales", "2", *TILES) == 0
+    capsys.readouterr()
+    assert main(["preview", "out"]) == 2
+    error = capsys.readouterr().err
+    assert "agree in channels: 'out/grey.ome.zarr' has 2, 'out/prediction.png' has 4. " in error
+    assert "the pattern 'out/*.zarr' to leave others out" in error
+    assert main(["preview", "out/*.zarr"]) == 0
+
+
+def test_memory_budget(models, capsys):
+    """Images beyond it are kept by chunk, and nobody is told what only Python can do."""
+    arguments = ["series.tif", "--model", "model.pt", *TILES]
+    assert run(*arguments, "--out", "one") == 0
+    capsys.readouterr()
+    assert run(*arguments, "--out", "two", "--memory-budget", "60kB") == 0
+    shown = capsys.readouterr()
+    assert "kept by chunk in 60.0 kB\n" in shown.out
+    assert "warning" not in shown.err
+    np.testing.assert_array_equal(read("two/series.ome.zarr"), read("one/series.ome.zarr"))
 
 
 @pytest.mark.parametrize(
@@ -162,12 +199,22 @@ def test_results_are_kept_replaced_and_gone_on_with(models, capsys):
         (["pair.tif", "--model", "model.pt", "--tile-size", "4,32,32"],
          ["--tile-size", "one number or Y,X"]),
         (["pair.tif", "--model", "model.pt", "--overlaps", "-1"], ["--overlaps", "'-1'"]),
-        (["pair.tif", "--model", "model.pt", "--overlaps", "32"], ["overlaps[0]"]),
+        (["pair.tif", "--model", "model.pt", "--overlaps", "32"],
+         ["--overlaps[0] must be smaller than --tile-size[0] = 32"]),
+        (["colour.png", "--model", "model.pt", "--scales", "2"],
+         ["argument --scales: ", "'colour.png' with 3", "leave --scales out"]),
+        (["pair.tif", "--model", "model.pt", "--memory-budget", "8 apples"],
+         ["--memory-budget must be bytes, such as 8GB", "'8 apples'"]),
+        (["pair.tif", "--model", "model.pt", "--memory-budget", "1kB"], ["raise --memory-budget"]),
+        (["pair.tif", "--model", "model.pt", "--normalization", "nix.json"],
+         ["argument --normalization: there is no file 'nix.json'"]),
+        (["pair.tif", "--model", "model.pt", "--scene", "2"], ["pair.tif has no scene 2"]),
+        (["unknown.tif", "--model", "model.pt"], ["give --axes", "--axes ZYX"]),
         (["pair.tif", "--model", "model.pt", "--normalization", "pair.tif"],
          ["pair.tif holds no normalization"]),
         (["pair.tif", "--model", "model.pt", "--format", "npy", "--resume"],
          ["--resume is for the format 'ome-zarr' alone, not for npy"]),
-        (["pair.tif", "--model", "model.pt", "--dtype", "int64"], ["dtype", "int64"]),
+        (["pair.tif", "--model", "model.pt", "--dtype", "int64"], ["--dtype must be one of", "int64"]),
         (["pair.tif"], ["--model"]),
     ],
 )  # fmt: skip

@@ -234,7 +234,7 @@ def test_complex_data_are_refused(tmp_path):
 
 def test_images_must_agree_in_channels(folder):
     tifffile.imwrite(folder / "c.tif", numbered("YX"))
-    with pytest.raises(ValueError, match="image_stacks must agree in channels"):
+    with pytest.raises(ValueError, match="images must agree in channels"):
         open_images(folder)
     gc.collect()
     assert not residency().stacks

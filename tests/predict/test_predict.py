@@ -477,7 +477,10 @@ def test_what_a_model_raises_comes_with_the_shape_of_its_batch():
 
     with pytest.raises(KeyError, match="its own") as raised:
         whole(stack, model, TILINGS["2D"], batch_size=6)
-    assert raised.value.__notes__ == ["the model was given a batch of the shape (6, 1, 16, 16)"]
+    assert raised.value.__notes__ == [
+        "the model was given a batch of float32 and of the shape (6, 1, 16, 16), which is "
+        "(batch_size or less, channels of the images, tile_size[0], tile_size[1])"
+    ]
 
 
 @pytest.mark.parametrize(

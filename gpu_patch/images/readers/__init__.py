@@ -8,6 +8,7 @@ from typing import Any
 
 from gpu_patch.images.readers import array, czi, npy, picture, tiff, zarr
 from gpu_patch.images.readers._base import ImageInfo, ImageReader, Options, checked_path
+from gpu_patch.images.readers._content import content_of
 
 __all__ = [
     "SUFFIXES",
@@ -29,14 +30,6 @@ _BY_SUFFIX = {
 SUFFIXES = tuple(_BY_SUFFIX)
 """Endings of the files that can be read."""
 
-_BY_CONTENT = {
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff.open_all),
-    b"\x93NUMPY": npy.open_all,
-    b"ZISRAWFILE": czi.open_all,
-    b"\x89PNG": picture.open_all,
-    b"\xff\xd8\xff": picture.open_all,
-}
-
 
 def open_file(
     path: Path, options: Options, read_func: Callable[[Path], Any] | None = None
@@ -57,13 +50,12 @@ def open_file(
         return zarr.open_all(path, options)
     open_all = _BY_SUFFIX.get(path.suffix.lower())
     if open_all is None:
-        with path.open("rb") as file:
-            head = file.read(16)
-        open_all = next((f for magic, f in _BY_CONTENT.items() if head.startswith(magic)), None)
+        content = content_of(path)
+        open_all = content and _BY_SUFFIX[content.ending]
     if open_all is None:
         raise ValueError(
-            f"{path} is of no known format ({', '.join(SUFFIXES)}): give a read_func, which takes "
-            "the path and returns an array"
+            f"{path} is of no known format ({', '.join(SUFFIXES)}): convert it, or give "
+            "open_images a read_func, which takes the path and returns an array"
         )
     return open_all(path, options)
 

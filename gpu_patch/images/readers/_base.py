@@ -13,9 +13,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import shorten, whole_number
+from gpu_patch.errors import argument, shorten, whole_number
 from gpu_patch.images._axes import AXES, checked_axes, likely_axes, to_canonical
 from gpu_patch.images._dtypes import EXACT, stored_dtype
+from gpu_patch.images.readers._content import mistaken
 
 Key = tuple[slice, ...]
 """A slice with start and stop per axis."""
@@ -159,6 +160,15 @@ class ImageReader(ABC):
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Let go of the file."""
 
+    def check(self) -> None:  # noqa: B027 - pictures say nothing of their length
+        """Raise where the file is too short for its image, without reading pixels.
+
+        Raises
+        ------
+        OSError, ValueError
+            As in `read`.
+        """
+
     def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
         """Read a part of the canonical image, and no more of the file than its chunks.
 
@@ -232,23 +242,27 @@ def reading(path: object, kind: str) -> Iterator[None]:
         raise MemoryError(f"{path}: {error or 'no memory is left'}") from error
     except OSError as error:
         if error.errno is None:
-            raise ValueError(f"{path} cannot be read as {kind}: {error}") from error
+            raise _unreadable(path, kind, error) from error
         if error.filename is None or Path(os.fsdecode(error.filename)) != Path(str(path)):
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     # they raise whatever a damaged file provokes, struct and zlib errors included
     except Exception as error:
-        said = str(error) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as {kind}: {said}") from error
+        raise _unreadable(path, kind, error) from error
+
+
+def _unreadable(path: object, kind: str, error: Exception) -> ValueError:
+    said = mistaken(Path(str(path)), kind) or str(error) or type(error).__name__
+    return ValueError(f"{path} cannot be read as {kind}: {said}")
 
 
 def unknown_axes(path: object, shape: tuple[int, ...]) -> ValueError:
     """Return the error for a file that does not say its axes."""
-    guesses = [repr(axes) for axes in likely_axes(shape)]
-    hint = f": axes={' or '.join(guesses)}?" if guesses else ""
+    guesses = likely_axes(shape)
+    hint = f": {argument('axes', *guesses)}?" if guesses else ""
     return ValueError(
         f"{path} does not say its axes: its shape is {shape}; "
-        f"give axes, one letter of {AXES!r} per axis{hint}"
+        f"give {argument('axes')}, one letter of {AXES!r} per axis{hint}"
     )
 
 
@@ -260,7 +274,8 @@ def chosen_scenes(path: object, scene: int | str | None, names: Sequence[str]) -
         if len(names) > 1:
             raise ValueError(
                 f"{path} has {len(names)} scenes ({listed}): "
-                "say scene=0 or another number or name, or scene='all'"
+                f"say {argument('scene', 0)} or another number or name, or "
+                f"{argument('scene', 'all')}"
             )
         return [0]
     if isinstance(scene, str):

@@ -59,6 +59,13 @@ def read_plain(
     return out
 
 
+def check_length(length: int, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Raise where a file is too short for an array that begins at `offset`."""
+    missing = offset + prod(shape) * dtype.itemsize - length
+    if missing > 0:
+        raise ValueError(f"it ends {missing} bytes too early")
+
+
 def _fill(descriptor: int, piece: NDArray[Any], offset: int) -> None:
     view = piece.reshape(-1).view(np.uint8).data
     os.lseek(descriptor, offset, os.SEEK_SET)

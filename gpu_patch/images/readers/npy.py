@@ -18,7 +18,7 @@ from gpu_patch.images.readers._base import (
     reading,
     unknown_axes,
 )
-from gpu_patch.images.readers._plain import read_plain
+from gpu_patch.images.readers._plain import check_length, read_plain
 
 
 class NpyReader(ImageReader):
@@ -54,6 +54,12 @@ class NpyReader(ImageReader):
             chunk_shape = chunk_shape[::-1]
         super().__init__(ImageInfo(str(path), "npy", shape, options.axes, dtype, chunk_shape), path)
         self._path = path
+
+    def check(self) -> None:
+        """Raise where the file is too short."""
+        with reading(self._path, self.kind):
+            length = self._path.stat().st_size
+            check_length(length, self._offset, self.info.shape, self.info.dtype)
 
     def _select(self, key: Key) -> NDArray[Any]:
         with self._path.open("rb") as file:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.errors import argument
 from gpu_patch.images._axes import AXES
 from gpu_patch.images.readers._base import (
     ImageInfo,
@@ -23,8 +28,36 @@ from gpu_patch.images.readers._base import (
     reading,
     unknown_axes,
 )
-from gpu_patch.images.readers._plain import read_plain
+from gpu_patch.images.readers._plain import check_length, read_plain
 from gpu_patch.images.readers._units import micrometres
+
+
+class _Held(logging.Filter):
+    """Keeps back what this thread logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread != self._thread:
+            return True
+        self.records.append(record)
+        return False
+
+
+@contextmanager
+def _log_held() -> Iterator[None]:
+    """Let tifffile log when it is done: what it says of a damaged file, the exception says too."""
+    logger, held = logging.getLogger("tifffile"), _Held()
+    logger.addFilter(held)
+    try:
+        yield
+    finally:
+        logger.removeFilter(held)
+    for record in held.records:
+        logger.handle(record)
 
 
 class TiffReader(ImageReader):
@@ -40,6 +73,7 @@ class TiffReader(ImageReader):
 
     kind = "a TIFF"
 
+    @_log_held()
     def __init__(self, path: Path, options: Options) -> None:
         tifffile = _tifffile()
         with reading(path, self.kind):
@@ -73,6 +107,23 @@ class TiffReader(ImageReader):
         """Let go of the file."""
         self._tiff.close()
 
+    @_log_held()
+    def check(self) -> None:
+        """Raise where the file is too short, by the offsets of its strips or tiles."""
+        with reading(self.info.path, self.kind):
+            series, file = self._series, self._file()
+            if series.dataoffset is not None:
+                check_length(file.size, series.dataoffset, series.shape, series.dtype)
+                return
+            for number, page in enumerate(series):
+                if page is None:
+                    self._check_allowed(number)
+                    continue
+                segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+                with _opened(page.parent.filehandle) as handle:
+                    for index, (start, count) in enumerate(segments):
+                        _check_segment(number, index, start + count, handle.size)
+
     def _chunk_shape(self) -> tuple[int, ...]:
         """One strip or tile; one row where there are none."""
         series, page = self._series, self._series.keyframe
@@ -92,11 +143,9 @@ class TiffReader(ImageReader):
         page = self._series.keyframe
         return int(page.planarconfig == 1 and page.samplesperpixel > 1)
 
+    @_log_held()
     def _select(self, key: Key) -> NDArray[Any]:
-        file = self._tiff.filehandle
-        if file.closed:
-            file.open()
-        series = self._series
+        series, file = self._series, self._file()
         if series.dataoffset is not None:
             dtype = np.dtype(self._tiff.byteorder + series.dtype.char)
             block = read_plain(file.fileno(), series.dataoffset, series.shape, dtype, key)
@@ -116,19 +165,22 @@ class TiffReader(ImageReader):
         """Return a part of one page, from the strips or tiles that it touches."""
         page, keyframe = self._series[number], self._series.keyframe
         if page is None:
-            if self._allow_missing:
-                return np.zeros([part.stop - part.start for part in key], keyframe.dtype)
-            raise ValueError(f"page {number} of the image is missing: allow_missing_chunks=True "
-                             "takes zeros for it")  # fmt: skip
-        file = page.parent.filehandle
-        opened = file.closed
-        if opened:
-            file.open()
-        try:
+            self._check_allowed(number)
+            return np.zeros([part.stop - part.start for part in key], keyframe.dtype)
+        with _opened(page.parent.filehandle):
             return self._decoded(page, number, key)
-        finally:
-            if opened:
-                file.close()
+
+    def _file(self) -> Any:
+        file = self._tiff.filehandle
+        if file.closed:
+            file.open()
+        return file
+
+    def _check_allowed(self, number: int) -> None:
+        """Raise where a page that is not there is an error."""
+        if not self._allow_missing:
+            zeros = argument("allow_missing_chunks", True)
+            raise ValueError(f"page {number} of the image is missing: {zeros} takes zeros for it")
 
     def _decoded(self, page: Any, number: int, key: Key) -> NDArray[Any]:
         keyframe, file = self._series.keyframe, page.parent.filehandle
@@ -154,12 +206,11 @@ class TiffReader(ImageReader):
                 if not self._allow_missing:
                     raise ValueError(
                         f"strip or tile {index} of page {number} was never written: "
-                        f"allow_missing_chunks=True takes {keyframe.nodata} for it"
+                        f"{argument('allow_missing_chunks', True)} takes {keyframe.nodata} for it"
                     )
                 segment = np.full((n_z, n_y, n_x, n_samples), keyframe.nodata, keyframe.dtype)
             else:
-                if start + count > file.size:
-                    raise ValueError(f"strip or tile {index} of page {number} ends behind the file")
+                _check_segment(number, index, start + count, file.size)
                 file.seek(start)
                 data = file.read(count)
                 segment, _, _ = keyframe.decode(
@@ -181,6 +232,7 @@ class TiffReader(ImageReader):
         return out.reshape(shape)[tuple(rest.get(axis, wanted[axis]) for axis in keyframe.axes)]
 
 
+@_log_held()
 def open_all(path: Path, options: Options) -> list[ImageReader]:
     """Return the images of the file that `options.scene` means."""
     tifffile = _tifffile()
@@ -216,6 +268,24 @@ def _check_chain(tiff: Any, first_series: Any) -> None:
     (following,) = struct.unpack(layout.offsetformat, tiff.filehandle.read(layout.offsetsize))
     if following:
         raise ValueError(f"its page {len(tiff.pages)} is damaged or missing")
+
+
+def _check_segment(number: int, index: int, stop: int, length: int) -> None:
+    if stop > length:
+        raise ValueError(f"strip or tile {index} of page {number} ends behind the file")
+
+
+@contextmanager
+def _opened(file: Any) -> Iterator[Any]:
+    """Give a file of tifffile's, open, and leave it as it was."""
+    opened = file.closed
+    if opened:
+        file.open()
+    try:
+        yield file
+    finally:
+        if opened:
+            file.close()
 
 
 def _leading_axes(series: Any) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import shorten
+from gpu_patch.errors import argument, shorten
 from gpu_patch.images._axes import AXES
 from gpu_patch.images.readers._base import (
     ImageInfo,
@@ -109,8 +109,8 @@ class ZarrReader(ImageReader):
             if not file.exists() or not file.stat().st_size:
                 raise ValueError(
                     f"its chunk {name} is missing. Where the writer left out chunks of nothing but "
-                    f"the fill value {self._array.fill_value}, allow_missing_chunks=True reads "
-                    "them as such"
+                    f"the fill value {self._array.fill_value}, "
+                    f"{argument('allow_missing_chunks', True)} reads them as such"
                 )
 
 

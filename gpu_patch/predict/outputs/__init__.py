@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpu_patch.errors import choice, instance, whole_number
+from gpu_patch.errors import argument, choice, instance, whole_number
 from gpu_patch.predict.outputs._axes import restore, restored_axes
 from gpu_patch.predict.outputs._base import Output, Predicted, Store, Unit
 from gpu_patch.predict.outputs._names import FORMATS, ending, result_names
@@ -71,7 +71,9 @@ def make_store(
     if out is None:
         _refuse_what_zarr_alone_can("arrays", resume, world_size, chunk_size, shard_size)
         if format is not None:
-            raise ValueError(f"format {format!r} needs out, a path to write to")
+            raise ValueError(
+                f"{argument('format')} {format!r} needs {argument('out')}, a path to write to"
+            )
         return ArrayStore(result_names(sources, variants))
     path = Path(instance("out", out, (str, os.PathLike), "a path, or None for arrays"))
     known = ending(path.name)
@@ -79,8 +81,8 @@ def make_store(
         choice("format", format, tuple(FORMATS))
     if known is None and path.suffix.lower() in _NOT_WRITTEN and not path.is_dir():
         raise ValueError(
-            f"out must be a folder, or end in .ome.zarr, .zarr, .ome.tif, .tif or .npy, found "
-            f"{str(path)!r}"
+            f"{argument('out')} must be a folder, or end in .ome.zarr, .zarr, .ome.tif, .tif or "
+            f".npy, found {str(path)!r}"
         )
     if known is None:
         folder, names = path, result_names(sources, variants)
@@ -90,16 +92,22 @@ def make_store(
         suffix, meant = known
         if len(sources) != 1:
             raise ValueError(
-                f"out must be a folder for {len(sources)} images, found {str(path)!r}, which is one"
+                f"{argument('out')} must be a folder for {len(sources)} images, found "
+                f"{str(path)!r}, which is one"
             )
         if format not in (None, meant):
-            raise ValueError(f"format is {format!r}, but out {str(path)!r} means {meant!r}")
+            raise ValueError(
+                f"{argument('format')} is {format!r}, but {argument('out')} {str(path)!r} means "
+                f"{meant!r}"
+            )
         folder, names, format = path.parent, [path.name[: -len(suffix)]], meant
     for source in sources:
         for name in names:
             for variant in variants:
                 if _same(folder / (name + variant + suffix), Path(source)):
-                    raise ValueError(f"out would replace the image {source} by its prediction")
+                    raise ValueError(
+                        f"{argument('out')} would replace the image {source} by its prediction"
+                    )
     if format == "ome-zarr":
         ranks = Ranks(folder / f".{names[0]}{suffix}.ranks", rank, world_size, timeout)
         return ZarrStore(
@@ -126,7 +134,7 @@ def _refuse_what_zarr_alone_can(
     shard_size: Sequence[int] | None,
 ) -> None:
     asked = {
-        "resume=True": resume,
+        argument("resume", True): resume,
         f"world_size={world_size}": world_size > 1,
         "chunk_size": chunk_size is not None,
         "shard_size": shard_size is not None,

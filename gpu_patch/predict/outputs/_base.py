@@ -152,5 +152,8 @@ class Store(ABC):
             Its description, the same on every rank.
         """
 
+    def abandon(self) -> None:  # noqa: B027 - most have made nothing
+        """Remove the folders that were made and have stayed empty, after an error."""
+
     def wait(self) -> None:  # noqa: B027 - most write by one process
         """Wait until every image is at its final name, written by whatever rank."""

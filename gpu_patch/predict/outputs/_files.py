@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.errors import argument
 from gpu_patch.predict.outputs._axes import put_rows, sample_of
 from gpu_patch.predict.outputs._base import Output, Predicted, Store
 
@@ -40,9 +42,16 @@ class PathStore(Store):
         overwrite: bool,
     ) -> None:
         super().__init__(names)
+        self._made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._suffix, self._overwrite = folder, suffix, overwrite
         self._results = [name + variant for name in names for variant in variants]
+
+    def abandon(self) -> None:
+        """Remove the folders that were made and have stayed empty, after an error."""
+        with suppress(OSError):  # where one is not empty
+            for folder in self._made:
+                folder.rmdir()
 
     def path(self, name: str) -> Path:
         """Return where a result is in the end."""
@@ -55,7 +64,7 @@ class PathStore(Store):
     def _check_free(self, name: str) -> None:
         path = self.path(name)
         if path.exists() and not self._overwrite:
-            raise FileExistsError(f"{path} exists: overwrite=True replaces it")
+            raise FileExistsError(f"{path} exists: {argument('overwrite', True)} replaces it")
 
 
 class FileStore(PathStore):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.predict.outputs._base import Unit
+from gpu_patch.predict.outputs._settings import begin_anew, difference
 
 
 class Work:
@@ -55,8 +56,8 @@ class Work:
         for key, wanted in about.items():
             if found[key] != wanted:
                 raise ValueError(
-                    f"{self.folder} cannot be gone on with: its {key} is {found[key]!r}, that of "
-                    f"this run {wanted!r}. overwrite=True without resume begins anew"
+                    f"{self.folder} cannot be gone on with: "
+                    f"{difference(key, found[key], wanted)}. {begin_anew()}"
                 )
 
     def record(self, unit: Unit) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.errors import argument
 from gpu_patch.predict.outputs._axes import merged_axes, merged_shape, put_rows
 from gpu_patch.predict.outputs._base import Output, Predicted, Unit
 from gpu_patch.predict.outputs._files import PathStore
 from gpu_patch.predict.outputs._levels import fill, levels
 from gpu_patch.predict.outputs._ngff import image_attributes
 from gpu_patch.predict.outputs._ranks import Ranks
+from gpu_patch.predict.outputs._settings import begin_anew, difference
 from gpu_patch.predict.outputs._storage import Storage
 from gpu_patch.predict.outputs._work import Work
 
@@ -104,7 +106,10 @@ class ZarrStore(PathStore):
         self._ranks.until(
             lambda: not missing(),
             lambda: [Work(self.partial(name)).pulse() for name in expected],
-            lambda: f"{', '.join(missing())} not finished; resume=True goes on with what is there",
+            lambda: (
+                f"{', '.join(missing())} not finished; {argument('resume', True)} goes on with "
+                "what is there"
+            ),
         )
         self._ranks.leave()
 
@@ -116,18 +121,23 @@ class ZarrStore(PathStore):
             path, work = self.path(name), Work(self.partial(name))
             self._put_back(name)
             units = work.units()
-            if not units and self._resume and _fingerprint(path) == self._fingerprint:
+            made_with = _fingerprint(path)
+            goes_on = self._resume and not units and made_with is not None
+            if goes_on and made_with == self._fingerprint:
                 finished.append(name)
                 stale.append(work)
                 continue
+            if goes_on and not self._overwrite:
+                differ = difference("fingerprint", made_with, self._fingerprint)
+                raise FileExistsError(f"{path} is complete, but {differ}. {begin_anew()}")
             self._check_free(name)
             if units and self._resume:
                 work.check({"fingerprint": self._fingerprint})
                 done[name] = units
             elif units and not self._overwrite:
                 raise FileExistsError(
-                    f"{work.folder} is an unfinished prediction: resume=True goes on with it, "
-                    "overwrite=True begins anew"
+                    f"{work.folder} is an unfinished prediction: {argument('resume', True)} goes "
+                    f"on with it, {argument('overwrite', True)} begins anew"
                 )
             else:
                 stale.append(work)
@@ -323,8 +333,10 @@ class ZarrOutput(Output):
             return zarr.open_array(self._work.image / str(level), mode="r+")
 
     def close(self) -> None:
-        """Forget the rows of a unit that is not complete. What is written stays for resuming."""
+        """Forget the rows of a unit that is not complete. Units stay for resuming."""
         self._kept = self._unit = None
+        if self._alone and not self._work.units():
+            self._work.remove()
 
 
 def _stored(size: tuple[int, ...], axes: str) -> tuple[int, ...]:
