@@ -25,11 +25,11 @@ class Augmentation:
 
     Parameters
     ----------
-    flip : bool or {"x", "y"}, default: True
+    flip : bool or {"x", "y"}, default True
         Axes to flip along, one at a time. True: X or Y, one as likely as the other.
-    rotate : bool, default: True
+    rotate : bool, default True
         Whether to turn, by 90°, 180° or 270°, all as likely. Patches must be square in XY.
-    flip_p, rotate_p : float, default: 0.5
+    flip_p, rotate_p : float, default 0.5
         Probability that a sample is flipped, and that it is turned.
 
     Examples

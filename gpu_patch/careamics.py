@@ -118,9 +118,9 @@ def from_careamics(obj: Any, device: str | None = None, *, seed: int | None = No
         `BasicPatchConstr`, `MultiChannelTargetMsPatchConstr`, `IndependentTargetsMsPatchConstr`,
         `PairedInputTargetMsPatchConstr` or `PredMsPatchConstr`; or a dataset with one of them.
         Subclasses too, unless they replace members of these classes, which would be lost.
-    device : str or None, default: None
+    device : str or None, default None
         Where to keep the images; see `gpu_patch.device.resolve`.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the batches' draws. None takes that of the dataset's configuration, or a fresh one
         for a constructor.
 

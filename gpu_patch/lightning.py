@@ -30,7 +30,7 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         Makes the training patches.
     batch_size : int
         Patches per batch and rank.
-    val, predict : PatchConstr or None, default: None
+    val, predict : PatchConstr or None, default None
         Make the patches for validation and prediction, in the order of their indices, neither
         augmented nor dropped. Each epoch's are the same.
     **options

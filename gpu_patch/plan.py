@@ -131,7 +131,7 @@ class Specs(Sequence[PatchSpecs]):
     ----------
     places : sequence of Locations
         One, or one per channel where channels may come from different places.
-    principal_channel : int, default: 0
+    principal_channel : int, default 0
         The channel that the plain keys describe.
     uncorrelated : array of bool, shape (B,), optional
         Samples whose channels come from different places, and whose specs say so; default none.

@@ -26,9 +26,9 @@ def progress_bar(
         How much there is to do; for 0 there is no bar.
     unit : str
         What `total` counts.
-    unit_scale : bool, default: False
+    unit_scale : bool, default False
         Whether large numbers have SI prefixes, as bytes do.
-    wanted : bool, default: True
+    wanted : bool, default True
         Whether to show a bar at all.
 
     Yields

@@ -159,7 +159,7 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         Makes the patches.
     normalization, augmentation : optional
         As in `BatchLoader`.
-    dtype : {float32, float16}, default: float32
+    dtype : {float32, float16}, default float32
         Of the tensors.
 
     Raises

@@ -75,11 +75,11 @@ def lateral_context(
         Mixing weights.
     patch_size, n_scales, mode, dtype
         As in `ops.lateral_context`.
-    targets : bool, default: True
+    targets : bool, default True
         Whether the target is wanted; else it is None.
-    specialise : bool, default: True
+    specialise : bool, default True
         Whether a kernel compiled for this very case may be used, where there is one.
-    epilogue : Epilogue or None, default: None
+    epilogue : Epilogue or None, default None
         What happens to the values.
     """
     choice("mode", mode, PADDING_MODES)

@@ -64,7 +64,7 @@ def precompile(architectures: Sequence[str] | None = None) -> int:
 
     Parameters
     ----------
-    architectures : sequence of str or None, default: None
+    architectures : sequence of str or None, default None
         "90" for compute capability 9.0; None for the `ARCHITECTURES` that the compiler knows.
 
     Returns

@@ -103,7 +103,7 @@ class ChunkCache:
     ----------
     budget : int
         Bytes that its chunks may take.
-    device : str or None, default: None
+    device : str or None, default None
         See `gpu_patch.device.resolve`.
 
     Attributes

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Parameters
     ----------
-    arguments : sequence of str or None, default: None
+    arguments : sequence of str or None, default None
         Without the program's name; None takes them from `sys.argv`.
 
     Returns

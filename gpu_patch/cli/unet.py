@@ -21,7 +21,7 @@ class UNet(nn.Module):  # type: ignore[misc]
     ----------
     n_inputs, n_outputs : int
         Channels in and out.
-    width : int, default: 16
+    width : int, default 16
         Channels at full resolution; twice as many at each level below.
     """
 

@@ -90,7 +90,7 @@ class PlannedConstr(PatchConstr):
         ----------
         indices : sequence of int
             As in `construct_batch`. Draws must be by counter.
-        epoch : int, default: 0
+        epoch : int, default 0
             As in `construct_batch`.
 
         Returns
@@ -231,7 +231,7 @@ class PlannedConstr(PatchConstr):
         ----------
         indices : sequence of int
             At least one, each in −n_patches … n_patches − 1.
-        epoch : int, default: 0
+        epoch : int, default 0
             0 ≤ epoch < 2^32.
         normalization, augmentation : optional
             As in `construct_batch`.

@@ -38,12 +38,12 @@ class BasicPatchConstr(PlannedConstr):
         Says where patches lie.
     input_extractor : PatchExtractor
         Input images.
-    target_extractor : PatchExtractor or None, default: None
+    target_extractor : PatchExtractor or None, default None
         Target images of the same samples and spatial shapes, with any number of channels. None
         for self-supervised training and for prediction.
-    channels : sequence of int or None, default: None
+    channels : sequence of int or None, default None
         Channels of the input, in the order wanted; None is all. Targets have all channels.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the batches' draws; None takes a fresh one.
 
     Raises

@@ -55,18 +55,18 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
     alpha_ranges : sequence of (float, float) or None
         Range of each structure's weight. None: all are 1 / C.
-    rng : numpy.random.Generator or None, default: None
+    rng : numpy.random.Generator or None, default None
         Draws of `construct_patch`; None makes a fresh one.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the batches' draws; None takes a fresh one. Every structure draws from streams of
         its own, also where their strategies have the same seed.
-    absent_prob : float, sequence of float, or None, default: None
+    absent_prob : float, sequence of float, or None, default None
         Probability that a structure is absent from a sample of a batch, the same for all or one
         per structure. Then `background` stands in its place: in the mixture, weighted as the
         structure would be, at all scales, and in the target. Structures are absent independently
         of each other, so all may be. `construct_patch`, which draws as careamics does, knows no
         absence.
-    background : float or sequence of float, default: 0
+    background : float or sequence of float, default 0
         Level of the images where a structure is absent, the same for all or one per structure.
 
     Raises

@@ -54,19 +54,19 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         Range of each channel's weight, one per channel of the images. None: all are 1 / C.
     uncorrelated_channel_prob : float
         Probability that the channels of a patch come from different places.
-    channels : sequence of int or None, default: None
+    channels : sequence of int or None, default None
         Channels to use, in the order wanted, with their entries of `alpha_ranges`; None is all.
-    rng : numpy.random.Generator or None, default: None
+    rng : numpy.random.Generator or None, default None
         Draws of `construct_patch`; None makes a fresh one.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the batches' draws; None takes a fresh one.
-    absent_prob : float, sequence of float, or None, default: None
+    absent_prob : float, sequence of float, or None, default None
         Probability that a structure is absent from a sample of a batch, the same for all or one
         per channel of the images. Then `background` stands in its place: in the mixture, weighted
         as the structure would be, at all scales, and in the target. Structures are absent
         independently of each other, so all may be. `construct_patch`, which draws as careamics
         does, knows no absence.
-    background : float or sequence of float, default: 0
+    background : float or sequence of float, default 0
         Level of the images where a structure is absent, the same for all or one per channel of the
         images.
 

@@ -86,13 +86,13 @@ class PatchConstr(Protocol):
         ----------
         indices : sequence of int
             At least one, each in −n_patches … n_patches − 1.
-        epoch : int, default: 0
+        epoch : int, default 0
             0 ≤ epoch < 2^32; another epoch draws anew.
-        dtype : {float32, float16}, default: float32
+        dtype : {float32, float16}, default float32
             Of input and target. Values beyond 65504 become infinite in float16.
-        normalization : AffineNormalization or None, default: None
+        normalization : AffineNormalization or None, default None
             Applied to input and target in float32, before anything is rounded to float16.
-        augmentation : Augmentation or None, default: None
+        augmentation : Augmentation or None, default None
             Flips and turns input, at all scales, and target alike. Specs stay those of the images.
 
         Returns

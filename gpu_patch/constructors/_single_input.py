@@ -102,7 +102,7 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
         Number of scales L, at least 1: the field of view grows to 2^(L−1) times the patch.
     padding_mode : {"reflect", "wrap", "periodic"}
         What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the batches' draws; None takes a fresh one.
 
     Raises
@@ -163,7 +163,7 @@ class PredMsPatchConstr(_SingleInputConstr):
         Number of scales L, at least 1: the field of view grows to 2^(L−1) times the tile.
     padding_mode : {"reflect", "wrap", "periodic"}
         What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the batches' draws, where the strategy draws at all.
 
     Raises

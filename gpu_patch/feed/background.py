@@ -118,13 +118,13 @@ def filter_background(
         The images that decide; of the strategy's shapes, with any channels.
     patch_filter : PatchFilter or sequence of PatchFilter
         One for all channels named, or one for each.
-    ref_channel : int or sequence of int, default: 0
+    ref_channel : int or sequence of int, default 0
         Channels that decide.
     keep : {"any", "all"}
         Whether any filter must find signal, or all of them.
-    filtered_patch_prob : float, default: 0.1
+    filtered_patch_prob : float, default 0.1
         Probability of background, relative to 1, in [0, 1].
-    progress : bool, default: True
+    progress : bool, default True
         Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
         second.
 
@@ -232,7 +232,7 @@ def find_background(
     ----------
     patching_strategy, extractor, patch_filter, ref_channel, keep, progress
         As in `filter_background`.
-    regions : bool, default: True
+    regions : bool, default True
         Look at regions, as `filter_background` does, or at cells, as `exclude_background` does.
 
     Returns
@@ -277,7 +277,7 @@ def score_maps(
         As in `filter_background`.
     patch_filter : PatchFilter
         What measures; its thresholds do not matter.
-    ref_channel : int, default: 0
+    ref_channel : int, default 0
         Channel that is measured.
 
     Returns

@@ -72,7 +72,7 @@ class MaxFilter(PatchFilter):
     ----------
     threshold : float
         In the images' units.
-    coverage : float or None, default: None
+    coverage : float or None, default None
         Share of the pixels that must count, in [0, 1]; None is 1/4 in 2D and 1/8 in 3D.
     """
 
@@ -111,7 +111,7 @@ class MeanStdFilter(PatchFilter):
     ----------
     mean_threshold : float
         Smallest mean.
-    std_threshold : float or None, default: None
+    std_threshold : float or None, default None
         Smallest standard deviation (of the population), at least 0; None is any.
     """
 
@@ -176,7 +176,7 @@ class MaskFilter(PatchFilter):
 
     Parameters
     ----------
-    coverage : float or None, default: None
+    coverage : float or None, default None
         Smallest share of marked pixels, in [0, 1]; None is 1/4 in 2D and 1/8 in 3D.
     """
 

@@ -42,9 +42,9 @@ class BatchLoader:
     batch_size : int
         Patches per batch and rank. Where fewer patches than ranks are left at the end, they are
         added to the last batches, one each.
-    shuffle : bool, default: True
+    shuffle : bool, default True
         Whether each epoch has a random order; else it is that of the indices.
-    order : {"shuffle", "by_image", "blocks"}, default: "shuffle"
+    order : {"shuffle", "by_image", "blocks"}, default "shuffle"
         How random the order is. "by_image" visits one image stack after the other, in random
         order. "blocks" cuts images into boxes, visits those in random order, and takes patches at
         random from the last few: for images that are not resident as a whole, of which it needs
@@ -52,26 +52,26 @@ class BatchLoader:
         in the same boxes, and the same for any number of ranks.
         Strategies that draw from a whole sample, `RandomPatching` first, have no smaller boxes;
         `StratifiedPatching` has.
-    window : float, default: 0.125
+    window : float, default 0.125
         What "blocks" takes patches from at a time, as a part of the images; in (0, 1]. At most
         half of what the memory budget is of them.
-    seed : int or None, default: 0
+    seed : int or None, default 0
         Key of the orders, 0 ≤ seed < 2^64; None takes a fresh one, kept in `seed`.
-    drop_last : bool, default: False
+    drop_last : bool, default False
         Whether to leave out what does not fill a step of all ranks.
-    rank, world_size : int, default: 0 and 1
+    rank, world_size : int, default 0 and 1
         This process, and how many there are. Together they see every patch of an epoch once.
-    prefetch : int or None, default: None
+    prefetch : int or None, default None
         Batches that are made ahead; None is 2 where the images are on a CUDA device or are not
         resident as a whole, else 0. Of those, chunks of so many further batches are read ahead,
         unless draws are not by counter. On CUDA batches are made on a stream of their own, and
         whatever stream is current when one is taken waits for it, on the device. On the CPU a
         thread makes them.
-    normalization : Normalization or None, default: None
+    normalization : Normalization or None, default None
         Applied to input and target.
-    augmentation : Augmentation or None, default: None
+    augmentation : Augmentation or None, default None
         Applied to input and target alike.
-    dtype : {float32, float16}, default: float32
+    dtype : {float32, float16}, default float32
         Of input and target.
 
     Raises

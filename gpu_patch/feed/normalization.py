@@ -55,7 +55,7 @@ class Normalization:
         the kind "none".
     target_statistics : pair of sequence of float, or None
         The same of the target.
-    skip_target : bool, default: False
+    skip_target : bool, default False
         Whether targets stay as they are.
 
     Examples
@@ -105,7 +105,7 @@ target_stds=[15.0, 25.0])
             One for all channels, or one per channel; standard deviations are positive.
         target_means, target_stds : float or sequence of float, optional
             The same of the target.
-        skip_target : bool, default: False
+        skip_target : bool, default False
             Whether targets stay as they are.
         """
         statistics = (input_means, input_stds, target_means, target_stds)
@@ -129,7 +129,7 @@ target_stds=[15.0, 25.0])
             One for all channels, or one per channel, each maximum above its minimum.
         target_mins, target_maxes : float or sequence of float, optional
             The same of the target.
-        skip_target : bool, default: False
+        skip_target : bool, default False
             Whether targets stay as they are.
         """
         statistics = (input_mins, input_maxes, target_mins, target_maxes)
@@ -154,7 +154,7 @@ target_stds=[15.0, 25.0])
             above its lower one.
         target_lower_quantile_values, target_upper_quantile_values : likewise, optional
             The same of the target.
-        skip_target : bool, default: False
+        skip_target : bool, default False
             Whether targets stay as they are.
         """
         statistics = (

@@ -47,7 +47,7 @@ def epoch_order(
         random order, and the patches of each are spread at random over a window from its
         beginning on. So at any time patches come from the blocks that began within the last
         window.
-    window : float, default: 0
+    window : float, default 0
         Length of the window as a part of the epoch, but at least a block's own number of patches;
         at 0 a block ends before the next one begins.
     """

@@ -54,25 +54,25 @@ def compute_normalization(
         One of the package's.
     kind : {"mean_std", "min_max", "quantile", "none"}
         What to compute.
-    per_channel : bool, default: True
+    per_channel : bool, default True
         Whether each channel has statistics of its own, or all together.
-    lower, upper : float or sequence of float, default: 0.01 and 0.99
+    lower, upper : float or sequence of float, default 0.01 and 0.99
         Shares of the values below the quantiles, 0 ≤ lower < upper ≤ 1; one, or one per channel.
         Quantiles are estimated in 65536 bins, step by step as careamics does, which is some 1e-5
         of the range of the values off the exact ones.
-    skip_target : bool, default: False
+    skip_target : bool, default False
         Whether targets are to stay as they are.
     indices : sequence of int, optional
         Patches to use; default all.
-    epoch : int, default: 0
+    epoch : int, default 0
         Epoch whose draws say where random patches lie and how they are mixed.
     batch_size : int, optional
         Patches read at once; the default is what fits a cache or is worth a launch. Results are
         the same up to rounding.
-    upstream_draws : bool, default: False
+    upstream_draws : bool, default False
         Draw as `construct_patch` does, one patch after the other from the generators, and leave
         these where careamics' own computation would; `epoch` is then of no meaning.
-    progress : bool, default: True
+    progress : bool, default True
         Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
         second.
 

@@ -19,7 +19,7 @@ def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any],
     ----------
     path : str or Path
         The file.
-    axes : str or None, default: None
+    axes : str or None, default None
         Its axes, where known; None takes what the file says.
 
     Returns

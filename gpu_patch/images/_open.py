@@ -52,27 +52,27 @@ def open_images(
     images : path, array, or sequence of them
         A file; a pattern such as ``"data/*.tif"``; a folder, for all images in it; an array, or
         anything with `shape`, `dtype` and slices. Patterns and folders go by name.
-    axes : str or None, default: None
+    axes : str or None, default None
         Axes of every image, one letter of "STCZYX" each; None takes those that the file says.
-    device : str or None, default: None
+    device : str or None, default None
         Where to keep them; see `gpu_patch.device.resolve`.
-    memory_budget : int, float, str or None, default: None
+    memory_budget : int, float, str or None, default None
         What they may take: bytes, also as "8GB" or "8GiB", or a float in (0, 1] as a fraction of
         what is free. None is 0.8.
-    by_chunk : bool or None, default: None
+    by_chunk : bool or None, default None
         Whether to keep them by chunk; None is where they do not fit as a whole, with a warning
         unless `memory_budget` is given.
-    level : int, default: 0
+    level : int, default 0
         Resolution level, of OME-Zarr and of TIFF pyramids.
-    scene : int, str or None, default: None
+    scene : int, str or None, default None
         Which image of a file that has several (scenes, series): its number or name, or "all".
         None is an error there.
-    read_func : callable or None, default: None
+    read_func : callable or None, default None
         Takes a path and returns an array; reads every file instead of gpu_patch's readers.
-    allow_missing_chunks : bool, default: False
+    allow_missing_chunks : bool, default False
         Whether chunks of Zarr and TIFF that were never written are their fill value. They cannot
         be told from chunks that got lost, so that they are an error otherwise.
-    progress : bool, default: True
+    progress : bool, default True
         Whether to show a bar where it takes more than a second and tqdm is installed.
 
     Returns
@@ -153,7 +153,7 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
     ----------
     images : path, array, or sequence of them
         As in `open_images`.
-    any_file : bool, default: False
+    any_file : bool, default False
         Whether every file in a folder counts, and not only those with the ending of an image.
 
     Returns

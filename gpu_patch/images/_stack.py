@@ -40,9 +40,9 @@ class ImageStack:
         As in `from_array`.
     axes : str
         As in `from_array`.
-    source : str or Path, default: "array"
+    source : str or Path, default "array"
         Where the images come from.
-    device : str or None, default: None
+    device : str or None, default None
         Where to keep them; see `gpu_patch.device.resolve`.
 
     Attributes
@@ -132,7 +132,7 @@ class ImageStack:
         axes : str
             One letter per axis of `data`, of "STCZYX", Y and X among them. S and T are merged
             into samples, S outermost.
-        device : str or None, default: None
+        device : str or None, default None
             Where to keep the images; see `gpu_patch.device.resolve`.
 
         Examples
@@ -153,9 +153,9 @@ class ImageStack:
         ----------
         path : str or Path
             The file; its first series is read.
-        axes : str or None, default: None
+        axes : str or None, default None
             As in `from_array`; None takes them from the file, where it says them.
-        device : str or None, default: None
+        device : str or None, default None
             Where to keep the images.
 
         Raises
@@ -182,7 +182,7 @@ class ImageStack:
         ----------
         reader : gpu_patch.images.readers.ImageReader
             The image.
-        device : str or None, default: None
+        device : str or None, default None
             Where to keep it.
         progress : callable, optional
             Told how many bytes have come, after each piece.
@@ -218,9 +218,9 @@ class ImageStack:
             What it is read from.
         cache : ChunkCache
             Where its chunks are kept. Stacks that share one share its budget.
-        source : str or Path, default: "array"
+        source : str or Path, default "array"
             Where it comes from.
-        info : ImageInfo or None, default: None
+        info : ImageInfo or None, default None
             What else is known of the image; its path replaces `source`.
 
         Raises

@@ -43,7 +43,7 @@ def gather(
         `geometry.border_range`.
     dtype : {float32, float16}
         Of the result.
-    epilogue : Epilogue or None, default: None
+    epilogue : Epilogue or None, default None
         What happens to the values; the patches are the epilogue's input.
 
     Returns

@@ -48,11 +48,11 @@ def lateral_context(
         L, at least 1.
     mode : {"reflect", "wrap", "periodic"}
         What a window holds where it leaves the image.
-    targets : bool, default: True
+    targets : bool, default True
         Whether the channels themselves are wanted; a single one can do without.
     dtype : {float32, float16}
         Of the results.
-    epilogue : Epilogue or None, default: None
+    epilogue : Epilogue or None, default None
         What happens to the values; its input is the mixture.
 
     Returns

@@ -71,7 +71,7 @@ class SequentialPatching(GridPatching):
         SC(Z)YX.
     patch_size : sequence of int
         Pixels, (Z)YX.
-    overlaps : sequence of int or None, default: None
+    overlaps : sequence of int or None, default None
         Pixels that neighbours share, (Z)YX, 0 ≤ overlap < patch; None is none.
 
     Examples

@@ -26,7 +26,7 @@ class RandomPatching(SampledPatching):
         SC(Z)YX.
     patch_size : sequence of int
         Pixels, (Z)YX.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the places that `get_patch_spec` draws (NumPy's default generator, in the order of
         careamics 0.3.5). Batches draw by counter instead, from the constructor's seed.
 
@@ -79,7 +79,7 @@ class FixedRandomPatching(RandomPatching):
         SC(Z)YX.
     patch_size : sequence of int
         Pixels, (Z)YX.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the places (NumPy's default generator, in the order of careamics 0.3.5).
     """
 

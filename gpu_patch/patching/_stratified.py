@@ -53,7 +53,7 @@ class StratifiedPatching(SampledPatching):
         SC(Z)YX.
     patch_size : sequence of int
         Pixels, (Z)YX.
-    seed : int or None, default: None
+    seed : int or None, default None
         Seed of the places that `get_patch_spec` draws. Batches draw by counter instead, from the
         constructor's seed.
 

@@ -87,43 +87,43 @@ def predict(
         `padding_mode` says where there is context.
     overlaps : sequence of int
         Pixels that neighbouring tiles share, (Z)YX, 0 ≤ overlap < tile.
-    batch_size : int, default: 16
+    batch_size : int, default 16
         Tiles per batch; the last batch may have fewer.
-    multiscale_count : int or None, default: None
+    multiscale_count : int or None, default None
         Number of scales of the lateral context, see `PredMsPatchConstr`; None gives plain tiles of
         all channels.
-    padding_mode : {"reflect", "wrap", "periodic"}, default: "reflect"
+    padding_mode : {"reflect", "wrap", "periodic"}, default "reflect"
         What the context holds beyond the image.
-    blend : {"crop", "hann", "gaussian"}, default: "crop"
+    blend : {"crop", "hann", "gaussian"}, default "crop"
         How tiles become an image: half of each overlap is cut off, as in careamics, or the tiles
         are averaged with weights that fall off towards their edges.
-    n_samples : int, default: 1
+    n_samples : int, default 1
         How often the model sees each batch. From 2 on, for models that draw at random, the result
         is the mean, and the standard deviation comes with it.
-    normalization : Normalization or None, default: None
+    normalization : Normalization or None, default None
         Applied to the tiles; what the model returns is taken back as `Normalization.denormalize`
         does.
-    dtype : data type, default: float32
+    dtype : data type, default float32
         Of the result: float32, float16, or uint8, int8, uint16 or int16, for which values are
         rounded to the nearest and cut to the range. Standard deviations are float32.
-    out : path or None, default: None
+    out : path or None, default None
         Where the result goes. None is arrays in memory. For one image a path that ends in
         .ome.zarr, .zarr, .ome.tif, .tif or .npy; else a folder, which is made, with a file named
         after each image. Files take their name when they are complete.
-    format : {"ome-zarr", "ome-tiff", "npy"} or None, default: None
+    format : {"ome-zarr", "ome-tiff", "npy"} or None, default None
         Of the files in a folder; None is "ome-zarr".
-    overwrite : bool, default: False
+    overwrite : bool, default False
         Whether to replace files that are there, once the new ones are complete.
-    resume : bool, default: False
+    resume : bool, default False
         Whether to go on where an earlier run with the same arguments ended (OME-Zarr alone).
-    rank, world_size : int, default: 0 and 1
+    rank, world_size : int, default 0 and 1
         This process, and how many there are (OME-Zarr alone). Each predicts other rows of chunks,
         and all of them return when all files are complete.
-    chunk_size, shard_size : sequence of int or None, default: None
+    chunk_size, shard_size : sequence of int or None, default None
         (Z)YX, of OME-Zarr.
-    timeout : float, default: 1800
+    timeout : float, default 1800
         Seconds without a sign of the other processes after which waiting for them is an error.
-    progress : bool, default: True
+    progress : bool, default True
         Whether to show a bar where it takes more than a second and tqdm is installed.
 
     Returns

@@ -48,21 +48,21 @@ def make_store(
         .npy for one image, else a folder, which is made.
     sources : sequence of str or Path
         Where each image comes from: the results are named after them.
-    variants : sequence of str, default: ("",)
+    variants : sequence of str, default ("",)
         What is appended to the names: one result for each.
-    format : {"ome-zarr", "ome-tiff", "npy"} or None, default: None
+    format : {"ome-zarr", "ome-tiff", "npy"} or None, default None
         Format of the files in a folder; None is "ome-zarr".
-    overwrite : bool, default: False
+    overwrite : bool, default False
         Whether to replace what is there, once the new is complete.
-    resume : bool, default: False
+    resume : bool, default False
         Whether to go on where an earlier run ended ("ome-zarr" alone).
-    fingerprint : str, default: ""
+    fingerprint : str, default ""
         What two runs must have in common for one to go on with the other.
     rank, world_size : int
         Number of this process and how many there are ("ome-zarr" where there are several).
-    chunk_size, shard_size : sequence of int or None, default: None
+    chunk_size, shard_size : sequence of int or None, default None
         (Z)YX, of OME-Zarr. A shard is a file of many chunks.
-    timeout : float, default: 1800
+    timeout : float, default 1800
         Seconds without any progress after which a process gives up waiting for the others.
     """
     whole_number(
