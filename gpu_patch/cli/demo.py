@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> None:
     seconds, n_pixels = run_epoch(subject, options.batch_size)
     n_patches = subject.constructor.n_patches
     print(
-        f"epoch    {counted(n_patches, 'patch')} in batches of {options.batch_size}: {seconds:.2f} s, "
+        f"epoch    {counted(n_patches, 'patch')} in batches of {options.batch_size}: "
+        f"{seconds:.2f} s, "
         f"{n_patches / seconds:.0f} patches/s, {n_pixels / seconds / 1e6:.1f} megapixels/s "
         "of inputs and targets"
     )
