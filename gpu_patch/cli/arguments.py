@@ -16,6 +16,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What `add_subparsers` returns."""
 _FORMATS = (".png", ".jpg", ".pdf", ".svg")
 """Of pictures."""
+_NEAR = 0.7
+"""How alike words must be for one to be a slip of the other, of 1."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,7 +63,7 @@ class Parser(argparse.ArgumentParser):
 
 def nearest(found: object, known: Sequence[str]) -> str:
     """Return a question for what is known and nearly the same, "" where nothing is."""
-    near = difflib.get_close_matches(str(found), known, 1)
+    near = difflib.get_close_matches(str(found), known, 1, _NEAR)
     return f": did you mean {near[0]}?" if near else ""
 
 

@@ -11,6 +11,7 @@ from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, whole
 from gpu_patch.cli.modes import Subject, load, make_subject
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.preview import report_images, report_picture
+from gpu_patch.cli.tables import counted
 
 _PATCH = 64
 _NEXT = """\
@@ -73,7 +74,8 @@ def run(options: argparse.Namespace) -> None:
     seconds, n_pixels = run_epoch(subject, options.batch_size)
     n_patches = subject.constructor.n_patches
     print(
-        f"epoch    {n_patches} patches in batches of {options.batch_size}: {seconds:.2f} s, "
+        f"epoch    {counted(n_patches, 'patch')} in batches of {options.batch_size}: "
+        f"{seconds:.2f} s, "
         f"{n_patches / seconds:.0f} patches/s, {n_pixels / seconds / 1e6:.1f} megapixels/s "
         "of inputs and targets"
     )

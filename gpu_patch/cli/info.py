@@ -13,6 +13,7 @@ from typing import Any
 from gpu_patch import device as devices
 from gpu_patch.cli.arguments import Commands, add_budget, said, whole
 from gpu_patch.cli.machine_info import show
+from gpu_patch.cli.tables import counted
 from gpu_patch.images import sources
 from gpu_patch.images._agreement import check_agreement
 from gpu_patch.images._budget import Budget, make_budget, size_text
@@ -75,8 +76,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         print("\n".join(_as_table(infos, errors, budget)))
     if errors:
-        n_files = "1 file" if len(errors) == 1 else f"{len(errors)} files"
-        raise ValueError(f"{n_files} cannot be read")
+        raise ValueError(f"{counted(len(errors), 'file')} cannot be read")
     return None
 
 
@@ -122,7 +122,10 @@ def _as_table(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget
         for row in rows
     ]
     lines = lines if infos else []
-    lines += [f"error: {message}" for message in errors.values()]
+    lines += [
+        f"error: {message}" if name in message else f"error: {name}: {message}"
+        for name, message in errors.items()
+    ]
     if not infos:
         return lines
     try:

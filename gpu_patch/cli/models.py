@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gpu_patch.cli.tables import counted
+
 _MOST_CHANNELS = 16
 _MULTIPLES = (2, 4, 8, 16, 32, 64, 128)
 _SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -118,11 +120,9 @@ def _batch_size(given: Tiles, has_context: bool) -> _Reasons:
 def _n_channels(given: Tiles, has_context: bool) -> _Reasons:
     for n in range(1, _MOST_CHANNELS + 1):
         if has_context:
-            wanted = "1 scale" if n == 1 else f"{n} scales"
-            reason = f"{wanted}, found --scales {given.n_channels}: use --scales {n}"
+            reason = f"{counted(n, 'scale')}, found --scales {given.n_channels}: use --scales {n}"
         else:
-            wanted = "1 channel" if n == 1 else f"{n} channels"
-            reason = f"{wanted}, and the images have {given.n_channels}: give others"
+            reason = f"{counted(n, 'channel')}, and the images have {given.n_channels}: give others"
             reason += f", or --scales {n} for context" if given.n_channels == 1 else ""
         yield given._replace(batch_size=1, n_channels=n), f"it takes {reason}"
 

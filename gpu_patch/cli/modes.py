@@ -204,7 +204,9 @@ def _about(argument: str) -> Iterator[None]:
 def _check_channels(mode: str, images: list[ImageStack], targets: list[ImageStack]) -> None:
     """Check that the images fit the mode, with the way out in the message."""
     if mode == "paired" and not targets:
-        raise ValueError("argument --target: --mode paired needs the target images, found none")
+        raise ValueError(
+            "argument --target: --mode paired needs an image for each IMAGE, found none"
+        )
     if targets and mode not in ("paired", "basic"):
         raise ValueError(
             f"argument --target: only the modes paired and basic take targets, found --mode {mode}"

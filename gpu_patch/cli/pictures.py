@@ -14,6 +14,7 @@ from gpu_patch.cli.layout import EDGE, TOP, Layout
 from gpu_patch.cli.modes import Subject
 from gpu_patch.cli.overview import Box, Overview, overviews_of, paint
 from gpu_patch.cli.panels import Panel, input_panels, target_panels
+from gpu_patch.cli.tables import counted
 
 _DPI = 100
 _CHARACTERS_PER_INCH = 14
@@ -102,7 +103,7 @@ class _Sheet:
         axes = "×".join("ZYX"[-len(patch_size) :])
         parts = [f"patches of {_times(patch_size)} pixels ({axes})"]
         if subject.mode != "basic":
-            scales = "1 scale" if subject.n_scales == 1 else f"{subject.n_scales} scales"
+            scales = counted(subject.n_scales, "scale")
             parts += [scales, f"padding {subject.padding}"]
         if len(patch_size) == 3:
             parts.append("middle z plane of each")

@@ -23,6 +23,7 @@ from gpu_patch.cli.arguments import (
     writable,
 )
 from gpu_patch.cli.preview import report_images
+from gpu_patch.cli.tables import counted
 from gpu_patch.feed import Normalization
 from gpu_patch.geometry import BLENDS, PADDING_MODES
 from gpu_patch.images import PatchExtractor
@@ -221,7 +222,7 @@ def run(options: argparse.Namespace) -> None:
     words = [f"tiles of {_times(tile_size)} pixels, {_times(overlaps)} shared"]
     words += [f"blend {options.blend}"]
     if options.multiscale_count:
-        words += [f"{_counted(options.multiscale_count, 'scale')}, padding {options.padding_mode}"]
+        words += [f"{counted(options.multiscale_count, 'scale')}, padding {options.padding_mode}"]
     if options.n_samples > 1:
         words += [f"mean of {options.n_samples} samples"]
     width, height = predicted.draw(
@@ -322,10 +323,6 @@ def _overlaps(text: str) -> tuple[int, ...]:
             f"must be one whole number of at least 0, or Y,X or Z,Y,X, found {text!r}"
         )
     return found
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _times(size: Sequence[int]) -> str:

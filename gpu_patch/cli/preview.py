@@ -10,6 +10,7 @@ from gpu_patch import ImageStack
 from gpu_patch.cli import pictures
 from gpu_patch.cli.arguments import Commands, add_seed, needs, patch_size, picture_file, whole
 from gpu_patch.cli.modes import MODES, Subject, load, make_subject, mode_named
+from gpu_patch.cli.tables import counted
 from gpu_patch.geometry import PADDING_MODES
 
 _MOST_SAMPLES = 12
@@ -108,6 +109,7 @@ def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> No
     indices = subject.choose(n_samples, seed)
     width, height = pictures.draw(subject, indices, out)
     print(
-        f"shown    {len(indices)} of {subject.constructor.n_patches} patches, mode {subject.mode}"
+        f"shown    {len(indices)} of {counted(subject.constructor.n_patches, 'patch')}, "
+        f"mode {subject.mode}"
     )
     print(f"picture  {out} ({width}×{height} pixels, {out.stat().st_size / 1e3:.0f} kB)")

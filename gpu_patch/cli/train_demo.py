@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, whole, writable
 from gpu_patch.cli.measure import machine
 from gpu_patch.cli.phantom import make_phantom
-from gpu_patch.cli.tables import head, line
+from gpu_patch.cli.tables import counted, head, line
 from gpu_patch.device import resolve
 from gpu_patch.feed import compute_normalization
 
@@ -128,7 +128,10 @@ def run(options: argparse.Namespace) -> None:
         f"images     phantoms: {_square(settings['size'])} to train on, {patches.n_patches} "
         f"patches of {_square(patch_size)} an epoch; {_square(HELD_OUT_SIZE)} held out"
     )
-    print(f"network    U-Net, {n_parameters} parameters; input: {_scales(n_scales)}", flush=True)
+    print(
+        f"network    U-Net, {n_parameters} parameters; input: {counted(n_scales, 'scale')}",
+        flush=True,
+    )
 
     shape = {"patch_size": patch_size, "n_scales": n_scales, "batch_size": batch_size}
     predicted = partial(training.predict, network, truth, normalization, **shape, device=device)
@@ -139,7 +142,8 @@ def run(options: argparse.Namespace) -> None:
     losses = smoothed(course.losses)
     seconds = course.waiting_seconds.sum() + course.training_seconds.sum()
     print(
-        f"training   {len(course.losses)} steps of {batch_size} patches in {seconds:.1f} s: "
+        f"training   {counted(len(course.losses), 'step')} of {counted(batch_size, 'patch')} in "
+        f"{seconds:.1f} s: "
         f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last; the mean of the image has 1\n"
     )
     times = times_of(course)
@@ -157,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
         losses=course.losses,
         smoothed=losses,
         subtitle=f"U-Net, {n_parameters} parameters, {len(course.losses)} steps of {batch_size} "
-        f"patches of {_square(patch_size)} pixels with {_scales(n_scales)}",
+        f"patches of {_square(patch_size)} pixels with {counted(n_scales, 'scale')}",
         out=picture,
     )
     print(f"picture    {picture} ({width}×{height} pixels)")
@@ -279,7 +283,3 @@ def machine_lines(described: dict[str, Any]) -> list[str]:
 
 def _square(n: int) -> str:
     return f"{n}×{n}"
-
-
-def _scales(n: int) -> str:
-    return "1 scale" if n == 1 else f"{n} scales"

@@ -417,7 +417,10 @@ target_stds=[15.0, 25.0])
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{os.fspath(path)} holds no normalization: {error}") from error
+            raise ValueError(
+                f"{os.fspath(path)} holds no normalization, as Normalization.save writes it: "
+                f"{error}"
+            ) from error
 
     def __repr__(self) -> str:
         arguments = [

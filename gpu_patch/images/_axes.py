@@ -23,9 +23,11 @@ def checked_axes(axes: object, shape: tuple[int, ...]) -> str:
     if not {"Y", "X"} <= set(axes):
         raise ValueError(f"{name} must contain Y and X, found {axes!r}")
     if len(axes) != len(shape):
+        guesses = likely_axes(shape)
+        hint = f": {argument('axes', *guesses)}?" if guesses else ""
         raise ValueError(
             f"{name} must name every axis of the data: {axes!r} has {len(axes)} letters, the shape "
-            f"{shape} has {len(shape)} axes"
+            f"{shape} has {len(shape)} axes{hint}"
         )
     return axes
 

@@ -1,6 +1,7 @@
 """gpu-patch info: what files hold, before anything is loaded."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -102,6 +103,43 @@ def test_json(files, capsys):
 def test_axes_for_files_that_do_not_say_them(files, capsys):
     assert main(["info", "unknown.tif", "--axes", "ZYX"]) == 0
     assert " ZYX " in capsys.readouterr().out
+
+
+def test_truncated_files(files, capsys, caplog):
+    """What reading would find too short is found by its length."""
+    import tifffile
+
+    pixels = np.random.default_rng(0).integers(0, 999, (70, 80), np.uint16)
+    np.save("plain.npy", pixels)
+    tifffile.imwrite("plain.tif", pixels, metadata=None)
+    tifffile.imwrite("tiled.tif", pixels, tile=(32, 32), compression="zlib", metadata=None)
+    whole = ["plain.npy", "plain.tif", "tiled.tif"]
+    assert main(["info", *whole, "--axes", "YX"]) == 0
+    for name in whole:
+        path = files / name
+        path.write_bytes(path.read_bytes()[:-10])
+    capsys.readouterr()
+    assert main(["info", *whole, "--axes", "YX"]) == 2
+    errors = capsys.readouterr().out.splitlines()
+    assert errors == [
+        "error: plain.npy cannot be read as a NumPy file: it ends 10 bytes too early",
+        "error: plain.tif cannot be read as a TIFF: it ends 10 bytes too early",
+        "error: tiled.tif cannot be read as a TIFF: strip or tile 8 of page 0 ends behind the file",
+    ]
+    assert not caplog.records
+
+
+def test_nothing_readable_says_nothing_of_memory(files, capsys):
+    assert main(["info", "nosuch.tif", "text.png"]) == 2
+    shown = capsys.readouterr()
+    assert [line.partition(":")[0] for line in shown.out.splitlines()] == ["error", "error"]
+    assert shown.err == "gpu-patch: error: 2 files cannot be read\n"
+
+
+def test_missing_package_names_the_file(files, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    assert main(["info", "pair.tif"]) == 2
+    assert "error: pair.tif: reading TIFF files needs tifffile" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

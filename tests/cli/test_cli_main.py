@@ -1,6 +1,9 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gpu_patch
@@ -60,10 +63,18 @@ def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
     ("arguments", "words"),
     [
         ("nosuch", ["'nosuch'", "preview"]),
+        ("inof", ["one of demo, preview, info, ", "'inof': did you mean info?"]),
+        ("info --bogus", ["--bogus (see gpu-patch info --help)"]),
+        ("preview grey.png --axis YX", ["--axis YX: did you mean --axes? (see gpu-patch preview"]),
+        ("preview *.none", ["IMAGE", "no file matches '*.none'"]),
+        ("preview grey.png --mode pared", ["'pared': did you mean paired?"]),
+        ("preview grey.png --mode I", ["--mode", "2 channels or more"]),
+        ("preview grey.png --mode iii", ["--mode paired needs"]),
+        ("preview grey.png --mode basic --target unknown.tif", [": --target-axes ZYX or"]),
         ("preview", ["IMAGE", "required"]),
         ("preview grey.png --nosuch", ["--nosuch"]),
         ("preview nosuch.png", ["IMAGE", "nosuch.png", "No such file"]),
-        ("preview folder", ["IMAGE", "folder"]),
+        ("preview folder", ["IMAGE", "the folder 'folder' has no image in it"]),
         ("preview broken.tif", ["IMAGE", "broken.tif", "cannot be read"]),
         ("preview text.png", ["IMAGE", "text.png", "cannot be read"]),
         (
@@ -128,3 +139,19 @@ def test_every_command_has_help(command, capsys):
         main([command, "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: gpu-patch {command} ")
+
+
+def test_nothing_can_be_written(monkeypatch, files, capsys):
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "folder")
+    for arguments in ("preview grey.png --out folder/a.png", "demo --out folder/new"):
+        assert_fails(arguments.split(), ["argument --out: nothing can be written to"], capsys)
+
+
+@pytest.mark.filterwarnings("default")
+def test_users_are_warned_in_one_line(files, capsys):
+    np.save("a.npy", np.full((64, 64), 2**25, np.uint32))
+    assert main(["preview", "a.npy", "--axes", "YX"]) == 0
+    assert capsys.readouterr().err == (
+        "gpu-patch: warning: a.npy: uint32 data with values beyond 2^24 are kept as float32 and "
+        "lose precision\n"
+    )

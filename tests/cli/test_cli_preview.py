@@ -66,9 +66,16 @@ def test_real_pictures(name, patch_size, shape, mode, tmp_path, capsys):
         "colour.png --mode basic --patch-size 16,48",
         "unknown.tif --axes CYX --patch-size 70 --scales 5 --samples 1",
         "unknown.tif --axes SYX --patch-size 7",
+        "pair.tif --mode i",
+        "grey.png small.png --mode II --scales 2",
+        "pictures",
+        "[gs]*.png",
     ],
 )
 def test_every_mode_draws(arguments, files, capsys):
+    if arguments == "pictures":
+        Path("pictures").mkdir()
+        Path("grey.png").rename("pictures/grey.png")
     if "colour.png --target-axes" in arguments:
         import tifffile
 

@@ -108,6 +108,35 @@ def test_missing_file(tmp_path, name):
     check(lambda w: ImageStack.from_tiff(path), FileNotFoundError, [str(path)])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("photo.jpg", b"\xff\xd8\xff", ["it is a JPEG, which open_images reads"]),
+        ("photo.JPEG", b"\xff\xd8\xff", ["it is a JPEG, which open_images reads"]),
+        ("photo.tif", b"\xff\xd8\xff", ["it is a JPEG: rename it", ".jpg"]),
+        ("array.npy", b"\x93NUMPY", ["it is a NumPy file, which open_images reads"]),
+        ("empty.tif", b"", ["it is empty"]),
+    ],
+)
+def test_file_of_another_kind(tmp_path, name, content, words):
+    pytest.importorskip("tifffile")
+    path = tmp_path / name
+    path.write_bytes(content)
+    named = [str(path), "cannot be read as a TIFF"]
+    check(lambda w: ImageStack.from_tiff(path), V, named + words)
+
+
+def test_what_tifffile_logs_of_a_damaged_file_stays_with_it(tmp_path, caplog):
+    tifffile = pytest.importorskip("tifffile")
+    whole, cut = tmp_path / "whole.tif", tmp_path / "cut.tif"
+    tifffile.imwrite(whole, PIXELS, description="words " * 99)
+    cut.write_bytes(whole.read_bytes()[:200])
+    check(lambda w: ImageStack.from_tiff(cut), V, [str(cut)])
+    assert not caplog.records
+    tifffile.TiffFile(cut).close()  # a user's own
+    assert caplog.records
+
+
 def test_folder_instead_of_a_file(tmp_path):
     check(lambda w: read_image(tmp_path), IsADirectoryError, [str(tmp_path)])
     check(lambda w: ImageStack.from_tiff(tmp_path), IsADirectoryError, [str(tmp_path)])

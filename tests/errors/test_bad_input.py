@@ -5,6 +5,7 @@ import pytest
 from worlds import PATCH, SHAPES, SPEC, check, constructor, evaluated, images, named, strategy
 
 from gpu_patch import FixedPatching, RandomPatching, StratifiedPatching
+from gpu_patch.errors import probability
 
 T, V = TypeError, ValueError
 ALL = "basic multi independent paired pred"
@@ -313,3 +314,7 @@ STRATEGY_ARGUMENTS = [
 @pytest.mark.parametrize(("name", "argument", "value", "error", "words"), STRATEGY_ARGUMENTS)
 def test_wrong_strategy_argument(name, argument, value, error, words):
     check(lambda w: strategy(w, name, **{argument: value}), error, words)
+
+
+def test_a_bool_of_numpy_is_a_probability_where_pythons_is():
+    assert probability("prob", np.True_) == probability("prob", True) == 1.0

@@ -1,6 +1,7 @@
 """open_images: what it takes, what it says, and what it leaves behind."""
 
 import gc
+import re
 import sys
 import weakref
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ from emulation.gpu import gpu
 from formats import canonical, numbered, write_ome_zarr
 
 from gpu_patch import ImageStack, open_images, residency
-from gpu_patch.images import _load, _open
+from gpu_patch.images import _budget, _load, _open
+from gpu_patch.images._budget import make_budget
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
 
 tifffile = pytest.importorskip("tifffile")
@@ -232,9 +234,40 @@ def test_complex_data_are_refused(tmp_path):
         open_images(tmp_path / "a.npy", "YX")
 
 
-def test_images_must_agree_in_channels(folder):
-    tifffile.imwrite(folder / "c.tif", numbered("YX"))
-    with pytest.raises(ValueError, match="images must agree in channels"):
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        ("5000", 5000),
+        ("1.5kB", 1500),
+        ("8GB", 8 * 10**9),
+        ("8 GiB", 8 * 2**30),
+        ("2tib", 2**41),
+        ("0.25", 250),
+        (0.25, 250),
+        (5000, 5000),
+    ],
+)
+def test_budgets(given, limit, monkeypatch):
+    monkeypatch.setattr(_budget, "free_host_bytes", lambda: 1000)
+    assert make_budget("cpu", given).limit == limit
+
+
+@pytest.mark.parametrize("given", ["", "GB", "8 apples", "8G", "-1", "1e9", "2.0", "0", "0kB"])
+def test_wrong_budgets(given):
+    with pytest.raises(ValueError, match="memory_budget must be "):
+        make_budget("cpu", given)
+
+
+def test_images_must_agree_in_channels(folder, monkeypatch):
+    """Before anything is loaded; those that differ are named, and a pattern for the others."""
+    pillow = pytest.importorskip("PIL.Image")
+    monkeypatch.setattr(ImageReader, "select", lambda *_: pytest.fail("it read pixels"))
+    pillow.new("L", (9, 8)).save(folder / "c.png")
+    expected = re.escape(
+        f"images must agree in channels: '{folder / 'a.tif'}' has 2, '{folder / 'c.png'}' has 1. "
+        f"Give the pattern '{folder / '*.tif'}' to leave others out"
+    )
+    with pytest.raises(ValueError, match=expected):
         open_images(folder)
     gc.collect()
     assert not residency().stacks

@@ -125,6 +125,18 @@ def test_after_an_error_nothing_is_at_the_final_name(ending, fault, tmp_path):
         assert [p.name for p in tmp_path.iterdir()] == ["cells.ome.tif"]
 
 
+@pytest.mark.parametrize("ending", [".ome.zarr", ".ome.tif", ".npy"])
+def test_after_an_error_no_empty_folder_stays(ending, tmp_path):
+    images, _ = written(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for folder in ("new/folders", "mine"):
+        out = tmp_path / folder / f"result{ending}"
+        with pytest.raises(RuntimeError, match="broken"):  # when the output is open
+            predict(images, counting([], fail_at=1), out=out, batch_size=4, **TILES)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.ome.tif", "mine"]
+    assert not list((tmp_path / "mine").iterdir())
+
+
 def counting(sizes, fail_at=None):
     """A model that notes how many tiles it gets, and breaks at some call."""
 
@@ -159,9 +171,20 @@ def test_going_on_with_other_arguments_is_refused(tmp_path):
     options = {**TILES, "chunk_size": (32, 64), "batch_size": 4, "out": tmp_path / "out"}
     with pytest.raises(RuntimeError, match="broken"):
         predict(images, counting([], fail_at=8), **options)
-    for change in ({"blend": "hann"}, {"overlaps": (4, 8)}, {"multiscale_count": 2}):
-        with pytest.raises(ValueError, match="cannot be gone on with"):
-            predict(images, lambda x: x[:, :1], **{**options, **change}, resume=True)
+    changes = {
+        "blend": ("hann", "its blend is 'crop', that of this run 'hann'"),
+        "overlaps": ((4, 8), r"its overlaps is \[8, 8\], that of this run \[4, 8\]"),
+        "multiscale_count": (2, "its multiscale_count is None, that of this run 2"),
+        "dtype": ("uint8", "its dtype is 'float32', that of this run 'uint8'"),
+    }
+    advice = r"\. Give the same settings to go on; overwrite=True without resume=True begins anew$"
+    for complete in (False, True):
+        if complete:
+            predict(images, counting([]), **options, resume=True)
+        kind, state = (FileExistsError, "is complete, but") if complete else (ValueError, "cannot")
+        for name, (value, words) in changes.items():
+            with pytest.raises(kind, match=f"{state}.* {words}{advice}"):
+                predict(images, lambda x: x[:, :1], **{**options, name: value}, resume=True)
 
 
 def test_what_was_written_but_not_finished_is_finished(tmp_path, monkeypatch):

@@ -54,8 +54,8 @@ def open_file(
         open_all = content and _BY_SUFFIX[content.ending]
     if open_all is None:
         raise ValueError(
-            f"{path} is of no known format ({', '.join(SUFFIXES)}): convert it, or give "
-            "open_images a read_func, which takes the path and returns an array"
+            f"{path} is of no known format ({', '.join(SUFFIXES)}): convert it, or, in "
+            "Python, give open_images a read_func, which takes the path and returns an array"
         )
     return open_all(path, options)
 

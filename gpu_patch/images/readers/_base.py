@@ -293,7 +293,12 @@ def checked_level(path: object, level: int, n_levels: int) -> int:
     """Return `level` where the image has it."""
     if whole_number("level", level, minimum=0) >= n_levels:
         raise ValueError(
-            f"{path} has no level {level}: its resolution levels are 0 … {n_levels - 1}"
+            f"{path} has no level {level}: "
+            + (
+                f"its resolution levels are 0 … {n_levels - 1}"
+                if n_levels > 1
+                else "it has level 0 alone"
+            )
         )
     return level
 

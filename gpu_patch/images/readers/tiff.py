@@ -32,32 +32,19 @@ from gpu_patch.images.readers._plain import check_length, read_plain
 from gpu_patch.images.readers._units import micrometres
 
 
-class _Held(logging.Filter):
-    """Keeps back what this thread logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-        self.records: list[logging.LogRecord] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.thread != self._thread:
-            return True
-        self.records.append(record)
-        return False
-
-
 @contextmanager
-def _log_held() -> Iterator[None]:
-    """Let tifffile log when it is done: what it says of a damaged file, the exception says too."""
-    logger, held = logging.getLogger("tifffile"), _Held()
-    logger.addFilter(held)
+def _without_log() -> Iterator[None]:
+    """Keep tifffile from logging in this thread: a damaged file is an exception of ours."""
+    thread, logger = threading.get_ident(), logging.getLogger("tifffile")
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(elsewhere)
     try:
         yield
     finally:
-        logger.removeFilter(held)
-    for record in held.records:
-        logger.handle(record)
+        logger.removeFilter(elsewhere)
 
 
 class TiffReader(ImageReader):
@@ -73,7 +60,7 @@ class TiffReader(ImageReader):
 
     kind = "a TIFF"
 
-    @_log_held()
+    @_without_log()
     def __init__(self, path: Path, options: Options) -> None:
         tifffile = _tifffile()
         with reading(path, self.kind):
@@ -107,7 +94,7 @@ class TiffReader(ImageReader):
         """Let go of the file."""
         self._tiff.close()
 
-    @_log_held()
+    @_without_log()
     def check(self) -> None:
         """Raise where the file is too short, by the offsets of its strips or tiles."""
         with reading(self.info.path, self.kind):
@@ -143,7 +130,7 @@ class TiffReader(ImageReader):
         page = self._series.keyframe
         return int(page.planarconfig == 1 and page.samplesperpixel > 1)
 
-    @_log_held()
+    @_without_log()
     def _select(self, key: Key) -> NDArray[Any]:
         series, file = self._series, self._file()
         if series.dataoffset is not None:
@@ -232,7 +219,7 @@ class TiffReader(ImageReader):
         return out.reshape(shape)[tuple(rest.get(axis, wanted[axis]) for axis in keyframe.axes)]
 
 
-@_log_held()
+@_without_log()
 def open_all(path: Path, options: Options) -> list[ImageReader]:
     """Return the images of the file that `options.scene` means."""
     tifffile = _tifffile()
