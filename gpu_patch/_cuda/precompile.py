@@ -73,6 +73,16 @@ def precompile(architectures: Sequence[str] | None = None) -> int:
         How many kernels were compiled.
     """
     cupy = importlib.import_module("cupy")
+    cuda_version, nvrtc_version = (
+        cupy.cuda.runtime.runtimeGetVersion(),
+        cupy.cuda.nvrtc.getVersion(),
+    )
+    if nvrtc_version[0] != cuda_version // 1000:  # of two, CuPy takes the newer one
+        raise RuntimeError(
+            f"CuPy is built for CUDA {cuda_version // 1000}, but finds NVRTC "
+            f"{'.'.join(map(str, nvrtc_version))}, whose code older drivers do not load: see what "
+            "gpu-patch info says"
+        )
     known = set(map(str, cupy.cuda.nvrtc.getSupportedArchs()))
     chosen = architectures or [a for a in ARCHITECTURES if a in known]
     if unknown := [a for a in chosen if a not in known]:
@@ -80,7 +90,6 @@ def precompile(architectures: Sequence[str] | None = None) -> int:
             f"architectures must be among {', '.join(sorted(known, key=int))}, "
             f"found {', '.join(unknown)}"
         )
-    cuda_version = cupy.cuda.runtime.runtimeGetVersion()
     jobs = [
         (text, architecture, binary_path(text, cuda_version, architecture))
         for text, architecture in product(common_texts(), chosen)

@@ -11,6 +11,10 @@ from gpu_patch.cli.machine import Machine
 OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
 """Of each CUDA, on Linux (NVIDIA's release notes: minor version compatibility)."""
 _OR_CPU = "or set GPU_PATCH_DEVICE=cpu"
+_WITHOUT_13 = (
+    "pip uninstall -y nvidia-cuda-nvrtc, which comes with PyTorch for CUDA 13; neither works with "
+    "this driver and GPU"
+)
 
 
 def problem(machine: Machine) -> str:
@@ -89,8 +93,11 @@ def _cupy(machine: Machine) -> str:
     if cupy.nvrtc is None:
         return f"CuPy finds no compiler, NVRTC ({cupy.nvrtc_error}): {again}"
     if cupy.cuda is not None and cupy.nvrtc[0] != cupy.cuda[0]:
+        # of two in an environment it takes the newer one, for CUDA 13 what PyTorch 2.11 brings
+        surplus = cupy.nvrtc[0] == 13 and _extra(machine) != "gpu_patch[cuda13]"
+        fix = _WITHOUT_13 if surplus else again
         return (
-            f"CuPy is built for CUDA {cupy.cuda[0]}, but finds NVRTC {_dotted(cupy.nvrtc)}: {again}"
+            f"CuPy is built for CUDA {cupy.cuda[0]}, but finds NVRTC {_dotted(cupy.nvrtc)}: {fix}"
         )
     if cupy.nvrtc_error:
         older = "" if cupy.nvrtc[0] < 13 else ": install 'gpu_patch[cuda12]' instead"

@@ -215,6 +215,18 @@ MACHINES = {
         {"found": NEW, "packages": ["cupy-cuda12x"], "module": cupy(nvrtc=(11, 2))},
         ["CUDA 12, but finds NVRTC 11.2", AGAIN],
     ),
+    "CUDA 13's compiler too, on a machine for it": (
+        {"found": NEW, "packages": ["cupy-cuda12x"], "module": cupy(nvrtc=(13, 0))},
+        ["CUDA 12, but finds NVRTC 13.0", AGAIN],
+    ),
+    "CUDA 13's compiler too, with a driver of CUDA 12": (
+        {
+            "found": NEW._replace(cuda=(12, 4)),
+            "packages": ["cupy-cuda12x"],
+            "module": cupy(nvrtc=(13, 0)),
+        },
+        ["CUDA 12, but finds NVRTC 13.0", "pip uninstall -y nvidia-cuda-nvrtc,"],
+    ),
     "a device too old for the compiler": (
         {
             "found": NEW._replace(devices=(V100,)),

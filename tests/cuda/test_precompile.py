@@ -19,7 +19,7 @@ from gpu_patch import (
 )
 from gpu_patch._cuda import loader
 from gpu_patch._cuda.loader import OPTIONS, binary_path, source_text
-from gpu_patch._cuda.precompile import common_texts
+from gpu_patch._cuda.precompile import common_texts, precompile
 from gpu_patch._cuda.runtime import CupyRuntime
 from gpu_patch.feed import BatchLoader
 
@@ -105,3 +105,9 @@ def test_a_kernel_compiled_ahead_is_taken_where_text_and_device_are_the_same(cup
     assert CupyRuntime(0).kernel("gather", "gather", {}) == (str(ahead), "gather")
     other = source_text("gather", {"EPILOGUE": 1})
     assert CupyRuntime(0).kernel("gather", "gather", {"EPILOGUE": 1})[0] == other
+
+
+def test_another_cuda_s_compiler_is_refused(cupy):
+    cupy.cuda.nvrtc = SimpleNamespace(getVersion=lambda: (13, 0))
+    with pytest.raises(RuntimeError, match=r"built for CUDA 12, but finds NVRTC 13\.0"):
+        precompile(["90"])
