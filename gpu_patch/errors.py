@@ -33,10 +33,10 @@ def spoken(options: Mapping[str, str]) -> Iterator[None]:
     Parameters
     ----------
     options : dict of str to str
-        The option, such as "--axes", of each argument that has one.
+        The option, such as "--axes", of each argument that has one; beside those already spoken.
     """
     global _options
-    before, _options = _options, options
+    before, _options = _options, {**(_options or {}), **options}
     try:
         yield
     finally:

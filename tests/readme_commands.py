@@ -75,6 +75,7 @@ def docker(verb: str, *arguments: str) -> None:
     elif verb == "run":
         assert rest.pop(0) == "--rm"
         assert option("--gpus") == "all"
+        assert option("--user")
         volumes = [option("-v") for _ in range(rest.count("-v"))]
         file = (ROOT / "docker/Dockerfile").read_text()
         for volume in volumes:

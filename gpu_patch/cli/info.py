@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
         given = {name: getattr(options, name) for name in ("axes", "level", "memory_budget")}
         for name, value in given.items():
             if value is not None:
-                raise ValueError(f"argument FILE: --{name.replace('_', '-')} is about files")
+                raise ValueError(f"--{name.replace('_', '-')} is about files: give a FILE")
         return show(options.device, as_json=options.json, check=options.check)
     if options.check:
         raise ValueError("argument --check: is about the machine: give no FILE")

@@ -115,7 +115,11 @@ def load(argument: str, names: Sequence[str | Path], axes: str | None) -> list[I
             try:
                 for path in sources(str(name)):
                     stacks += _opened(path, axes)
-            except (OSError, ValueError, TypeError, MemoryError) as error:
+            except MemoryError as error:
+                raise ValueError(
+                    f"argument {argument}: '{name}' does not fit in memory: give a part of it"
+                ) from error
+            except (OSError, ValueError, TypeError) as error:
                 raise ValueError(f"argument {argument}: {said(error)}") from error
     return stacks
 

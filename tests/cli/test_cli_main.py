@@ -8,6 +8,7 @@ import pytest
 
 import gpu_patch
 from gpu_patch.cli import main
+from gpu_patch.images import _budget
 
 
 def test_without_arguments_it_prints_help(capsys):
@@ -145,6 +146,11 @@ def test_nothing_can_be_written(monkeypatch, files, capsys):
     monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "folder")
     for arguments in ("preview grey.png --out folder/a.png", "demo --out folder/new"):
         assert_fails(arguments.split(), ["argument --out: nothing can be written to"], capsys)
+
+
+def test_image_that_does_not_fit(monkeypatch, files, capsys):
+    monkeypatch.setattr(_budget, "free_host_bytes", lambda: 1000)
+    assert_fails(["preview", "pair.tif"], ["IMAGE: 'pair.tif' does not fit in memory"], capsys)
 
 
 @pytest.mark.filterwarnings("default")
