@@ -227,7 +227,10 @@ FILES = {
 def test_other_files_are_refused_by_name(content, tmp_path):
     path = tmp_path / "some file.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"some file\.json holds no normalization: ."):
+    with pytest.raises(
+        ValueError,
+        match=r"some file\.json holds no normalization, as Normalization.save writes it: .",
+    ):
         Normalization.load(path)
 
 

@@ -184,7 +184,13 @@ def test_ome_tiff_without_one_of_its_files(tmp_path):
     )
     tifffile.imwrite(tmp_path / "t0.tif", data[0], description=xml, metadata=None)
     assert np.array_equal(open_images(tmp_path / "t0.tif").image_stacks[0].data[:, 0], data)
+    (reader,) = open_file(tmp_path / "t0.tif", Options())
+    with reader:
+        reader.check()
     (tmp_path / "t1.tif").unlink()
+    (reader,) = open_file(tmp_path / "t0.tif", Options())
+    with reader, pytest.raises(ValueError, match="page 1 of the image is missing"):
+        reader.check()
     refuses(tmp_path / "t0.tif", "page 1 of the image is missing: allow_missing_chunks=True")
     found = open_images(tmp_path / "t0.tif", allow_missing_chunks=True).image_stacks[0].data[:, 0]
     data[1] = 0
