@@ -35,16 +35,20 @@ from gpu_patch.images.readers._units import micrometres
 @contextmanager
 def _without_log() -> Iterator[None]:
     """Keep tifffile from logging in this thread: a damaged file is an exception of ours."""
-    thread, logger = threading.get_ident(), logging.getLogger("tifffile")
+    thread = threading.get_ident()
+    # a filter sees what its own logger is given, not its children: older ones use the second
+    loggers = [logging.getLogger(name) for name in ("tifffile", "tifffile.tifffile")]
 
     def elsewhere(record: logging.LogRecord) -> bool:
         return record.thread != thread
 
-    logger.addFilter(elsewhere)
+    for logger in loggers:
+        logger.addFilter(elsewhere)
     try:
         yield
     finally:
-        logger.removeFilter(elsewhere)
+        for logger in loggers:
+            logger.removeFilter(elsewhere)
 
 
 class TiffReader(ImageReader):
