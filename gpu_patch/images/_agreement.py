@@ -45,7 +45,8 @@ def _name(index: int, source: str | Path) -> str:
 
 def _pattern(wanted: Sequence[str | Path], others: Sequence[str | Path]) -> str:
     """Name a pattern that finds those that are wanted alone, where endings tell them."""
-    endings, unwanted = ({Path(path).suffix.lower() for path in of} for of in (wanted, others))
-    if len(endings) == 1 and not endings & unwanted and endings <= set(SUFFIXES):
-        return f"the pattern '{Path(wanted[0]).parent / f'*{endings.pop()}'}' to leave others out"
+    endings, unwanted = ({Path(path).suffix for path in of} for of in (wanted, others))
+    folders = {Path(path).parent for path in wanted}
+    if len(endings) == len(folders) == 1 and not endings & unwanted and endings <= set(SUFFIXES):
+        return f"the pattern '{folders.pop() / f'*{endings.pop()}'}' to leave others out"
     return "those alone that belong together"

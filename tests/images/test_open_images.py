@@ -14,6 +14,7 @@ from formats import canonical, numbered, write_ome_zarr
 
 from gpu_patch import ImageStack, open_images, residency
 from gpu_patch.images import _budget, _load, _open
+from gpu_patch.images._agreement import check_agreement
 from gpu_patch.images._budget import make_budget
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
 
@@ -413,3 +414,9 @@ def test_from_reader_reads_what_was_described(folder):
         stack = ImageStack.from_reader(reader, device="cpu", progress=seen.append)
     assert sum(seen) == stack.nbytes == reader.info.nbytes
     assert stack.data_shape == reader.info.canonical_shape
+
+
+@pytest.mark.parametrize("usual", [["a/0.tif", "b/1.tif"], ["a/0.TIF", "a/1.tif"]])
+def test_no_pattern_is_named_that_would_lose_images(usual):
+    with pytest.raises(ValueError, match=r"'c\.png' has 3\. Give those alone that belong together"):
+        check_agreement([*usual, "c.png"], [(1, 1, 8, 8)] * 2 + [(1, 3, 8, 8)])
