@@ -218,9 +218,7 @@ def predict(
 
 def _axes_of_batches(n_dims: int, multiscale_count: int | None) -> str:
     """Say which argument decides on each axis of what a model gets."""
-    inner = (
-        "channels of the images" if multiscale_count is None else f"{argument('multiscale_count')}"
-    )
+    inner = "channels of the images" if multiscale_count is None else argument("multiscale_count")
     return (
         f"({argument('batch_size')} or less, {inner}, "
         f"{', '.join(argument(f'tile_size[{axis}]') for axis in range(n_dims))})"
