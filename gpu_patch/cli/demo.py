@@ -59,10 +59,8 @@ def run(options: argparse.Namespace) -> None:
     path = out / "phantom.tif"
     out.mkdir(parents=True, exist_ok=True)
     write_phantom(path, options.size, options.seed)
-    images = load("--out", [path], None)
-    report_images(images)
     subject = make_subject(
-        images,
+        load("--out", [path], None),
         [],
         mode="multichannel",
         patch_size=(_PATCH,),
@@ -70,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
         padding="reflect",
         seed=options.seed,
     )
+    report_images(subject.images)
     report_picture(subject, 4, options.seed, out / "preview.png")
     seconds, n_pixels = run_epoch(subject, options.batch_size)
     n_patches = subject.constructor.n_patches

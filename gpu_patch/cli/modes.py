@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from gpu_patch import (
     TiledPatching,
 )
 from gpu_patch.cli.arguments import said
+from gpu_patch.cli.tables import counted
 from gpu_patch.errors import spoken
 from gpu_patch.images import open_images, sources
 
@@ -57,6 +59,8 @@ class Subject:
         What windows hold beyond the image; "zero" where there is no context.
     n_targets : int
         Channels of the target, 0 where there is none.
+    structures : list of int
+        In the mode independent, which structure each of `images` shows.
     """
 
     mode: str
@@ -66,6 +70,7 @@ class Subject:
     n_scales: int
     padding: str
     n_targets: int
+    structures: list[int] = field(default_factory=list)
 
     @property
     def mixes(self) -> bool:
@@ -106,22 +111,22 @@ def mode_named(text: str) -> str:
     return _NUMBERS.get(name, name)
 
 
-def load(argument: str, names: Sequence[str | Path], axes: str | None) -> list[ImageStack]:
-    """Read image files, patterns and folders; errors name the argument and the file."""
+def load(argument: str, names: Sequence[str | Path], axes: str | None) -> list[list[ImageStack]]:
+    """Read the images of each file, pattern and folder; errors name the argument and the file."""
     axes_option = "--target-axes" if argument == "--target" else "--axes"
-    stacks = []
+    groups = []
     with spoken({"axes": axes_option}):
         for name in names:
             try:
-                for path in sources(str(name)):
-                    stacks += _opened(path, axes)
+                paths = sources(str(name))
+                groups.append([stack for path in paths for stack in _opened(path, axes)])
             except MemoryError as error:
                 raise ValueError(
                     f"argument {argument}: '{name}' does not fit in memory: give a part of it"
                 ) from error
             except (OSError, ValueError, TypeError) as error:
                 raise ValueError(f"argument {argument}: {said(error)}") from error
-    return stacks
+    return groups
 
 
 def _opened(path: Path, axes: str | None) -> list[ImageStack]:
@@ -131,8 +136,8 @@ def _opened(path: Path, axes: str | None) -> list[ImageStack]:
 
 
 def make_subject(
-    images: list[ImageStack],
-    targets: list[ImageStack],
+    groups: Sequence[list[ImageStack]],
+    targets: Sequence[list[ImageStack]],
     *,
     mode: str | None,
     patch_size: tuple[int, ...],
@@ -144,35 +149,40 @@ def make_subject(
 
     Parameters
     ----------
-    images, targets : list of ImageStack
-        As read; targets may be empty.
+    groups, targets : sequence of list of ImageStack
+        As read, a list per argument of the command line; targets may be empty. In the mode
+        independent a group is a structure, or has one in every channel where it is the only one.
     mode : str or None
-        One of `MODES`; None chooses by the images' channels.
+        One of `MODES`; None chooses by targets and the images' channels.
     patch_size : tuple of int
         (Z)YX, or one number for all axes, which the depth of the images limits along Z.
     n_scales, padding, seed : int, str, int
         As the constructors take them.
     """
-    mode = mode or ("multichannel" if images[0].data_shape[1] > 1 else "pred")
-    _check_channels(mode, images, targets)
-    if mode == "independent" and len(images) == 1:
-        images = _split_channels(images[0])
+    images, target_images = list(chain(*groups)), list(chain(*targets))
+    mode = mode or _mode_for(images[0].data_shape[1], bool(target_images))
+    _check_targets(mode, target_images)
     size = _full_patch_size(patch_size, images)
     constructor: PlannedConstr
     if mode == "independent":
-        n_targets = len(images)
-        extractors = [PatchExtractor([image]) for image in images]
+        groups = _structures(groups)
+        n_targets = len(groups)
+        with _about("IMAGE"):
+            extractors = [PatchExtractor(group) for group in groups]
         strategies = [RandomPatching(extractor.shapes, size, seed) for extractor in extractors]
         ranges = [WEIGHT_RANGE] * n_targets
         constructor = IndependentTargetsMsPatchConstr(
             strategies, extractors, n_scales, padding, ranges, seed=seed
         )
-        return Subject(mode, constructor, images, [], n_scales, padding, n_targets)
+        structures = [c for c, group in enumerate(groups) for _ in group]
+        images = list(chain(*groups))
+        return Subject(mode, constructor, images, [], n_scales, padding, n_targets, structures)
 
+    _check_channels(mode, images)
     with _about("IMAGE"):
         extractor = PatchExtractor(images)
     with _about("--target"):
-        target = PatchExtractor(targets) if targets else None
+        target = PatchExtractor(target_images) if target_images else None
     n_targets = 0 if target is None else target.n_channels
     strategy = RandomPatching(extractor.shapes, size, seed)
     if mode == "multichannel":
@@ -192,8 +202,8 @@ def make_subject(
     else:
         with _about("--target"):
             constructor = BasicPatchConstr(strategy, extractor, target, seed=seed)
-        return Subject(mode, constructor, images, targets, 1, "zero", n_targets)
-    return Subject(mode, constructor, images, targets, n_scales, padding, n_targets)
+        return Subject(mode, constructor, images, target_images, 1, "zero", n_targets)
+    return Subject(mode, constructor, images, target_images, n_scales, padding, n_targets)
 
 
 @contextmanager
@@ -205,8 +215,15 @@ def _about(argument: str) -> Iterator[None]:
         raise ValueError(f"argument {argument}: {error}") from error
 
 
-def _check_channels(mode: str, images: list[ImageStack], targets: list[ImageStack]) -> None:
-    """Check that the images fit the mode, with the way out in the message."""
+def _mode_for(n_channels: int, has_targets: bool) -> str:
+    """Choose the mode of images that come without one."""
+    if has_targets:
+        return "paired" if n_channels == 1 else "basic"
+    return "pred" if n_channels == 1 else "multichannel"
+
+
+def _check_targets(mode: str, targets: Sequence[ImageStack]) -> None:
+    """Check that there are targets where, and only where, the mode takes them."""
     if mode == "paired" and not targets:
         raise ValueError(
             "argument --target: --mode paired needs an image for each IMAGE, found none"
@@ -215,41 +232,63 @@ def _check_channels(mode: str, images: list[ImageStack], targets: list[ImageStac
         raise ValueError(
             f"argument --target: only the modes paired and basic take targets, found --mode {mode}"
         )
+
+
+def _check_channels(mode: str, images: Sequence[ImageStack]) -> None:
+    """Check that the images fit the mode, with the way out in the message."""
     for image in images:
         n_channels = image.data_shape[1]
-        found = (
-            f"found '{image.source}' with {n_channels} "
-            f"(shape {image.original_data_shape}, axes {image.original_axes})"
-        )
         if mode == "multichannel" and n_channels < 2:
             raise ValueError(
-                f"argument --mode: multichannel needs images with 2 channels or more, {found}: "
-                "use pred, or independent with one image per structure"
+                "argument --mode: multichannel needs images with 2 channels or more, found "
+                f"{_channels_of(image)}: use pred, or independent with one IMAGE per structure"
             )
         if mode in ("paired", "pred") and n_channels != 1:
             raise ValueError(
-                f"argument --mode: {mode} needs images with 1 channel, {found}: use multichannel, "
-                "or give the right --axes"
+                f"argument --mode: {mode} needs images with 1 channel, found "
+                f"{_channels_of(image)}: use multichannel, or give the right --axes"
             )
-        if mode == "independent" and len(images) > 1 and n_channels != 1:
+
+
+def _structures(groups: Sequence[list[ImageStack]]) -> Sequence[list[ImageStack]]:
+    """Return the images of each structure: a group each, or the channels of the only group."""
+    if len(groups) > 1:
+        for image in chain(*groups):
+            if image.data_shape[1] != 1:
+                raise ValueError(
+                    "argument --mode: independent needs 1 channel per image, found "
+                    f"{_channels_of(image)}: give single-channel images, or one IMAGE whose "
+                    "channels are the structures"
+                )
+        return groups
+    (group,) = groups
+    n_channels = group[0].data_shape[1]
+    for image in group:
+        if image.data_shape[1] < 2:
             raise ValueError(
-                f"argument --mode: independent needs 1 channel per image, {found}: give "
-                "single-channel images, or one image whose channels are the structures"
+                "argument --mode: independent needs an IMAGE per structure, two or more, or one "
+                f"whose channels are the structures, found only {_channels_of(image)}"
             )
-    if mode == "independent" and len(images) == 1 and images[0].data_shape[1] < 2:
-        raise ValueError(
-            "argument --mode: independent needs an image per structure, two or more, found "
-            f"only '{images[0].source}' with 1 channel"
-        )
+        if image.data_shape[1] != n_channels:
+            raise ValueError(
+                "argument --mode: independent needs the same channels in all images, found "
+                f"'{group[0].source}' with {n_channels} and {_channels_of(image)}"
+            )
+    return [[_channel(image, c) for image in group] for c in range(n_channels)]
 
 
-def _split_channels(image: ImageStack) -> list[ImageStack]:
-    """Return one stack per channel."""
+def _channels_of(image: ImageStack) -> str:
+    """Say for an error which image has how many channels."""
+    return (
+        f"'{image.source}' with {counted(image.data_shape[1], 'channel')} "
+        f"(shape {image.original_data_shape}, axes {image.original_axes})"
+    )
+
+
+def _channel(image: ImageStack, c: int) -> ImageStack:
+    """Return one channel as a stack."""
     axes = "SCYX" if image.data.ndim == 4 else "SCZYX"
-    return [
-        ImageStack(image.data[:, [c]], axes, source=image.source, device=image.device)
-        for c in range(image.data_shape[1])
-    ]
+    return ImageStack(image.data[:, [c]], axes, source=image.source, device=image.device)
 
 
 def _full_patch_size(patch_size: tuple[int, ...], images: list[ImageStack]) -> tuple[int, ...]:

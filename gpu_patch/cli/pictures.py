@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from textwrap import fill
 from typing import Any
 
+from gpu_patch import ImageStack
 from gpu_patch.cli import display
 from gpu_patch.cli.display import BACKGROUND, FAINT, TEXT
 from gpu_patch.cli.layout import EDGE, TOP, Layout
@@ -98,7 +100,7 @@ class _Sheet:
 
     def write_header(self, subject: Subject, patch_size: Sequence[int]) -> None:
         """Say what is drawn."""
-        sources = list(dict.fromkeys(Path(image.source).name for image in subject.images))
+        sources = list(dict.fromkeys(_names(subject.images)))
         names = ", ".join(sources[:3]) + (" …" if len(sources) > 3 else "")
         axes = "×".join("ZYX"[-len(patch_size) :])
         parts = [f"patches of {_times(patch_size)} pixels ({axes})"]
@@ -157,7 +159,8 @@ class _Sheet:
         image = subject.images[overview.image_idx]
         colours = display.channel_colours(image.data_shape[1])
         if subject.mode == "independent":
-            colours = [display.channel_colours(len(subject.images))[overview.image_idx]]
+            structure = subject.structures[overview.image_idx]
+            colours = [display.channel_colours(subject.n_targets)[structure]]
         place = self.layout.overview(at)
         axes = self._axes(*place)
         # a pixel's centre is at its index
@@ -228,12 +231,24 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def _names(images: Sequence[ImageStack]) -> list[str]:
+    """Return the names of images' files, with their folders where files share a name."""
+    paths = {Path(image.source) for image in images}
+    shared = {name for name, n in Counter(path.name for path in paths).items() if n > 1}
+    return [
+        "/".join(path.parts[-2:]) if path.name in shared else path.name
+        for path in (Path(image.source) for image in images)
+    ]
+
+
 def _title(subject: Subject, overview: Overview) -> str:
     """Name an image."""
     image = subject.images[overview.image_idx]
     height, width = image.data_shape[-2:]
-    structure = f"structure {overview.image_idx}: " if subject.mode == "independent" else ""
-    words = [structure + Path(image.source).name, f"{height}×{width}"]
+    name = _names(subject.images)[overview.image_idx]
+    if subject.mode == "independent":
+        name = f"structure {subject.structures[overview.image_idx]}: {name}"
+    words = [name, f"{height}×{width}"]
     if image.data_shape[0] > 1:
         words.append(f"sample {overview.sample_idx}")
     if image.data.ndim == 5:

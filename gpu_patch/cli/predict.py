@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_patch import Prediction, TiledPatching, open_images, predict
+from gpu_patch import Prediction, open_images, predict
 from gpu_patch import device as devices
 from gpu_patch.cli.arguments import (
     Commands,
@@ -210,14 +210,12 @@ def run(options: argparse.Namespace) -> None:
         return
     seconds = time.perf_counter() - start
     n_tiles = counting.n_tiles // options.n_samples
-    by = ""
-    if world_size > 1:  # of which each has counted its own
-        n_tiles = TiledPatching(images.shapes, tile_size, overlaps).n_patches
-        by = f" by {world_size} processes"
+    # which counted its own alone
+    by = f" by the first of {world_size} processes" if world_size > 1 else ""
     if n_tiles:
         print(f"tiles    {n_tiles} in {seconds:.1f} s{by}, {n_tiles / seconds:.1f} tiles/s")
     else:
-        print("tiles    nothing left to do: all results are complete")
+        print(f"tiles    none left to do{by}: all its results are complete")
     report_results(found)
     words = [f"tiles of {_times(tile_size)} pixels, {_times(overlaps)} shared"]
     words += [f"blend {options.blend}"]

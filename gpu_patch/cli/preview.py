@@ -42,8 +42,9 @@ def add_to(commands: Commands) -> None:
         type=mode_named,
         choices=MODES,
         help="which constructor: %(choices)s; the first three also as I, II and III. Default: "
-        "multichannel where the images have two channels or more, else pred. independent: every "
-        "IMAGE (or every channel of a single one) is a structure",
+        "multichannel where the images have two channels or more, else pred; with --target, paired "
+        "where they have one channel, else basic. independent: every IMAGE, quoted where it is a "
+        "pattern, is a structure; or every channel of the only one",
     )
     parser.add_argument(
         "--patch-size",
@@ -78,23 +79,22 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     needs("preview", "matplotlib.figure")
     out = picture_file("--out", options.out)
-    images = load("IMAGE", options.images, options.axes)
-    targets = load("--target", options.target, options.target_axes)
     subject = make_subject(
-        images,
-        targets,
+        load("IMAGE", options.images, options.axes),
+        load("--target", options.target, options.target_axes),
         mode=options.mode,
         patch_size=options.patch_size,
         n_scales=options.scales,
         padding=options.padding,
         seed=options.seed,
     )
-    report_images(images)
+    report_images(subject.images)
     report_picture(subject, options.samples, options.seed, out)
 
 
 def report_images(images: Sequence[ImageStack]) -> None:
-    """Print what was read."""
+    """Print what was read, a file once."""
+    images = list({image.source: image for image in images}.values())
     for image in images[:_MOST_LINES]:
         print(
             f"read     {image.source}: shape {image.original_data_shape}, "
@@ -111,5 +111,6 @@ def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> No
     print(
         f"shown    {len(indices)} of {counted(subject.constructor.n_patches, 'patch')}, "
         f"mode {subject.mode}"
+        + (f" of {subject.n_targets} structures" if subject.structures else "")
     )
     print(f"picture  {out} ({width}×{height} pixels, {out.stat().st_size / 1e3:.0f} kB)")

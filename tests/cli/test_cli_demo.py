@@ -74,7 +74,7 @@ def test_demo(tmp_path, capsys):
 
 def test_an_epoch_is_every_patch_once(phantom, capsys):
     subject = make_subject(
-        [ImageStack(phantom, "CYX")],
+        [[ImageStack(phantom, "CYX")]],
         [],
         mode="multichannel",
         patch_size=(64,),

@@ -91,7 +91,8 @@ def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
         ("preview colour.png --mode pred", ["--mode", "1 channel", "colour.png", "with 3"]),
         ("preview colour.png --mode paired --target grey.png", ["--mode", "1 channel"]),
         ("preview grey.png --mode paired", ["--target", "paired", "found none"]),
-        ("preview pair.tif --target grey.png", ["--target", "paired and basic", "multichannel"]),
+        ("preview pair.tif --mode I --target grey.png", ["--target", "paired and basic"]),
+        ("preview [gs]*.png --mode II", ["--mode", "IMAGE per structure", "grey.png"]),
         (
             "preview grey.png --mode paired --target small.png",
             ["--target", "(1, 1, 100, 120)", "(1, 1, 80, 120)"],

@@ -13,7 +13,7 @@ from gpu_patch.cli.modes import make_subject
 from gpu_patch.cli.overview import Box, Overview, overviews_of, paint
 from gpu_patch.cli.panels import input_panels, target_panels
 from gpu_patch.cli.phantom import make_phantom
-from gpu_patch.cli.pictures import draw, explanation
+from gpu_patch.cli.pictures import _names, draw, explanation
 
 
 def stack(pixels, axes, name="a.tif"):
@@ -28,7 +28,7 @@ def subject_of(images, targets=(), **options):
         "padding": "reflect",
         "seed": 0,
     } | options
-    return make_subject(list(images), list(targets), **options)
+    return make_subject([[image] for image in images], [[image] for image in targets], **options)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,59 @@ def test_independent_structures_have_boxes_of_their_own(phantom):
         for b in range(3):
             assert overview.boxes[b][0][:2] == tuple(specs[b]["all_coords"][overview.image_idx])
     assert overviews[0].boxes[0][0] != overviews[1].boxes[0][0]
+
+
+def test_a_structure_may_have_many_images(phantom):
+    filaments = [stack(part, "YX", f"filaments/{name}.tif") for part, name in parts(phantom[0])]
+    nuclei = [stack(part[:-9], "YX", f"nuclei/{name}.tif") for part, name in parts(phantom[1])]
+    subject = make_subject(
+        [filaments, nuclei[:1]],
+        [],
+        mode="independent",
+        patch_size=(32,),
+        n_scales=2,
+        padding="reflect",
+        seed=0,
+    )
+    assert (subject.n_targets, subject.structures) == (2, [0, 0, 1])
+    indices = subject.choose(9, 0)
+    plan, batch = subject.plan(indices), subject.constructor.construct_batch(indices)
+    assert batch.target.shape == (9, 2, 32, 32)
+    assert set(plan.rows.image_idx[:, 0].tolist()) == {0, 1}
+    assert set(plan.rows.image_idx[:, 1].tolist()) == {2}
+    for b, (y, x) in enumerate(plan.rows.coords[:, 1]):
+        assert (batch.target[b, 1] == nuclei[0].data[0, 0, y : y + 32, x : x + 32]).all()
+    # files of one name are told apart by their folders
+    assert _names(subject.images) == ["filaments/a.tif", "b.tif", "nuclei/a.tif"]
+
+
+def parts(image):
+    return [(image[:80], "a"), (image[80:], "b")]
+
+
+def test_channels_of_many_images_are_structures_too(phantom):
+    images = [stack(phantom[:, :90], "CYX"), stack(phantom[:, 90:], "CYX", "b.tif")]
+    subject = make_subject(
+        [images],
+        [],
+        mode="independent",
+        patch_size=(16,),
+        n_scales=1,
+        padding="reflect",
+        seed=0,
+    )
+    assert subject.structures == [0, 0, 1, 1]
+    assert (subject.images[3].data[0, 0] == phantom[1, 90:]).all()
+
+
+@pytest.mark.parametrize(
+    ("channels", "targets", "mode"),
+    [(1, 0, "pred"), (2, 0, "multichannel"), (1, 2, "paired"), (2, 1, "basic")],
+)
+def test_mode_follows_from_channels_and_targets(channels, targets, mode, phantom):
+    image = stack(phantom[:channels], "CYX")
+    target = [stack(phantom[:targets], "CYX")] if targets else []
+    assert subject_of([image], target).mode == mode
 
 
 def test_channels_of_one_file_can_be_independent_structures(phantom):

@@ -88,6 +88,20 @@ def test_every_mode_draws(arguments, files, capsys):
     assert count(pixels, display.SCALE_COLOURS[0]) > 300
 
 
+def test_a_pattern_is_one_structure(files, capsys):
+    for folder in ("nuclei", "filaments"):
+        Path(folder).mkdir()
+        for name in ("a.png", "b.png"):
+            Path(folder, name).write_bytes(Path("grey.png").read_bytes())
+    assert main(["preview", "nuclei/*.png", "filaments", "--mode", "II", "--scales", "2"]) == 0
+    report = capsys.readouterr().out.splitlines()
+    assert report[-2].endswith("mode independent of 2 structures")
+    # expanded by the shell they are an argument each
+    names = [str(path) for path in sorted(Path().glob("*/[ab].png"))]
+    assert main(["preview", *names, "--mode", "II", "--scales", "2"]) == 0
+    assert "mode independent of 4 structures" in capsys.readouterr().out
+
+
 def test_same_seed_same_picture(files):
     for name, seed in (("a.png", "1"), ("b.png", "1"), ("c.png", "2")):
         assert main(["preview", "pair.tif", "--seed", seed, "--out", name]) == 0

@@ -280,6 +280,22 @@ def test_ranks_go_by_the_same_units_whatever_was_written_since(tmp_path):
     assert second.done("a") == first.done("a") == {(1, 0)}
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_empty_folder_stays_where_another_rank_may_write(tmp_path, world_size):
+    out = tmp_path / "made" / "out"
+    found = together(
+        lambda rank: make_store(
+            out, ["a", "b"], format="ome-zarr", rank=rank, world_size=world_size, timeout=30
+        ),
+        world_size,
+    )
+    for file in sorted(out.rglob("*"), reverse=True):  # what the ranks told each other
+        file.rmdir() if file.is_dir() else file.unlink()
+    for store in found:
+        store.abandon()
+    assert out.exists() == (world_size > 1)
+
+
 def test_one_rank_alone_finishes(tmp_path, monkeypatch):
     """Both find that nothing is missing."""
     alive, n_pieces = Work.alive, []

@@ -94,6 +94,11 @@ class ZarrStore(PathStore):
             alone=not self._ranks.together,
         )
 
+    def abandon(self) -> None:
+        """Remove empty folders where no other rank may be about to write into them."""
+        if not self._ranks.together:
+            super().abandon()
+
     def wait(self) -> None:
         """Wait for the other ranks, where there are any."""
         if not self._ranks.together:
