@@ -60,6 +60,8 @@ def main(folder: Path) -> None:
     # the types of a NamedTuple in the module that makes them
     warnings.filterwarnings("ignore", "Cannot determine where .*Specs.* is taken from")
     warnings.filterwarnings("ignore", "Error parsing type annotation .*__init__")
+    # pdoc shows what a class inherits at its base, which has no page where it is private: such
+    # members, `construct_batch` among them, stand at the class itself
     pdoc.doc.Class.own_members = property(members)
     pdoc.render.configure(docformat="numpy", footer_text=f"gpu_patch {gpu_patch.__version__}")
     folder = folder.absolute()

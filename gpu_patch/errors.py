@@ -28,7 +28,7 @@ _options: Mapping[str, str] | None = None
 
 @contextmanager
 def spoken(options: Mapping[str, str]) -> Iterator[None]:
-    """Let messages name arguments as a command line does, by its options.
+    """Let messages name arguments as a command line does, by its options; one command at a time.
 
     Parameters
     ----------

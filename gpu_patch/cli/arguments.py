@@ -111,8 +111,8 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-budget",
         metavar="SIZE",
-        help="what the images may take: 8GB, 8GiB, a number of bytes, or a fraction such as 0.5 of "
-        f"what is free; default: {DEFAULT_FRACTION}",
+        help="what the images may take: 8G, 8GiB, a number of bytes, or a fraction such as 0.5 of "
+        f"what is free; default: {DEFAULT_FRACTION} of what is free",
     )
 
 

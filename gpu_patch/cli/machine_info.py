@@ -114,9 +114,10 @@ def _lines(machine: Machine, to_fix: str) -> Iterator[str]:
         for index, device in enumerate(_devices(machine))
     ]
     yield from _listed("devices", devices or ["none"])
-    access = "writable" if cache.writable else "not writable"
-    kept = f"{cache.n_kernels} in {cache.path}, {size_text(cache.n_bytes)}, {access}"
-    yield from _listed("kernels", [kept, _compiled_ahead(machine)])
+    if cupy.packages or cupy.version or cache.n_kernels or machine.compiled:
+        access = "writable" if cache.writable else "not writable"
+        kept = f"{cache.n_kernels} in {cache.path}, {size_text(cache.n_bytes)}, {access}"
+        yield from _listed("kernels", [kept, _compiled_ahead(machine)])
     packages = []
     for name, (extra, purpose) in PACKAGES.items():
         known = version_of(name)
@@ -155,7 +156,7 @@ def _verdict(machine: Machine, to_fix: str) -> str:
     if to_fix:
         return f"to fix     {to_fix}"
     asked = ", as asked" if machine.wanted else ""
-    return f"well       images go to {machine.device}{asked}"
+    return f"ok         images go to {machine.device}{asked}"
 
 
 def _dotted(version: tuple[int, int] | None) -> str | None:

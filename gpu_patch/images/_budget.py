@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from gpu_patch.errors import argument, shorten, whole_number
 
 DEFAULT_FRACTION = 0.8
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-          "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+          "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
+"""Followed by B, or not."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -68,13 +70,14 @@ def make_budget(device: str, memory_budget: float | str | None) -> Budget:
 
 def _parsed(text: str) -> float:
     """Return bytes, or a fraction where there is a point and no unit."""
-    found = re.fullmatch(r"\s*(\d+(\.\d*)?|\.\d+)\s*([a-z]*)\s*", text.lower())
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)(e\d{1,2})?\s*([kmgt]?i?)(b?)\s*", text.lower())
     if found is None or found[3] not in _UNITS:
         raise _wrong(text)
-    number, unit = found[1], found[3]
-    if not unit:
-        return float(number) if "." in number else int(number)
-    return int(float(number) * _UNITS[unit])
+    number, exponent, unit, byte = found.groups()
+    if "." in number and not (exponent or unit or byte):
+        return float(number)
+    # exact, as floats are not for large numbers
+    return int(Decimal(number + (exponent or "")) * _UNITS[unit])
 
 
 def _wrong(found: object) -> ValueError:

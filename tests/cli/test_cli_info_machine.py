@@ -102,12 +102,12 @@ def check(capsys, *arguments):
 
 def test_nothing_of_nvidia_is_well(computer, capsys):
     computer()
-    assert check(capsys) == (0, "well       images go to cpu\n")
+    assert check(capsys) == (0, "ok         images go to cpu\n")
 
 
 def test_a_gpu_that_can_be_used_is_well(computer, capsys):
     computer(NEW, ["cupy-cuda12x"], cupy())
-    assert check(capsys) == (0, "well       images go to cuda:0\n")
+    assert check(capsys) == (0, "ok         images go to cuda:0\n")
 
 
 def test_check_takes_no_memory_of_a_device(computer, capsys):
@@ -120,7 +120,7 @@ def test_the_cpu_asked_for_is_well_whatever_else(origin, computer, capsys):
     variables = {"GPU_PATCH_DEVICE": "cpu"} if origin == "variable" else {}
     computer(None, ["cupy-cuda12x", "cupy-cuda13x"], "raise ImportError('no')", **variables)
     arguments = ["--device", "cpu"] if origin == "argument" else []
-    assert check(capsys, *arguments) == (0, "well       images go to cpu, as asked\n")
+    assert check(capsys, *arguments) == (0, "ok         images go to cpu, as asked\n")
 
 
 OLD = Driver("470.82.01", (11, 4), (H200,))
@@ -295,7 +295,7 @@ def test_devices(free, said, computer, capsys):
     out = capsys.readouterr().out
     assert f"devices    cuda:0 NVIDIA H200, compute capability 9.0, {said}" in out
     # the process that fills a device may be the one that is looked after
-    assert out.endswith("well       images go to cuda:0\n")
+    assert out.endswith("ok         images go to cuda:0\n")
 
 
 def test_table(computer, capsys):
@@ -310,6 +310,12 @@ def test_table(computer, capsys):
     assert lines[5] == f"kernels    1 in {cache}, 1.5 kB, writable"
     assert lines[6] == "           none compiled ahead: CuPy compiles each when it is first used"
     assert lines[7].startswith("packages   tifffile ")
+
+
+def test_kernels_are_of_no_interest_without_cupy(computer, capsys):
+    computer()
+    assert main(["info"]) == 0
+    assert "\nkernels " not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,11 @@ def test_complex_data_are_refused(tmp_path):
         ("8GB", 8 * 10**9),
         ("8 GiB", 8 * 2**30),
         ("2tib", 2**41),
+        ("8G", 8 * 10**9),
+        (".5Gi", 2**29),
+        ("1e9", 10**9),
+        ("1.5e3", 1500),
+        ("9007199254740993", 2**53 + 1),
         ("0.25", 250),
         (0.25, 250),
         (5000, 5000),
@@ -253,7 +258,10 @@ def test_budgets(given, limit, monkeypatch):
     assert make_budget("cpu", given).limit == limit
 
 
-@pytest.mark.parametrize("given", ["", "GB", "8 apples", "8G", "-1", "1e9", "2.0", "0", "0kB"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "GB", "8 apples", "8i", "8Q", "-1", "1e-1", "1e40", "1e400", "2.0", "0", "0kB"],
+)
 def test_wrong_budgets(given):
     with pytest.raises(ValueError, match="memory_budget must be "):
         make_budget("cpu", given)
