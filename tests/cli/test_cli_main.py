@@ -53,6 +53,9 @@ def test_importing_it_imports_no_optional_package():
     ],
 )
 def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
+    # needs Pillow itself, and may not have been imported by other tests yet
+    import matplotlib.figure  # noqa: F401
+
     for name in [missing, *(name for name in sys.modules if name.startswith(f"{missing}."))]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, f"{missing}.figure", None)
