@@ -77,7 +77,7 @@ def test_restoring_counts_samples():
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_come_back(tmp_path, format, axes, n_channels, slab_axis):
     predicted = described(axes, n_channels, slab_axis)
-    path = write_all(make_store(tmp_path, ["image.tif"], format=format), predicted)
+    path = write_all(make_store(tmp_path, ["a.tif"], format=format), predicted)
     own = restored_axes(axes, n_channels)
     (found,) = open_images(path, own if format == "npy" else None).image_stacks
     assert np.array_equal(found.data, whole(predicted))

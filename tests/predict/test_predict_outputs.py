@@ -187,6 +187,34 @@ def test_going_on_with_other_arguments_is_refused(tmp_path):
                 predict(images, lambda x: x[:, :1], **{**options, name: value}, resume=True)
 
 
+@pytest.mark.parametrize("complete", [False, True])
+@pytest.mark.parametrize("change", ["date of a file", "size of a file", "date of a Zarr"])
+def test_going_on_with_another_image_of_the_name_is_refused(change, complete, tmp_path):
+    source = tmp_path / ("image.zarr" if change.endswith("Zarr") else "image.tif")
+    pixels = distinct((400, 90), "uint16")
+    if change.endswith("Zarr"):
+        pytest.importorskip("zarr").create_array(source, data=pixels)
+    else:
+        pytest.importorskip("tifffile").imwrite(source, pixels)
+    dated = source / "zarr.json" if source.is_dir() else source
+    os.utime(dated, (86_400, 86_400))
+    options = {**TILES, "chunk_size": (32, 64), "batch_size": 4, "out": tmp_path / "out"}
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(open_images(source, axes="YX"), counting([], fail_at=8), **options)
+    if complete:
+        predict(open_images(source, axes="YX"), counting([]), **options, resume=True)
+    if change.startswith("size"):
+        with source.open("ab") as file:
+            file.write(b"more")
+    os.utime(dated, (86_400, 86_400 + (not change.startswith("size"))))
+    refused = FileExistsError if complete else ValueError
+    with pytest.raises(refused, match=r"its image was another one \(.*; now .*\)\. Give the same"):
+        predict(open_images(source, axes="YX"), counting([]), **options, resume=True)
+    options["overwrite"] = True
+    (found,) = predict(open_images(source, axes="YX"), counting([]), **options).images
+    np.testing.assert_array_equal(read(found)[0, 0], pixels + 1.0)  # as the model does
+
+
 def test_what_was_written_but_not_finished_is_finished(tmp_path, monkeypatch):
     """An end between the last rows and the coarser levels."""
     from gpu_patch.predict.outputs.zarr import ZarrOutput

@@ -11,6 +11,7 @@ from gpu_patch.predict.outputs._axes import restore, restored_axes
 from gpu_patch.predict.outputs._base import Output, Predicted, Store, Unit
 from gpu_patch.predict.outputs._names import FORMATS, ending, result_names
 from gpu_patch.predict.outputs._ranks import Ranks
+from gpu_patch.predict.outputs._sources import version
 from gpu_patch.predict.outputs._storage import Storage
 from gpu_patch.predict.outputs.array import ArrayStore
 from gpu_patch.predict.outputs.npy import NpyStore
@@ -57,7 +58,8 @@ def make_store(
     resume : bool, default False
         Whether to go on where an earlier run ended ("ome-zarr" alone).
     fingerprint : str, default ""
-        What two runs must have in common for one to go on with the other.
+        What two runs must have in common for one to go on with the other, beside the files that
+        the images come from.
     rank, world_size : int
         Number of this process and how many there are ("ome-zarr" where there are several).
     chunk_size, shard_size : sequence of int or None, default None
@@ -118,6 +120,7 @@ def make_store(
             overwrite=overwrite,
             resume=resume,
             fingerprint=fingerprint,
+            versions=[version(source) for source in sources],
             storage=Storage(chunk_size, shard_size),
             ranks=ranks,
         )

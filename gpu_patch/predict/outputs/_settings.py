@@ -25,6 +25,8 @@ def difference(name: str, found: Any, wanted: Any) -> str:
             return ", ".join(difference(name, before.get(name), now[name]) for name in names)
     if name == "model":  # of which there is but a digest
         return f"its {argument(name)} is another one"
+    if name == "image":
+        return f"its image was another one ({found or 'no file'}; now {wanted or 'no file'})"
     return f"its {argument(name)} is {shorten(found)}, that of this run {shorten(wanted)}"
 
 

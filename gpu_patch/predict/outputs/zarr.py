@@ -36,6 +36,8 @@ class ZarrStore(PathStore):
         As in `PathStore`.
     overwrite, resume, fingerprint
         As in `make_store`.
+    versions : sequence of str
+        Of the file of each image, as `version` tells it.
     storage : Storage
         Chunks and shards.
     ranks : Ranks
@@ -52,12 +54,18 @@ class ZarrStore(PathStore):
         overwrite: bool,
         resume: bool,
         fingerprint: str,
+        versions: Sequence[str],
         storage: Storage,
         ranks: Ranks,
     ) -> None:
         _zarr()
         super().__init__(folder, names, variants, suffix, overwrite=overwrite)
-        self._resume, self._fingerprint = resume, fingerprint
+        self._resume = resume
+        self._made_of = {
+            name + variant: {"fingerprint": fingerprint, "image": version}
+            for name, version in zip(names, versions, strict=True)
+            for variant in variants
+        }
         self._storage, self._ranks = storage, ranks
         # all ranks go by what rank 0 found: what others have written since must not count
         found = ranks.share(self._begin)
@@ -126,18 +134,20 @@ class ZarrStore(PathStore):
             path, work = self.path(name), Work(self.partial(name))
             self._put_back(name)
             units = work.units()
-            made_with = _fingerprint(path)
-            goes_on = self._resume and not units and made_with is not None
-            if goes_on and made_with == self._fingerprint:
+            own, wanted = _own_attributes(path), self._made_of[name]
+            goes_on = self._resume and not units and own is not None
+            differing = [key for key in wanted if own is None or own.get(key) != wanted[key]]
+            if goes_on and not differing:
                 finished.append(name)
                 stale.append(work)
                 continue
             if goes_on and not self._overwrite:
-                differ = difference("fingerprint", made_with, self._fingerprint)
+                assert own is not None
+                differ = difference(differing[0], own.get(differing[0]), wanted[differing[0]])
                 raise FileExistsError(f"{path} is complete, but {differ}. {begin_anew()}")
             self._check_free(name)
             if units and self._resume:
-                work.check({"fingerprint": self._fingerprint})
+                work.check(wanted)
                 done[name] = units
             elif units and not self._overwrite:
                 raise FileExistsError(
@@ -155,7 +165,7 @@ class ZarrStore(PathStore):
     def _about(self, predicted: Predicted) -> dict[str, Any]:
         chunk, shard = self._storage.of(predicted.size)
         return {
-            "fingerprint": self._fingerprint,
+            **self._made_of[predicted.name],
             "shape": list(predicted.shape),
             "dtype": predicted.dtype.name,
             "original_axes": predicted.original_axes,
@@ -174,7 +184,7 @@ class ZarrStore(PathStore):
             _OWN: {
                 "source": predicted.source,
                 "axes": predicted.original_axes,
-                "fingerprint": self._fingerprint,
+                **self._made_of[predicted.name],
             },
         }
         group = _zarr().create_group(image, zarr_format=3, attributes=attributes)
@@ -349,13 +359,13 @@ def _stored(size: tuple[int, ...], axes: str) -> tuple[int, ...]:
     return (1,) * (len(axes) - len(size)) + size
 
 
-def _fingerprint(path: Path) -> str | None:
-    """Return the fingerprint of the run that wrote an image, None where there is none."""
+def _own_attributes(path: Path) -> dict[str, Any] | None:
+    """Return what the package has noted in an image, None where that was written by others."""
     try:
-        found = json.loads((path / "zarr.json").read_text())["attributes"][_OWN]["fingerprint"]
-    except (OSError, KeyError, ValueError):
+        own = json.loads((path / "zarr.json").read_text())["attributes"][_OWN]
+    except (OSError, KeyError, TypeError, ValueError):
         return None
-    return str(found)
+    return own if isinstance(own, dict) and "fingerprint" in own else None
 
 
 def _zarr() -> Any:
