@@ -1,7 +1,8 @@
 """Stands in for the commands that the README's shell blocks call: COMMAND ARGUMENT...
 
 What gpu_patch does runs for real. Of what would install, build or start a container, every name is
-looked up where it is defined; `.ci/run` and `docker/try-images.sh` do these for real.
+looked up where it is defined; `.ci/run` and `docker/try-images.sh` do these for real. The test
+suite is not run within itself, nor the reference built: `.ci/run` calls these lines of the README.
 """
 
 from __future__ import annotations

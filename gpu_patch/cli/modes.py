@@ -267,7 +267,8 @@ def _structures(groups: Sequence[list[ImageStack]]) -> Sequence[list[ImageStack]
         if image.data_shape[1] < 2:
             raise ValueError(
                 "argument --mode: independent needs an IMAGE per structure, two or more, or one "
-                f"whose channels are the structures, found only {_channels_of(image)}"
+                f"whose channels are the structures, found one of {len(group)} "
+                f"{'file' if len(group) == 1 else 'files'}, {_channels_of(image)}"
             )
         if image.data_shape[1] != n_channels:
             raise ValueError(
