@@ -1,0 +1,69 @@
+"""Pinned memory: used again, but never while a copy reads it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from emulation import fake_cupy
+from emulation.gpu import gpu
+
+from gpu_patch._cuda.staging import Staging
+
+
+@pytest.fixture
+def cupy():
+    with fake_cupy.installed() as module:
+        yield module
+
+
+def pinned():
+    return [action.what for action in gpu.log if action.kind == "pin"]
+
+
+def copied(cupy, staging, value, nbytes=100):
+    """Begin a copy; the device makes it later."""
+    array = cupy.empty(nbytes, np.uint8)
+    piece = staging.take(nbytes)
+    piece.host[:nbytes] = value
+    piece.copy_to(array)
+    staging.give_back(piece)
+    return array
+
+
+def test_without_a_limit_nothing_waits(cupy):
+    staging = Staging(cupy)
+    arrays = [copied(cupy, staging, i) for i in range(5)]
+    assert pinned() == [4096] * 5
+    assert gpu.count("synchronize") == 0
+    for i, array in enumerate(arrays):
+        assert (array.get() == i).all()
+    assert (copied(cupy, staging, 9).get() == 9).all()
+    assert len(pinned()) == 5
+
+
+def test_with_a_limit_the_oldest_is_waited_for(cupy):
+    staging = Staging(cupy, most=2)
+    arrays = [copied(cupy, staging, i) for i in range(5)]
+    assert pinned() == [4096] * 2
+    assert gpu.count("synchronize") == 3
+    for i, array in enumerate(arrays):
+        assert (array.get() == i).all()
+
+
+def test_what_is_too_small_is_let_go(cupy):
+    staging = Staging(cupy, most=2)
+    for i in range(2):
+        copied(cupy, staging, i)
+    large = [copied(cupy, staging, i, 5000) for i in range(3)]
+    assert pinned() == [4096, 4096, 8192, 8192]
+    for i, array in enumerate(large):
+        assert (array.get() == i).all()
+
+
+@pytest.mark.parametrize("limit", [{}, {"most": 1}])
+def test_what_is_taken_is_nobody_elses(cupy, limit):
+    staging = Staging(cupy, **limit)
+    first, second = staging.take(1), staging.take(1)
+    first.host[:] = 1
+    second.host[:] = 2
+    assert (first.host == 1).all()
