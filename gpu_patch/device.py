@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpu_patch._cuda.staging import Piece
 from gpu_patch.errors import argument, instance, shorten
 
 Made = TypeVar("Made")
@@ -240,7 +241,7 @@ class Uploader:
         self._cupy, self._device, self._nbytes = _cupy(), device, nbytes
         with on_device(device):
             self._stream = self._cupy.cuda.get_current_stream()
-            self._pieces = cycle([_pinned(self._cupy, nbytes) for _ in range(2)])
+            self._pieces = cycle([Piece(self._cupy, nbytes) for _ in range(2)])
         self._between: Any = None
 
     def __enter__(self) -> Self:
@@ -259,20 +260,12 @@ class Uploader:
         write : callable
             Fills a host array of the same shape and type, C-contiguous.
         """
-        runtime = self._cupy.cuda.runtime
-        memory, host, copied = next(self._pieces)
+        piece = next(self._pieces)
         with on_device(self._device), self._stream:
-            copied.synchronize()  # the piece before the last has left this memory
-            write(host[: array.nbytes].view(array.dtype).reshape(array.shape))
+            piece.copied.synchronize()  # what was in this memory before has left it
+            write(piece.host[: array.nbytes].view(array.dtype).reshape(array.shape))
             target = array if array.flags.c_contiguous else self._contiguous(array)
-            runtime.memcpyAsync(
-                target.data.ptr,
-                memory.ptr,
-                array.nbytes,
-                runtime.memcpyHostToDevice,
-                self._stream.ptr,
-            )
-            copied.record(self._stream)
+            piece.copy_to(target)
             if target is not array:
                 array[...] = target
 
@@ -281,11 +274,6 @@ class Uploader:
         if self._between is None:
             self._between = empty((self._nbytes,), np.dtype(np.uint8), self._device, "images")
         return self._cupy.ndarray(array.shape, array.dtype, self._between.data)
-
-
-def _pinned(cupy: Any, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
-    memory = cupy.cuda.alloc_pinned_memory(nbytes)
-    return memory, np.frombuffer(memory, np.uint8, nbytes), cupy.cuda.Event(disable_timing=True)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ The launch code itself knows no CuPy: the emulated tests run it on NumPy arrays.
 from __future__ import annotations
 
 import importlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -17,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda.loader import OPTIONS, Constants, binary_path, source_text
 from gpu_patch._cuda.outputs import new_output
+from gpu_patch._cuda.staging import Staging
 
 Kernel: TypeAlias = Callable[..., None]
 """Called with (grid, block, arguments, shared_mem=bytes), like `cupy.RawKernel`."""
@@ -60,7 +60,7 @@ class CupyRuntime:
         self._cupy: Any = importlib.import_module("cupy")
         self.device = device
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
-        self._staging: deque[tuple[Any, NDArray[np.uint8], Any]] = deque()
+        self._staging = Staging(self._cupy)
 
     def active(self) -> AbstractContextManager[Any]:
         device: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device)
@@ -70,21 +70,11 @@ class CupyRuntime:
         return new_output(self._cupy, shape, dtype)
 
     def upload(self, table: NDArray[np.uint8]) -> Any:
-        cuda = self._cupy.cuda
         array = self._cupy.empty(table.nbytes, np.uint8)
-        memory, host, event = self._take_staging(table.nbytes)
-        host[: table.nbytes] = table
-        stream = cuda.get_current_stream()
-        # asynchronous, since the source is pinned; `set` and `asarray` may wait
-        cuda.runtime.memcpyAsync(
-            array.data.ptr,
-            memory.ptr,
-            table.nbytes,
-            cuda.runtime.memcpyHostToDevice,
-            stream.ptr,
-        )
-        event.record(stream)
-        self._staging.append((memory, host, event))
+        piece = self._staging.take(table.nbytes)
+        piece.host[: table.nbytes] = table
+        piece.copy_to(array)
+        self._staging.give_back(piece)
         return array
 
     def kernel(self, name: str, entry: str, constants: Constants) -> Kernel:
@@ -112,26 +102,6 @@ class CupyRuntime:
             else self._cupy.RawKernel(text, entry, options=OPTIONS)
         )
         return kernel
-
-    def _take_staging(self, nbytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
-        """Return pinned memory that no copy reads any more, without waiting for one.
-
-        It is out of the queue while it is filled, so no other thread can take it too.
-        """
-        for _ in range(len(self._staging)):
-            try:
-                slot = self._staging.popleft()
-            except IndexError:
-                break
-            if not slot[2].done:
-                self._staging.append(slot)
-            elif slot[1].nbytes >= nbytes:
-                return slot
-            # else it is too small and given back
-        size = max(4096, 1 << (nbytes - 1).bit_length())
-        memory = self._cupy.cuda.alloc_pinned_memory(size)
-        event = self._cupy.cuda.Event(disable_timing=True)
-        return memory, np.frombuffer(memory, np.uint8, size), event
 
 
 @cache

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Iterable
 from functools import cache
 from operator import itemgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gpu_patch._cuda.outputs import new_output
+from gpu_patch._cuda.staging import Staging
 from gpu_patch._numpy.memory import pool
 from gpu_patch.device import SideStream, on_device, out_of_memory
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     from gpu_patch.chunks._image import ChunkedImage
 
 
-_MOST_PIECES, _LEAST_PIECE = 4, 1 << 16
+_MOST_PIECES = 4
 
 
 class Loaded(Protocol):
@@ -75,7 +72,7 @@ class CudaMemory(ChunkMemory):
         self._cupy: Any = importlib.import_module("cupy")
         self._device = device
         self._stream = SideStream(device)
-        self._pieces: deque[tuple[Any, NDArray[np.uint8], Any]] = deque()
+        self._staging = Staging(self._cupy, _MOST_PIECES)
         self._copying = Lock()
         self._n_copied = 0
 
@@ -83,21 +80,12 @@ class CudaMemory(ChunkMemory):
         shape = [part.stop - part.start for part in image.region(chunk)]
         n_bytes = image.chunk_bytes(chunk)
         with on_device(self._device):
-            memory, host, copied = self._take_piece(n_bytes)
-            image.read(chunk, host[:n_bytes].view(image.dtype).reshape(shape))
+            piece = self._staging.take(n_bytes)
+            image.read(chunk, piece.host[:n_bytes].view(image.dtype).reshape(shape))
 
             def copy() -> Any:
                 array = new_output(self._cupy, shape, image.dtype)
-                cuda = self._cupy.cuda
-                stream = cuda.get_current_stream()
-                cuda.runtime.memcpyAsync(
-                    array.data.ptr,
-                    memory.ptr,
-                    n_bytes,
-                    cuda.runtime.memcpyHostToDevice,
-                    stream.ptr,
-                )
-                copied.record(stream)
+                piece.copy_to(array)
                 return array
 
             try:
@@ -108,7 +96,7 @@ class CudaMemory(ChunkMemory):
             except self._cupy.cuda.memory.OutOfMemoryError as error:
                 raise out_of_memory(self._device, "chunks of images", error) from error
             finally:
-                self._pieces.append((memory, host, copied))
+                self._staging.give_back(piece)
         return array, ready
 
     def hand_over(self, chunks: Iterable[Loaded]) -> None:
@@ -116,26 +104,6 @@ class CudaMemory(ChunkMemory):
         # copies follow each other, so that the last one is behind all
         _, made = max((chunk.ready for chunk in held), key=itemgetter(0))
         self._stream.hand_over([chunk.array for chunk in held], made)
-
-    def _take_piece(self, n_bytes: int) -> tuple[Any, NDArray[np.uint8], Any]:
-        """Return pinned memory that no copy reads any more.
-
-        It is out of the queue while it is filled, so no other thread can take it too.
-        """
-        if len(self._pieces) >= _MOST_PIECES:
-            try:
-                piece = self._pieces.popleft()
-            except IndexError:  # another thread was faster
-                pass
-            else:
-                piece[2].synchronize()
-                if piece[1].nbytes >= n_bytes:
-                    return piece
-        # of few sizes, so that it serves others too
-        size = max(_LEAST_PIECE, 1 << (n_bytes - 1).bit_length())
-        memory = self._cupy.cuda.alloc_pinned_memory(size)
-        event = self._cupy.cuda.Event(disable_timing=True)
-        return memory, np.frombuffer(memory, np.uint8, size), event
 
 
 def make_memory(device: str) -> ChunkMemory:

@@ -175,7 +175,8 @@ MEMORY = {"peak_bytes": 3, "output_bytes": 2, "largest_window_bytes": 1}
         ("--plot a.png --batch-size 0", ["--batch-size", "at least 1"]),
     ],
 )
-def test_wrong_arguments_before_anything_is_measured(options, words, monkeypatch, capsys):
+def test_wrong_arguments_before_anything_is_measured(options, words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where a picture could be written
     monkeypatch.setattr(bench, "measured", lambda settings: pytest.fail("it measures"))
     assert main(["bench", *options.split()]) == 2
     error = capsys.readouterr().err

@@ -208,4 +208,4 @@ def test_info_describes_the_device(capsys, monkeypatch):
     device = f"cuda:0 CUDA on CPU, compute capability 9.0, {free} of "
     assert any(line.startswith(f"devices    {device}") for line in lines)
     assert any("CUDA up to 12.9" in line for line in lines)
-    assert lines[-1] == "well       images go to cuda:0"
+    assert lines[-1] == "ok         images go to cuda:0"
