@@ -8,14 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch.constructors._base import (
-    PlannedConstr,
-    Read,
-    Source,
-    checked_extractor,
-    checked_same_places,
-    image_metadata,
-)
+from gpu_patch.constructors._base import PlannedConstr, Read
+from gpu_patch.constructors._checks import checked_extractor, checked_same_places
+from gpu_patch.constructors._metadata import image_metadata
+from gpu_patch.constructors._source import Source
 from gpu_patch.draws import Draws, Request, Stream
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.ops import Images, gather

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.constructors._base import (
-    Source,
+from gpu_patch.constructors._checks import (
     checked_alpha_ranges,
     checked_extractor,
     checked_generator,
-    image_metadata,
 )
+from gpu_patch.constructors._metadata import image_metadata
 from gpu_patch.constructors._microsplit import (
     MicroSplitConstr,
     PaddingMode,
@@ -21,6 +20,7 @@ from gpu_patch.constructors._microsplit import (
     checked_absence,
     checked_patch_sizes,
 )
+from gpu_patch.constructors._source import Source
 from gpu_patch.draws import Draws, Request, Stream, integers
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.errors import probability

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch.constructors._base import (
-    Read,
-    Source,
+from gpu_patch.constructors._base import Read
+from gpu_patch.constructors._basic import gather_targets, read_targets
+from gpu_patch.constructors._checks import (
     checked_extractor,
     checked_same_places,
     checked_single_channel,
-    image_metadata,
 )
-from gpu_patch.constructors._basic import gather_targets, read_targets
+from gpu_patch.constructors._metadata import image_metadata
 from gpu_patch.constructors._microsplit import (
     MicroSplitConstr,
     PaddingMode,
 )
+from gpu_patch.constructors._source import Source
 from gpu_patch.draws import Draws, Request, Stream
 from gpu_patch.images import PatchExtractor
 from gpu_patch.ops import Images

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.constructors._base import Source, checked_extractor
+from gpu_patch.constructors._checks import checked_extractor
+from gpu_patch.constructors._source import Source
 from gpu_patch.device import is_cuda_array
 from gpu_patch.errors import choice, instance, probability, sequence, whole_number
 from gpu_patch.feed.filters import PatchFilter
