@@ -106,6 +106,16 @@ def patch_size(text: str) -> tuple[int, ...]:
     return size
 
 
+def scene_named(text: str) -> int | str:
+    """Return the number that a text is, or else the name."""
+    return int(text) if text.isdigit() else text
+
+
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Add --level, which is that of `open_images`."""
+    parser.add_argument("--level", type=whole(0), default=0, help="resolution level (default: 0)")
+
+
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """Add --memory-budget, which is that of `open_images`."""
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -111,28 +111,38 @@ def mode_named(text: str) -> str:
     return _NUMBERS.get(name, name)
 
 
-def load(argument: str, names: Sequence[str | Path], axes: str | None) -> list[list[ImageStack]]:
+def load(
+    argument: str,
+    names: Sequence[str | Path],
+    axes: str | None,
+    *,
+    level: int = 0,
+    scene: int | str = 0,
+) -> list[list[ImageStack]]:
     """Read the images of each file, pattern and folder; errors name the argument and the file."""
+    choice = {"level": level, "scene": scene}
     axes_option = "--target-axes" if argument == "--target" else "--axes"
     groups = []
     with spoken({"axes": axes_option}):
         for name in names:
             try:
                 paths = sources(str(name))
-                groups.append([stack for path in paths for stack in _opened(path, axes)])
+                groups.append([stack for path in paths for stack in _opened(path, axes, choice)])
             except MemoryError as error:
                 raise ValueError(
-                    f"argument {argument}: '{name}' does not fit in memory: give a part of it"
+                    f"argument {argument}: '{name}' does not fit in memory: give a part of it, "
+                    "or another --level of a pyramid"
                 ) from error
             except (OSError, ValueError, TypeError) as error:
                 raise ValueError(f"argument {argument}: {said(error)}") from error
     return groups
 
 
-def _opened(path: Path, axes: str | None) -> list[ImageStack]:
-    """Return the first image of a file as a whole."""
-    found = open_images(path, axes, device="cpu", by_chunk=False, scene=0, progress=False)
-    return found.image_stacks
+def _opened(path: Path, axes: str | None, choice: Mapping[str, Any]) -> list[ImageStack]:
+    """Return an image of a file as a whole, or all of them."""
+    return open_images(
+        path, axes, device="cpu", by_chunk=False, progress=False, **choice
+    ).image_stacks
 
 
 def make_subject(

@@ -15,10 +15,12 @@ from gpu_patch import device as devices
 from gpu_patch.cli.arguments import (
     Commands,
     add_budget,
+    add_level,
     folder,
     needs,
     patch_size,
     readable,
+    scene_named,
     whole,
     writable,
 )
@@ -58,8 +60,10 @@ def add_to(commands: Commands) -> None:
         ".ome.tif or .npy",
     )
     parser.add_argument("--axes", help="axes of every IMAGE; default: what the file says")
-    parser.add_argument("--level", type=whole(0), default=0, help="resolution level (default: 0)")
-    parser.add_argument("--scene", help="number or name, where a file has several; or all")
+    add_level(parser)
+    parser.add_argument(
+        "--scene", type=scene_named, help="number or name, where a file has several; or all"
+    )
     tiles = parser.add_argument_group("tiles")
     tiles.add_argument(
         "--tile-size",
@@ -161,7 +165,6 @@ def run(options: argparse.Namespace) -> None:
     picture = _picture(options)
     folder("--out", options.out if ending(options.out.name) is None else options.out.parent)
     model = models.load_model(readable("--model", options.model), device)
-    scene = int(options.scene) if options.scene and options.scene.isdigit() else options.scene
     images = open_images(
         options.images,
         options.axes,
@@ -169,7 +172,7 @@ def run(options: argparse.Namespace) -> None:
         # given, so that nobody is warned of images that are kept by chunk: here it is no loss
         memory_budget=options.memory_budget or DEFAULT_FRACTION,
         level=options.level,
-        scene=scene,
+        scene=options.scene,
     )
     _check_channels(images, options.multiscale_count)
     tile_size = _sizes("--tile-size", options.tile_size, images)

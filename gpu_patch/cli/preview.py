@@ -8,7 +8,16 @@ from pathlib import Path
 
 from gpu_patch import ImageStack
 from gpu_patch.cli import pictures
-from gpu_patch.cli.arguments import Commands, add_seed, needs, patch_size, picture_file, whole
+from gpu_patch.cli.arguments import (
+    Commands,
+    add_level,
+    add_seed,
+    needs,
+    patch_size,
+    picture_file,
+    scene_named,
+    whole,
+)
 from gpu_patch.cli.modes import MODES, Subject, load, make_subject, mode_named
 from gpu_patch.cli.tables import counted
 from gpu_patch.geometry import PADDING_MODES
@@ -37,6 +46,13 @@ def add_to(commands: Commands) -> None:
         "--axes", help="axes of every IMAGE, such as CYX; default: what the file says"
     )
     parser.add_argument("--target-axes", metavar="AXES", help="the same for every --target")
+    add_level(parser)
+    parser.add_argument(
+        "--scene",
+        type=scene_named,
+        default=0,
+        help="number or name, where a file has several; or all (default: 0)",
+    )
     parser.add_argument(
         "--mode",
         type=mode_named,
@@ -79,9 +95,10 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     needs("preview", "matplotlib.figure")
     out = picture_file("--out", options.out)
+    choice = {"level": options.level, "scene": options.scene}
     subject = make_subject(
-        load("IMAGE", options.images, options.axes),
-        load("--target", options.target, options.target_axes),
+        load("IMAGE", options.images, options.axes, **choice),
+        load("--target", options.target, options.target_axes, **choice),
         mode=options.mode,
         patch_size=options.patch_size,
         n_scales=options.scales,

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from formats import write_ome_zarr
 from matplotlib.colors import to_rgb
 from PIL import Image
+from pixels import distinct
 
 from gpu_patch.cli import display, main
 
@@ -113,3 +115,31 @@ def test_same_seed_same_picture(files):
 def test_vector_formats(files, capsys):
     assert main(["preview", "grey.png", "--out", "a.svg", "--samples", "1"]) == 0
     assert "<svg" in (files / "a.svg").read_text()
+
+
+def test_a_scene_and_a_level(tmp_path, monkeypatch, capsys):
+    tifffile, zarr = pytest.importorskip("tifffile"), pytest.importorskip("zarr")
+    monkeypatch.chdir(tmp_path)
+    with tifffile.TiffWriter("two.tif") as file:
+        file.write(distinct((70, 80), "uint16"), metadata={"axes": "YX"})
+        file.write(distinct((50, 60), "uint8"), metadata={"axes": "YX"})
+    write_ome_zarr("pyramid.ome.zarr", distinct((120, 140), "uint16"), "YX")
+    assert zarr.open_array("pyramid.ome.zarr/1").shape == (60, 70)
+    small = ["--patch-size", "16", "--scales", "2"]
+
+    def first_line(*arguments):
+        assert main(["preview", *arguments, *small]) == 0
+        return capsys.readouterr().out.splitlines()[0]
+
+    assert "(70, 80), axes YX, uint16" in first_line("two.tif")
+    assert "(50, 60), axes YX, uint8" in first_line("two.tif", "--scene", "1")
+    assert "(120, 140), axes YX" in first_line("pyramid.ome.zarr")
+    assert "(60, 70), axes YX" in first_line("pyramid.ome.zarr", "--level", "1")
+    target = ["--mode", "paired", "--target", "pyramid.ome.zarr", "--level", "1"]
+    assert "(60, 70), axes YX" in first_line("pyramid.ome.zarr", *target)
+    for wrong, words in ((["two.tif", "--scene", "2"], "two.tif has no scene 2, only 0, 1"),
+                         (["pyramid.ome.zarr", "--level", "2"], "level")):  # fmt: skip
+        assert main(["preview", *wrong]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
