@@ -11,7 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    needed = "gpu_patch.torch needs PyTorch: pip install 'gpu_patch[torch]'"
+    raise ModuleNotFoundError(needed, name="torch") from error
 from numpy.typing import DTypeLike
 from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map

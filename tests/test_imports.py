@@ -202,3 +202,9 @@ def test_the_oldest_versions_that_are_tested_are_those_allowed():
     assert {name for name, _ in pinned} == set(lowest)
     for name, version in pinned:
         assert f"{version}.0".startswith(f"{lowest[name]}."), name
+
+
+def test_torch_is_asked_for_by_its_extra():
+    code = "import sys; sys.modules['torch'] = None; import gpu_patch.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "gpu_patch.torch needs PyTorch: pip install 'gpu_patch[torch]'" in done.stderr

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 2 after an error, which stands in one line on stderr.
+        Exit status: 0, 2 after an error, which stands in one line on stderr, or 130 after Ctrl-C.
     """
     parser = make_parser()
     try:
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpu-patch: error: {said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("gpu-patch: interrupted", file=sys.stderr)
         return 130
     return 0
 

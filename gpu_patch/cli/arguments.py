@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **keywords: Any) -> None:
-        super().__init__(**keywords)
+        # what is short for one option today is a slip for another: --mode is no --model
+        super().__init__(allow_abbrev=False, **keywords)
         self.set_defaults(parser=self)
 
     @property
@@ -152,6 +153,8 @@ def readable(argument: str, path: Path) -> Path:
     if not path.is_file():
         what = "must be a file, found the folder" if path.is_dir() else "there is no file"
         raise ValueError(f"argument {argument}: {what} '{path}'")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"argument {argument}: '{path}' cannot be read: permission is denied")
     return path
 
 

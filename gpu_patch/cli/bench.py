@@ -76,7 +76,7 @@ def add_to(commands: Commands) -> None:
         type=whole(1, 8),
         metavar="N",
         help="numbers of scales, for 2D constructors with context "
-        "(default: 1 2 3 4 5, with --quick 1 4, on a GPU 4)",
+        "(default: 1 2 3 4 5; with --quick 1 4, and 1 2 4 for --plot; on a GPU 4)",
     )
     parser.set_defaults(run=run)
 

@@ -31,7 +31,9 @@ def problem(machine: Machine) -> str:
         return ""
     found = _packages(machine) or (_driver(machine) if has_cupy else "")
     if found or not has_cupy:
-        return found or f"CuPy is not installed: pip install '{_extra(machine)}', {_OR_CPU}"
+        without = "CuPy is not installed" if has_device else "there is no NVIDIA driver, nor CuPy"
+        before = "" if has_device else "install one, or start the container with --gpus all, then "
+        return found or f"{without}: {before}pip install '{_extra(machine)}', {_OR_CPU}"
     return _cache(machine) or _cupy(machine) or machine.refusal
 
 

@@ -224,7 +224,9 @@ def command(settings: dict[str, Any]) -> list[str]:
     """Return the command of a process that runs `main` with some settings."""
     options = [f"-W{option}" for option in sys.warnoptions]
     # -P: no package of this name in the current folder
-    code = "from gpu_patch.cli.measure import main; main()"
+    # Ctrl-C reaches this process too, which has nothing to say of it
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    code += "from gpu_patch.cli.measure import main; main()"
     return [sys.executable, "-P", *options, "-c", code, json.dumps(settings)]
 
 

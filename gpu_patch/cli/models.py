@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ class Tiles(NamedTuple):
 
 def load_model(path: Path, device: str) -> Any:
     """Read a file of `torch.export` (.pt2) or TorchScript (any other)."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch logs a traceback of what is raised here
     try:
         if path.suffix.lower() == ".pt2":
             return torch.export.load(path).module().to(device)
@@ -45,6 +48,8 @@ def load_model(path: Path, device: str) -> Any:
             "torch.export: save the model by torch.jit.trace(model, batch).save('model.pt') or "
             "torch.export.save(torch.export.export(model, (batch,)), 'model.pt2')"
         ) from error
+    finally:
+        logging.disable(before)
 
 
 class Counting(torch.nn.Module):  # type: ignore[misc]

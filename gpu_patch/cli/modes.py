@@ -188,11 +188,12 @@ def make_subject(
         images = list(chain(*groups))
         return Subject(mode, constructor, images, [], n_scales, padding, n_targets, structures)
 
-    _check_channels(mode, images)
     with _about("IMAGE"):
-        extractor = PatchExtractor(images)
+        extractor = PatchExtractor(images)  # first: a mode suits none of images that differ
+    _check_channels(mode, images)
     with _about("--target"):
         target = PatchExtractor(target_images) if target_images else None
+    _check_pairs(images, target_images)
     n_targets = 0 if target is None else target.n_channels
     strategy = RandomPatching(extractor.shapes, size, seed)
     if mode == "multichannel":
@@ -242,6 +243,22 @@ def _check_targets(mode: str, targets: Sequence[ImageStack]) -> None:
         raise ValueError(
             f"argument --target: only the modes paired and basic take targets, found --mode {mode}"
         )
+
+
+def _check_pairs(images: Sequence[ImageStack], targets: Sequence[ImageStack]) -> None:
+    """Check that targets, if there are any, have the sizes of their images."""
+    if targets and len(targets) != len(images):
+        raise ValueError(
+            f"argument --target: must be as many as IMAGE, {len(images)}, found {len(targets)}"
+        )
+    for image, target in zip(images, targets, strict=False):
+        sizes = [stack.data_shape[:1] + stack.data_shape[2:] for stack in (image, target)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"argument --target: '{target.source}' must have the size of '{image.source}' "
+                f"(shape {image.original_data_shape}, axes {image.original_axes}), found "
+                f"{target.original_data_shape}, axes {target.original_axes}"
+            )
 
 
 def _check_channels(mode: str, images: Sequence[ImageStack]) -> None:

@@ -47,6 +47,18 @@ class Overview(NamedTuple):
         """Tell whether any box leaves the image."""
         return self.view(*image.data_shape[-2:]) != (0, 0, *image.data_shape[-2:])
 
+    def cuts(self, image: ImageStack) -> bool:
+        """Tell whether any box goes farther out than what is shown."""
+        view = self.view(*image.data_shape[-2:])
+        return any(
+            box.y < view.y
+            or box.x < view.x
+            or box.y + box.height > view.y + view.height
+            or box.x + box.width > view.x + view.width
+            for windows in self.boxes.values()
+            for box in windows
+        )
+
     def view(self, height: int, width: int) -> Box:
         """Return what to show: the image and its boxes, where they do not go too far out."""
         boxes = [box for windows in self.boxes.values() for box in windows]

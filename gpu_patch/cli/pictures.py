@@ -83,6 +83,12 @@ def explanation(subject: Subject, overviews: Sequence[Overview]) -> str:
         sentences.append("Targets are unweighted; the input adds them up with their weights.")
     if any(overview.leaves(subject.images[overview.image_idx]) for overview in overviews):
         sentences.append(f"Dashed boxes leave the image: {_BEYOND[subject.padding]}.")
+    if any(overview.cuts(subject.images[overview.image_idx]) for overview in overviews):
+        sentences.append("Boxes that go far beyond the image are cut off.")
+    others = {image.source for image in subject.images}
+    others -= {subject.images[overview.image_idx].source for overview in overviews}
+    if others:
+        sentences.append(f"None of these patches is from {counted(len(others), 'other image')}.")
     return " ".join(sentences)
 
 
@@ -180,7 +186,7 @@ class _Sheet:
                 _draw_box(axes, boxes[scale], scale, border)
         for b, boxes in overview.boxes.items():
             _write_letter(axes, ascii_uppercase[b], boxes[0], view)
-        title = _cut(_title(subject, overview), int(place[2] * _CHARACTERS_PER_INCH))
+        title = _title(subject, overview, int(place[2] * _CHARACTERS_PER_INCH))
         axes.set_title(title, fontsize=9.5, color=TEXT, loc="left", pad=5)
 
     def write_notes(self, subject: Subject, patch_size: Sequence[int], text: str) -> None:
@@ -241,8 +247,8 @@ def _names(images: Sequence[ImageStack]) -> list[str]:
     ]
 
 
-def _title(subject: Subject, overview: Overview) -> str:
-    """Name an image."""
+def _title(subject: Subject, overview: Overview, length: int) -> str:
+    """Name an image; where there is no room it is the name that is cut."""
     image = subject.images[overview.image_idx]
     height, width = image.data_shape[-2:]
     name = _names(subject.images)[overview.image_idx]
@@ -253,7 +259,9 @@ def _title(subject: Subject, overview: Overview) -> str:
         words.append(f"sample {overview.sample_idx}")
     if image.data.ndim == 5:
         words.append(f"z {image.data_shape[2] // 2}")
-    return ", ".join(words)
+    return ", ".join(
+        [_cut(words[0], max(8, length - len(", ".join(["", *words[1:]])))), *words[1:]]
+    )
 
 
 def _draw_box(axes: Any, box: Box, scale: int, border: Any) -> None:

@@ -19,10 +19,10 @@ from gpu_patch.cli.arguments import (
     folder,
     needs,
     patch_size,
+    picture_file,
     readable,
     scene_named,
     whole,
-    writable,
 )
 from gpu_patch.cli.preview import report_images
 from gpu_patch.cli.tables import counted
@@ -129,7 +129,10 @@ def add_to(commands: Commands) -> None:
         help="of the files in DIR: %(choices)s (default: ome-zarr)",
     )
     results.add_argument(
-        "--resume", action="store_true", help="go on where an earlier run ended (ome-zarr)"
+        "--resume",
+        action="store_true",
+        help="go on where an earlier run ended (ome-zarr); with --overwrite what was made of other "
+        "images or settings is made anew",
     )
     results.add_argument(
         "--overwrite", action="store_true", help="replace results that are there already"
@@ -138,8 +141,8 @@ def add_to(commands: Commands) -> None:
         "--picture",
         type=Path,
         metavar="FILE",
-        help="PNG of input and prediction; default: prediction.png in DIR, "
-        "or NAME_prediction.png beside one file",
+        help="picture of input and prediction (.png, .jpg, .pdf, .svg); default: prediction.png in "
+        "DIR, or NAME_prediction.png beside one file",
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
     add_budget(parser)
@@ -164,6 +167,7 @@ def run(options: argparse.Namespace) -> None:
         normalization = Normalization.load(readable("--normalization", options.normalization))
     picture = _picture(options)
     folder("--out", options.out if ending(options.out.name) is None else options.out.parent)
+    _check_apart(options.images, options.out)
     model = models.load_model(readable("--model", options.model), device)
     images = open_images(
         options.images,
@@ -207,6 +211,10 @@ def run(options: argparse.Namespace) -> None:
             rank=rank,
             world_size=world_size,
         )
+    except KeyboardInterrupt:
+        if any(options.out.parent.glob(".*.partial")) or any(options.out.glob(".*.partial")):
+            print("stopped  --resume goes on with what is written")
+        raise
     except Exception as error:
         raise _explained(error, options, models, model, images, tile_size) from error
     if rank:
@@ -271,10 +279,20 @@ def _check_channels(images: PatchExtractor, n_scales: int | None) -> None:
         )
 
 
+def _check_apart(images: Sequence[str], out: Path) -> None:
+    """Raise where results would be images of the next run."""
+    for image in images:
+        if out.is_dir() and Path(image).is_dir() and out.samefile(image):
+            raise ValueError(
+                f"argument --out: '{out}' is the folder of the images, where results would be "
+                f"taken for images too: give another, such as '{out / 'predicted'}'"
+            )
+
+
 def _picture(options: argparse.Namespace) -> Path:
     """Return where the picture goes."""
     if options.picture is not None:
-        return writable("--picture", options.picture)
+        return picture_file("--picture", options.picture)
     known = ending(options.out.name)
     path: Path = options.out / "prediction.png"
     if known is not None:

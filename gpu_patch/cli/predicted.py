@@ -86,7 +86,8 @@ def _panels(stack: ImageStack, image: Path, std: Path | None) -> list[Panel]:
     shown = predicted[:_MOST_CHANNELS]
     for c, channel in enumerate(shown):
         limits = between[c] if same else display.limits(channel)
-        panels.append(Panel(f"Prediction{which.format(c)}", _tinted(channel, limits, colours[c])))
+        title = f"Prediction{which.format(c)}" + " (contrast of the input)" * same
+        panels.append(Panel(title, _tinted(channel, limits, colours[c])))
     if std is not None:
         for c, channel in enumerate(_of_file(std, stack, place)[:_MOST_CHANNELS]):
             limits = 0.0, display.limits(channel)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from gpu_patch import ImageStack
@@ -96,8 +97,9 @@ def run(options: argparse.Namespace) -> None:
     needs("preview", "matplotlib.figure")
     out = picture_file("--out", options.out)
     choice = {"level": options.level, "scene": options.scene}
+    groups = load("IMAGE", options.images, options.axes, **choice)
     subject = make_subject(
-        load("IMAGE", options.images, options.axes, **choice),
+        groups,
         load("--target", options.target, options.target_axes, **choice),
         mode=options.mode,
         patch_size=options.patch_size,
@@ -105,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
         padding=options.padding,
         seed=options.seed,
     )
-    report_images(subject.images)
+    report_images(list(chain(*groups)))
     report_picture(subject, options.samples, options.seed, out)
 
 
@@ -125,6 +127,12 @@ def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> No
     """Draw the picture, and print what it shows and where it is."""
     indices = subject.choose(n_samples, seed)
     width, height = pictures.draw(subject, indices, out)
+    sizes = subject.constructor.patch_sizes
+    for image in subject.images:
+        side = image.data_shape[2:]
+        if any(n > m for size in sizes for n, m in zip(size, side, strict=True)):
+            print(f"note     patches are larger than {image.source}, {'×'.join(map(str, side))}")
+            break
     print(
         f"shown    {len(indices)} of {counted(subject.constructor.n_patches, 'patch')}, "
         f"mode {subject.mode}"

@@ -58,6 +58,7 @@ def checked_alpha_ranges(alpha_ranges: object, n_channels: int) -> list[tuple[fl
         raise ValueError(
             f"alpha_ranges must have one (low, high) per channel of the images, {n_channels}, "
             f"found {len(pairs)}"
+            + (": channels are the structures that are mixed" if n_channels == 1 else "")
         )
     return pairs
 

@@ -179,6 +179,11 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
                 f"images must be a path, an array or a sequence of them, found {shorten(images)}"
             )
         return [images]
+    if "://" in str(images):
+        raise ValueError(
+            f"images must be files of this machine, found the address {str(images)!r}: download "
+            "them, or give an array that reads them, such as zarr.open_array(…)"
+        )
     path = Path(images)
     if not path.exists() and glob.has_magic(str(path)):
         matching = sorted(map(Path, glob.glob(str(path), recursive=True)))

@@ -115,8 +115,8 @@ def predict(
     overwrite : bool, default False
         Whether to replace files that are there, once the new ones are complete.
     resume : bool, default False
-        Whether to go on where an earlier run with the same arguments ended (OME-Zarr alone). Files
-        whose size or date have changed since are refused.
+        Whether to go on where an earlier run with the same arguments ended (OME-Zarr alone). What
+        other arguments or files made, by size and date, is refused; with `overwrite` made anew.
     rank, world_size : int, default 0 and 1
         This process, and how many there are (OME-Zarr alone). Each predicts other rows of chunks,
         and all of them return when all files are complete.

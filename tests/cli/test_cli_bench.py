@@ -1,6 +1,8 @@
 import datetime
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -185,3 +187,17 @@ def test_ratio_is_careamics_to_ours():
         "2.0",
         "3.00",
     ]
+
+
+def test_an_interruption_is_one_line():
+    """Of the process that measures, too, which Ctrl-C reaches as well."""
+    command = [sys.executable, "-m", "gpu_patch", "bench", "--quick"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()  # it measures
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors == "gpu-patch: interrupted\n"

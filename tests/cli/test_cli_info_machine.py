@@ -152,7 +152,7 @@ MACHINES = {
     ),
     "cuda asked for, no CuPy": (
         {"GPU_PATCH_DEVICE": "cuda"},
-        ["CuPy is not installed", "'gpu_patch[cuda12]'"],
+        ["there is no NVIDIA driver, nor CuPy", "--gpus all", "'gpu_patch[cuda12]'"],
     ),
     "CuPy but no driver": (
         {"packages": ["cupy-cuda12x"], "module": cupy()},

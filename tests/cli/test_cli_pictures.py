@@ -13,7 +13,7 @@ from gpu_patch.cli.modes import make_subject
 from gpu_patch.cli.overview import Box, Overview, overviews_of, paint
 from gpu_patch.cli.panels import input_panels, target_panels
 from gpu_patch.cli.phantom import make_phantom
-from gpu_patch.cli.pictures import _names, draw, explanation
+from gpu_patch.cli.pictures import _names, _title, draw, explanation
 
 
 def stack(pixels, axes, name="a.tif"):
@@ -247,8 +247,29 @@ def test_explanation_speaks_of_what_is_there(phantom):
     text = explanation(subject, overviews)
     assert "mirrored" in text
     assert "unweighted" in text
+    assert "cut off" not in text
     plain = subject_of([stack(phantom, "CYX")], mode="basic")
     assert explanation(plain, overviews_of(plain.plan(range(9)), 1)) == ""
+    # windows of 256 around an image of 64, and an image that no patch is from
+    two = subject_of(
+        [stack(phantom[:, :64, :64], "CYX"), stack(phantom, "CYX", "b.tif")], n_scales=4
+    )
+    of_first = [
+        i for i in range(two.constructor.n_patches) if two.plan([i]).rows.image_idx[0, 0] == 0
+    ]
+    text = explanation(two, overviews_of(two.plan(of_first), 4))
+    assert "cut off" in text
+    assert text.endswith("None of these patches is from 1 other image.")
+
+
+@pytest.mark.parametrize(
+    ("length", "title"), [(60, "a_long_name.tif, 160×160"), (20, "a_long_nam…, 160×160"),
+                          (1, "a_long_…, 160×160")]
+)  # fmt: skip
+def test_a_title_keeps_the_size(length, title, phantom):
+    subject = subject_of([stack(phantom, "CYX", "a_long_name.tif")])
+    (overview,) = overviews_of(subject.plan([0]), 1)
+    assert _title(subject, overview, length) == title
 
 
 @pytest.mark.parametrize("n_views", [1, 2, 5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,10 @@ def models(files, monkeypatch):
     torch.export.save(program, "model.pt2")
     torch.export.save(torch.export.export(Halving(), (example,)), "fixed.pt2")
     torch.save(Halving().state_dict(), "weights.pt")
+    Path("text.pt2").write_text("no model")
+    Normalization.mean_std(100, 20, [1, 2, 3], [1, 1, 1]).save("three.json")
+    Path("images").mkdir()
+    shutil.copy("pair.tif", "images")
     return files
 
 
@@ -146,8 +151,8 @@ def test_results_are_kept_replaced_and_gone_on_with(models, capsys):
     assert run(*arguments, "--resume", "--blend", "hann", "--dtype", "uint8") == 2
     assert capsys.readouterr().err == (
         "gpu-patch: error: out/pair.ome.zarr is complete, but its --blend is 'crop', that of this "
-        "run 'hann', its --dtype is 'float32', that of this run 'uint8'. Give the same settings "
-        "to go on; --overwrite without --resume begins anew\n"
+        "run 'hann', its --dtype is 'float32', that of this run 'uint8'. Give the same to go on; "
+        "--overwrite beside --resume makes anew what differs, --overwrite alone everything\n"
     )
 
 
@@ -220,6 +225,13 @@ def test_memory_budget(models, capsys):
          ["--resume is for the format 'ome-zarr' alone, not for npy"]),
         (["pair.tif", "--model", "model.pt", "--dtype", "int64"], ["--dtype must be one of"]),
         (["pair.tif"], ["--model"]),
+        (["pair.tif", "--model", "text.pt2"], ["argument --model: 'text.pt2' is neither"]),
+        (["pair.tif", "--model", "model.pt", "--mode", "III"], ["--mode III: did you mean"]),
+        (["pair.tif", "--model", "model.pt", "--picture", "a.xyz"], ["--picture", ".png", "a.xyz"]),
+        (["pair.tif", "--model", "model.pt", "--normalization", "three.json"],
+         ["must have 3 channels, as many as --normalization has", "found 2"]),
+        (["images", "--model", "model.pt", "--out", "images"],
+         ["argument --out: 'images' is the folder of the images", "'images/predicted'"]),
     ],
 )  # fmt: skip
 def test_what_does_not_fit(arguments, words, models, capsys):

@@ -143,3 +143,18 @@ def test_a_scene_and_a_level(tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert words in error
         assert error.count("\n") == 1
+
+
+def test_patches_that_are_larger_than_an_image_are_noted(files, capsys):
+    assert main(["preview", "small.png", "--patch-size", "90", "--scales", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "note     patches are larger than small.png, 80×120"
+    assert main(["preview", "small.png", "--patch-size", "80", "--scales", "2"]) == 0
+    assert "note" not in capsys.readouterr().out
+
+
+def test_channels_that_are_structures_are_of_one_file(files, capsys):
+    assert main(["preview", "pair.tif", "--mode", "II", "--scales", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "read     pair.tif: shape (2, 100, 120), axes CYX, uint16"
+    assert lines[1].startswith("shown ")

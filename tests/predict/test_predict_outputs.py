@@ -177,7 +177,10 @@ def test_going_on_with_other_arguments_is_refused(tmp_path):
         "multiscale_count": (2, "its multiscale_count is None, that of this run 2"),
         "dtype": ("uint8", "its dtype is 'float32', that of this run 'uint8'"),
     }
-    advice = r"\. Give the same settings to go on; overwrite=True without resume=True begins anew$"
+    advice = (
+        r"\. Give the same to go on; overwrite=True beside resume=True makes anew what differs, "
+    )
+    advice += "overwrite=True alone everything$"
     for complete in (False, True):
         if complete:
             predict(images, counting([]), **options, resume=True)
@@ -208,10 +211,14 @@ def test_going_on_with_another_image_of_the_name_is_refused(change, complete, tm
             file.write(b"more")
     os.utime(dated, (86_400, 86_400 + (not change.startswith("size"))))
     refused = FileExistsError if complete else ValueError
-    with pytest.raises(refused, match=r"its image was another one \(.*; now .*\)\. Give the same"):
+    with pytest.raises(
+        refused, match=r"its image was another one \(.*; now .*\)\. Give the same to go on"
+    ):
         predict(open_images(source, axes="YX"), counting([]), **options, resume=True)
-    options["overwrite"] = True
+    options |= {"overwrite": True, "resume": True}  # makes anew what differs
     (found,) = predict(open_images(source, axes="YX"), counting([]), **options).images
+    again = predict(open_images(source, axes="YX"), counting([], fail_at=0), **options)
+    assert again.images == [found]
     np.testing.assert_array_equal(read(found)[0, 0], pixels + 1.0)  # as the model does
 
 

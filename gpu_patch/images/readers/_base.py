@@ -231,12 +231,16 @@ def checked_path(path: object) -> Path:
     return Path(path)
 
 
+class NotThereError(ValueError):
+    """What was asked for is not in a file that can be read."""
+
+
 @contextmanager
 def reading(path: object, kind: str) -> Iterator[None]:
     """Make every exception of a reading package one that names the file."""
     try:
         yield
-    except ImportError:
+    except (ImportError, NotThereError):
         raise
     except MemoryError as error:
         raise MemoryError(f"{path}: {error or 'no memory is left'}") from error
@@ -292,7 +296,7 @@ def chosen_scenes(path: object, scene: int | str | None, names: Sequence[str]) -
 def checked_level(path: object, level: int, n_levels: int) -> int:
     """Return `level` where the image has it."""
     if whole_number("level", level, minimum=0) >= n_levels:
-        raise ValueError(
+        raise NotThereError(
             f"{path} has no level {level}: "
             + (
                 f"its resolution levels are 0 … {n_levels - 1}"

@@ -95,7 +95,7 @@ def make_store(
         if len(sources) != 1:
             raise ValueError(
                 f"{argument('out')} must be a folder for {len(sources)} images, found "
-                f"{str(path)!r}, which is one"
+                f"{str(path)!r}, a file for one"
             )
         if format not in (None, meant):
             raise ValueError(

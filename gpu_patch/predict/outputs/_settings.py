@@ -31,7 +31,7 @@ def difference(name: str, found: Any, wanted: Any) -> str:
 
 
 def begin_anew() -> str:
-    """Say what to do."""
+    """Say what to do about it."""
     return (
         f"Give the same settings to go on; {argument('overwrite', True)} without "
         f"{argument('resume', True)} begins anew"

@@ -52,13 +52,16 @@ class Work:
 
     def check(self, about: dict[str, Any]) -> None:
         """Raise where it was made with something else than `about`."""
+        if differ := self.difference(about):
+            raise ValueError(f"{self.folder} cannot be gone on with: {differ}. {begin_anew()}")
+
+    def difference(self, about: dict[str, Any]) -> str:
+        """Say what it was made with else than `about`, "" where that is nothing."""
         found = json.loads(self._about.read_text())
         for key, wanted in about.items():
             if found[key] != wanted:
-                raise ValueError(
-                    f"{self.folder} cannot be gone on with: "
-                    f"{difference(key, found[key], wanted)}. {begin_anew()}"
-                )
+                return difference(key, found[key], wanted)
+        return ""
 
     def record(self, unit: Unit) -> None:
         """Note that a unit is written."""

@@ -19,7 +19,7 @@ from gpu_patch.predict.outputs._files import PathStore
 from gpu_patch.predict.outputs._levels import fill, levels
 from gpu_patch.predict.outputs._ngff import image_attributes
 from gpu_patch.predict.outputs._ranks import Ranks
-from gpu_patch.predict.outputs._settings import begin_anew, difference
+from gpu_patch.predict.outputs._settings import difference
 from gpu_patch.predict.outputs._storage import Storage
 from gpu_patch.predict.outputs._work import Work
 
@@ -135,27 +135,30 @@ class ZarrStore(PathStore):
             self._put_back(name)
             units = work.units()
             own, wanted = _own_attributes(path), self._made_of[name]
-            goes_on = self._resume and not units and own is not None
-            differing = [key for key in wanted if own is None or own.get(key) != wanted[key]]
-            if goes_on and not differing:
-                finished.append(name)
+            if self._resume and not units and own is not None:
+                differ = _difference(own, wanted)
+                if not differ:
+                    finished.append(name)
+                elif not self._overwrite:
+                    raise FileExistsError(f"{path} is complete, but {differ}. {_make_anew()}")
                 stale.append(work)
                 continue
-            if goes_on and not self._overwrite:
-                assert own is not None
-                differ = difference(differing[0], own.get(differing[0]), wanted[differing[0]])
-                raise FileExistsError(f"{path} is complete, but {differ}. {begin_anew()}")
             self._check_free(name)
             if units and self._resume:
-                work.check(wanted)
-                done[name] = units
+                differ = work.difference(wanted)
+                if not differ:
+                    done[name] = units
+                    continue
+                if not self._overwrite:
+                    raise ValueError(
+                        f"{work.folder} cannot be gone on with: {differ}. {_make_anew()}"
+                    )
             elif units and not self._overwrite:
                 raise FileExistsError(
                     f"{work.folder} is an unfinished prediction: {argument('resume', True)} goes "
                     f"on with it, {argument('overwrite', True)} begins anew"
                 )
-            else:
-                stale.append(work)
+            stale.append(work)
         for work in stale:
             work.remove()
         for name in done:
@@ -366,6 +369,23 @@ def _own_attributes(path: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, TypeError, ValueError):
         return None
     return own if isinstance(own, dict) and "fingerprint" in own else None
+
+
+def _difference(own: dict[str, Any], wanted: dict[str, str]) -> str:
+    """Say how an image differs from what this run would make, "" where it does not."""
+    for key, value in wanted.items():
+        if own.get(key) != value:
+            return difference(key, own.get(key), value)
+    return ""
+
+
+def _make_anew() -> str:
+    """Say what to do about it."""
+    resume, overwrite = argument("resume", True), argument("overwrite", True)
+    return (
+        f"Give the same to go on; {overwrite} beside {resume} makes anew what differs, "
+        f"{overwrite} alone everything"
+    )
 
 
 def _zarr() -> Any:
