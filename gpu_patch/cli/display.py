@@ -34,6 +34,8 @@ _CHANNEL_COLOURS: dict[int, list[Colour]] = {
 }
 _MANY_COLOURS: list[Colour] = [(1, 0, 1), (0, 1, 0), (0, 0.6, 1), (1, 0.6, 0), (1, 1, 0), (0, 1, 1)]
 _MOST_PIXELS = 2048
+_ROUNDING = 5e-7
+"""Of a context in float32, relative."""
 
 
 def channel_colours(n_channels: int) -> list[Colour]:
@@ -48,11 +50,16 @@ def limits(pixels: NDArray[Any], low: float = 0.5, high: float = 99.8) -> Limits
     if not finite.size:
         return 0.0, 1.0
     black, white = (float(value) for value in np.percentile(finite, (low, high)))
-    if white > black:
+    if _differ(black, white):
         return black, white
     # a few bright pixels on an even background have no percentiles of their own
     black, white = float(finite.min()), float(finite.max())
-    return (black, white) if white > black else (black, black + 1)
+    return (black, white) if _differ(black, white) else (black, black + 1)
+
+
+def _differ(black: float, white: float) -> bool:
+    """Tell whether values differ by more than rounding, which is nothing to show."""
+    return white - black > _ROUNDING * max(abs(black), abs(white))
 
 
 def stretch(pixels: NDArray[Any], between: Limits) -> NDArray[np.float32]:

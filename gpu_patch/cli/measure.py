@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -245,7 +246,10 @@ def measured(
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            yield json.loads(line)
+            if line.endswith("\n"):  # or its process was ended in the middle of it
+                yield json.loads(line)
+    if process.returncode == -signal.SIGINT:
+        raise KeyboardInterrupt  # whoever saw it first
     if process.returncode:
         raise RuntimeError(f"the measuring process ended with status {process.returncode}")
 

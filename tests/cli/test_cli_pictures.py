@@ -310,6 +310,11 @@ def test_contrast_copes_with_any_values():
         assert shown.dtype == np.float32
         assert ((shown >= 0) & (shown <= 1)).all()
     assert display.stretch(np.eye(40), display.limits(np.eye(40))).max() == 1
+    # rounding of a constant is nothing to show; a count of one among thousands is
+    even = np.where(np.eye(40), np.float32(977.0002), np.float32(977))
+    assert display.stretch(even, display.limits(even)).max() < 0.01
+    counts = np.where(np.eye(40), 60001, 60000)
+    assert display.stretch(counts, display.limits(counts)).max() == 1
 
 
 def test_scale_colours_can_be_told_apart():
