@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -99,6 +100,20 @@ class Epilogue:
         return np.asarray(weights * self.input_scale, np.float32)
 
 
+def checked_normalization(normalization: Any) -> AffineNormalization:
+    """Return `normalization` where it has what an epilogue takes."""
+    parts = [f"{part}_{what}" for part in ("input", "target") for what in ("scale", "offset")]
+    if not all(hasattr(normalization, part) for part in parts):
+        is_path = isinstance(normalization, (str, os.PathLike))
+        hint = ": Normalization.load reads a file" if is_path else ""
+        raise TypeError(
+            f"normalization must have {', '.join(parts[:3])} and {parts[3]}, as a Normalization "
+            f"has, found {shorten(normalization)}{hint}"
+        )
+    found: AffineNormalization = normalization
+    return found
+
+
 def _followed(
     epilogue: Epilogue, normalization: AffineNormalization, part: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -106,13 +121,8 @@ def _followed(
     scale = getattr(epilogue, f"{part}_scale")
     offset = getattr(epilogue, f"{part}_offset")
     n_channels = scale.shape[1]
-    try:
-        then = getattr(normalization, f"{part}_scale"), getattr(normalization, f"{part}_offset")
-    except AttributeError:
-        raise TypeError(
-            "normalization must have input_scale, input_offset, target_scale and target_offset, "
-            f"found {shorten(normalization)}"
-        ) from None
+    checked_normalization(normalization)
+    then = getattr(normalization, f"{part}_scale"), getattr(normalization, f"{part}_offset")
     if n_channels == 0 or (part == "target" and then[0] is None and then[1] is None):
         return scale, offset
     factors = []

@@ -94,6 +94,13 @@ def whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def path_named(text: str) -> Path:
+    """Return a path; an empty one, of a shell variable most often, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, found ''")
+    return Path(text)
+
+
 def patch_size(text: str) -> tuple[int, ...]:
     """Parse "64", "64,96" or "16,64,64"."""
     try:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from gpu_patch.cli import chart, cuda_bench
-from gpu_patch.cli.arguments import Commands, needs, picture_file, whole, writable
+from gpu_patch.cli.arguments import Commands, needs, path_named, picture_file, whole, writable
 from gpu_patch.cli.measure import measured
 from gpu_patch.cli.tables import head, line, machine_lines
 from gpu_patch.cli.workloads import CONSTRUCTORS, USUAL_BATCH, Workload, curves, workloads_of
@@ -49,10 +48,12 @@ def add_to(commands: Commands) -> None:
         "CPU, or on a GPU beside what one would do there without gpu_patch.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer scales and batches: less exact")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--json", type=path_named, metavar="FILE", help="also write the figures here"
+    )
     parser.add_argument(
         "--plot",
-        type=Path,
+        type=path_named,
         metavar="FILE",
         help="also draw patches per second over scales and over batch sizes here; measures "
         "multichannel alone, unless the next three options say otherwise",

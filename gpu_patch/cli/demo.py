@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, whole
+from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, path_named, whole
 from gpu_patch.cli.modes import Subject, load, make_subject
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.preview import report_images, report_picture
@@ -29,7 +29,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_named,
         default=Path("gpu-patch-demo"),
         metavar="DIR",
         help="folder for phantom.tif and preview.png (default: %(default)s)",

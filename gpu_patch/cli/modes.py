@@ -117,7 +117,7 @@ def load(
     axes: str | None,
     *,
     level: int = 0,
-    scene: int | str = 0,
+    scene: int | str | None = None,
 ) -> list[list[ImageStack]]:
     """Read the images of each file, pattern and folder; errors name the argument and the file."""
     choice = {"level": level, "scene": scene}

@@ -19,6 +19,7 @@ from gpu_patch.cli.arguments import (
     folder,
     needs,
     patch_size,
+    path_named,
     picture_file,
     readable,
     scene_named,
@@ -46,14 +47,14 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a pattern or a folder")
     parser.add_argument(
         "--model",
-        type=Path,
+        type=path_named,
         required=True,
         metavar="FILE",
         help="of torch.jit (.pt) or torch.export (.pt2)",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_named,
         required=True,
         metavar="DIR",
         help="folder for the results; or, for one IMAGE, a file that ends in .ome.zarr, "
@@ -113,7 +114,7 @@ def add_to(commands: Commands) -> None:
     )
     tiles.add_argument(
         "--normalization",
-        type=Path,
+        type=path_named,
         metavar="FILE",
         help="what Normalization.save wrote; results are taken back to the values of images",
     )
@@ -139,7 +140,7 @@ def add_to(commands: Commands) -> None:
     )
     results.add_argument(
         "--picture",
-        type=Path,
+        type=path_named,
         metavar="FILE",
         help="picture of input and prediction (.png, .jpg, .pdf, .svg); default: prediction.png in "
         "DIR, or NAME_prediction.png beside one file",

@@ -15,6 +15,7 @@ from gpu_patch.cli.arguments import (
     add_seed,
     needs,
     patch_size,
+    path_named,
     picture_file,
     scene_named,
     whole,
@@ -51,8 +52,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--scene",
         type=scene_named,
-        default=0,
-        help="number or name, where a file has several; or all (default: 0)",
+        help="number or name, where a file has several; or all",
     )
     parser.add_argument(
         "--mode",
@@ -87,7 +87,7 @@ def add_to(commands: Commands) -> None:
     )
     add_seed(parser)
     parser.add_argument(
-        "--out", type=Path, default=Path("preview.png"), help="default: %(default)s"
+        "--out", type=path_named, default=Path("preview.png"), help="default: %(default)s"
     )
     parser.set_defaults(run=run)
 

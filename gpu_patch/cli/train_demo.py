@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, whole, writable
+from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, path_named, whole, writable
 from gpu_patch.cli.measure import machine
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.tables import counted, head, line
@@ -58,12 +58,14 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_named,
         default=Path("gpu-patch-demo"),
         metavar="DIR",
         help="folder for unmixed.png (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument(
+        "--json", type=path_named, metavar="FILE", help="also write the figures here"
+    )
     parser.add_argument(
         "--steps", type=whole(1), default=500, metavar="N", help="default: %(default)s"
     )

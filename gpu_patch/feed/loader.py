@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch import device as devices
+from gpu_patch.augmentation import Augmentation
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.draws import checked_seed
+from gpu_patch.epilogue import checked_normalization
 from gpu_patch.errors import choice, instance, mapping, probability, shorten, whole_number
 from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
@@ -129,6 +131,10 @@ class BatchLoader:
             )
         self.seed = checked_seed(seed)
         self.rank = whole_number("rank", rank, minimum=0, maximum=self.world_size - 1)
+        if normalization is not None:
+            checked_normalization(normalization)
+        if augmentation is not None:
+            instance("augmentation", augmentation, Augmentation, "an Augmentation or None")
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         self.device = constructor.device
         self._chunked = isinstance(constructor, PlannedConstr) and constructor.is_chunked

@@ -104,6 +104,8 @@ def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
         ("preview grey.png --target grey.png grey.png", ["--target", "as IMAGE, 1, found 2"]),
         ("preview grey.png colour.png", ["channels: 'grey.png' has 1, 'colour.png' has 3"]),
         ("preview grey.png --patch 32", ["--patch 32"]),
+        ("preview grey.png --out=", ["argument --out: must be a path, found ''"]),
+        ("demo --out=", ["argument --out: must be a path, found ''"]),
         ("preview s3://plate/a.zarr", ["IMAGE", "this machine", "'s3://plate/a.zarr'"]),
         ("preview grey.png --mode basic --target nosuch.tif", ["--target", "nosuch.tif"]),
         ("preview pair.tif volume.tif", ["IMAGE", "spatial axes"]),

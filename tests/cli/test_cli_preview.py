@@ -131,13 +131,14 @@ def test_a_scene_and_a_level(tmp_path, monkeypatch, capsys):
         assert main(["preview", *arguments, *small]) == 0
         return capsys.readouterr().out.splitlines()[0]
 
-    assert "(70, 80), axes YX, uint16" in first_line("two.tif")
+    assert "(70, 80), axes YX, uint16" in first_line("two.tif", "--scene", "0")
     assert "(50, 60), axes YX, uint8" in first_line("two.tif", "--scene", "1")
     assert "(120, 140), axes YX" in first_line("pyramid.ome.zarr")
     assert "(60, 70), axes YX" in first_line("pyramid.ome.zarr", "--level", "1")
     target = ["--mode", "paired", "--target", "pyramid.ome.zarr", "--level", "1"]
     assert "(60, 70), axes YX" in first_line("pyramid.ome.zarr", *target)
-    for wrong, words in ((["two.tif", "--scene", "2"], "two.tif has no scene 2, only 0, 1"),
+    for wrong, words in ((["two.tif"], "two.tif has 2 scenes (0, 1): say --scene 0"),
+                         (["two.tif", "--scene", "2"], "two.tif has no scene 2, only 0, 1"),
                          (["pyramid.ome.zarr", "--level", "2"], "level")):  # fmt: skip
         assert main(["preview", *wrong]) == 2
         error = capsys.readouterr().err

@@ -412,3 +412,16 @@ def test_strategies_that_draw_in_sequence_serve_one_process_alone():
     assert len(list(BatchLoader(made, 50)))
     with pytest.raises(ValueError, match="world_size is 2, but the constructor has a strategy"):
         BatchLoader(made, 50, world_size=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"normalization": "stats.json"}, "target_scale.*'stats.json': Normalization.load reads"),
+        ({"normalization": 3.0}, "normalization must have input_scale.*found 3.0$"),
+        ({"augmentation": True}, "augmentation must be an Augmentation or None, found True"),
+    ],
+)
+def test_what_an_epoch_cannot_use_is_refused_before_it(options, words):
+    with pytest.raises(TypeError, match=words):
+        loader(batch_size=4, **options)
