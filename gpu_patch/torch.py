@@ -15,6 +15,8 @@ import numpy as np
 try:
     import torch
 except ModuleNotFoundError as error:
+    if error.name != "torch":  # but something that torch needs
+        raise
     needed = "gpu_patch.torch needs PyTorch: pip install 'gpu_patch[torch]'"
     raise ModuleNotFoundError(needed, name="torch") from error
 from numpy.typing import DTypeLike

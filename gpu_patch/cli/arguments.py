@@ -116,7 +116,7 @@ def patch_size(text: str) -> tuple[int, ...]:
 
 def scene_named(text: str) -> int | str:
     """Return the number that a text is, or else the name."""
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:

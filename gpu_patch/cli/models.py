@@ -36,7 +36,7 @@ class Tiles(NamedTuple):
 def load_model(path: Path, device: str) -> Any:
     """Read a file of `torch.export` (.pt2) or TorchScript (any other)."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # torch logs a traceback of what is raised here
+    logging.disable(max(before, logging.WARNING))  # torch logs a traceback of what is raised here
     try:
         if path.suffix.lower() == ".pt2":
             return torch.export.load(path).module().to(device)

@@ -213,8 +213,10 @@ def run(options: argparse.Namespace) -> None:
             world_size=world_size,
         )
     except KeyboardInterrupt:
-        if any(options.out.parent.glob(".*.partial")) or any(options.out.glob(".*.partial")):
-            print("stopped  --resume goes on with what is written")
+        known = ending(options.out.name)
+        if rank == 0 and (known[1] if known else options.format or "ome-zarr") == "ome-zarr":
+            again = "--resume --overwrite" if options.overwrite else "--resume"
+            print(f"stopped  {again} goes on with what is written")
         raise
     except Exception as error:
         raise _explained(error, options, models, model, images, tile_size) from error

@@ -52,7 +52,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--scene",
         type=scene_named,
-        help="number or name, where a file has several; or all",
+        help="number or name, where files have several, those of --target too; or all",
     )
     parser.add_argument(
         "--mode",

@@ -194,6 +194,10 @@ def predict(
             overwrite=overwrite,
             resume=resume,
             fingerprint=json.dumps(about),
+            shapes=[
+                f"shape {stack.original_data_shape}, axes {stack.original_axes}"
+                for stack in extractor.image_stacks
+            ],
             rank=rank,
             world_size=world_size,
             chunk_size=chunk_size,

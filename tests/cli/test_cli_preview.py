@@ -139,7 +139,7 @@ def test_a_scene_and_a_level(tmp_path, monkeypatch, capsys):
     assert "(60, 70), axes YX" in first_line("pyramid.ome.zarr", *target)
     for wrong, words in ((["two.tif"], "two.tif has 2 scenes (0, 1): say --scene 0"),
                          (["two.tif", "--scene", "2"], "two.tif has no scene 2, only 0, 1"),
-                         (["pyramid.ome.zarr", "--level", "2"], "level")):  # fmt: skip
+                         (["pyramid.ome.zarr", "--level", "2"], "has no level 2")):  # fmt: skip
         assert main(["preview", *wrong]) == 2
         error = capsys.readouterr().err
         assert words in error

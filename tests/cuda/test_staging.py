@@ -60,10 +60,12 @@ def test_what_is_too_small_is_let_go(cupy):
         assert (array.get() == i).all()
 
 
-@pytest.mark.parametrize("limit", [{}, {"most": 1}])
+@pytest.mark.parametrize("limit", [{}, {"most": 2}])
 def test_what_is_taken_is_nobody_elses(cupy, limit):
     staging = Staging(cupy, **limit)
+    pieces = [staging.take(1) for _ in range(2)]
+    for piece in pieces:
+        staging.give_back(piece)
     first, second = staging.take(1), staging.take(1)
-    first.host[:] = 1
-    second.host[:] = 2
-    assert (first.host == 1).all()
+    assert {first, second} == set(pieces)
+    assert first is not second

@@ -216,9 +216,8 @@ def test_units_are_rows_of_chunks(tmp_path):
     ],
 )
 def test_chunks_that_cannot_be(tmp_path, options, message):
-    store = make_store(tmp_path / "a.zarr", ["a"], **options)
     with pytest.raises(ValueError, match=message):
-        store.unit_rows((37, 53), 0)
+        make_store(tmp_path / "a.zarr", ["a"], **options).unit_rows((37, 53), 0)
 
 
 def test_rows_out_of_order(tmp_path):
@@ -290,13 +289,39 @@ def test_what_is_finished_is_left_alone(tmp_path):
     predicted = make_predicted("TYX")
     begin(tmp_path, predicted, 99)
     path, _ = go_on(tmp_path, predicted)
-    store = make_store(path, ["a"], resume=True)
+    same = {"chunk_size": (8, 16), "resume": True}
+    store = make_store(path, ["a"], **same)
     assert store.finished("a") == path
     assert store.done("a") == set()
-    with pytest.raises(FileExistsError, match="overwrite=True"):
-        make_store(path, ["a"], resume=True, fingerprint="another model")
-    store = make_store(path, ["a"], resume=True, fingerprint="another model", overwrite=True)
+    for other in ({"fingerprint": "b"}, {"chunk_size": None}, {"shapes": ["another level"]}):
+        with pytest.raises(FileExistsError, match="overwrite=True beside resume=True makes anew"):
+            make_store(path, ["a"], **{**same, **other})
+    store = make_store(path, ["a"], **{**same, "fingerprint": "b"}, overwrite=True)
     assert store.finished("a") is None
+
+
+@pytest.mark.parametrize("other", [{"fingerprint": "b"}, {"chunk_size": (4, 16)}])
+def test_what_differs_is_made_anew(tmp_path, other):
+    begin(tmp_path, make_predicted("TYX"), 3)
+    path, n_left = go_on(tmp_path, make_predicted("TYX"), overwrite=True)
+    assert n_left == 12
+    begin(tmp_path, make_predicted("TYX"), 3, overwrite=True)
+    with pytest.raises(FileExistsError, match=r"was to replace it: overwrite=True beside resume"):
+        go_on(tmp_path, make_predicted("TYX"))
+    assert go_on(tmp_path, make_predicted("TYX"), overwrite=True, **other)[0] == path
+    chunk = other.get("chunk_size", (8, 16))
+    assert zarr.open_array(path / "0").chunks == (1, *chunk)
+
+
+def test_a_run_that_noted_less_is_another_one(tmp_path):
+    store = begin(tmp_path, make_predicted("TYX"), 3)
+    about = store.partial("a") / "about.json"
+    noted = json.loads(about.read_text())
+    del noted["image"]
+    about.write_text(json.dumps(noted))
+    with pytest.raises(ValueError, match=r"its image was another one \(not noted; now a\)"):
+        go_on(tmp_path, make_predicted("TYX"))
+    assert go_on(tmp_path, make_predicted("TYX"), overwrite=True)[1] == 15
 
 
 def test_an_unfinished_run_is_not_lost_by_chance(tmp_path):

@@ -16,6 +16,7 @@ from predicted import OPTIONS, make_images, model
 
 import gpu_patch
 from gpu_patch import open_images, predict
+from gpu_patch.predict.outputs._sources import version
 
 pytest.importorskip("zarr")
 pytest.importorskip("tifffile")
@@ -220,6 +221,39 @@ def test_going_on_with_another_image_of_the_name_is_refused(change, complete, tm
     again = predict(open_images(source, axes="YX"), counting([], fail_at=0), **options)
     assert again.images == [found]
     np.testing.assert_array_equal(read(found)[0, 0], pixels + 1.0)  # as the model does
+
+
+def test_another_file_level_or_array_is_another_image(tmp_path):
+    """Also where sizes and dates are the same."""
+    tifffile, zarr = pytest.importorskip("tifffile"), pytest.importorskip("zarr")
+    options = {**TILES, "chunk_size": (32, 64), "out": tmp_path / "out", "resume": True}
+    stack = distinct((160, 128), "uint16")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        with tifffile.TiffWriter(tmp_path / folder / "cells.tif") as file:
+            file.write(stack, metadata={"axes": "YX"}, subifds=1)
+            file.write(stack[::2, ::2], subfiletype=1)
+        os.utime(tmp_path / folder / "cells.tif", (86_400, 86_400))
+    first = open_images(tmp_path / "a" / "cells.tif")
+    predict(first, counting([]), **options)
+    predict(first, counting([], fail_at=0), **options)
+    for other, words in (
+        (open_images(tmp_path / "b" / "cells.tif"), r"\(a/cells\.tif, .*; now b/cells\.tif, "),
+        (open_images(tmp_path / "a" / "cells.tif", level=1), r"shape \(160, .*now .*shape \(80, "),
+    ):
+        with pytest.raises(FileExistsError, match=words):
+            predict(other, counting([]), **options)
+    zarr.create_group(tmp_path / "cells.zarr").create_array("0", data=stack)
+    before = version(tmp_path / "cells.zarr")
+    os.utime(tmp_path / "cells.zarr" / "0" / "zarr.json", (4e9, 4e9))
+    assert version(tmp_path / "cells.zarr") != before
+
+
+@pytest.mark.parametrize("source", ["array", "of the microscope", "a" * 300, "nul\0", ""])
+def test_a_source_may_be_any_text(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "array").write_text("no image")
+    assert version(source) == source
 
 
 def test_what_was_written_but_not_finished_is_finished(tmp_path, monkeypatch):

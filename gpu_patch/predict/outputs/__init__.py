@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from gpu_patch.errors import argument, choice, instance, whole_number
@@ -34,6 +35,7 @@ def make_store(
     overwrite: bool = False,
     resume: bool = False,
     fingerprint: str = "",
+    shapes: Sequence[str] = (),
     rank: int = 0,
     world_size: int = 1,
     chunk_size: Sequence[int] | None = None,
@@ -60,6 +62,8 @@ def make_store(
     fingerprint : str, default ""
         What two runs must have in common for one to go on with the other, beside the files that
         the images come from.
+    shapes : sequence of str, default ()
+        What else tells each image from others that its file has held, or holds at another level.
     rank, world_size : int
         Number of this process and how many there are ("ome-zarr" where there are several).
     chunk_size, shard_size : sequence of int or None, default None
@@ -120,7 +124,10 @@ def make_store(
             overwrite=overwrite,
             resume=resume,
             fingerprint=fingerprint,
-            versions=[version(source) for source in sources],
+            versions=[
+                ", ".join(filter(None, (version(source), shape)))
+                for source, shape in zip_longest(sources, shapes, fillvalue="")
+            ],
             storage=Storage(chunk_size, shard_size),
             ranks=ranks,
         )

@@ -26,7 +26,7 @@ def difference(name: str, found: Any, wanted: Any) -> str:
     if name == "model":  # of which there is but a digest
         return f"its {argument(name)} is another one"
     if name == "image":
-        return f"its image was another one ({found or 'no file'}; now {wanted or 'no file'})"
+        return f"its image was another one ({found or 'not noted'}; now {wanted})"
     return f"its {argument(name)} is {shorten(found)}, that of this run {shorten(wanted)}"
 
 

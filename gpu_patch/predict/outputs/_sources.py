@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-_DESCRIPTIONS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+_DESCRIPTIONS = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")
 """Files that a Zarr is written with: its folder keeps its date when pixels change."""
 
 
 def version(source: str | Path) -> str:
-    """Return size and date of the file of an image, "" where there is none.
+    """Return folder, name, size and date of the file of an image; its source where there is none.
 
     Parameters
     ----------
@@ -18,17 +18,24 @@ def version(source: str | Path) -> str:
         Where an image comes from; what follows a comma may say which image of the file it is.
     """
     name = str(source)
-    candidates = [Path(name), Path(name.rpartition(", ")[0])]
-    path = next((path for path in candidates if path.name and path.exists()), None)
-    if path is None:
-        return ""
-    if path.is_dir():
-        files = [path / name for name in _DESCRIPTIONS if (path / name).exists()]
-        size = ""
-    else:
-        files, size = [path], f"{path.stat().st_size:,} bytes, "
-    if not files:
-        return ""
-    # whole seconds: copies to other file systems round them
-    modified = datetime.fromtimestamp(int(max(file.stat().st_mtime for file in files)), UTC)
-    return f"{size}modified {modified:%Y-%m-%d %H:%M:%S} UTC"
+    if name == "array":
+        return name
+    file, _, inside = name.rpartition(", ")
+    try:
+        found = next(path for path in (Path(name), Path(file)) if path.name and path.exists())
+        # not the whole path: images may be moved together with their folder
+        said = ["/".join(found.resolve().parts[-2:])] + [inside] * (found != Path(name))
+        dated = [found]
+        if found.is_dir():  # its arrays are written one by one
+            dated = [
+                path for way in ("", "*/") for d in _DESCRIPTIONS for path in found.glob(way + d)
+            ]
+        else:
+            said.append(f"{found.stat().st_size:,} bytes")
+        if dated:
+            # whole seconds: copies to other file systems round them
+            newest = int(max(path.stat().st_mtime for path in dated))
+            said.append(f"modified {datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M:%S} UTC")
+    except (StopIteration, OSError, ValueError):  # a source may be any text
+        return name
+    return ", ".join(said)

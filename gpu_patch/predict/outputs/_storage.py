@@ -24,6 +24,15 @@ class Storage:
     chunk_size: Sequence[int] | None = None
     shard_size: Sequence[int] | None = None
 
+    @property
+    def asked(self) -> dict[str, list[int] | None]:
+        """What was asked for, as JSON has it."""
+        asked = {"chunk_size": self.chunk_size, "shard_size": self.shard_size}
+        return {
+            name: None if size is None else list(whole_numbers(name, size, minimum=1))
+            for name, size in asked.items()
+        }
+
     def of(self, size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
         """Return the chunk and the shard of an image (Z)YX, no longer than it needs them."""
         ndim = len(size)

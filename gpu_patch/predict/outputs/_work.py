@@ -59,8 +59,8 @@ class Work:
         """Say what it was made with else than `about`, "" where that is nothing."""
         found = json.loads(self._about.read_text())
         for key, wanted in about.items():
-            if found[key] != wanted:
-                return difference(key, found[key], wanted)
+            if found.get(key) != wanted:
+                return difference(key, found.get(key), wanted)
         return ""
 
     def record(self, unit: Unit) -> None:

@@ -37,7 +37,7 @@ class ZarrStore(PathStore):
     overwrite, resume, fingerprint
         As in `make_store`.
     versions : sequence of str
-        Of the file of each image, as `version` tells it.
+        Of each image: its file, as `version` tells it, and its shape.
     storage : Storage
         Chunks and shards.
     ranks : Ranks
@@ -59,10 +59,15 @@ class ZarrStore(PathStore):
         ranks: Ranks,
     ) -> None:
         _zarr()
+        asked = storage.asked  # checked before any folder is made
         super().__init__(folder, names, variants, suffix, overwrite=overwrite)
         self._resume = resume
         self._made_of = {
-            name + variant: {"fingerprint": fingerprint, "image": version}
+            name + variant: {
+                "fingerprint": fingerprint,
+                "image": version,
+                **asked,
+            }
             for name, version in zip(names, versions, strict=True)
             for variant in variants
         }
@@ -143,6 +148,11 @@ class ZarrStore(PathStore):
                     raise FileExistsError(f"{path} is complete, but {differ}. {_make_anew()}")
                 stale.append(work)
                 continue
+            if units and self._resume and path.exists() and not self._overwrite:
+                raise FileExistsError(
+                    f"{path} exists, and {work.folder} was to replace it: "
+                    f"{argument('overwrite', True)} beside {argument('resume', True)} goes on"
+                )
             self._check_free(name)
             if units and self._resume:
                 differ = work.difference(wanted)
@@ -166,7 +176,6 @@ class ZarrStore(PathStore):
         return {"done": done, "finished": finished}
 
     def _about(self, predicted: Predicted) -> dict[str, Any]:
-        chunk, shard = self._storage.of(predicted.size)
         return {
             **self._made_of[predicted.name],
             "shape": list(predicted.shape),
@@ -174,8 +183,6 @@ class ZarrStore(PathStore):
             "original_axes": predicted.original_axes,
             "original_shape": list(predicted.original_shape),
             "slab_axis": predicted.slab_axis,
-            "chunk_size": list(chunk),
-            "shard_size": shard and list(shard),
         }
 
     def _create(self, image: Path, predicted: Predicted) -> None:
@@ -371,7 +378,7 @@ def _own_attributes(path: Path) -> dict[str, Any] | None:
     return own if isinstance(own, dict) and "fingerprint" in own else None
 
 
-def _difference(own: dict[str, Any], wanted: dict[str, str]) -> str:
+def _difference(own: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Say how an image differs from what this run would make, "" where it does not."""
     for key, value in wanted.items():
         if own.get(key) != value:
