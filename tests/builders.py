@@ -125,7 +125,7 @@ def plain(value):
 
 
 def assert_close(actual, upstream):
-    """Equal to upstream within 1e-6 of its largest value (SPEC 9)."""
+    """Equal to upstream within 1e-6 of its largest value (docs/specification.md, 9)."""
     actual = on_host(actual)
     assert actual.shape == upstream.shape
     assert actual.dtype == np.float32

@@ -40,7 +40,7 @@ def test_import_needs_numpy_and_the_standard_library_alone(tmp_path):
     assert not output.stderr
 
 
-# names in SPEC 2
+# names that users import
 CONSTRUCTORS = {
     "BasicPatchConstr": [
         *("patching_strategy", "input_extractor"),

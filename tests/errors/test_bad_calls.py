@@ -1,4 +1,4 @@
-"""Wrong arguments of methods, and wrong answers of a user's strategy (SPEC 8)."""
+"""Wrong arguments of methods, wrong answers of strategies (docs/specification.md, 8)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Wrong images, axes, files and devices (SPEC 8)."""
+"""Wrong images, axes, files and devices (docs/specification.md, 8)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Whatever is wrong with an argument is said, by name, and changes nothing (SPEC 8)."""
+"""What is wrong with an argument is said by name, changing nothing (docs/specification.md, 8)."""
 
 import numpy as np
 import pytest

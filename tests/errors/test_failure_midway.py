@@ -1,4 +1,4 @@
-"""A call that fails after it began to draw leaves every generator where it was (SPEC 8)."""
+"""A call that fails midway leaves every generator where it was (docs/specification.md, 8)."""
 
 import numpy as np
 import pytest

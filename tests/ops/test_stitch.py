@@ -106,7 +106,7 @@ def test_tiles_of_an_image_are_the_image(backend, tiling):
 @settings(max_examples=100)
 @given(tiling=tilings())
 def test_crop_is_what_writing_boxes_one_after_the_other_leaves(backend, tiling):
-    """As upstream does it (SPEC 5), in the order of `TiledPatching`."""
+    """As upstream does it (docs/specification.md, 5), in the order of `TiledPatching`."""
     tiling = replace(tiling, blend="crop")
     strategy = TiledPatching([(1, 2, *tiling.size)], tiling.patch_size, tiling.overlaps)
     indices = tiling.grid.indices(np.arange(tiling.grid.n_tiles))

@@ -1,4 +1,4 @@
-"""Sequential and tiled patching against loops written from SPEC 6."""
+"""Sequential and tiled patching against loops written from docs/specification.md, 6."""
 
 import itertools
 

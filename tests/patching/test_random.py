@@ -1,4 +1,4 @@
-"""RandomPatching and FixedRandomPatching against upstream's stream, written out (SPEC 6)."""
+"""RandomPatching and FixedRandomPatching: upstream's stream (docs/specification.md, 6)."""
 
 import numpy as np
 import pytest
