@@ -22,6 +22,7 @@ from gpu_patch.images._dtypes import (
 from gpu_patch.images._load import load
 from gpu_patch.images._residency import remember
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path
+from gpu_patch.images.readers.array import files_of
 from gpu_patch.images.readers.tiff import TiffReader
 from gpu_patch.ops import gather
 from gpu_patch.patching._locations import LARGEST_PIXEL, Locations
@@ -60,6 +61,8 @@ class ImageStack:
         Shape and axes as given.
     physical_sizes : dict of str to float
         Size of a pixel along Z, Y and X in micrometres, where the file says it.
+    files : tuple of Path
+        Every file or folder that the images are in, absolute and without links, where known.
     device : str
         Where `data` lives.
 
@@ -90,6 +93,7 @@ class ImageStack:
         self.data, self.device = devices.place(to_canonical(array, axes), dtype, device)
         self.data_shape: tuple[int, ...] = tuple(self.data.shape)
         self.physical_sizes: dict[str, float] = {}
+        self.files = files_of(data)
         remember(self)
 
     def __repr__(self) -> str:
@@ -191,6 +195,7 @@ class ImageStack:
         resident = reader.resident
         if resident is not None:
             stack = cls(resident, info.axes, source=info.path, device=device)
+            stack.files = info.files
             progress(stack.nbytes)
             return stack
         where = devices.resolve(device)
@@ -266,6 +271,7 @@ class ImageStack:
         stack.original_axes, stack.original_data_shape = info.axes, info.shape
         stack.data_dtype = info.dtype
         stack.physical_sizes = dict(info.physical_sizes)
+        stack.files = info.files
         remember(stack)
         return stack
 

@@ -65,6 +65,8 @@ class ImageInfo:
         What is stored together, in the order of `axes`: reading a part of it costs all of it.
     physical_sizes : dict of str to float
         Size of a pixel along Z, Y and X in micrometres, where the file says it.
+    files : tuple of Path
+        Every file or folder that the image is in, absolute and without links.
     """
 
     path: str
@@ -74,8 +76,11 @@ class ImageInfo:
     dtype: np.dtype[Any]
     chunk_shape: tuple[int, ...]
     physical_sizes: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        real = dict.fromkeys(Path(os.path.realpath(file)) for file in self.files)
+        object.__setattr__(self, "files", tuple(real))
         try:
             checked_axes(self.axes, self.shape)
         except ValueError as error:

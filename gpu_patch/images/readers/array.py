@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,16 @@ class ArrayReader(ImageReader):
         What error messages call it.
     options : Options
         Its axes must be among them.
+    files : tuple of Path, default ()
+        Files that it was read from, beside those that it says itself.
     """
 
     kind = "an array"
 
-    def __init__(self, array: Any, source: str, options: Options) -> None:
+    def __init__(
+        self, array: Any, source: str, options: Options, files: tuple[Path, ...] = ()
+    ) -> None:
+        files += files_of(array)
         known = isinstance(getattr(array, "dtype", None), np.dtype)
         if not known or hasattr(array, "__cuda_array_interface__"):
             array = devices.as_array(array)
@@ -39,7 +45,8 @@ class ArrayReader(ImageReader):
         chunks: Any = getattr(array, "chunks", None)
         in_chunks = isinstance(chunks, tuple) and all(isinstance(n, int) for n in chunks)
         chunk_shape = chunks if in_chunks else (1,) * len(shape)
-        info = ImageInfo(source, "array", shape, options.axes, np.dtype(array.dtype), chunk_shape)
+        dtype = np.dtype(array.dtype)
+        info = ImageInfo(source, "array", shape, options.axes, dtype, chunk_shape, files=files)
         super().__init__(info, None)
         self._array = array
 
@@ -64,4 +71,19 @@ def open_by(read_func: Callable[[Path], Any], path: Path, options: Options) -> l
     except Exception as error:
         error.add_note(f"while read_func={shorten(read_func)} was reading {path}")
         raise
-    return [ArrayReader(array, str(path), options)]
+    return [ArrayReader(array, str(path), options, (path,))]
+
+
+def files_of(array: Any) -> tuple[Path, ...]:
+    """Return the file or folder that an array is in: of `numpy.memmap`, zarr and h5py."""
+    if isinstance(array, np.ndarray):
+        while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+            array = array.base
+        found = getattr(array, "filename", None)
+    else:
+        found = getattr(getattr(array, "store", None), "root", None)
+        if found is None:
+            found = getattr(getattr(array, "file", None), "filename", None)
+        elif isinstance(inside := getattr(array, "path", None), str):
+            found = Path(found) / inside
+    return (Path(os.path.realpath(found)),) if isinstance(found, (str, Path)) else ()

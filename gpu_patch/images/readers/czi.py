@@ -78,7 +78,8 @@ class CziReader(ImageReader):
         chunk_shape = tuple(lengths[axis] if axis in "YX" else 1 for axis in axes)
         name = str(path) if len(numbers) == 1 else f"{path}, scene {self._scene}"
         super().__init__(
-            ImageInfo(name, "CZI", shape, axes, dtype, chunk_shape, self._pixel_sizes), path
+            ImageInfo(name, "CZI", shape, axes, dtype, chunk_shape, self._pixel_sizes, (path,)),
+            path,
         )
 
     def close(self) -> None:

@@ -52,7 +52,8 @@ class NpyReader(ImageReader):
         chunk_shape = (1,) * (len(shape) - 1) + shape[-1:]
         if self._reversed:
             chunk_shape = chunk_shape[::-1]
-        super().__init__(ImageInfo(str(path), "npy", shape, options.axes, dtype, chunk_shape), path)
+        info = ImageInfo(str(path), "npy", shape, options.axes, dtype, chunk_shape, files=(path,))
+        super().__init__(info, path)
         self._path = path
 
     def check(self) -> None:

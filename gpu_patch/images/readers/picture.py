@@ -44,7 +44,9 @@ class PictureReader(ImageReader):
             shape = (picture.height, picture.width, *pixel.shape[2:])
             name = str(picture.format)
         axes = options.axes or "YXC"[: len(shape)]
-        super().__init__(ImageInfo(str(path), name, shape, axes, pixel.dtype, shape), path)
+        super().__init__(
+            ImageInfo(str(path), name, shape, axes, pixel.dtype, shape, files=(path,)), path
+        )
 
     def _select(self, key: Key) -> NDArray[Any]:
         with _pillow().open(self._path) as picture:

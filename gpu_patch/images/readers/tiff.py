@@ -86,11 +86,14 @@ class TiffReader(ImageReader):
                 dtype = np.dtype(self._series.dtype)
                 chunk_shape = self._chunk_shape()
                 sizes = _physical_sizes(self._tiff, scene) if options.level == 0 else {}
+                files = _files(self._tiff, path)
             if not axes:
                 raise unknown_axes(path, shape)
             name = f"{path}, series {scene}" if scene else str(path)
             kind = _format(self._tiff)
-            super().__init__(ImageInfo(name, kind, shape, axes, dtype, chunk_shape, sizes), path)
+            super().__init__(
+                ImageInfo(name, kind, shape, axes, dtype, chunk_shape, sizes, files), path
+            )
         finally:
             self._tiff.close()
 
@@ -241,6 +244,13 @@ def _tifffile() -> Any:
             "reading TIFF files needs tifffile: pip install 'gpu_patch[io]'"
         ) from error
     return tifffile
+
+
+def _files(tiff: Any, path: Path) -> tuple[Path, ...]:
+    """Return the file, and those of its set that its series have pages in."""
+    # no public name; pages know their files too, but asking reads every page
+    opened = getattr(tiff, "_files", {}).values()
+    return tuple(dict.fromkeys([path, *(Path(file.filehandle.path) for file in opened)]))
 
 
 def _check_chain(tiff: Any, first_series: Any) -> None:

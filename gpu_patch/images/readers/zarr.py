@@ -86,6 +86,7 @@ class ZarrReader(ImageReader):
                 np.dtype(array.dtype),
                 tuple(array.chunks),
                 sizes,
+                (path, folder),
             ),
             folder / ("zarr.json" if version == 3 else ".zarray"),
         )
