@@ -10,12 +10,12 @@ from typing import Any
 
 import gpu_patch
 from gpu_patch.cli.arguments import Parser, said
-from gpu_patch.cli.bench import add_to as add_bench
+from gpu_patch.cli.bench.command import add_to as add_bench
 from gpu_patch.cli.demo import add_to as add_demo
 from gpu_patch.cli.info import add_to as add_info
 from gpu_patch.cli.predict import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
-from gpu_patch.cli.train_demo import add_to as add_train_demo
+from gpu_patch.cli.training.command import add_to as add_train_demo
 from gpu_patch.errors import spoken
 
 

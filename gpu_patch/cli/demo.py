@@ -11,7 +11,7 @@ from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, path_name
 from gpu_patch.cli.modes import Subject, load, make_subject
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.preview import report_images, report_picture
-from gpu_patch.cli.tables import counted
+from gpu_patch.cli.text import counted
 
 _PATCH = 64
 _NEXT = """\

@@ -12,8 +12,8 @@ from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.cli.arguments import Commands, add_budget, said, whole
-from gpu_patch.cli.machine_info import show
-from gpu_patch.cli.tables import counted
+from gpu_patch.cli.machine.report import show
+from gpu_patch.cli.text import counted
 from gpu_patch.images import sources
 from gpu_patch.images._agreement import check_agreement
 from gpu_patch.images._budget import Budget, make_budget, size_text

@@ -24,7 +24,7 @@ from gpu_patch import (
     TiledPatching,
 )
 from gpu_patch.cli.arguments import said
-from gpu_patch.cli.tables import counted
+from gpu_patch.cli.text import counted
 from gpu_patch.errors import spoken
 from gpu_patch.images import open_images, sources
 

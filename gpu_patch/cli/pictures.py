@@ -16,7 +16,7 @@ from gpu_patch.cli.layout import EDGE, TOP, Layout
 from gpu_patch.cli.modes import Subject
 from gpu_patch.cli.overview import Box, Overview, overviews_of, paint
 from gpu_patch.cli.panels import Panel, input_panels, target_panels
-from gpu_patch.cli.tables import counted
+from gpu_patch.cli.text import counted
 
 _DPI = 100
 _CHARACTERS_PER_INCH = 14

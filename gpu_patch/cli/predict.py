@@ -26,7 +26,7 @@ from gpu_patch.cli.arguments import (
     whole,
 )
 from gpu_patch.cli.preview import report_images
-from gpu_patch.cli.tables import counted
+from gpu_patch.cli.text import counted
 from gpu_patch.feed import Normalization
 from gpu_patch.geometry import BLENDS, PADDING_MODES
 from gpu_patch.images import PatchExtractor

@@ -21,7 +21,7 @@ from gpu_patch.cli.arguments import (
     whole,
 )
 from gpu_patch.cli.modes import MODES, Subject, load, make_subject, mode_named
-from gpu_patch.cli.tables import counted
+from gpu_patch.cli.text import counted
 from gpu_patch.geometry import PADDING_MODES
 
 _MOST_SAMPLES = 12

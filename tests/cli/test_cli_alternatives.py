@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpu_patch import ops
-from gpu_patch.cli import alternatives
+from gpu_patch.cli.bench import baselines
 from gpu_patch.plan import Plan, Rows, Specs
 
 PATCHES = [(16, 12), (4, 8, 6)]
@@ -53,7 +53,7 @@ def assert_similar(found, image, plan, tolerance):
 def test_matmul_is_the_same(patch_size):
     image = random_image(patch_size)
     plan = make_plan(patch_size, image)
-    assert_similar(alternatives.matmul(np, image, N_SCALES)(plan), image, plan, 1e-5)
+    assert_similar(baselines.matmul(np, image, N_SCALES)(plan), image, plan, 1e-5)
 
 
 @pytest.mark.parametrize("patch_size", PATCHES)
@@ -61,7 +61,7 @@ def test_ndimage_is_the_same(patch_size):
     ndimage = pytest.importorskip("scipy.ndimage")
     image = random_image(patch_size)
     plan = make_plan(patch_size, image)
-    assert_similar(alternatives.per_patch(np, ndimage, image, N_SCALES)(plan), image, plan, 1e-5)
+    assert_similar(baselines.per_patch(np, ndimage, image, N_SCALES)(plan), image, plan, 1e-5)
 
 
 # another filter lets more of what is finer than its pixels through: a tenth of noise
@@ -71,5 +71,5 @@ def test_interpolation_is_nearly_the_same(patch_size, make_image, tolerance):
     torch = pytest.importorskip("torch")
     image = make_image(patch_size)
     plan = make_plan(patch_size, image)
-    run = alternatives.interpolate(torch, torch.from_dlpack(image), N_SCALES)
+    run = baselines.interpolate(torch, torch.from_dlpack(image), N_SCALES)
     assert_similar(run(plan), image, plan, tolerance)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import gpu_patch
-from gpu_patch.cli import bench, main, measure
-from gpu_patch.cli.workloads import (
+from gpu_patch.cli import main
+from gpu_patch.cli.bench import process, report, timing
+from gpu_patch.cli.bench.workloads import (
     CONSTRUCTORS,
     Case,
     build,
@@ -43,7 +44,7 @@ def test_bench(tmp_path, capsys):
         assert row["n_batches"] >= 3
         assert row["seconds_per_patch"] > 0
         assert row["peak_bytes"] >= row["output_bytes"]
-        line = next(line for line in table.splitlines() if line == bench.format_row(row))
+        line = next(line for line in table.splitlines() if line == report.cpu_row(row))
         assert line.startswith(row["constructor"])
     largest = rows[2]
     assert largest["output_bytes"] == 4 * (3 + 2) * 64 * 64 * 4
@@ -113,8 +114,8 @@ def test_measuring_process_has_one_thread_and_this_package(monkeypatch):
         "import os, json, gpu_patch; print(json.dumps({'file': gpu_patch.__file__, "
         "**{k: v for k, v in os.environ.items() if k.endswith('_NUM_THREADS')}}))"
     )
-    monkeypatch.setattr(measure, "command", lambda settings: [sys.executable, "-P", "-c", code])
-    (record,) = measure.measured({})
+    monkeypatch.setattr(process, "command", lambda settings: [sys.executable, "-P", "-c", code])
+    (record,) = process.measured({})
     assert record["file"] == gpu_patch.__file__
     for library in ("OMP", "OPENBLAS", "MKL"):
         assert record[f"{library}_NUM_THREADS"] == "1"
@@ -125,13 +126,13 @@ def test_folder_of_the_same_name_is_not_measured(tmp_path, monkeypatch):
     (tmp_path / "gpu_patch").mkdir()
     (tmp_path / "gpu_patch" / "__init__.py").write_text("raise SystemExit(7)")
     settings = {"memory_of": ["basic", 0, 2], "device": "cpu"}
-    (record,) = measure.measured(settings)
+    (record,) = process.measured(settings)
     assert record["peak_bytes"] >= 2 * 2 * 64 * 64 * 4
 
 
 def test_failed_measuring_is_an_error(monkeypatch, capsys):
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
-    monkeypatch.setattr(measure, "command", lambda settings: failing)
+    monkeypatch.setattr(process, "command", lambda settings: failing)
     assert main(["bench", "--quick"]) == 2
     assert "status 3" in capsys.readouterr().err
 
@@ -149,16 +150,16 @@ def test_commit_is_that_of_the_package_itself(tmp_path, monkeypatch):
     package.parent.mkdir()
     package.write_text("")
     monkeypatch.setattr(gpu_patch, "__file__", str(package))
-    assert measure.machine()["commit"] is None
+    assert timing.machine()["commit"] is None
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    assert measure.machine()["commit"] == git("rev-parse", "--short", "HEAD")
+    assert timing.machine()["commit"] == git("rev-parse", "--short", "HEAD")
     package.write_text("1")
-    assert measure.machine()["commit"].endswith("-dirty")
+    assert timing.machine()["commit"].endswith("-dirty")
     # installed into an environment inside somebody's own checkout
     monkeypatch.setattr(gpu_patch, "__file__", str(tmp_path / "lib" / "gpu_patch" / "__init__.py"))
-    assert measure.machine()["commit"] is None
+    assert timing.machine()["commit"] is None
 
 
 def test_ratio_is_careamics_to_ours():
@@ -173,7 +174,7 @@ def test_ratio_is_careamics_to_ours():
         "output_bytes": 2_000_000,
         "largest_window_bytes": 1_000_000,
     }
-    cells = bench.format_row(row).split()
+    cells = report.cpu_row(row).split()
     assert cells == [
         "pred",
         "2",

@@ -12,9 +12,10 @@ from emulation.runtime import available
 
 from gpu_patch import device, ops
 from gpu_patch._cuda import specialised
-from gpu_patch.cli import bench, cuda_bench, cuda_measure, main
-from gpu_patch.cli.cuda_measure import Workload, pixels_read
-from gpu_patch.cli.workloads import CONSTRUCTORS, Case
+from gpu_patch.cli import main
+from gpu_patch.cli.bench import command, cuda, process, report, timing
+from gpu_patch.cli.bench.traffic import pixels_read
+from gpu_patch.cli.bench.workloads import CONSTRUCTORS, Case, Workload, settings_of
 from gpu_patch.plan import Rows
 
 needs_compiler = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
@@ -27,8 +28,9 @@ def cupy(monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 4096, SMALL, np.uint16)
     monkeypatch.setattr(Case, "images", lambda self: pixels)
     monkeypatch.setattr(specialised, "choose", lambda *arguments: None)
-    monkeypatch.setattr(cuda_measure, "N_CALLS", 2)
-    monkeypatch.setattr(cuda_measure, "USUAL_BATCH", 2)
+    monkeypatch.setattr(cuda, "N_CALLS", 2)
+    monkeypatch.setattr(timing, "N_CALLS", 2)
+    monkeypatch.setattr(cuda, "USUAL_BATCH", 2)
     with fake_cupy.installed() as module:
         yield module
 
@@ -78,7 +80,7 @@ def test_each_pixel_counts_once(patch_size, n_scales, image_size, n_places):
 
 def test_copy_bandwidth(cupy):
     # the stand-in's events are always half a millisecond apart
-    assert cuda_measure.copy_bandwidth(cupy, 1 << 10) == pytest.approx(2 * 1024 / 500e-6)
+    assert timing.device_copy_bandwidth(cupy, 1 << 10) == pytest.approx(2 * 1024 / 500e-6)
 
 
 # ---- times -------------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ def test_copy_bandwidth(cupy):
 def test_device_times_wait_only_at_the_end(cupy):
     order = []
     calls = [lambda i=i: order.append((i, gpu.count("synchronize"))) for i in range(3)]
-    assert cuda_measure.device_times(cupy, calls) == [500e-6] * 3
+    assert timing.device_times(cupy, calls) == [500e-6] * 3
     # a first pass over all, then the one that counts
     assert [i for i, _ in order] == [0, 1, 2] * 2
     assert len({waits for _, waits in order[3:]}) == 1
@@ -98,7 +100,7 @@ def test_device_times_wait_only_at_the_end(cupy):
 def test_host_times_do_not_wait(cupy):
     waits = []
     calls = [lambda: waits.append(gpu.count("synchronize"))] * 4
-    assert len(cuda_measure.host_times(cupy, calls)) == 4
+    assert len(timing.host_times(cupy, calls)) == 4
     assert waits == [1] * 4
     assert gpu.count("synchronize") == 1
 
@@ -106,7 +108,7 @@ def test_host_times_do_not_wait(cupy):
 def test_elapsed_ends_when_the_device_is_done(cupy):
     waits = []
     calls = [lambda: waits.append(gpu.count("synchronize"))] * 4
-    assert cuda_measure.elapsed(cupy, calls) > 0
+    assert timing.elapsed(cupy, calls) > 0
     assert waits == [1] * 4
     assert gpu.count("synchronize") == 2
 
@@ -143,9 +145,9 @@ def missing(image, n_scales):
 @needs_compiler
 def test_a_row(cupy, monkeypatch):
     others = {"same": same, "wrong": without_border, "torch": missing}
-    monkeypatch.setattr(cuda_measure, "ALTERNATIVES", others)
+    monkeypatch.setattr(cuda, "ALTERNATIVES", others)
     image_bytes = 3 * 2 * 70 * 80 * 2
-    row = cuda_measure.measure(
+    row = cuda.measure(
         cupy,
         Workload("multichannel", 2, 3),
         careamics(0.25, 0.5, 0.75),
@@ -172,16 +174,16 @@ def test_a_row(cupy, monkeypatch):
     assert found["same"]["elapsed_seconds"] > 0
     assert found["wrong"]["difference"] > 0.01
     assert "No module named 'torch'" in found["torch"]["skipped"]
-    assert found[cuda_measure.CAREAMICS]["elapsed_seconds"] == 0.5 * 3
-    cuda_bench.format_row(row)
+    assert found[cuda.CAREAMICS]["elapsed_seconds"] == 0.5 * 3
+    report.cuda_row(row)
     json.dumps(row)
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", [name for name in CONSTRUCTORS if not name.endswith("3d")])
 def test_every_constructor_has_a_row(cupy, monkeypatch, name):
-    monkeypatch.setattr(cuda_measure, "ALTERNATIVES", {})
-    row = cuda_measure.measure(
+    monkeypatch.setattr(cuda, "ALTERNATIVES", {})
+    row = cuda.measure(
         cupy,
         Workload(name, 0 if name.startswith("basic") else 1, 2),
         careamics(),
@@ -198,7 +200,7 @@ def test_every_constructor_has_a_row(cupy, monkeypatch, name):
     assert row["read_bytes"] >= (n_inputs + n_targets) * 64 * 64 * 2
     assert row["image_bytes"] == (n_inputs + n_targets) * one
     (other,) = row["alternatives"]
-    assert other == {"name": cuda_measure.CAREAMICS, "skipped": "careamics not installed"}
+    assert other == {"name": cuda.CAREAMICS, "skipped": "careamics not installed"}
 
 
 @needs_compiler
@@ -209,13 +211,13 @@ def test_the_process(cupy, monkeypatch):
         asked.append(settings)
         return careamics()
 
-    monkeypatch.setattr(cuda_measure, "ALTERNATIVES", {})
-    monkeypatch.setattr(cuda_measure, "Careamics", start)
-    monkeypatch.setattr(cuda_measure, "copy_bandwidth", lambda cupy: 2e9)
-    monkeypatch.setattr(cuda_measure, "IMAGE_BYTES", 0)
+    monkeypatch.setattr(cuda, "ALTERNATIVES", {})
+    monkeypatch.setattr(cuda, "Careamics", start)
+    monkeypatch.setattr(cuda, "device_copy_bandwidth", lambda cupy: 2e9)
+    monkeypatch.setattr(cuda, "IMAGE_BYTES", 0)
     records = []
-    settings = cuda_bench.settings_of("cuda:0", constructors=["pred"], scales=[1], batch_sizes=[1])
-    cuda_measure.serve(json.loads(json.dumps(settings)), records.append)
+    settings = settings_of("cuda:0", constructors=["pred"], scales=[1], batch_sizes=[1])
+    cuda.serve(json.loads(json.dumps(settings)), records.append)
     found, row = json.loads(json.dumps(records))
     assert found["gpu"] == "fake"
     assert found["cuda_runtime"] == "12.9"
@@ -230,7 +232,7 @@ def test_the_first_batch(cupy):
     records = []
     started = time.time() - 7
     settings = {"device": "cuda:0", "first_batch_since": started}
-    cuda_measure.serve(settings, records.append)
+    cuda.serve(settings, records.append)
     (times,) = records
     assert 7 <= times["import_seconds"] < 8
     steps = (times[f"{step}_seconds"] for step in ("import", "images", "first_batch"))
@@ -246,8 +248,8 @@ def test_first_batches_are_of_a_cold_and_then_a_warm_cache(monkeypatch):
         seen.append((settings["device"], set(environment), folder))
         yield {"total_seconds": len(seen)}
 
-    monkeypatch.setattr(cuda_bench, "measured", measured)
-    assert cuda_bench.first_batches("cuda:1") == {
+    monkeypatch.setattr(process, "measured", measured)
+    assert process.first_batches("cuda:1") == {
         "cold": {"total_seconds": 1},
         "warm": {"total_seconds": 2},
     }
@@ -313,8 +315,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         asked.append(settings)
         yield from [FIRST] if environment else [MACHINE, ROW]
 
-    monkeypatch.setattr(bench, "resolve", lambda name: {"cuda": "cuda:3"}[name])
-    monkeypatch.setattr(cuda_bench, "measured", measured)
+    monkeypatch.setattr(command, "resolve", lambda name: {"cuda": "cuda:3"}[name])
+    monkeypatch.setattr(report, "measured", measured)
+    monkeypatch.setattr(process, "measured", measured)
     file = tmp_path / "gpu.json"
     assert main(["bench", "--device", "cuda", "--json", str(file)]) == 0
     printed, errors = capsys.readouterr()
@@ -327,7 +330,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert lines["slow"] == ["slow", "1000.0", "10.0", "3000.0", "15.0", "2.0e-06"]
     assert lines["CPU"] == ["CPU", "-", "-", "2000000.0", "10000.0", "-"]
     assert "torch                           not measured: it is not here" in printed
-    assert cuda_bench.format_row(ROW) in printed
+    assert report.cuda_row(ROW) in printed
     assert "first batch, cold kernel cache: 0.25 s, the second 1.0 ms" in printed
     document = json.loads(file.read_text())
     assert document["machine"] == MACHINE
@@ -337,21 +340,19 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_a_row_printed():
-    assert cuda_bench.format_row(ROW).split() == [
+    assert report.cuda_row(ROW).split() == [
         *("multichannel", "4", "256", "100.0", "90-120", "80.0", "1.25", "2560000"),
         *("200.0", "150.0", "60.0", "5.0", "0.50%"),
     ]
 
 
 def test_what_is_measured():
-    usual = cuda_bench.settings_of("cuda:0")["workloads"]
-    assert usual[:3] == cuda_bench.settings_of("cuda:0", quick=True)["workloads"]
+    usual = settings_of("cuda:0")["workloads"]
+    assert usual[:3] == settings_of("cuda:0", quick=True)["workloads"]
     assert {(name, n) for name, n, _ in usual} >= {("multichannel", n) for n in range(1, 6)}
-    some = cuda_bench.settings_of("cuda:0", constructors=["basic", "pred"], scales=[2, 3])
+    some = settings_of("cuda:0", constructors=["basic", "pred"], scales=[2, 3])
     assert some["workloads"] == [("basic", 0, 32), ("pred", 2, 32), ("pred", 3, 32)]
-    assert cuda_bench.settings_of("cuda:0", batch_sizes=[8])["workloads"] == [
-        ("multichannel", 4, 8)
-    ]
+    assert settings_of("cuda:0", batch_sizes=[8])["workloads"] == [("multichannel", 4, 8)]
 
 
 def test_without_a_gpu_it_is_one_line(capsys, monkeypatch):

@@ -5,9 +5,11 @@ from itertools import combinations
 import pytest
 from PIL import Image
 
-from gpu_patch.cli import bench, chart, main
-from gpu_patch.cli.chart import FLOOR, Panel
-from gpu_patch.cli.workloads import Workload, curves, workloads_of
+from gpu_patch.cli import main
+from gpu_patch.cli.bench import report
+from gpu_patch.cli.bench.workloads import Workload, curves, workloads_of
+from gpu_patch.plots import bench
+from gpu_patch.plots.bench import FLOOR, Panel
 
 pytest.importorskip("matplotlib")
 
@@ -20,6 +22,7 @@ def cpu_row(workload):
     seconds = 1e-6 * 4**workload.n_scales
     return {
         **workload._asdict(),
+        "window_side": workload.window_side,
         "seconds_per_patch": seconds,
         "careamics_seconds_per_patch": 20 * seconds,
         "floor_seconds_per_patch": seconds / 4,
@@ -29,6 +32,7 @@ def cpu_row(workload):
 def gpu_row(workload):
     return {
         **workload._asdict(),
+        "window_side": workload.window_side,
         "elapsed_seconds": 1e-4,
         "device_seconds": 5e-5,
         "floor_seconds": 2e-5,
@@ -51,23 +55,23 @@ def lines_of(axes):
 
 def test_panels_of_what_bench_measures_for_it():
     panels = [Panel("multichannel", None, 32), Panel("multichannel", 4, None)]
-    assert chart.panels(curves(quick=False)) == panels
-    assert chart.panels(curves(quick=True)) == panels
+    assert bench.panels(curves(quick=False)) == panels
+    assert bench.panels(curves(quick=True)) == panels
 
 
 def test_panels_have_two_points_or_more():
     workloads = workloads_of(["pred", "basic", "multichannel-3d"], [1, 2], [8, 32])
-    assert chart.panels(workloads) == [
+    assert bench.panels(workloads) == [
         *(Panel("pred", None, 32), Panel("pred", 2, None)),
         *(Panel("basic", 0, None), Panel("multichannel-3d", 3, None)),
     ]
     with pytest.raises(ValueError, match="--plot: needs two numbers of scales, or two batch"):
-        chart.panels([Workload("pred", 2, 32), Workload("basic", 0, 32)])
+        bench.panels([Workload("pred", 2, 32), Workload("basic", 0, 32)])
 
 
 def test_points_of_the_cpu():
     document = cpu_document([*workloads_of(["pred"], [3, 1], [32]), Workload("pred", 1, 8)])
-    over_scales, over_batch = chart.figure_of(document).axes
+    over_scales, over_batch = bench.plot_bench(document).axes
     assert lines_of(over_scales) == {
         "gpu_patch": [[64, 1e6 / 4], [256, 1e6 / 64]],
         "careamics": [[64, 1e6 / 80], [256, 1e6 / 64 / 20]],
@@ -82,7 +86,7 @@ def test_points_of_the_cpu():
 
 def test_points_of_a_gpu():
     rows = [gpu_row(Workload("basic", 0, size)) for size in (32, 64)]
-    (axes,) = chart.figure_of({"machine": GPU, "rows": rows}).axes
+    (axes,) = bench.plot_bench({"machine": GPU, "rows": rows}).axes
     assert lines_of(axes) == {
         "gpu_patch": [[32, 32e4], [64, 64e4]],
         FLOOR: [[32, 32 * 5e4], [64, 64 * 5e4]],
@@ -97,7 +101,7 @@ def test_without_careamics():
     document = cpu_document(curves(quick=True))
     for row in document["rows"]:
         row["careamics_seconds_per_patch"] = None
-    assert set(lines_of(chart.figure_of(document).axes[0])) == {"gpu_patch", FLOOR}
+    assert set(lines_of(bench.plot_bench(document).axes[0])) == {"gpu_patch", FLOOR}
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu", "many"])
@@ -111,7 +115,7 @@ def test_no_text_covers_another_or_is_cut(kind):
     document = cpu_document(workloads)
     if kind == "gpu":
         document = {"machine": GPU, "rows": [gpu_row(workload) for workload in workloads]}
-    figure = chart.figure_of(document)
+    figure = bench.plot_bench(document)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
@@ -149,7 +153,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         for workload in settings["workloads"]:
             yield {**cpu_row(workload), **MEMORY}
 
-    monkeypatch.setattr(bench, "measured", measured)
+    monkeypatch.setattr(report, "measured", measured)
     file = tmp_path / "bench.png"
     assert main(["bench", "--plot", str(file)]) == 0
     assert asked[0] == curves(quick=False)
@@ -177,7 +181,7 @@ MEMORY = {"peak_bytes": 3, "output_bytes": 2, "largest_window_bytes": 1}
 )
 def test_wrong_arguments_before_anything_is_measured(options, words, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)  # where a picture could be written
-    monkeypatch.setattr(bench, "measured", lambda settings: pytest.fail("it measures"))
+    monkeypatch.setattr(report, "measured", lambda settings: pytest.fail("it measures"))
     assert main(["bench", *options.split()]) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in words)

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from gpu_patch.cli import driver
-from gpu_patch.cli.driver import Device, Driver
+from gpu_patch.cli.machine import driver
+from gpu_patch.cli.machine.driver import Device, Driver
 
 LIBRARY = """
 #include <stddef.h>

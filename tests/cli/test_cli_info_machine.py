@@ -15,8 +15,9 @@ import pytest
 import gpu_patch
 from gpu_patch import device as devices
 from gpu_patch._cuda import loader
-from gpu_patch.cli import driver, machine, main
-from gpu_patch.cli.driver import Device, Driver
+from gpu_patch.cli import main
+from gpu_patch.cli.machine import driver, survey
+from gpu_patch.cli.machine.driver import Device, Driver
 
 H200 = Device("NVIDIA H200", (9, 0), 150_000_000_000)
 V100 = Device("Tesla V100", (7, 0), 16_000_000_000)
@@ -263,7 +264,7 @@ def test_one_thing_to_fix(machine, words, computer, capsys):
 
 def test_kernels_that_cannot_be_kept(computer, capsys, monkeypatch):
     cache = computer(NEW, ["cupy-cuda12x"], cupy())
-    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    monkeypatch.setattr(survey.os, "access", lambda *_: False)
     status, said = check(capsys)
     assert status == 2
     assert f"cannot be kept in {cache}: set CUPY_CACHE_DIR" in said
@@ -383,7 +384,7 @@ def test_json_of_a_check_that_fails(computer, capsys):
 
 def test_extras_are_those_of_the_package():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    for package, (extra, _) in machine.PACKAGES.items():
+    for package, (extra, _) in survey.PACKAGES.items():
         if extra:
             requirements = project["optional-dependencies"][extra]
             assert any(line.startswith(f"{package}>=") for line in requirements)

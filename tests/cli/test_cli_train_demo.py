@@ -11,7 +11,7 @@ import pytest
 from gpu_patch import Augmentation
 from gpu_patch.cli import display, main, make_parser
 from gpu_patch.cli.phantom import make_phantom
-from gpu_patch.cli.train_demo import (
+from gpu_patch.cli.training.command import (
     HELD_OUT_SIZE,
     psnr,
     qualities_of,
@@ -48,7 +48,7 @@ def train(folder, *options):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Figures and report of a short training, and the folder of its picture."""
+    """Figures and report of a short loop, and the folder of its picture."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         lines = []
@@ -176,7 +176,7 @@ def test_one_step(tmp_path, capsys):
 def test_tiles_are_put_together_where_they_belong():
     import torch
 
-    from gpu_patch.cli import training
+    from gpu_patch.cli.training import loop
     from gpu_patch.feed import Normalization
 
     truth = make_phantom(100, 0)
@@ -187,7 +187,7 @@ def test_tiles_are_put_together_where_they_belong():
             return torch.cat([x[:, :1], 2 * x[:, :1]], dim=1)
 
     options = {"patch_size": 32, "n_scales": 2, "batch_size": 5, "device": "cpu"}
-    found = training.predict(Echo(), truth, normalization, **options)
+    found = loop.predict(Echo(), truth, normalization, **options)
     mixture = truth.mean(axis=0)
     expected = np.stack([mixture, 2 * mixture - 300])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
@@ -195,12 +195,12 @@ def test_tiles_are_put_together_where_they_belong():
 
 @needs_torch
 def test_training_patches_are_mixed_and_normalised():
-    from gpu_patch.cli import training
+    from gpu_patch.cli.training import loop
     from gpu_patch.feed import compute_normalization
 
-    patches = training.make_patches(make_phantom(256, 0), 32, 2, device="cpu", seed=0)
+    patches = loop.make_patches(make_phantom(256, 0), 32, 2, device="cpu", seed=0)
     normalization = compute_normalization(patches)
-    loader = training.make_loader(patches, 64, normalization, 0)
+    loader = loop.make_loader(patches, 64, normalization, 0)
     (batch,) = loader
     assert loader.augmentation == Augmentation()
     assert batch.input.shape == (64, 2, 32, 32)
@@ -214,12 +214,12 @@ def test_training_patches_are_mixed_and_normalised():
 def test_waiting_is_for_batches_and_training_the_rest(monkeypatch):
     import torch
 
-    from gpu_patch.cli import training
+    from gpu_patch.cli.training import loop
     from gpu_patch.feed import Normalization
 
-    patches = training.make_patches(make_phantom(128, 0), 32, 1, device="cpu", seed=0)
+    patches = loop.make_patches(make_phantom(128, 0), 32, 1, device="cpu", seed=0)
     now = [0]
-    monkeypatch.setattr(training.HostClock, "mark", lambda clock: now[0])
+    monkeypatch.setattr(loop.HostClock, "mark", lambda clock: now[0])
     construct_batch = patches.construct_batch
 
     def make_for_1(*arguments, **options):
@@ -233,9 +233,9 @@ def test_waiting_is_for_batches_and_training_the_rest(monkeypatch):
 
     monkeypatch.setattr(patches, "construct_batch", make_for_1)
     normalization = Normalization.mean_std(300, 300, 300, 300)
-    loader = training.make_loader(patches, 6, normalization, 0)
+    loader = loop.make_loader(patches, 6, normalization, 0)
     # two whole batches in an epoch
-    course = training.train(TakesTen(1, 2, 1), loader, 5)
+    course = loop.train(TakesTen(1, 2, 1), loader, 5)
     assert course.waiting_seconds.tolist() == [1] * 5
     assert course.training_seconds.tolist() == [10] * 5
     assert np.isfinite(course.losses).all()
@@ -270,7 +270,7 @@ class FakeEvent:
 def test_device_times_are_the_streams(monkeypatch):
     import torch
 
-    from gpu_patch.cli.training import StreamClock
+    from gpu_patch.cli.training.loop import StreamClock
 
     stream = FakeStream()
     monkeypatch.setattr(torch.cuda, "Event", stream.event)
@@ -290,7 +290,7 @@ def test_torch_without_cuda(monkeypatch, tmp_path, capsys):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("gpu_patch.cli.train_demo.resolve", lambda device: "cuda:0")
+    monkeypatch.setattr("gpu_patch.cli.training.command.resolve", lambda device: "cuda:0")
     out = tmp_path / "new"
     assert_fails(
         ["train-demo", "--out", str(out)], ["--device", "cannot use CUDA", "--device cpu"], capsys
@@ -335,7 +335,7 @@ def test_missing_package(missing, extra, tmp_path, monkeypatch, capsys):
 def test_defaults_depend_on_the_device(monkeypatch):
     options = make_parser().parse_args(["train-demo", "--seed", "5"])
     for device, batch_size, size in (("cpu", 16, 1024), ("cuda:0", 256, 2048)):
-        monkeypatch.setattr("gpu_patch.cli.train_demo.resolve", lambda name, d=device: d)
+        monkeypatch.setattr("gpu_patch.cli.training.command.resolve", lambda name, d=device: d)
         found = settings_of(options)
         assert (found["device"], found["batch_size"], found["size"]) == (device, batch_size, size)
     # no more than an epoch has

@@ -35,9 +35,16 @@ from gpu_patch._cuda import specialised
 from gpu_patch._cuda.lateral_context import lateral_context
 from gpu_patch._cuda.runtime import cupy_runtime
 from gpu_patch._cuda.table import ImageTable
-from gpu_patch.cli import cuda_bench, cuda_measure
-from gpu_patch.cli.tables import head, line
-from gpu_patch.cli.workloads import build, gpu_patch_library, shuffled_batches
+from gpu_patch.cli.bench import cuda, report, timing, traffic
+from gpu_patch.cli.bench.workloads import (
+    CUDA_WORKLOADS,
+    Workload,
+    build,
+    gpu_patch_library,
+    settings_of,
+    shuffled_batches,
+)
+from gpu_patch.cli.text import head, line
 from gpu_patch.device import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -126,18 +133,18 @@ def check_correctness(cupy: Any, runtime: Any) -> dict[str, Any]:
 def time_paths(
     cupy: Any,
     runtime: Any,
-    workload: cuda_measure.Workload,
+    workload: Workload,
     bandwidth: float,
     *,
     sweep: bool = False,
-    image_bytes: int = cuda_measure.IMAGE_BYTES,
+    image_bytes: int = cuda.IMAGE_BYTES,
 ) -> list[dict[str, Any]]:
     """Print the device times of both paths, and of other tilings of the specialised one."""
     case, n_scales = workload.case, workload.n_scales
-    images = cuda_measure.resident_images(cupy, case, image_bytes)
+    images = cuda.resident_images(cupy, case, image_bytes)
     constructor = build(gpu_patch_library("cuda:0"), case, images)
     batches = shuffled_batches(constructor.n_patches, workload.batch_size)
-    plans = [constructor.plan_batch(i) for i in islice(batches, cuda_measure.N_CALLS)]
+    plans = [constructor.plan_batch(i) for i in islice(batches, timing.N_CALLS)]
     table = ImageTable(runtime, [images])
 
     def run(plan, specialise=True):
@@ -155,12 +162,12 @@ def time_paths(
 
     mixed, target = run(plans[0])
     size, itemsize = images.shape[2:], images.dtype.itemsize
-    read = mean(cuda_measure.bytes_read(case, plan, size, itemsize) for plan in plans)
+    read = mean(traffic.bytes_read(case, plan, size, itemsize) for plan in plans)
     floor = (read + mixed.nbytes + target.nbytes) / bandwidth
     found = []
 
     def show(name: str, calls: Sequence[Callable[[], object]]) -> None:
-        times = cuda_measure.device_times(cupy, calls)
+        times = timing.device_times(cupy, calls)
         low, middle, high = min(times), median(times), max(times)
         found.append({**workload._asdict(), "name": name, "device_seconds": middle})
         cells = [f"{middle * 1e6:.1f}", f"{low * 1e6:.0f}-{high * 1e6:.0f}", f"{floor * 1e6:.1f}"]
@@ -189,16 +196,16 @@ def time_paths(
 
 def check_paths(cupy: Any, runtime: Any, *, sweep: bool) -> dict[str, Any]:
     """Print the table of `time_paths`."""
-    bandwidth = cuda_measure.copy_bandwidth(cupy)
+    bandwidth = timing.device_copy_bandwidth(cupy)
     print(head(COLUMNS))
-    workloads = [cuda_measure.Workload(*row) for row in cuda_bench.WORKLOADS]
+    workloads = [Workload(*row) for row in CUDA_WORKLOADS]
     rows = [time_paths(cupy, runtime, workload, bandwidth, sweep=sweep) for workload in workloads]
     return {"ok": True, "rows": [row for found in rows for row in found]}
 
 
 def check_times() -> dict[str, Any]:
     """Print the bench's tables."""
-    return {"ok": True, **cuda_bench.report(cuda_bench.settings_of("cuda:0"))}
+    return {"ok": True, **report.report(settings_of("cuda:0"))}
 
 
 # ---- other programs ----------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from emulation import fake_cupy
 from emulation.runtime import available
 
 from gpu_patch._cuda.runtime import cupy_runtime
-from gpu_patch.cli import cuda_bench, cuda_measure
-from gpu_patch.cli import workloads as bench_workloads
+from gpu_patch.cli.bench import report, timing
+from gpu_patch.cli.bench import workloads as bench_workloads
 
 needs_compiler = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 
@@ -45,8 +45,8 @@ def test_times_both_paths(cupy, monkeypatch, capsys):
     pixels = np.random.default_rng(0).integers(0, 99, (1, 2, 40, 50), np.uint16)
     monkeypatch.setattr(bench_workloads.Case, "images", lambda self: pixels)
     monkeypatch.setattr(bench_workloads.Case, "patch_size", (16, 16))
-    monkeypatch.setattr(cuda_measure, "N_CALLS", 2)
-    workload = cuda_measure.Workload("multichannel", 2, 3)
+    monkeypatch.setattr(timing, "N_CALLS", 2)
+    workload = bench_workloads.Workload("multichannel", 2, 3)
     rows = gpu_check.time_paths(
         cupy, cupy_runtime(0), workload, 1e9, sweep=True, image_bytes=2 * pixels.nbytes
     )
@@ -58,14 +58,14 @@ def test_times_both_paths(cupy, monkeypatch, capsys):
 
 
 def test_both_paths_are_timed_for_what_must_be_fast(cupy, monkeypatch):
-    monkeypatch.setattr(cuda_measure, "copy_bandwidth", lambda cupy: 5.0)
+    monkeypatch.setattr(timing, "device_copy_bandwidth", lambda cupy: 5.0)
     monkeypatch.setattr(gpu_check, "time_paths", lambda *a, sweep: [(a[2].batch_size, a[3], sweep)])
     result = gpu_check.check_paths(cupy, cupy_runtime(0), sweep=True)
     assert result["rows"] == [(32, 5.0, True), (256, 5.0, True), (16, 5.0, True)]
 
 
 def test_figures_of_the_bench_are_kept(monkeypatch):
-    monkeypatch.setattr(cuda_bench, "report", lambda settings: {"rows": [settings["device"]]})
+    monkeypatch.setattr(report, "report", lambda settings: {"rows": [settings["device"]]})
     assert gpu_check.check_times() == {"ok": True, "rows": ["cuda:0"]}
 
 

@@ -1,18 +1,15 @@
-"""The picture of ``gpu-patch bench``: how patches per second fall with scales, and grow in batches.
-
-Both axes of each panel are logarithmic. Drawn with matplotlib.
-"""
+"""Patches per second over the number of scales and over the batch size, on logarithmic axes."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from gpu_patch.cli.workloads import USUAL_BATCH, Case, Workload
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol
 
 FLOOR = "memory bandwidth"
+_PLACE = ("constructor", "n_scales", "batch_size", "window_side")
+_USUAL_BATCH = 32
 _DPI = 120
 _WIDTH, _HEIGHT, _HEAD, _FOOT, _LEFT, _GAP, _RIGHT = 4.6, 3.9, 1.65, 0.95, 0.95, 0.55, 0.3
 """Of a panel and what surrounds it, in inches."""
@@ -27,6 +24,22 @@ _STYLES = (
 """Colours of Okabe and Ito, which colour-blind people can tell apart, and marks for grey print."""
 
 
+class Measured(Protocol):
+    """What was measured: batches of a constructor.
+
+    `window_side` is the pixels a side of the largest windows.
+    """
+
+    @property
+    def constructor(self) -> str: ...  # noqa: D102
+    @property
+    def n_scales(self) -> int: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def window_side(self) -> int: ...  # noqa: D102
+
+
 class Panel(NamedTuple):
     """What one panel shows: what of the workloads is alike, the other is its horizontal axis."""
 
@@ -34,22 +47,21 @@ class Panel(NamedTuple):
     n_scales: int | None
     batch_size: int | None
 
-    def shows(self, workload: Workload) -> bool:
+    def shows(self, workload: Measured) -> bool:
         """Tell whether a workload is one of its points."""
         alike = (self.n_scales in (None, workload.n_scales)) and (
             self.batch_size in (None, workload.batch_size)
         )
         return alike and workload.constructor == self.constructor
 
-    def place(self, workload: Workload) -> int:
+    def place(self, workload: Measured) -> int:
         """Return where a workload stands: pixels a side of its largest windows, or patches."""
         if self.n_scales is None:
-            case = Case(workload.constructor, workload.n_scales)
-            return case.patch_size[-1] << max(case.n_scales - 1, 0)
+            return workload.window_side
         return workload.batch_size
 
 
-def panels(workloads: Sequence[Workload]) -> list[Panel]:
+def panels(workloads: Sequence[Measured]) -> list[Panel]:
     """Return the panels that show workloads: for each constructor those of two points or more.
 
     Of several that could show how the scales count, it is the one with most points; so it is for
@@ -67,7 +79,7 @@ def panels(workloads: Sequence[Workload]) -> list[Panel]:
             if workload.constructor == constructor:
                 over_scales[workload.batch_size].add(workload.n_scales)
                 over_batch[workload.n_scales].add(workload.batch_size)
-        size = max(over_scales, key=lambda size: (len(over_scales[size]), size == USUAL_BATCH))
+        size = max(over_scales, key=lambda size: (len(over_scales[size]), size == _USUAL_BATCH))
         if len(over_scales[size]) > 1:
             found.append(Panel(constructor, None, size))
         scales = max(over_batch, key=lambda scales: (len(over_batch[scales]), scales))
@@ -97,25 +109,29 @@ def contenders(row: dict[str, Any]) -> dict[str, float]:
     return {name: row["batch_size"] / time for name, time in batches.items()}
 
 
-def draw(document: dict[str, Any], out: Path) -> None:
-    """Draw what a bench has measured into a file.
+def plot_bench(document: dict[str, Any]) -> Any:
+    """Draw what ``gpu-patch bench`` has measured.
 
     Parameters
     ----------
     document : dict
-        As `bench.report` or `cuda_bench.report` returned it.
-    out : Path
-        The file; its suffix says the format.
+        What ``gpu-patch bench --json`` writes.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel over the number of scales for each constructor, or over the batch size, or both: as
+        many as there are two points for.
+
+    Raises
+    ------
+    ValueError
+        The rows differ neither in scales nor in batch size.
     """
-    figure_of(document).savefig(out, dpi=_DPI)
-
-
-def figure_of(document: dict[str, Any]) -> Any:
-    """Return the matplotlib figure of what a bench has measured."""
     from matplotlib.figure import Figure
 
     rows = [
-        (Workload(row["constructor"], row["n_scales"], row["batch_size"]), contenders(row))
+        (SimpleNamespace(**{name: row[name] for name in _PLACE}), contenders(row))
         for row in document["rows"]
     ]
     shown = panels([workload for workload, _ in rows])
@@ -173,7 +189,7 @@ def _plot(
             )
 
 
-def _label(axes: Any, panel: Panel, workloads: Sequence[Workload], *, first: bool) -> None:
+def _label(axes: Any, panel: Panel, workloads: Sequence[Measured], *, first: bool) -> None:
     from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
     ticks = {panel.place(workload): workload for workload in workloads}

@@ -25,6 +25,9 @@ USUAL_BATCH = 32
 WITHOUT_SCALES = ("basic", "basic-target")
 _SCALES_3D = 3
 _ALPHA_RANGE = (0.2, 0.8)
+_SCALES, _QUICK_SCALES = [1, 2, 3, 4, 5], [1, 4]
+_BUDGET, _QUICK_BUDGET = {"cpu": 2.0, "cuda": 1.0}, {"cpu": 0.3, "cuda": 0.2}
+"""Seconds for each workload."""
 
 
 class Case(NamedTuple):
@@ -63,6 +66,11 @@ class Workload(NamedTuple):
         """What makes the batches."""
         return Case(self.constructor, self.n_scales)
 
+    @property
+    def window_side(self) -> int:
+        """Pixels a side of the largest windows."""
+        return self.case.patch_size[-1] << max(self.n_scales - 1, 0)
+
 
 def workloads_of(
     constructors: Sequence[str], scales: Sequence[int], batch_sizes: Sequence[int]
@@ -79,6 +87,36 @@ def curves(quick: bool) -> list[Workload]:
     )
 
 
+def settings_of(
+    device: str,
+    *,
+    quick: bool = False,
+    constructors: Sequence[str] | None = None,
+    scales: Sequence[int] | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    workloads: Sequence[Workload] | None = None,
+) -> dict[str, Any]:
+    """Return what to measure on a device: the usual workloads, or those asked for."""
+    on_cpu = device == "cpu"
+    if on_cpu:
+        usual = workloads_of(
+            constructors or CONSTRUCTORS,
+            scales or (_QUICK_SCALES if quick else _SCALES),
+            batch_sizes or [USUAL_BATCH],
+        )
+    elif constructors is None and scales is None and batch_sizes is None:
+        usual = CUDA_WORKLOADS if quick else CUDA_WORKLOADS + OTHER_CUDA_WORKLOADS
+    else:
+        usual = workloads_of(
+            constructors or ["multichannel"], scales or [4], batch_sizes or [USUAL_BATCH]
+        )
+    return {
+        "device": device,
+        "workloads": list(workloads or usual),
+        "budget": (_QUICK_BUDGET if quick else _BUDGET)["cpu" if on_cpu else "cuda"],
+    }
+
+
 def cases(constructors: Sequence[str], scales: Sequence[int]) -> list[Case]:
     """Return the rows asked for."""
     rows = []
@@ -90,6 +128,15 @@ def cases(constructors: Sequence[str], scales: Sequence[int]) -> list[Case]:
         else:
             rows += [Case(name, n) for n in scales]
     return rows
+
+
+CUDA_WORKLOADS = [
+    Workload("multichannel", 4, 32),
+    Workload("multichannel", 4, 256),
+    Workload("multichannel-3d", 3, 16),
+]
+"""What must be fast on a GPU."""
+OTHER_CUDA_WORKLOADS = workloads_of(["multichannel", "basic"], [1, 2, 3, 5], [32])
 
 
 def gpu_patch_library(device: str) -> SimpleNamespace:

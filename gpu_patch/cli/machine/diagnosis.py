@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from gpu_patch.cli.driver import NO_DEVICE
-from gpu_patch.cli.machine import Machine
+from gpu_patch.cli.machine.driver import NO_DEVICE
+from gpu_patch.cli.machine.survey import Machine
 
 OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
 """Of each CUDA, on Linux (NVIDIA's release notes: minor version compatibility)."""

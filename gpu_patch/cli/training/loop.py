@@ -23,7 +23,7 @@ from gpu_patch import (
     RandomPatching,
 )
 from gpu_patch.cli.arguments import needs
-from gpu_patch.cli.unet import UNet
+from gpu_patch.cli.training.unet import UNet
 from gpu_patch.feed import BatchLoader, Normalization
 from gpu_patch.torch import TensorBatch, TensorLoader
 

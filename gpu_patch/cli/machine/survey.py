@@ -18,7 +18,7 @@ import numpy as np
 import gpu_patch
 from gpu_patch import device as devices
 from gpu_patch._cuda import loader
-from gpu_patch.cli import driver
+from gpu_patch.cli.machine import driver
 
 _CUPY = re.compile(r"(amd-)?cupy|cupy-cuda\d+x?|cupy-rocm-[\d-]+")
 PACKAGES = {

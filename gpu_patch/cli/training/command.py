@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, path_named, whole, writable
-from gpu_patch.cli.measure import machine
+from gpu_patch.cli.bench.timing import machine
 from gpu_patch.cli.phantom import make_phantom
-from gpu_patch.cli.tables import counted, head, line
+from gpu_patch.cli.text import counted, head, line
 from gpu_patch.device import resolve
 from gpu_patch.feed import compute_normalization
 
 if TYPE_CHECKING:
-    from gpu_patch.cli.training import Course
+    from gpu_patch.cli.training.loop import Course
 
 STRUCTURES = ("filaments", "nuclei")
 HELD_OUT_SIZE = 384

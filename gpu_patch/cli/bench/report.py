@@ -1,26 +1,35 @@
-"""``gpu-patch bench --device cuda``: how fast the GPU makes batches, beside what it replaces."""
+"""The tables of ``gpu-patch bench``, of the CPU and of GPUs."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from gpu_patch.cli.measure import measured
-from gpu_patch.cli.tables import head, line, machine_lines
-from gpu_patch.cli.workloads import USUAL_BATCH, Workload, workloads_of
+from gpu_patch.cli.bench.process import first_batches, measured
+from gpu_patch.cli.text import Columns, head, line, machine_lines
 
-WORKLOADS = [
-    Workload("multichannel", 4, 32),
-    Workload("multichannel", 4, 256),
-    Workload("multichannel-3d", 3, 16),
-]
-"""What must be fast."""
-OTHER_WORKLOADS = workloads_of(["multichannel", "basic"], [1, 2, 3, 5], [32])
-_BUDGET, _QUICK_BUDGET = 1.0, 0.2
+_CPU_COLUMNS = (
+    ("constructor", 16),
+    ("scales", 6),
+    ("batch", 6),
+    ("µs/patch", 9),
+    ("patches/s", 10),
+    ("floor µs", 9),
+    ("careamics µs", 13),
+    ("ratio", 7),
+    ("peak MB", 8),
+    ("outputs MB", 11),
+    ("extra/windows", 14),
+)
+_CPU_LEGEND = """\
+µs/patch       median over batches of different patches of one epoch, one thread
+floor          the largest windows read once and the outputs written once, at the copy bandwidth
+careamics      the same case, patch by patch, in a process of its own between ours
+ratio          careamics / gpu_patch
+peak           most memory that a batch holds at once beyond the images, its outputs included
+extra/windows  (peak - outputs) / the bytes of the batch's largest windows"""
 
-_COLUMNS = (
+_CUDA_COLUMNS = (
     ("constructor", 16),
     ("scales", 6),
     ("batch", 6),
@@ -35,7 +44,7 @@ _COLUMNS = (
     ("added MB", 9),
     ("added %", 8),
 )
-_LEGEND = """\
+_CUDA_LEGEND = """\
 device         what the GPU works on a batch, by events while its queue is full; medians
 floor          pixels read once and outputs written once, at the copy bandwidth
 ratio          device / floor
@@ -57,53 +66,36 @@ device         where the host is slower than the device: the time between two ba
 differs by     the largest difference from ours, as a part of the largest value"""
 
 
-def settings_of(
-    device: str,
-    *,
-    quick: bool = False,
-    constructors: Sequence[str] | None = None,
-    scales: Sequence[int] | None = None,
-    batch_sizes: Sequence[int] | None = None,
-    workloads: Sequence[Workload] | None = None,
-) -> dict[str, Any]:
-    """Return what to measure: the usual workloads, or those asked for."""
-    if constructors is None and scales is None and batch_sizes is None:
-        usual = WORKLOADS if quick else WORKLOADS + OTHER_WORKLOADS
-    else:
-        usual = workloads_of(
-            constructors or ["multichannel"], scales or [4], batch_sizes or [USUAL_BATCH]
-        )
-    return {
-        "device": device,
-        "workloads": list(workloads or usual),
-        "budget": _QUICK_BUDGET if quick else _BUDGET,
-    }
-
-
 def report(settings: dict[str, Any]) -> dict[str, Any]:
     """Measure, print the tables, and return all figures."""
     records = measured(settings)
     machine = next(records)
+    document = {"machine": machine, "settings": settings}
+    if settings["device"] == "cpu":
+        print("\n".join(cpu_machine_lines(machine)), end="\n\n")
+        rows = list(_printed(records, _CPU_COLUMNS, cpu_row))
+        print(f"\n{_CPU_LEGEND}")
+        return {**document, "rows": rows}
     print("\n".join(cuda_machine_lines(machine)), end="\n\n")
-    rows = list(_printed(records))
-    print(f"\n{_LEGEND}\n")
+    rows = list(_printed(records, _CUDA_COLUMNS, cuda_row))
+    print(f"\n{_CUDA_LEGEND}\n")
     for row in rows:
         print("\n".join(alternative_lines(row)))
     print(f"\n{_OTHER_LEGEND}\n")
     first = first_batches(settings["device"])
     print("\n".join(first_batch_lines(first)), flush=True)
-    return {"machine": machine, "settings": settings, "rows": rows, "first_batch": first}
+    return {**document, "rows": rows, "first_batch": first}
 
 
-def first_batches(device: str) -> dict[str, dict[str, float]]:
-    """Time the first batch of two fresh processes: kernels are compiled, then found compiled."""
-    times = {}
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {"CUPY_CACHE_DIR": folder, "CUDA_CACHE_PATH": folder}
-        for cache in ("cold", "warm"):
-            settings = {"device": device, "first_batch_since": time.time()}
-            (times[cache],) = measured(settings, environment)
-    return times
+def cpu_machine_lines(machine: dict[str, Any]) -> list[str]:
+    """Say what the CPU's figures were measured on."""
+    careamics = machine["careamics"]
+    without = ": its columns stay empty" if careamics.startswith("not ") else ""
+    return [
+        *machine_lines(machine),
+        f"careamics  {careamics}{without}",
+        f"copying    {machine['copy_bytes_per_second'] / 1e9:.1f} GB/s, read and written",
+    ]
 
 
 def cuda_machine_lines(machine: dict[str, Any]) -> list[str]:
@@ -119,8 +111,28 @@ def cuda_machine_lines(machine: dict[str, Any]) -> list[str]:
     ]
 
 
-def format_row(row: dict[str, Any]) -> str:
-    """Return a row of the table."""
+def cpu_row(row: dict[str, Any]) -> str:
+    """Return a row of the CPU's table."""
+    ours, theirs = row["seconds_per_patch"], row["careamics_seconds_per_patch"]
+    extra = (row["peak_bytes"] - row["output_bytes"]) / row["largest_window_bytes"]
+    cells = (
+        row["constructor"],
+        str(row["n_scales"] or "-"),
+        str(row["batch_size"]),
+        f"{ours * 1e6:.1f}",
+        f"{1 / ours:.0f}",
+        f"{row['floor_seconds_per_patch'] * 1e6:.1f}",
+        f"{theirs * 1e6:.0f}" if theirs else "-",
+        f"{theirs / ours:.1f}" if theirs else "-",
+        f"{row['peak_bytes'] / 1e6:.1f}",
+        f"{row['output_bytes'] / 1e6:.1f}",
+        f"{extra:.2f}",
+    )
+    return line(_CPU_COLUMNS, cells)
+
+
+def cuda_row(row: dict[str, Any]) -> str:
+    """Return a row of the GPU's table."""
     device: float = row["device_seconds"]
     low, high = row["device_seconds_range"]
     cells = (
@@ -138,7 +150,7 @@ def format_row(row: dict[str, Any]) -> str:
         f"{row['added_bytes'] / 1e6:.1f}",
         f"{row['added_bytes'] / row['image_bytes']:.2%}",
     )
-    return line(_COLUMNS, cells)
+    return line(_CUDA_COLUMNS, cells)
 
 
 def alternative_lines(row: dict[str, Any]) -> list[str]:
@@ -176,8 +188,10 @@ def first_batch_lines(first: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
-def _printed(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    print(head(_COLUMNS))
+def _printed(
+    rows: Iterator[dict[str, Any]], columns: Columns, format_row: Callable[[dict[str, Any]], str]
+) -> Iterator[dict[str, Any]]:
+    print(head(columns))
     for row in rows:
         print(format_row(row), flush=True)
         yield row

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpu_patch._cuda.loader import folder_name
-from gpu_patch.cli.diagnosis import problem
-from gpu_patch.cli.driver import Device
-from gpu_patch.cli.machine import PACKAGES, Machine, look, version_of, versions
+from gpu_patch.cli.machine.diagnosis import problem
+from gpu_patch.cli.machine.driver import Device
+from gpu_patch.cli.machine.survey import PACKAGES, Machine, look, version_of, versions
 from gpu_patch.images._budget import size_text
 
 

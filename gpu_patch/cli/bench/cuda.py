@@ -1,7 +1,6 @@
-"""What ``gpu-patch bench --device cuda`` measures, and how one times work on a GPU.
+"""What ``gpu-patch bench --device cuda`` measures: batches, beside what one would do instead.
 
-All times are seconds. A device time is what the device works on a batch, by events while its queue
-is full. Each batch timed has other places, in images much larger than the device's cache.
+Each batch timed has other places, in images much larger than the device's cache.
 """
 
 from __future__ import annotations
@@ -9,18 +8,27 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial
 from itertools import islice, pairwise
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gpu_patch.cli import driver
-from gpu_patch.cli.alternatives import ALTERNATIVES
-from gpu_patch.cli.measure import Careamics, machine, output_bytes
-from gpu_patch.cli.workloads import (
+from gpu_patch.cli.bench.baselines import ALTERNATIVES
+from gpu_patch.cli.bench.timing import (
+    N_CALLS,
+    Call,
+    device_copy_bandwidth,
+    device_times,
+    elapsed,
+    host_times,
+    machine,
+    output_bytes,
+)
+from gpu_patch.cli.bench.traffic import bytes_read
+from gpu_patch.cli.bench.upstream import Careamics
+from gpu_patch.cli.bench.workloads import (
     USUAL_BATCH,
     Case,
     Workload,
@@ -28,131 +36,13 @@ from gpu_patch.cli.workloads import (
     gpu_patch_library,
     shuffled_batches,
 )
+from gpu_patch.cli.machine import driver
 from gpu_patch.errors import shorten
-from gpu_patch.geometry import window_start
-from gpu_patch.plan import Plan, Rows
+from gpu_patch.plan import Plan
 
-Call = Callable[[], object]
-
-N_CALLS = 20
 IMAGE_BYTES = 1 << 30
 CAREAMICS = "careamics, one CPU core"
 _WARM_UP = 3
-_SPIN = """
-extern "C" __global__ void spin(long long cycles) {
-    const long long start = clock64();
-    while (clock64() - start < cycles) {}
-}
-"""
-_SPIN_CYCLES = 40_000_000
-"""About 20 ms, in which the host puts all calls into the queue."""
-
-
-# ---- timing ------------------------------------------------------------------------------------
-
-
-def device_times(cupy: Any, calls: Sequence[Call]) -> list[float]:
-    """Return what the device takes for each call, the queue being full.
-
-    Where the host takes longer than the device, or a call waits for the device, the queue runs
-    empty: then it is the time from one call's end to the next one's.
-    """
-    spin = cupy.RawKernel(_SPIN, "spin")
-    # the first pass makes the memory that a full queue needs
-    for _ in range(2):
-        cupy.cuda.Device().synchronize()
-        events = [cupy.cuda.Event() for _ in range(len(calls) + 1)]
-        spin((1,), (1,), (np.int64(_SPIN_CYCLES),))
-        events[0].record()
-        for call, event in zip(calls, events[1:], strict=True):
-            call()
-            event.record()
-        events[-1].synchronize()
-    return [cupy.cuda.get_elapsed_time(a, b) / 1e3 for a, b in pairwise(events)]
-
-
-def host_times(cupy: Any, calls: Sequence[Call]) -> list[float]:
-    """Return what the host takes for each call; nobody waits for the device in between."""
-    cupy.cuda.Device().synchronize()
-    return [_seconds(call) for call in calls]
-
-
-def elapsed(cupy: Any, calls: Sequence[Call]) -> float:
-    """Return the time per call of a loop over all of them, until the device has done them."""
-    cupy.cuda.Device().synchronize()
-    start = time.perf_counter()
-    for call in calls:
-        call()
-    cupy.cuda.Device().synchronize()
-    return (time.perf_counter() - start) / len(calls)
-
-
-def copy_bandwidth(cupy: Any, n_bytes: int = 1 << 30) -> float:
-    """Return bytes read and written per second by a copy on the device."""
-    source, to = cupy.zeros(n_bytes, np.uint8), cupy.empty(n_bytes, np.uint8)
-    copies = [lambda: cupy.copyto(to, source)] * N_CALLS
-    return 2 * n_bytes / median(device_times(cupy, copies))
-
-
-def _seconds(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-# ---- bytes -------------------------------------------------------------------------------------
-
-
-def pixels_read(
-    rows: Rows, patch_size: Sequence[int], n_scales: int, image_size: Sequence[int]
-) -> int:
-    """Return how many pixels the windows of a batch hold, each counted once.
-
-    Windows may overlap, and what of them lies outside the image is read from the inside: close to
-    the border, so inside the window itself as good as always.
-
-    Parameters
-    ----------
-    rows : Rows
-        What the batch reads.
-    patch_size, n_scales : sequence of int, int
-        They give the largest windows.
-    image_size : sequence of int
-        (Z)YX, of all images.
-    """
-    patch, scale = np.array(patch_size), max(n_scales - 1, 0)
-    start = window_start(rows.coords, patch, scale)
-    stop = np.minimum(start + (patch << scale), image_size)
-    start = np.maximum(start, 0)
-    # a place of its own is one channel's, a shared one all channels'
-    n_places = rows.image_idx.shape[1]
-    n_channels = len(rows.channels) // int(n_places)
-    place = np.broadcast_to(np.arange(n_places), rows.image_idx.shape)
-    volumes = np.stack([rows.image_idx, rows.sample_idx, place], axis=-1).reshape(-1, 3)
-    start, stop = start.reshape(-1, len(patch)), stop.reshape(-1, len(patch))
-    _, volume = np.unique(volumes, axis=0, return_inverse=True)
-    same = [volume.reshape(-1) == v for v in range(volume.max() + 1)]
-    n_pixels: int = sum(_union(start[which], stop[which]) for which in same)
-    return n_channels * n_pixels
-
-
-def bytes_read(case: Case, plan: Plan, image_size: Sequence[int], itemsize: int) -> int:
-    """Return the bytes of the pixels that a batch reads, each counted once."""
-    n_pixels = pixels_read(plan.rows, plan.patch_size, case.n_scales, image_size)
-    if case.constructor == "paired":  # targets of other images, with all channels
-        rows = plan.rows._replace(channels=np.arange(2))
-        n_pixels += pixels_read(rows, plan.patch_size, 0, image_size)
-    return n_pixels * itemsize
-
-
-def _union(start: NDArray[np.int64], stop: NDArray[np.int64]) -> int:
-    """Return the pixels that boxes (n, D) cover together."""
-    edges = [np.unique(ends) for ends in np.concatenate([start, stop]).T]
-    covered = np.zeros([len(axis) - 1 for axis in edges], bool)
-    for box in zip(start, stop, strict=True):
-        ends = zip(edges, *box, strict=True)
-        covered[tuple(slice(*np.searchsorted(axis, (a, b))) for axis, a, b in ends)] = True
-    return int((covered * reduce(np.multiply.outer, map(np.diff, edges))).sum())
 
 
 # ---- a row -------------------------------------------------------------------------------------
@@ -211,43 +101,46 @@ def measure(
     calls: list[Call] = [partial(constructor.construct_batch, indices) for indices in timed]
     launches = [partial(constructor._execute, plan, np.float32) for plan in plans]
     read = mean(bytes_read(case, plan, image_size, itemsize) for plan in plans)
-    device_seconds = device_times(cupy, calls)
-    row: dict[str, Any] = {
+    alternatives = []
+    if case.constructor.startswith("multichannel"):
+        measure_one = partial(_measure_alternative, cupy, plans, launches[0], budget)
+        alternatives = [
+            {"name": name, **measure_one(partial(make, images, case.n_scales))}
+            for name, make in ALTERNATIVES.items()
+        ]
+    alternatives.append({"name": CAREAMICS, **_measure_careamics(careamics, workload)})
+    return {
         **workload._asdict(),
+        "window_side": workload.window_side,
+        **_times(cupy, calls, launches),
+        "read_bytes": read,
+        "output_bytes": written,
+        "floor_seconds": (read + written) / bandwidth,
+        "image_bytes": resident,
+        "added_bytes": added,
+        "alternatives": alternatives,
+    }
+
+
+def _times(cupy: Any, calls: Sequence[Call], launches: Sequence[Call]) -> dict[str, Any]:
+    """Time batches on the device and on the host; `launches` are what is not planning."""
+    device_seconds = device_times(cupy, calls)
+    return {
         "n_batches": len(calls),
         "device_seconds": median(device_seconds),
         "device_seconds_range": [min(device_seconds), max(device_seconds)],
         "elapsed_seconds": elapsed(cupy, calls),
         "host_seconds": median(host_times(cupy, calls)),
         "launch_seconds": median(host_times(cupy, launches)),
-        "read_bytes": read,
-        "output_bytes": written,
-        "floor_seconds": (read + written) / bandwidth,
-        "image_bytes": resident,
-        "added_bytes": added,
-        "alternatives": [],
     }
-    if case.constructor.startswith("multichannel"):
-        ours = launches[0]
-        row["alternatives"] = [
-            {
-                "name": name,
-                **_measure_alternative(
-                    cupy, partial(make, images, case.n_scales), plans, ours, budget
-                ),
-            }
-            for name, make in ALTERNATIVES.items()
-        ]
-    row["alternatives"].append({"name": CAREAMICS, **_measure_careamics(careamics, workload)})
-    return row
 
 
 def _measure_alternative(
     cupy: Any,
-    make: Callable[[], Callable[[Plan], tuple[Any, Any]]],
     plans: Sequence[Plan],
     ours: Callable[[], tuple[Any, Any]],
     budget: float,
+    make: Callable[[], Callable[[Plan], tuple[Any, Any]]],
 ) -> dict[str, Any]:
     """Time an alternative, or say why it cannot be; `ours` makes the first plan's batch."""
     try:
@@ -296,7 +189,7 @@ def serve(settings: dict[str, Any], report: Callable[[Any], None]) -> None:
     budget = settings["budget"]
     # a process of its own, which is told nothing of the GPU
     careamics = Careamics({"device": "cpu", "budget": budget})
-    bandwidth = copy_bandwidth(cupy)
+    bandwidth = device_copy_bandwidth(cupy)
     report(
         {
             **machine(),

@@ -1,0 +1,67 @@
+"""The bytes that a batch reads at least: the pixels of its windows, each counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.cli.bench.workloads import (
+    Case,
+)
+from gpu_patch.geometry import window_start
+from gpu_patch.plan import Plan, Rows
+
+
+def pixels_read(
+    rows: Rows, patch_size: Sequence[int], n_scales: int, image_size: Sequence[int]
+) -> int:
+    """Return how many pixels the windows of a batch hold, each counted once.
+
+    Windows may overlap, and what of them lies outside the image is read from the inside: close to
+    the border, so inside the window itself as good as always.
+
+    Parameters
+    ----------
+    rows : Rows
+        What the batch reads.
+    patch_size, n_scales : sequence of int, int
+        They give the largest windows.
+    image_size : sequence of int
+        (Z)YX, of all images.
+    """
+    patch, scale = np.array(patch_size), max(n_scales - 1, 0)
+    start = window_start(rows.coords, patch, scale)
+    stop = np.minimum(start + (patch << scale), image_size)
+    start = np.maximum(start, 0)
+    # a place of its own is one channel's, a shared one all channels'
+    n_places = rows.image_idx.shape[1]
+    n_channels = len(rows.channels) // int(n_places)
+    place = np.broadcast_to(np.arange(n_places), rows.image_idx.shape)
+    volumes = np.stack([rows.image_idx, rows.sample_idx, place], axis=-1).reshape(-1, 3)
+    start, stop = start.reshape(-1, len(patch)), stop.reshape(-1, len(patch))
+    _, volume = np.unique(volumes, axis=0, return_inverse=True)
+    same = [volume.reshape(-1) == v for v in range(volume.max() + 1)]
+    n_pixels: int = sum(_union(start[which], stop[which]) for which in same)
+    return n_channels * n_pixels
+
+
+def bytes_read(case: Case, plan: Plan, image_size: Sequence[int], itemsize: int) -> int:
+    """Return the bytes of the pixels that a batch reads, each counted once."""
+    n_pixels = pixels_read(plan.rows, plan.patch_size, case.n_scales, image_size)
+    if case.constructor == "paired":  # targets of other images, with all channels
+        rows = plan.rows._replace(channels=np.arange(2))
+        n_pixels += pixels_read(rows, plan.patch_size, 0, image_size)
+    return n_pixels * itemsize
+
+
+def _union(start: NDArray[np.int64], stop: NDArray[np.int64]) -> int:
+    """Return the pixels that boxes (n, D) cover together."""
+    edges = [np.unique(ends) for ends in np.concatenate([start, stop]).T]
+    covered = np.zeros([len(axis) - 1 for axis in edges], bool)
+    for box in zip(start, stop, strict=True):
+        ends = zip(edges, *box, strict=True)
+        covered[tuple(slice(*np.searchsorted(axis, (a, b))) for axis, a, b in ends)] = True
+    return int((covered * reduce(np.multiply.outer, map(np.diff, edges))).sum())
