@@ -64,6 +64,7 @@ class Counting(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model, self.n_tiles = model, 0
+        self.training = model.training  # as a whole, as it was saved
 
     def forward(self, batch: Any) -> Any:
         """Run the model."""

@@ -31,6 +31,7 @@ from gpu_patch.feed import Normalization
 from gpu_patch.geometry import BLENDS, PADDING_MODES
 from gpu_patch.images import PatchExtractor
 from gpu_patch.images._budget import DEFAULT_FRACTION, size_text
+from gpu_patch.predict._model import TRAINING_MODES
 from gpu_patch.predict.outputs._names import ending
 
 _MOST_LINES = 4
@@ -111,6 +112,12 @@ def add_to(commands: Commands) -> None:
         metavar="N",
         help="times that a stochastic model sees each tile; from 2 on the standard deviation is "
         "written too (default: %(default)s)",
+    )
+    tiles.add_argument(
+        "--training-mode",
+        choices=TRAINING_MODES,
+        help="eval: all of a TorchScript model in evaluation mode; keep: as it was saved; default: "
+        "eval where it was saved in training mode as a whole, else keep",
     )
     tiles.add_argument(
         "--normalization",
@@ -203,6 +210,7 @@ def run(options: argparse.Namespace) -> None:
             padding_mode=options.padding_mode,
             blend=options.blend,
             n_samples=options.n_samples,
+            training_mode=options.training_mode,
             normalization=normalization,
             dtype=options.dtype,
             out=options.out,

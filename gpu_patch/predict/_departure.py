@@ -49,6 +49,12 @@ class Departures:
         """Return an array of float32 where the tiles are, with undefined values."""
         return pool.take(shape, np.float32)
 
+    def copy(self, array: Any) -> Any:
+        """Return a copy of an array of float32, where the tiles are."""
+        found = self.new(array.shape)
+        found[...] = array
+        return found
+
     def leave(self, slab: Any, axis: int, rows: slice, take: Take) -> Departure:
         """Give rows of a slab to `take`, in the thread.
 

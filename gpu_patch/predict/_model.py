@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
 from gpu_patch import device as devices
-from gpu_patch.errors import shorten
+from gpu_patch.errors import argument, shorten
+
+TRAINING_MODES = ("eval", "keep")
 
 _STORED = ("float32", "float16")
 
@@ -20,7 +22,7 @@ _STORED = ("float32", "float16")
 def running(model: Any, device: str, axes: str) -> Iterator[Callable[[Any], Any]]:
     """Give a function that returns the tiles (B, C, (Z), Y, X) of a batch.
 
-    A torch module is in evaluation mode meanwhile, and makes no gradients.
+    A torch module makes no gradients meanwhile.
 
     Parameters
     ----------
@@ -78,6 +80,47 @@ def fingerprint(model: Any) -> str:
 
 
 @contextmanager
+def modes(model: Any, training_mode: str | None) -> Iterator[bool]:
+    """Put a torch module into the modes that it is to run in, and back at the end.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or callable
+        As in `predict`. What is no module has no modes.
+    training_mode : {"eval", "keep"} or None
+        As in `predict`.
+
+    Yields
+    ------
+    bool
+        Whether parts that were in training mode are in evaluation mode, unasked.
+    """
+    if not is_module(model):
+        if training_mode is not None:
+            raise ValueError(
+                f"{argument('training_mode', training_mode)} is for torch modules, found "
+                f"{shorten(model)} ({type(model).__name__}): set the mode of what it calls yourself"
+            )
+        yield False
+        return
+    before = [(module, module.training) for module in model.modules()]
+    changed = False
+    try:
+        # as a whole: parts alone that train are so on purpose, as dropout that is to be sampled
+        if training_mode == "eval" or (training_mode is None and model.training):
+            try:
+                model.eval()
+                changed = training_mode is None
+            except NotImplementedError:  # those from torch.export have no modes, others may
+                for module, _ in before:
+                    module.training = False
+        yield changed
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+@contextmanager
 def _module_running(model: Any, device: str) -> Iterator[tuple[Callable[[Any], Any], str]]:
     """Give a function that runs a module, and the name of the data type that this takes."""
     torch: Any = sys.modules["torch"]
@@ -91,21 +134,13 @@ def _module_running(model: Any, device: str) -> Iterator[tuple[Callable[[Any], A
             f"with model.to({device!r}), or load the images with device={elsewhere[0]!r}"
         )
     wanted = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        # those from torch.export have no modes
-        with suppress(NotImplementedError):
-            model.eval()
-        with ExitStack() as stack:
-            if device != "cpu":
-                stream = torch.cuda.current_stream(device).cuda_stream
-                stack.enter_context(devices.external_stream(device, stream))
-            stack.enter_context(torch.inference_mode())
-            dtype = str(wanted).removeprefix("torch.")
-            yield lambda batch: model(as_tensor(batch).to(wanted)), dtype
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with ExitStack() as stack:
+        if device != "cpu":
+            stream = torch.cuda.current_stream(device).cuda_stream
+            stack.enter_context(devices.external_stream(device, stream))
+        stack.enter_context(torch.inference_mode())
+        dtype = str(wanted).removeprefix("torch.")
+        yield lambda batch: model(as_tensor(batch).to(wanted)), dtype
 
 
 def _place(tensor: Any) -> str:

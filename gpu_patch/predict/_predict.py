@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import TiledPatching
 from gpu_patch.patching._base import checked_overlaps
 from gpu_patch.patching._locations import LARGEST_PIXEL
-from gpu_patch.predict._model import fingerprint, running
+from gpu_patch.predict._model import TRAINING_MODES, fingerprint, is_module, modes, running
 from gpu_patch.predict._pixels import checked_dtype
 from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import choose_grid, share_of
@@ -54,6 +55,7 @@ def predict(
     padding_mode: PaddingMode = "reflect",
     blend: str = "crop",
     n_samples: int = 1,
+    training_mode: str | None = None,
     normalization: Normalization | None = None,
     dtype: DTypeLike = np.float32,
     out: str | os.PathLike[str] | None = None,
@@ -80,8 +82,9 @@ def predict(
     model : torch.nn.Module or callable
         Takes a batch (B, L, (Z), Y, X), or (B, C, (Z), Y, X) without context, and returns tiles of
         the same size with any number of channels. A torch module, scripted and exported ones too,
-        gets a tensor, in evaluation mode and without gradients. Anything else is called with
-        NumPy's or CuPy's array, and may return an array or tensor of any library.
+        gets a tensor, without gradients and in the modes that `training_mode` says. Anything else
+        is called with NumPy's or CuPy's array, and may return an array or tensor of any library.
+        It may change what it is given.
     tile_size : sequence of int
         Pixels of a tile, (Z)YX. Larger ones than the image are zero beyond it, or what
         `padding_mode` says where there is context.
@@ -99,7 +102,14 @@ def predict(
         are averaged with weights that fall off towards their edges.
     n_samples : int, default 1
         How often the model sees each batch. From 2 on, for models that draw at random, the result
-        is the mean, and the standard deviation comes with it.
+        is the mean, and the standard deviation comes with it. Where that is 0 everywhere, a
+        warning says so.
+    training_mode : {"eval", "keep"} or None, default None
+        Modes of a torch module during the run; afterwards they are as before. None puts a module
+        that is in training mode as a whole into evaluation mode (with a warning where there are
+        several samples, which may then be equal), and leaves one in evaluation mode as it is: parts
+        of it that were put into training mode, such as dropout that is to be sampled, stay so.
+        "eval" puts all parts into evaluation mode, "keep" leaves all as they are.
     normalization : Normalization or None, default None
         Applied to the tiles; what the model returns is taken back as `Normalization.denormalize`
         does.
@@ -152,12 +162,14 @@ def predict(
     True
     """
     extractor = _as_extractor(images)
-    n_dims = extractor.n_spatial_dims
+    n_dims, device = extractor.n_spatial_dims, extractor.device
     tile = whole_numbers("tile_size", tile_size, minimum=1, maximum=LARGEST_PIXEL, length=n_dims)
     shared = checked_overlaps(overlaps, tile, "tile_size")
     whole_number("batch_size", batch_size, minimum=1)
     whole_number("n_samples", n_samples, minimum=1)
     choice("blend", blend, BLENDS)
+    if training_mode is not None:
+        choice("training_mode", training_mode, TRAINING_MODES)
     if normalization is not None:
         instance("normalization", normalization, Normalization, "a Normalization or None")
     # of the mean, and of the standard deviation
@@ -174,7 +186,10 @@ def predict(
     # one grid for images of one size: its tables are uploaded once
     grid_of = {size: choose_grid(size, tile, shared, blend) for size in set(sizes)}
     grids = [grid_of[size] for size in sizes]
-    with running(model, extractor.device, _axes_of_batches(n_dims, multiscale_count)) as tiles_of:
+    axes = _axes_of_batches(n_dims, multiscale_count)
+    with modes(model, training_mode) as evaluating, running(model, device, axes) as tiles_of:
+        if evaluating and n_samples > 1:
+            warnings.warn(_evaluating(), stacklevel=2)
         about = {
             "tile_size": tile,
             "overlaps": shared,
@@ -218,6 +233,8 @@ def predict(
             results.close()
             store.abandon()
             raise
+    if results.deviates is False and rank == 0:
+        warnings.warn(_equal_samples(n_samples, module=is_module(model)), stacklevel=2)
     return Prediction(results.all(""), results.all("_std") if n_samples > 1 else None)
 
 
@@ -227,6 +244,28 @@ def _axes_of_batches(n_dims: int, multiscale_count: int | None) -> str:
     return (
         f"({argument('batch_size')} or less, {inner}, "
         f"{', '.join(argument(f'tile_size[{axis}]') for axis in range(n_dims))})"
+    )
+
+
+def _evaluating() -> str:
+    return (
+        "model is in training mode, and is put into evaluation mode for this run: its samples may "
+        f"all be equal. Give {argument('training_mode', 'keep')} to leave it as it is, or put what "
+        "is to vary into training mode alone: model.eval(), then model.dropout.train() for a part "
+        "of that name"
+    )
+
+
+def _equal_samples(n_samples: int, *, module: bool) -> str:
+    said = (
+        f"the standard deviation is 0 at every pixel: model gave the same in all {n_samples} "
+        "samples, and one of them would do"
+    )
+    if not module:
+        return said
+    return (
+        f"{said}. Dropout varies in training mode alone: model.eval(), then model.dropout.train() "
+        f"for a part of that name, or {argument('training_mode', 'keep')}"
     )
 
 

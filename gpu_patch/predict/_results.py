@@ -29,6 +29,11 @@ class Results:
         How each is tiled.
     dtypes : dict of str to numpy.dtype
         What is written of each image: the data types by variant, the ending of the name.
+
+    Attributes
+    ----------
+    deviates : bool or None
+        Whether a standard deviation that was written differs from 0; None before any was.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Results:
         self._found: dict[tuple[int, str], Any] = {}
         self._open: dict[int, dict[str, Output]] = {}
         self._written: list[int] = []
+        self.deviates: bool | None = None
         for image in range(len(stacks)):
             for variant in dtypes:
                 found = store.finished(self._name(image, variant))
@@ -93,6 +99,8 @@ class Results:
         """Write rows (C(Z)YX, the channels of all variants after each other)."""
         parts = np.split(rows, len(self._dtypes))
         for (variant, dtype), part in zip(self._dtypes.items(), parts, strict=True):
+            if variant == "_std" and not self.deviates:
+                self.deviates = bool(part.any())
             output = self._open[image].get(variant)
             if output is not None:
                 source = str(self._stacks[image].source)

@@ -166,15 +166,18 @@ class Work:
 
     def _predicted(self, batch: Any, departures: Departures) -> Any:
         """Return tiles; of several samples, the means and standard deviations as channels."""
-        tiles = self._tiles(batch)
         if self._n_samples == 1:
-            return tiles
-        n_tiles, n_channels, *size = tiles.shape
-        moments = departures.new((n_tiles, 2 * n_channels, *size))
+            return self._tiles(batch)
+        moments: Any = None
         for number in range(1, self._n_samples + 1):
+            # a model may work in place: what it is given is its own, the batch itself at last
+            given = batch if number == self._n_samples else departures.copy(batch)
+            tiles = self._tiles(given)
+            if moments is None:
+                n_tiles, n_channels, *size = tiles.shape
+                moments = departures.new((n_tiles, 2 * n_channels, *size))
             ops.add_sample(tiles, moments, number, self._n_samples)
-            if number < self._n_samples:
-                tiles = self._tiles(batch)
+            del given, tiles  # or they would be there beside the next ones
         return moments
 
 

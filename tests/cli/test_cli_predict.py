@@ -92,6 +92,7 @@ def test_channels_of_images(model, models, capsys):
     assert lines[3].startswith("picture  out/prediction.png (")
 
 
+@pytest.mark.filterwarnings("default::UserWarning")
 def test_context_normalisation_samples_and_a_file(models, capsys):
     Normalization.mean_std(100, 20).save("normalization.json")
     options = ["--scales", 2, "--padding", "wrap", "--blend", "hann", "--n-samples", 2,
@@ -154,6 +155,29 @@ def test_results_are_kept_replaced_and_gone_on_with(models, capsys):
         "run 'hann', its --dtype is 'float32', that of this run 'uint8'. Give the same to go on; "
         "--overwrite beside --resume makes anew what differs, --overwrite alone everything\n"
     )
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_modes_are_those_that_a_model_was_saved_in(models, capsys):
+    module = torch.nn.Sequential(torch.nn.Conv2d(2, 1, 1), torch.nn.Dropout(0.5))
+    torch.jit.script(module).save("training.pt")
+    module.eval()[1].train()
+    torch.jit.script(module).save("dropout.pt")
+    call = ["images/pair.tif", *TILES, "--n-samples", "3", "--out", "out.npy", "--overwrite"]
+
+    def deviates(*arguments):
+        assert run(*call, *arguments) == 0
+        return np.load("out_std.npy").any()
+
+    assert deviates("--model", "dropout.pt")
+    assert "warning" not in capsys.readouterr().err
+    assert deviates("--model", "training.pt", "--training-mode", "keep")
+    assert not deviates("--model", "training.pt")
+    said = capsys.readouterr().err
+    assert "is put into evaluation mode for this run" in said
+    assert "Give --training-mode keep to leave it" in said
+    assert "the standard deviation is 0" in said
+    assert not deviates("--model", "dropout.pt", "--training-mode", "eval")
 
 
 def test_what_fails_leaves_no_folder(models):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from emulation.runtime import available
 from pixels import DTYPES, distinct
 
 import gpu_patch
-from gpu_patch import predict
+from gpu_patch import PatchExtractor, TiledPatching, predict
 from gpu_patch.feed import Normalization
 from gpu_patch.geometry import BLENDS
+from gpu_patch.predict._departure import Departures
 
 # sizes with one pixel left over, smaller than a tile, and of several layers; odd overlaps
 TILINGS = {
@@ -301,10 +303,89 @@ def test_tiles_are_made_once_for_all_samples(monkeypatch):
         return construct(self, indices, **options)
 
     monkeypatch.setattr(gpu_patch.BasicPatchConstr, "construct_batch", counted)
-    whole(stack, lambda x: seen.append(x) or x, TILINGS["2D"], n_samples=3, batch_size=4)
+    with pytest.warns(UserWarning, match="the standard deviation is 0"):
+        whole(stack, lambda x: seen.append(x) or x, TILINGS["2D"], n_samples=3, batch_size=4)
     assert len(seen) == 3 * len(made)
     indices = [index for batch in made for index in batch]
     assert sorted(indices) == list(range(len(indices)))
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("n_scales", [None, 2])
+def test_each_sample_of_a_model_that_works_in_place_sees_the_same_tile(n_scales, blend, device):
+    stack, pixels = make_stack((40, 37), device, dtype="int16")
+    options = {"n_samples": 3, "blend": blend, "batch_size": 4, "multiscale_count": n_scales}
+    options["normalization"] = Normalization.mean_std(50, 3)
+    seen = []
+
+    def apart(x):
+        seen.append(reference.on_host(x).copy())
+        found = (seen[-1][:, :1] - 300) * (1 + len(seen) % 3)
+        return found if device == "cpu" else to_device(found)
+
+    def in_place(x):
+        found = apart(x)
+        x[...] = found if n_scales is None else 0
+        return found
+
+    expected = whole(stack, apart, TILINGS["2D"], **options)
+    inputs, seen = seen, []
+    found = whole(stack, in_place, TILINGS["2D"], **options)
+    for given, wanted in zip(seen, inputs, strict=True):
+        reference.assert_same(given, wanted)
+    for name in ("images", "std"):
+        reference.assert_same(getattr(found, name)[0], getattr(expected, name)[0])
+    reference.assert_same(reference.on_host(stack.data), pixels)  # nor is the image changed
+
+
+def test_what_a_model_returns_may_be_what_it_was_given(device):
+    """In a list, too, from which the caller takes one."""
+    stack, pixels = make_stack((40, 37), device)
+    with pytest.warns(UserWarning, match="the standard deviation is 0"):
+        found = whole(stack, lambda x: [x, {"other": x}][0], TILINGS["2D"], n_samples=3)
+    reference.assert_same(found.images[0], pixels)
+    assert not found.std[0].any()
+
+
+def test_a_copy_is_made_for_each_sample_that_others_follow(monkeypatch):
+    stack, _ = make_stack((40, 37))
+    calls, copies, copy = [], [], Departures.copy
+    monkeypatch.setattr(Departures, "copy", lambda self, x: copies.append(x) or copy(self, x))
+    for n_samples, most in ((1, 0), (3, 2)):
+        model = lambda x: calls.append(None) or x + len(calls) % 2  # noqa: E731
+        whole(stack, model, TILINGS["2D"], n_samples=n_samples, batch_size=7)
+        assert len(copies) * n_samples == most * len(calls)
+        calls.clear()
+
+
+@pytest.mark.parametrize("varying", [None, 0, 3, "last"])
+def test_a_deviation_of_zero_everywhere_is_worth_a_warning(varying, device):
+    """And one at a single pixel of a single tile is not."""
+    stack, _ = make_stack((40, 37), device, n_samples=1)
+    n_calls = -(-TiledPatching(PatchExtractor([stack]).shapes, (16, 16), (4, 6)).n_patches // 2)
+    at = 3 * (n_calls - 1 if varying == "last" else varying or 0) + 1
+    calls = []
+
+    def model(x):
+        values = reference.on_host(x)
+        if len(calls) == at and varying is not None:
+            values = values.copy()
+            values[0, 0, 8, 12] += 0.5  # which counts in every tile
+        calls.append(None)
+        return values if device == "cpu" else to_device(values)
+
+    said = pytest.warns(UserWarning, match=r"standard deviation is 0 .* all 3 samples")
+    with said if varying is None else nullcontext():
+        found = whole(stack, model, TILINGS["2D"], n_samples=3, batch_size=2)
+    assert found.std[0].any() == (varying is not None)
+
+
+def test_modes_are_for_modules():
+    stack, _ = make_stack((40, 37))
+    with pytest.raises(ValueError, match=r"training_mode='keep' is for torch modules, found <func"):
+        whole(stack, lambda x: x, TILINGS["2D"], training_mode="keep")
+    with pytest.raises(ValueError, match="training_mode must be one of 'eval', 'keep', found 'on'"):
+        whole(stack, lambda x: x, TILINGS["2D"], training_mode="on")
 
 
 STATISTICS = {
