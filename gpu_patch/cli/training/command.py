@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,26 +105,55 @@ def run(options: argparse.Namespace) -> None:
     needs("train-demo", "torch", "torch")
     for module in ("tqdm", "matplotlib.figure"):
         needs("train-demo", module)
-    # these import what may be missing
-    training, unmixed = (
-        importlib.import_module(f"gpu_patch.cli.{name}") for name in ("training", "unmixed")
-    )
+    from gpu_patch.cli.training import loop  # imports what may be missing
+
     settings = settings_of(options)
-    device, seed, batch_size = settings["device"], settings["seed"], settings["batch_size"]
-    patch_size, n_scales = settings["patch_size"], settings["scales"]
-    training.use_device(device)
+    loop.use_device(settings["device"])
     if options.json is not None:
         writable("--json", options.json)
     picture = folder("--out", options.out) / "unmixed.png"
-
-    pixels, truth = make_phantom(settings["size"], seed), make_phantom(HELD_OUT_SIZE, seed + 1)
-    patches = training.make_patches(pixels, patch_size, n_scales, device=device, seed=seed)
-    normalization = compute_normalization(patches)
-    loader = training.make_loader(patches, batch_size, normalization, seed)
-    network = training.make_network(n_scales, len(STRUCTURES), device=device, seed=seed)
-    described = {**machine(), **training.machine(device)}
-    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    described = {**machine(), **loop.machine(settings["device"])}
     print("\n".join(machine_lines(described)))
+    found = _trained(settings)
+    times, qualities = _print_results(found, settings)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    width, height = _draw(found, settings, qualities["network, trained"], picture)
+    print(f"picture    {picture} ({width}×{height} pixels)")
+    if options.json is not None:
+        document = {
+            "machine": described,
+            "settings": settings,
+            "n_parameters": found.n_parameters,
+            **{name: values.tolist() for name, values in found.course._asdict().items()},
+            "step_seconds": times,
+            "psnr": qualities,
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        print(f"written    {options.json}")
+
+
+class _Trained(NamedTuple):
+    """A training: how it went, and the held-out image as it is and as it was predicted."""
+
+    n_parameters: int
+    course: Course
+    truth: NDArray[np.uint16]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+
+
+def _trained(settings: dict[str, Any]) -> _Trained:
+    """Train a network on one phantom and predict another, before and after."""
+    from gpu_patch.cli.training import loop
+
+    device, seed, batch_size = settings["device"], settings["seed"], settings["batch_size"]
+    patch_size, n_scales = settings["patch_size"], settings["scales"]
+    pixels, truth = make_phantom(settings["size"], seed), make_phantom(HELD_OUT_SIZE, seed + 1)
+    patches = loop.make_patches(pixels, patch_size, n_scales, device=device, seed=seed)
+    normalization = compute_normalization(patches)
+    loader = loop.make_loader(patches, batch_size, normalization, seed)
+    network = loop.make_network(n_scales, len(STRUCTURES), device=device, seed=seed)
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"images     phantoms: {_square(settings['size'])} to train on, {patches.n_patches} "
         f"patches of {_square(patch_size)} an epoch; {_square(HELD_OUT_SIZE)} held out"
@@ -134,13 +162,18 @@ def run(options: argparse.Namespace) -> None:
         f"network    U-Net, {n_parameters} parameters; input: {counted(n_scales, 'scale')}",
         flush=True,
     )
-
     shape = {"patch_size": patch_size, "n_scales": n_scales, "batch_size": batch_size}
-    predicted = partial(training.predict, network, truth, normalization, **shape, device=device)
-    untrained = predicted()
-    course = training.train(network, loader, settings["steps"])
-    trained = predicted()
+    predicted = partial(loop.predict, network, truth, normalization, **shape, device=device)
+    before = predicted()
+    course = loop.train(network, loader, settings["steps"])
+    return _Trained(n_parameters, course, truth, before, predicted())
 
+
+def _print_results(
+    found: _Trained, settings: dict[str, Any]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Print what a training took and reached; return its times and qualities."""
+    course, batch_size = found.course, settings["batch_size"]
     losses = smoothed(course.losses)
     seconds = course.waiting_seconds.sum() + course.training_seconds.sum()
     print(
@@ -149,35 +182,35 @@ def run(options: argparse.Namespace) -> None:
         f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last; the mean of the image has 1\n"
     )
     times = times_of(course)
+    legend = _TIME_LEGEND if settings["device"] == "cpu" else _TIME_LEGEND_ON_CUDA
     print("\n".join(time_lines(times, batch_size)))
-    print(f"\n{_TIME_LEGEND if device == 'cpu' else _TIME_LEGEND_ON_CUDA}\n")
-    qualities = qualities_of(truth, untrained, trained)
+    print(f"\n{legend}\n")
+    qualities = qualities_of(found.truth, found.before, found.after)
     print("\n".join(quality_lines(qualities)))
     print(f"\n{_QUALITY_LEGEND}\n")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    width, height = unmixed.draw(
-        truth,
-        trained,
+    return times, qualities
+
+
+def _draw(
+    found: _Trained, settings: dict[str, Any], psnr_after: list[float], out: Path
+) -> tuple[int, int]:
+    """Draw a training; return the size of the picture."""
+    from gpu_patch.cli import unmixed
+
+    losses = found.course.losses
+    size: tuple[int, int] = unmixed.draw(
+        found.truth,
+        found.after,
         names=STRUCTURES,
-        psnr=qualities["network, trained"],
-        losses=course.losses,
-        smoothed=losses,
-        subtitle=f"U-Net, {n_parameters} parameters, {len(course.losses)} steps of {batch_size} "
-        f"patches of {_square(patch_size)} pixels with {counted(n_scales, 'scale')}",
-        out=picture,
+        psnr=psnr_after,
+        losses=losses,
+        smoothed=smoothed(losses),
+        subtitle=f"U-Net, {found.n_parameters} parameters, {len(losses)} steps of "
+        f"{settings['batch_size']} patches of {_square(settings['patch_size'])} pixels with "
+        f"{counted(settings['scales'], 'scale')}",
+        out=out,
     )
-    print(f"picture    {picture} ({width}×{height} pixels)")
-    if options.json is not None:
-        document = {
-            "machine": described,
-            "settings": settings,
-            "n_parameters": n_parameters,
-            **{name: values.tolist() for name, values in course._asdict().items()},
-            "step_seconds": times,
-            "psnr": qualities,
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        print(f"written    {options.json}")
+    return size
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
