@@ -16,7 +16,7 @@ settings.load_profile("suite")
 @pytest.fixture(autouse=True, scope="session")
 def poisoned_memory():
     """Memory that is lent again must not hold the right answer of an earlier call by chance."""
-    from gpu_patch._numpy.memory import BufferPool
+    from gpu_patch.device.host_memory import BufferPool
 
     take = BufferPool.take
 

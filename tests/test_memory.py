@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import gpu_patch
-from gpu_patch._numpy import memory
-from gpu_patch._numpy.memory import BufferPool
+from gpu_patch.device import host_memory
+from gpu_patch.device.host_memory import BufferPool
 
 SHAPE = (30, 40)
 
@@ -145,7 +145,7 @@ def traced(work):
 
 
 def test_no_more_is_kept_than_the_limit(monkeypatch):
-    monkeypatch.setattr(memory, "_MOST_BYTES", 100_000)
+    monkeypatch.setattr(host_memory, "_MOST_BYTES", 100_000)
 
     def work():
         pool = BufferPool()
@@ -161,7 +161,7 @@ def test_no_more_is_kept_than_the_limit(monkeypatch):
 
 
 def test_the_limit_is_for_memory_that_nobody_uses(monkeypatch):
-    monkeypatch.setattr(memory, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(host_memory, "_MOST_BYTES", 1000)
     pool = BufferPool()
     arrays = []
     for i, size in enumerate([400, 400, 300, 999, 1000, 1001, 5000, 10, 990]):
@@ -173,7 +173,7 @@ def test_the_limit_is_for_memory_that_nobody_uses(monkeypatch):
 def test_nothing_is_said_when_the_interpreter_ends():
     program = """
 import numpy as np
-from gpu_patch._numpy.memory import BufferPool, pool
+from gpu_patch.device.host_memory import BufferPool, pool
 batch, own = pool.take((50, 50), np.float32), BufferPool().take((9,), np.int8)
 cycle = [pool.take((60, 60), np.float32)]
 cycle.append(cycle)
@@ -200,7 +200,7 @@ def hammer(pool, worker, rounds, sizes, wrong):
 
 @pytest.mark.parametrize("most_bytes", [1 << 27, 6000])
 def test_threads_never_share_memory(monkeypatch, most_bytes):
-    monkeypatch.setattr(memory, "_MOST_BYTES", most_bytes)
+    monkeypatch.setattr(host_memory, "_MOST_BYTES", most_bytes)
     pool, wrong, errors = BufferPool(), [], []
 
     def work(worker):

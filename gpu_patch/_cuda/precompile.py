@@ -7,7 +7,6 @@ compiles when it is first used and keeps in its own cache.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from gpu_patch._cuda.lateral_context import N_THREADS
 from gpu_patch._cuda.loader import COMPILED, OPTIONS, binary_path, source_text
 from gpu_patch._cuda.specialised import tiled
 from gpu_patch._cuda.table import EPILOGUE, MODES, PIXEL_TYPES
+from gpu_patch.device import import_cupy
 
 ARCHITECTURES = ("70", "75", "80", "86", "89", "90", "100", "120")
 """V100, T4, A100, RTX 30, L4 and RTX 40, H100 and H200, B200, RTX 50, as far as the compiler knows
@@ -72,7 +72,7 @@ def precompile(architectures: Sequence[str] | None = None) -> int:
     int
         How many kernels were compiled.
     """
-    cupy = importlib.import_module("cupy")
+    cupy = import_cupy()
     cuda_version, nvrtc_version = (
         cupy.cuda.runtime.runtimeGetVersion(),
         cupy.cuda.nvrtc.getVersion(),
@@ -101,7 +101,7 @@ def precompile(architectures: Sequence[str] | None = None) -> int:
 
 def _compile(text: str, architecture: str, path: Path) -> None:
     # CuPy's own function for it asks for the device in use
-    nvrtc = importlib.import_module("cupy").cuda.nvrtc
+    nvrtc = import_cupy().cuda.nvrtc
     program = nvrtc.createProgram(text, "kernel.cu", (), ())
     try:
         # CuPy adds the second option to every kernel

@@ -5,7 +5,6 @@ The launch code itself knows no CuPy: the emulated tests run it on NumPy arrays.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda.loader import OPTIONS, Constants, binary_path, source_text
-from gpu_patch._cuda.outputs import new_output
-from gpu_patch._cuda.staging import Staging
+from gpu_patch.device import import_cupy
+from gpu_patch.device.leases import new_output
+from gpu_patch.device.pinned import Staging
 
 Kernel: TypeAlias = Callable[..., None]
 """Called with (grid, block, arguments, shared_mem=bytes), like `cupy.RawKernel`."""
@@ -56,8 +56,7 @@ class CupyRuntime:
     """
 
     def __init__(self, device: int) -> None:
-        # import_module: an `import cupy` would be looked at by tools that have no stubs of it
-        self._cupy: Any = importlib.import_module("cupy")
+        self._cupy = import_cupy()
         self.device = device
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._staging = Staging(self._cupy)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._numpy.memory import pool
+from gpu_patch.device.host_memory import pool
 from gpu_patch.geometry import fir_blocks, fir_taps, mirror
 
 # Outputs per small matrix product: few keeps the matrix free of zeros, many keeps BLAS busy.

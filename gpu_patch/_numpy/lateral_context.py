@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gpu_patch._numpy.fir import downscale
 from gpu_patch._numpy.gather import finish
-from gpu_patch._numpy.memory import pool
 from gpu_patch._numpy.windows import read_windows
+from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue, turn_back
 from gpu_patch.geometry import window_start
 from gpu_patch.plan import Rows

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._numpy.memory import pool
+from gpu_patch.device.host_memory import pool
 
 
 def add_sample(

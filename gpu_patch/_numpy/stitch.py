@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._numpy.memory import pool
+from gpu_patch.device.host_memory import pool
 from gpu_patch.plan import Segment
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from functools import cache
@@ -10,10 +9,10 @@ from operator import itemgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpu_patch._cuda.outputs import new_output
-from gpu_patch._cuda.staging import Staging
-from gpu_patch._numpy.memory import pool
-from gpu_patch.device import SideStream, on_device, out_of_memory
+from gpu_patch.device import SideStream, import_cupy, on_device, out_of_memory
+from gpu_patch.device.host_memory import pool
+from gpu_patch.device.leases import new_output
+from gpu_patch.device.pinned import Staging
 
 if TYPE_CHECKING:
     from gpu_patch.chunks._image import ChunkedImage
@@ -68,8 +67,7 @@ class CudaMemory(ChunkMemory):
     """
 
     def __init__(self, device: str) -> None:
-        # import_module: an `import cupy` would be looked at by tools that have no stubs of it
-        self._cupy: Any = importlib.import_module("cupy")
+        self._cupy = import_cupy()
         self._device = device
         self._stream = SideStream(device)
         self._staging = Staging(self._cupy, _MOST_PIECES)
@@ -103,7 +101,7 @@ class CudaMemory(ChunkMemory):
         held = list(chunks)
         # copies follow each other, so that the last one is behind all
         _, made = max((chunk.ready for chunk in held), key=itemgetter(0))
-        self._stream.hand_over([chunk.array for chunk in held], made)
+        self._stream.publish([chunk.array for chunk in held], made)
 
 
 def make_memory(device: str) -> ChunkMemory:

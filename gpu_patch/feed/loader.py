@@ -357,13 +357,14 @@ def _ahead_on_stream(
     stream = devices.SideStream(device)
     waiting: deque[tuple[PatchBatch, Any] | Exception] = deque()
 
-    def hand_over() -> PatchBatch:
+    def publish() -> PatchBatch:
         first = waiting.popleft()
         if isinstance(first, Exception):
             raise first
-        batch, made = first
-        stream.hand_over([a for a in (batch.input, batch.target) if a is not None], made)
-        return batch
+        batch, event = first
+        names = [name for name in ("input", "target") if getattr(batch, name) is not None]
+        arrays = stream.publish((getattr(batch, name) for name in names), event)
+        return batch._replace(**dict(zip(names, arrays, strict=True)))
 
     for step in range(n_steps + prefetch):
         if step < n_steps:
@@ -372,4 +373,4 @@ def _ahead_on_stream(
             except Exception as error:  # at its turn, not before batches that are made
                 waiting.append(error)
         if step >= prefetch:
-            yield hand_over()
+            yield publish()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_patch._numpy.memory import pool
 from gpu_patch.chunks._cache import ChunkKey
 from gpu_patch.chunks._cut import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
 from gpu_patch.chunks._image import ChunkedImage
 from gpu_patch.device import is_cuda_array, out_of_memory
+from gpu_patch.device.host_memory import pool
 from gpu_patch.plan import Rows
 
 if TYPE_CHECKING:

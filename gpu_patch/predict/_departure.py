@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._cuda.outputs import new_output
-from gpu_patch._numpy.memory import pool
-from gpu_patch.device import SideStream, on_device, out_of_memory
+from gpu_patch.device import SideStream, import_cupy, on_device, out_of_memory
+from gpu_patch.device.host_memory import pool
+from gpu_patch.device.leases import new_output
+from gpu_patch.device.pinned import Piece, rounded_piece
 
 Take: TypeAlias = Callable[[NDArray[np.float32]], object]
 """Takes rows C(Z)YX, which it may not keep."""
@@ -129,11 +129,10 @@ class CudaDepartures(Departures):
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        # import_module: an `import cupy` would be looked at by tools that have no stubs of it
-        self._cupy: Any = importlib.import_module("cupy")
+        self._cupy = import_cupy()
         self._device = device
         self._stream = SideStream(device)
-        self._pieces: deque[_Piece] = deque()
+        self._copies: deque[tuple[Piece, Future[None]]] = deque()
 
     def new(self, shape: tuple[int, ...]) -> Any:
         """Return an array of float32 where the tiles are, with undefined values."""
@@ -148,71 +147,36 @@ class CudaDepartures(Departures):
         shape = (*slab.shape[:axis], rows.stop - rows.start, *slab.shape[axis + 1 :])
         with on_device(self._device):
             stitched = self._cupy.cuda.get_current_stream().record()
-            memory, host = self._take_piece(prod(shape))
-            _, copied = self._stream.run(
-                partial(self._copy, slab, axis, rows.start, shape, memory, stitched)
-            )
+            piece = self._take_piece(4 * prod(shape))
+
+            def copy() -> None:
+                self._cupy.cuda.get_current_stream().wait_event(stitched)
+                piece.copy_rows_from(slab, axis, rows)
+
+            _, copied = self._stream.run(copy)
 
         def work() -> None:
             copied.synchronize()
-            take(host[: prod(shape)].reshape(shape))
+            take(piece.host[: 4 * prod(shape)].view(np.float32).reshape(shape))
 
-        self._pieces.append(_Piece(memory, host, copied, self.then(work)))
+        self._copies.append((piece, self.then(work)))
         return _Copied(self._cupy, self._device, copied)
 
     def close(self) -> None:
         """End the thread likewise, and copies too."""
         super().close()
-        for piece in self._pieces:
+        for piece, _ in self._copies:
             piece.copied.synchronize()
-        self._pieces.clear()
+        self._copies.clear()
 
-    def _copy(
-        self,
-        slab: Any,
-        axis: int,
-        first: int,
-        shape: tuple[int, ...],
-        memory: Any,
-        stitched: Any,
-    ) -> None:
-        """Copy to pinned memory, on the current stream."""
-        cuda = self._cupy.cuda
-        stream = cuda.get_current_stream()
-        stream.wait_event(stitched)
-        row = prod(shape[axis + 1 :]) * slab.dtype.itemsize
-        cuda.runtime.memcpy2DAsync(
-            memory.ptr,
-            shape[axis] * row,
-            slab.data.ptr + first * row,
-            slab.shape[axis] * row,
-            shape[axis] * row,
-            prod(shape[:axis]),
-            cuda.runtime.memcpyDeviceToHost,
-            stream.ptr,
-        )
-        slab.data.mem._owner.read_by(stream.ptr, stream)
-
-    def _take_piece(self, n_values: int) -> tuple[Any, NDArray[np.float32]]:
+    def _take_piece(self, n_bytes: int) -> Piece:
         """Return pinned memory whose rows have been taken, or that is new."""
-        if len(self._pieces) >= _MOST_PENDING:
-            piece = self._pieces.popleft()
-            self.settle(piece.taken)
-            if len(piece.host) >= n_values:
-                return piece.memory, piece.host
-        # of few sizes, so that it serves others too
-        size = 1 << (n_values - 1).bit_length()
-        memory = self._cupy.cuda.alloc_pinned_memory(4 * size)
-        return memory, np.frombuffer(memory, np.float32, size)
-
-
-class _Piece(NamedTuple):
-    """Pinned memory, and what is done with it."""
-
-    memory: Any
-    host: NDArray[np.float32]
-    copied: Any
-    taken: Future[None]
+        if len(self._copies) >= _MOST_PENDING:
+            piece, taken = self._copies.popleft()
+            self.settle(taken)
+            if piece.host.nbytes >= n_bytes:
+                return piece
+        return rounded_piece(self._cupy, n_bytes)
 
 
 class _Copied(Departure):

@@ -10,12 +10,13 @@ from emulation import fake_cupy
 from emulation.gpu import gpu
 from emulation.runtime import available
 
-from gpu_patch import device, ops
+from gpu_patch import ops
 from gpu_patch._cuda import specialised
 from gpu_patch.cli import main
 from gpu_patch.cli.bench import command, cuda, process, report, timing
 from gpu_patch.cli.bench.traffic import pixels_read
 from gpu_patch.cli.bench.workloads import CONSTRUCTORS, Case, Workload, settings_of
+from gpu_patch.device import placement
 from gpu_patch.plan import Rows
 
 needs_compiler = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
@@ -356,7 +357,7 @@ def test_what_is_measured():
 
 
 def test_without_a_gpu_it_is_one_line(capsys, monkeypatch):
-    monkeypatch.setattr(device, "cuda_problem", lambda: "there is no CUDA device")
+    monkeypatch.setattr(placement, "cuda_problem", lambda: "there is no CUDA device")
     assert main(["bench", "--device", "cuda"]) == 2
     printed, errors = capsys.readouterr()
     assert printed == ""

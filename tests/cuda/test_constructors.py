@@ -20,6 +20,7 @@ from samples import KINDS, assert_equal_batches, make_images, make_sample
 import gpu_patch
 from gpu_patch import ImageStack, PatchExtractor
 from gpu_patch import device as devices
+from gpu_patch.device import transfer
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 
@@ -225,7 +226,7 @@ def test_common_cases_have_kernels_of_their_own(make):
 
 
 def test_images_go_through_pinned_memory_in_pieces(monkeypatch):
-    monkeypatch.setattr(devices, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(transfer, "_PIECE_BYTES", 1000)
     image = distinct((2, 1, 33, 41), "uint16")
     stack, log = recorded(lambda: ImageStack.from_array(image, "SCYX", device="cuda"))
     assert [a.what for a in log if a.kind == "upload"] == [1000] * 5 + [image.nbytes - 5000]

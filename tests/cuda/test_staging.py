@@ -7,7 +7,7 @@ import pytest
 from emulation import fake_cupy
 from emulation.gpu import gpu
 
-from gpu_patch._cuda.staging import Staging
+from gpu_patch.device.pinned import Staging
 
 
 @pytest.fixture

@@ -262,6 +262,36 @@ def test_memory_of_batches_waits_for_the_stream_that_took_them():
 
 
 @needs_compiler
+def test_batches_of_a_users_own_memory_are_copied_before_it_is_used_again(monkeypatch):
+    """As `batch.input * 2` has it: nobody knows when the reader has passed."""
+    with fake_cupy.installed() as cupy:
+        made = loader(device="cuda", batch_size=4)
+        construct = made.constructor.construct_batch
+
+        def own(*arguments, **options):
+            batch = construct(*arguments, **options)
+            return batch._replace(input=batch.input.copy())
+
+        monkeypatch.setattr(made.constructor, "construct_batch", own)
+        with cupy.cuda.Stream(non_blocking=True) as reader:
+            batches = iter(made)
+            gpu.log.clear()
+            batch = next(batches)
+            (launched,) = {a.stream for a in gpu.log if a.kind == "launch"}
+            copies = [
+                i for i, a in enumerate(gpu.log) if (a.kind, a.stream) == ("copy", reader.ptr)
+            ]
+            waits = [
+                i
+                for i, a in enumerate(gpu.log)
+                if a.kind == "wait_event" and a.stream == launched and a.what.place[0] is reader
+            ]
+            assert len(copies) == 1
+            assert copies[0] < waits[-1]
+            assert_equal_batches(batch, next(iter(loader(batch_size=4))))
+
+
+@needs_compiler
 def test_all_iterations_share_a_stream():
     with fake_cupy.installed():
         made = loader(device="cuda", batch_size=4)

@@ -1,18 +1,20 @@
-"""Pinned memory of the host, from which a device copies while the host goes on."""
+"""Pinned memory of the host, from and to which a device copies while the host goes on."""
 
 from __future__ import annotations
 
 from collections import deque
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import numpy as np
+
+from gpu_patch.device.leases import note_reader
 
 _LEAST_BYTES = 1 << 12
 
 
 class Piece:
-    """A piece of it.
+    """A piece of pinned memory.
 
     Parameters
     ----------
@@ -26,7 +28,7 @@ class Piece:
     host : numpy.ndarray
         The memory, of uint8.
     copied : cupy.cuda.Event
-        Behind the last copy from it.
+        Behind the last copy from or to it.
     """
 
     def __init__(self, cupy: Any, nbytes: int) -> None:
@@ -48,6 +50,30 @@ class Piece:
             stream.ptr,
         )
         self.copied.record(stream)
+
+    def copy_rows_from(self, array: Any, axis: int, rows: slice) -> None:
+        """Take rows along an axis of a contiguous array, in the order of the current stream."""
+        cuda = self._cuda
+        stream = cuda.get_current_stream()
+        row = prod(array.shape[axis + 1 :]) * array.dtype.itemsize
+        n_bytes = (rows.stop - rows.start) * row
+        cuda.runtime.memcpy2DAsync(
+            self._memory.ptr,
+            n_bytes,
+            array.data.ptr + rows.start * row,
+            array.shape[axis] * row,
+            n_bytes,
+            prod(array.shape[:axis]),
+            cuda.runtime.memcpyDeviceToHost,
+            stream.ptr,
+        )
+        self.copied.record(stream)
+        note_reader(array, stream)
+
+
+def rounded_piece(cupy: Any, nbytes: int) -> Piece:
+    """Return a new piece of at least a size; sizes are few, so that one serves many arrays."""
+    return Piece(cupy, max(_LEAST_BYTES, 1 << (nbytes - 1).bit_length()))
 
 
 class Staging:
@@ -84,8 +110,7 @@ class Staging:
             if piece.host.nbytes >= nbytes:
                 return piece
             # else it is too small, and let go
-        # of few sizes, so that it serves others too
-        return Piece(self._cupy, max(_LEAST_BYTES, 1 << (nbytes - 1).bit_length()))
+        return rounded_piece(self._cupy, nbytes)
 
     def give_back(self, piece: Piece) -> None:
         """Let others have a piece, behind the last copy from it."""

@@ -1,4 +1,4 @@
-"""Outputs, whose memory is not used again before every stream that reads it has passed.
+"""Leased memory of a device: not used again before every stream that reads it has passed.
 
 CuPy's pool gives memory out again in the order of the stream that it was taken on. That protects
 a reader on the same stream and no other: an array that went to another library by DLPack may die
@@ -67,6 +67,15 @@ class Lease:
                 # its method `record` would want a stream object
                 self._cuda.runtime.eventRecord(passed.ptr, reader)
                 self._stream.wait_event(passed)
+
+
+def note_reader(array: Any, stream: Any) -> bool:
+    """Tell an array's lease that a stream reads it; return whether its memory is leased."""
+    lease = getattr(array.data.mem, "_owner", None)
+    if not isinstance(lease, Lease):
+        return False
+    lease.read_by(stream.ptr, stream)
+    return True
 
 
 def new_output(cupy: Any, shape: Sequence[int], dtype: DTypeLike) -> Any:

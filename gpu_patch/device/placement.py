@@ -1,0 +1,173 @@
+"""Where arrays are: devices by name, what is free on them, and new arrays there."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from gpu_patch.errors import argument, instance, shorten
+
+ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
+
+
+def resolve(device: str | None) -> str:
+    """Return the device to use.
+
+    Parameters
+    ----------
+    device : str or None
+        "cpu", "cuda" (the current device) or "cuda:1"; None is what the environment variable
+        ``GPU_PATCH_DEVICE`` says, else the current GPU (that of ``torch.cuda.set_device``, too)
+        where one is usable, else the CPU.
+
+    Returns
+    -------
+    str
+        "cpu" or "cuda:N".
+
+    Raises
+    ------
+    RuntimeError
+        Where CUDA is asked for and cannot be used: it is never replaced silently by the CPU.
+    ValueError
+        For any other name.
+    """
+    name, origin = device, argument("device")
+    if name is None and ENVIRONMENT_VARIABLE in os.environ:
+        name, origin = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
+    if name is None:
+        name = "cpu" if cuda_problem() else "cuda"
+    instance(origin, name, str, "'cpu', 'cuda', 'cuda:N' or None")
+    if name == "cpu":
+        return name
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdigit()):
+        raise ValueError(f"{origin} must be 'cpu', 'cuda' or 'cuda:N', found {name!r}")
+    if problem := cuda_problem():
+        raise RuntimeError(f"{origin} is {name!r}, but {problem}: use {argument('device', 'cpu')}")
+    runtime = import_cupy().cuda.runtime
+    count = runtime.getDeviceCount()
+    index = int(number) if colon else runtime.getDevice()
+    if index >= count:
+        raise RuntimeError(f"{origin} is {name!r}, but there are {count} CUDA devices, from 0 on")
+    return f"cuda:{index}"
+
+
+@cache
+def cuda_problem() -> str:
+    """Return why CUDA cannot be used, "" where it can."""
+    try:
+        count = import_cupy().cuda.runtime.getDeviceCount()
+    except ImportError:
+        return "CuPy is not installed (pip install 'gpu_patch[cuda12]' or 'gpu_patch[cuda13]')"
+    # no driver, one that is too old, no device: CuPy has an error of its own for each
+    except Exception as error:
+        return f"no CUDA device can be used ({shorten(str(error), 200)})"
+    return "" if count else "there is no CUDA device"
+
+
+def is_cuda_array(array: object) -> bool:
+    """Tell whether `array` is one of CuPy's, without importing CuPy."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def library_of(array: Any) -> Any:
+    """Return NumPy or CuPy, whose array it is."""
+    return import_cupy() if is_cuda_array(array) else np
+
+
+def on_device(device: str) -> AbstractContextManager[Any]:
+    """Return what makes a device CuPy's current one for a while; the CPU needs nothing."""
+    if device == "cpu":
+        return nullcontext()
+    current: AbstractContextManager[Any] = import_cupy().cuda.Device(int(device.partition(":")[2]))
+    return current
+
+
+def empty(shape: Sequence[int], dtype: np.dtype[Any], device: str, what: str) -> Any:
+    """Return an array with undefined values.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the array.
+    device : str
+        "cpu" or "cuda:N".
+    what : str
+        What it is for.
+
+    Raises
+    ------
+    MemoryError
+        Where the device has no room; it says for what, and how much was asked for.
+    """
+    if device == "cpu":
+        try:
+            return np.empty(shape, dtype)
+        # ValueError: more than NumPy can count
+        except (MemoryError, ValueError) as error:
+            size = prod(shape) * dtype.itemsize / 1e9
+            raise MemoryError(f"the host has no room for {size:.2f} GB of {what}") from error
+    cupy = import_cupy()
+    with on_device(device):
+        try:
+            return cupy.empty(shape, dtype)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise out_of_memory(device, what, error) from error
+
+
+def free_bytes(device: str) -> int | None:
+    """Return how much memory of a device is free, pooled memory too; None for the CPU."""
+    if device == "cpu":
+        return None
+    cupy = import_cupy()
+    with on_device(device):
+        return int(cupy.cuda.runtime.memGetInfo()[0]) + int(
+            cupy.get_default_memory_pool().free_bytes()
+        )
+
+
+def address(array: Any) -> int:
+    """Return where an array begins in the memory of its device."""
+    return int(array.data.ptr) if is_cuda_array(array) else int(array.ctypes.data)
+
+
+def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
+    """Return an error that says what there is no room for, what is free, and what to do.
+
+    Parameters
+    ----------
+    device : str
+        "cuda:N".
+    what : str
+        What there is no room for.
+    error : MemoryError
+        CuPy's, which says how many bytes were asked for.
+    """
+    cupy = import_cupy()
+    with on_device(device):
+        free, total = cupy.cuda.runtime.memGetInfo()
+        held = cupy.get_default_memory_pool().used_bytes()
+    asked = re.search(r"allocating ([\d,]+) bytes", str(error))
+    size = f"{int(asked[1].replace(',', '')) / 1e9:.2f} GB of " if asked else ""
+    return MemoryError(
+        f"{device} has no room for {size}{what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are "
+        f"free, {held / 1e9:.2f} GB are resident already. Delete images that are not needed, load "
+        f"fewer, or keep them on the host with {argument('device', 'cpu')}"
+    )
+
+
+def import_cupy() -> Any:
+    """Return CuPy."""
+    # not an import statement, which type checkers without CuPy's stubs would follow
+    return importlib.import_module("cupy")
