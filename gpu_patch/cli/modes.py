@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,8 @@ from gpu_patch import (
 from gpu_patch.cli.arguments import said
 from gpu_patch.cli.text import counted
 from gpu_patch.errors import spoken
-from gpu_patch.images import open_images, sources
+from gpu_patch.images import open_images
+from gpu_patch.images._names import check_pairs, describe
 
 if TYPE_CHECKING:
     from gpu_patch.constructors._base import PlannedConstr
@@ -118,16 +118,15 @@ def load(
     *,
     level: int = 0,
     scene: int | str | None = None,
-) -> list[list[ImageStack]]:
+) -> list[PatchExtractor]:
     """Read the images of each file, pattern and folder; errors name the argument and the file."""
-    choice = {"level": level, "scene": scene}
+    choice: dict[str, Any] = {"level": level, "scene": scene, "by_chunk": False, "progress": False}
     axes_option = "--target-axes" if argument == "--target" else "--axes"
     groups = []
     with spoken({"axes": axes_option}):
         for name in names:
             try:
-                paths = sources(str(name))
-                groups.append([stack for path in paths for stack in _opened(path, axes, choice)])
+                groups.append(open_images(name, axes, device="cpu", **choice))
             except MemoryError as error:
                 raise ValueError(
                     f"argument {argument}: '{name}' does not fit in memory: give a part of it, "
@@ -138,16 +137,9 @@ def load(
     return groups
 
 
-def _opened(path: Path, axes: str | None, choice: Mapping[str, Any]) -> list[ImageStack]:
-    """Return an image of a file as a whole, or all of them."""
-    return open_images(
-        path, axes, device="cpu", by_chunk=False, progress=False, **choice
-    ).image_stacks
-
-
 def make_subject(
-    groups: Sequence[list[ImageStack]],
-    targets: Sequence[list[ImageStack]],
+    groups: Sequence[PatchExtractor | list[ImageStack]],
+    targets: Sequence[PatchExtractor | list[ImageStack]],
     *,
     mode: str | None,
     patch_size: tuple[int, ...],
@@ -159,8 +151,8 @@ def make_subject(
 
     Parameters
     ----------
-    groups, targets : sequence of list of ImageStack
-        As read, a list per argument of the command line; targets may be empty. In the mode
+    groups, targets : sequence of PatchExtractor, or of list of ImageStack
+        As read, one per argument of the command line; targets may be empty. In the mode
         independent a group is a structure, or has one in every channel where it is the only one.
     mode : str or None
         One of `MODES`; None chooses by targets and the images' channels.
@@ -169,31 +161,31 @@ def make_subject(
     n_scales, padding, seed : int, str, int
         As the constructors take them.
     """
-    images, target_images = list(chain(*groups)), list(chain(*targets))
+    inputs, paired = _extractors("IMAGE", groups), _extractors("--target", targets)
+    images, target_images = _stacks(inputs), _stacks(paired)
     mode = mode or _mode_for(images[0].data_shape[1], bool(target_images))
     _check_targets(mode, target_images)
     size = _full_patch_size(patch_size, images)
     constructor: PlannedConstr
     if mode == "independent":
-        groups = _structures(groups)
-        n_targets = len(groups)
-        with _about("IMAGE"):
-            extractors = [PatchExtractor(group) for group in groups]
+        extractors = _structures(inputs)
+        n_targets = len(extractors)
         strategies = [RandomPatching(extractor.shapes, size, seed) for extractor in extractors]
         ranges = [WEIGHT_RANGE] * n_targets
         constructor = IndependentTargetsMsPatchConstr(
             strategies, extractors, n_scales, padding, ranges, seed=seed
         )
-        structures = [c for c, group in enumerate(groups) for _ in group]
-        images = list(chain(*groups))
+        structures = [c for c, of_one in enumerate(extractors) for _ in of_one.image_stacks]
+        images = _stacks(extractors)
         return Subject(mode, constructor, images, [], n_scales, padding, n_targets, structures)
 
     with _about("IMAGE"):
-        extractor = PatchExtractor(images)  # first: a mode suits none of images that differ
+        extractor = _joined(inputs)  # first: a mode suits none of images that differ
     _check_channels(mode, images)
     with _about("--target"):
-        target = PatchExtractor(target_images) if target_images else None
-    _check_pairs(images, target_images)
+        target = _joined(paired) if paired else None
+    if target is not None:
+        _check_pairs(extractor, target)
     n_targets = 0 if target is None else target.n_channels
     strategy = RandomPatching(extractor.shapes, size, seed)
     if mode == "multichannel":
@@ -215,6 +207,26 @@ def make_subject(
             constructor = BasicPatchConstr(strategy, extractor, target, seed=seed)
         return Subject(mode, constructor, images, target_images, 1, "zero", n_targets)
     return Subject(mode, constructor, images, target_images, n_scales, padding, n_targets)
+
+
+def _extractors(
+    argument: str, groups: Sequence[PatchExtractor | list[ImageStack]]
+) -> list[PatchExtractor]:
+    with _about(argument):
+        return [g if isinstance(g, PatchExtractor) else PatchExtractor(g) for g in groups]
+
+
+def _stacks(groups: Sequence[PatchExtractor]) -> list[ImageStack]:
+    return [stack for group in groups for stack in group.image_stacks]
+
+
+def _joined(groups: Sequence[PatchExtractor]) -> PatchExtractor:
+    """Return the images of all arguments together, each of which knows its argument."""
+    extractor = PatchExtractor(_stacks(groups))
+    extractor.origins = [
+        origin._replace(item=i) for i, group in enumerate(groups) for origin in group.origins
+    ]
+    return extractor
 
 
 @contextmanager
@@ -245,13 +257,16 @@ def _check_targets(mode: str, targets: Sequence[ImageStack]) -> None:
         )
 
 
-def _check_pairs(images: Sequence[ImageStack], targets: Sequence[ImageStack]) -> None:
-    """Check that targets, if there are any, have the sizes of their images."""
-    if targets and len(targets) != len(images):
+def _check_pairs(images: PatchExtractor, targets: PatchExtractor) -> None:
+    """Check that targets are the partners of their images, by name and size."""
+    # the order of several arguments may be the shell's
+    check_pairs(("images", "target"), images.origins, targets.origins, lists_are_ordered=False)
+    if len(targets.image_stacks) != len(images.image_stacks):
         raise ValueError(
-            f"argument --target: must be as many as IMAGE, {len(images)}, found {len(targets)}"
+            "argument --target: must be as many as IMAGE, "
+            f"{describe(images.origins)}; found {describe(targets.origins)}"
         )
-    for image, target in zip(images, targets, strict=False):
+    for image, target in zip(images.image_stacks, targets.image_stacks, strict=True):
         sizes = [stack.data_shape[:1] + stack.data_shape[2:] for stack in (image, target)]
         if sizes[0] != sizes[1]:
             raise ValueError(
@@ -277,10 +292,10 @@ def _check_channels(mode: str, images: Sequence[ImageStack]) -> None:
             )
 
 
-def _structures(groups: Sequence[list[ImageStack]]) -> Sequence[list[ImageStack]]:
+def _structures(groups: Sequence[PatchExtractor]) -> Sequence[PatchExtractor]:
     """Return the images of each structure: a group each, or the channels of the only group."""
     if len(groups) > 1:
-        for image in chain(*groups):
+        for image in _stacks(groups):
             if image.data_shape[1] != 1:
                 raise ValueError(
                     "argument --mode: independent needs 1 channel per image, found "
@@ -289,20 +304,17 @@ def _structures(groups: Sequence[list[ImageStack]]) -> Sequence[list[ImageStack]
                 )
         return groups
     (group,) = groups
-    n_channels = group[0].data_shape[1]
-    for image in group:
-        if image.data_shape[1] < 2:
-            raise ValueError(
-                "argument --mode: independent needs an IMAGE per structure, two or more, or one "
-                f"whose channels are the structures, found one of {len(group)} "
-                f"{'file' if len(group) == 1 else 'files'}, {_channels_of(image)}"
-            )
-        if image.data_shape[1] != n_channels:
-            raise ValueError(
-                "argument --mode: independent needs the same channels in all images, found "
-                f"'{group[0].source}' with {n_channels} and {_channels_of(image)}"
-            )
-    return [[_channel(image, c) for image in group] for c in range(n_channels)]
+    if group.n_channels < 2:
+        n_files = len(group.image_stacks)
+        raise ValueError(
+            "argument --mode: independent needs an IMAGE per structure, two or more, or one "
+            f"whose channels are the structures, found one of {n_files} "
+            f"{'file' if n_files == 1 else 'files'}, {_channels_of(group.image_stacks[0])}"
+        )
+    return [
+        PatchExtractor([_channel(image, c) for image in group.image_stacks])
+        for c in range(group.n_channels)
+    ]
 
 
 def _channels_of(image: ImageStack) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from gpu_patch import ImageStack
@@ -107,7 +106,7 @@ def run(options: argparse.Namespace) -> None:
         padding=options.padding,
         seed=options.seed,
     )
-    report_images(list(chain(*groups)))
+    report_images([image for group in groups for image in group.image_stacks])
     report_picture(subject, options.samples, options.seed, out)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.constructors._base import PlannedConstr, Read
-from gpu_patch.constructors._checks import checked_extractor, checked_same_places
+from gpu_patch.constructors._checks import checked_extractor, checked_pairs
 from gpu_patch.constructors._metadata import image_metadata
 from gpu_patch.constructors._source import Source
 from gpu_patch.draws import Draws, Request, Stream
@@ -73,7 +73,7 @@ class BasicPatchConstr(PlannedConstr):
         self.target_extractor = target_extractor
         if target_extractor is not None:
             checked_extractor("target_extractor", target_extractor)
-            checked_same_places(
+            checked_pairs(
                 ("input_extractor", "target_extractor"), input_extractor, target_extractor
             )
         self.channels = channels

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
-from gpu_patch.errors import instance, sequence, shorten
+from gpu_patch.errors import argument, instance, sequence, shorten
 from gpu_patch.images import PatchExtractor
+from gpu_patch.images._names import check_pairs, describe
 
 
 def checked_extractor(name: str, extractor: object) -> PatchExtractor:
@@ -25,18 +27,26 @@ def checked_single_channel(name: str, extractor: PatchExtractor, why: str) -> No
         )
 
 
-def checked_same_places(
-    names: tuple[str, str], first: PatchExtractor, second: PatchExtractor
-) -> None:
-    """Check that two extractors have the same samples and spatial shapes, on one device."""
+def checked_pairs(names: tuple[str, str], first: PatchExtractor, second: PatchExtractor) -> None:
+    """Check that the images of two extractors are pairs, of one size and on one device."""
+    check_pairs(names, first.origins, second.origins)
     a = [(shape[0], *shape[2:]) for shape in first.shapes]
     b = [(shape[0], *shape[2:]) for shape in second.shapes]
     if a != b:
         raise ValueError(
-            f"{names[0]} and {names[1]} must have the same samples and spatial shapes, found "
-            f"{shorten(first.shapes)} and {shorten(second.shapes)}"
+            f"{argument(names[0])} and {argument(names[1])} must have the same samples and spatial "
+            f"shapes, found {shorten(first.shapes)} and {shorten(second.shapes)}: "
+            + " and ".join(_first_to_differ(first, a, b) + _first_to_differ(second, b, a))
         )
     checked_same_device(names, [first, second])
+
+
+def _first_to_differ(extractor: PatchExtractor, shapes: list[Any], others: list[Any]) -> list[str]:
+    """Name the images where numbers differ, else the first one that has no partner's shape."""
+    if len(shapes) != len(others):
+        return [describe(extractor.origins)]
+    i = next(i for i, shape in enumerate(shapes) if shape != others[i])
+    return [f"'{extractor.origins[i].label}' ({i}) has {extractor.shapes[i]}"]
 
 
 def checked_same_device(names: Sequence[str], extractors: Sequence[PatchExtractor]) -> None:

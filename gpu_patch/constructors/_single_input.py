@@ -12,7 +12,7 @@ from gpu_patch.constructors._base import Read
 from gpu_patch.constructors._basic import gather_targets, read_targets
 from gpu_patch.constructors._checks import (
     checked_extractor,
-    checked_same_places,
+    checked_pairs,
     checked_single_channel,
 )
 from gpu_patch.constructors._metadata import image_metadata
@@ -124,9 +124,7 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
     ) -> None:
         super().__init__(patching_strategy, input_extractor, multiscale_count, padding_mode, seed)
         self.target_extractor = checked_extractor("target_extractor", target_extractor)
-        checked_same_places(
-            ("input_extractor", "target_extractor"), input_extractor, target_extractor
-        )
+        checked_pairs(("input_extractor", "target_extractor"), input_extractor, target_extractor)
 
     @property
     def target_shapes(self) -> Sequence[Sequence[int]]:

@@ -23,6 +23,7 @@ from gpu_patch.device import is_cuda_array
 from gpu_patch.errors import choice, instance, probability, sequence, whole_number
 from gpu_patch.feed.filters import PatchFilter
 from gpu_patch.images import PatchExtractor
+from gpu_patch.images._names import check_pairs
 from gpu_patch.ops import gather
 from gpu_patch.patching import StratifiedPatching
 from gpu_patch.patching._locations import Locations
@@ -306,7 +307,10 @@ def _check_together(strategy: object, extractor: object) -> None:
         StratifiedPatching,
         "a StratifiedPatching, which alone can leave parts of images out",
     )
-    Source("patching_strategy", strategy, checked_extractor("extractor", extractor))  # type: ignore[arg-type]
+    images = checked_extractor("extractor", extractor)
+    if strategy.origins is not None:  # type: ignore[attr-defined]
+        check_pairs(("patching_strategy", "extractor"), strategy.origins, images.origins)  # type: ignore[attr-defined]
+    Source("patching_strategy", strategy, images)  # type: ignore[arg-type]
 
 
 def _filters_of_channels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.errors import index_in, sequence, shorten
 from gpu_patch.images._agreement import check_agreement
+from gpu_patch.images._names import ImageShapes, Origin
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.ops import Images
 
@@ -30,6 +32,9 @@ class PatchExtractor:
         Their pixels, as operations take them.
     device : str
         Where the images live.
+    origins : list of Origin
+        Where each image is from. Constructors pair inputs and targets by the names of their
+        files where `open_images` found these in a folder or by a pattern, else by position.
 
     Raises
     ------
@@ -48,6 +53,10 @@ class PatchExtractor:
                 raise TypeError(
                     f"image_stacks[{i}] must be a gpu_patch.ImageStack, found {shorten(stack)}"
                 )
+        self.origins = [
+            Origin(i, str(source) if isinstance(source, Path) else "", str(source))
+            for i, source in enumerate(stack.source for stack in self.image_stacks)
+        ]
         first = self.image_stacks[0]
         check_agreement([stack.source for stack in self.image_stacks], self.shapes)
         for i, stack in enumerate(self.image_stacks):
@@ -64,8 +73,8 @@ class PatchExtractor:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shape SC(Z)YX of each image stack."""
-        return [stack.data_shape for stack in self.image_stacks]
+        """Shape SC(Z)YX of each image stack; a strategy made of them knows whose they are."""
+        return ImageShapes([stack.data_shape for stack in self.image_stacks], self.origins)
 
     @property
     def cache(self) -> ChunkCache | None:

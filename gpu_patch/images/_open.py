@@ -18,6 +18,7 @@ from gpu_patch.images._agreement import check_agreement
 from gpu_patch.images._axes import AXES
 from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._extractor import PatchExtractor
+from gpu_patch.images._names import Origin, natural_order
 from gpu_patch.images._regions import FileRegions
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.images.readers import SUFFIXES, ImageReader, Options, is_image, open_file
@@ -51,7 +52,8 @@ def open_images(
     ----------
     images : path, array, or sequence of them
         A file; a pattern such as ``"data/*.tif"``; a folder, for all images in it; an array, or
-        anything with `shape`, `dtype` and slices. Patterns and folders go by name.
+        anything with `shape`, `dtype` and slices. Files of patterns and folders are in natural
+        order: t2 before t10.
     axes : str or None, default None
         Axes of every image, one letter of "STCZYX" each; None takes those that the file says.
     device : str or None, default None
@@ -97,16 +99,20 @@ def open_images(
     options = Options(axes, level, scene, allow_missing_chunks)
     images_found: list[_Image] = []
     try:
-        for i, source in enumerate(sources(images, any_file=read_func is not None)):
+        for i, (item, source) in enumerate(_numbered(images, any_file=read_func is not None)):
             open_all = partial(_readers, source, f"images[{i}]", options, read_func)
+            file = str(source) if isinstance(source, Path) else ""
             images_found += [
-                _Image(reader, partial(_nth, open_all, n)) for n, reader in enumerate(open_all())
+                _Image(reader, partial(_nth, open_all, n), Origin(item, file, reader.info.path))
+                for n, reader in enumerate(open_all())
             ]
         infos = [image.reader.info for image in images_found]
         check_agreement([info.path for info in infos], [info.canonical_shape for info in infos])
-        return PatchExtractor(
+        extractor = PatchExtractor(
             _make_stacks(images_found, device, memory_budget, by_chunk, progress=progress)
         )
+        extractor.origins = [image.origin for image in images_found]
+        return extractor
     finally:
         for image in images_found:
             image.let_go()
@@ -123,10 +129,13 @@ class _Image:
         Closed in the end, unless chunks are read with it later.
     open_again : callable
         Returns another reader of the same image.
+    origin : Origin
+        Where it is from.
     """
 
     reader: ImageReader
     open_again: Callable[[], ImageReader]
+    origin: Origin
     is_in_use: bool = False
 
     def let_go(self) -> None:
@@ -146,6 +155,19 @@ def _nth(open_all: Callable[[], list[ImageReader]], n: int) -> ImageReader:
     return open_all()[n]
 
 
+def _numbered(images: Any, *, any_file: bool) -> list[tuple[int, Any]]:
+    """Return paths and arrays, each with the number of the item of `images` that it is of."""
+    items = _flat(images) if isinstance(images, (list, tuple)) else [images]
+    found = [(i, one) for i, item in enumerate(items) for one in sources(item, any_file=any_file)]
+    return found or [(0, one) for one in sources(images)]
+
+
+def _flat(images: Any) -> list[Any]:
+    if isinstance(images, (list, tuple)):
+        return [one for item in images for one in _flat(item)]
+    return [images]
+
+
 def sources(images: Any, *, any_file: bool = False) -> list[Any]:
     """Return what `open_images` was given as paths and arrays, one by one.
 
@@ -159,7 +181,7 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
     Returns
     -------
     list of Path or array
-        The files of folders and patterns sorted by name.
+        The files of folders and patterns in natural order.
 
     Raises
     ------
@@ -186,13 +208,13 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
         )
     path = Path(images)
     if not path.exists() and glob.has_magic(str(path)):
-        matching = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        matching = natural_order([Path(name) for name in glob.glob(str(path), recursive=True)])
         if not matching:
             raise FileNotFoundError(f"no file matches {str(path)!r}")
         return list(matching)
     if not path.is_dir() or path.suffix.lower() == ".zarr" or is_image(path):
         return [path]
-    inside = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    inside = natural_order([each for each in path.iterdir() if not each.name.startswith(".")])
     kept = [entry for entry in inside if is_image(entry) or (any_file and entry.is_file())]
     if not kept:
         raise FileNotFoundError(

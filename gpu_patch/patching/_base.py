@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,8 @@ class SampledPatching(BatchPatching):
     def __init__(self, data_shapes: Sequence[Sequence[int]]) -> None:
         shapes = checked_shapes(data_shapes)
         self.data_shapes: Sequence[tuple[int, ...]] = shapes
+        # of the images, where `PatchExtractor.shapes` are given
+        self.origins: Sequence[Any] | None = getattr(data_shapes, "origins", None)
         counts = [shape[0] for shape in shapes]
         self._sample_image = np.repeat(np.arange(len(shapes)), counts)
         self._sample_idx = np.concatenate([np.arange(count) for count in counts])

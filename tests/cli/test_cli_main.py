@@ -101,7 +101,10 @@ def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
             ["--target: 'small.png' must have the size of 'grey.png'", "(100, 120)", "(80, 120)"],
         ),
         ("preview grey.png --mode basic --target small.png", ["--target", "(80, 120)"]),
-        ("preview grey.png --target grey.png grey.png", ["--target", "as IMAGE, 1, found 2"]),
+        (
+            "preview grey.png --target grey.png grey.png",
+            ["--target", "as IMAGE, 1: 'grey.png'; found 2: 'grey.png', 'grey.png'"],
+        ),
         ("preview grey.png colour.png", ["channels: 'grey.png' has 1, 'colour.png' has 3"]),
         ("preview grey.png --patch 32", ["--patch 32"]),
         ("preview grey.png --out=", ["argument --out: must be a path, found ''"]),
