@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.geometry import TileGrid
 from gpu_patch.patching._locations import Locations
 from gpu_patch.specs import PatchSpecs
 
@@ -68,35 +67,6 @@ class Rows(NamedTuple):
         if first_image is not None:
             image_idx += np.array(first_image)
         return cls(image_idx, sample_idx, coords, channels)
-
-
-class Segment(NamedTuple):
-    """Tiles of a batch that follow each other in one sample, and where they are stitched.
-
-    Attributes
-    ----------
-    slab : array of float32, shape (C, (Z), Y, X)
-        C-contiguous. As large as the sample, but along the grid's slab axis it is a ring: pixel r
-        of the image is pixel ``r % slab.shape[1 + slab_axis]`` of the slab.
-    grid : TileGrid
-        The sample's tiles.
-    first, count : int
-        Tiles ``first … first + count − 1`` of the grid's order are the next ones of the batch.
-    rows : (int, int)
-        Pixels [start, stop) along the slab axis that may be written; others are left alone.
-    """
-
-    slab: Any
-    grid: TileGrid
-    first: int
-    count: int  # type: ignore[assignment]  # rather than the method of tuples
-    rows: tuple[int, int]
-
-    @property
-    def written(self) -> tuple[int, int]:
-        """Pixels [start, stop) of the image along the slab axis that these tiles write."""
-        start, stop = self.grid.rows(self.first, self.count)
-        return max(start, self.rows[0]), min(stop, self.rows[1])
 
 
 @dataclass(frozen=True, slots=True)

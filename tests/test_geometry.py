@@ -9,18 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpu_patch.geometry import (
-    BLENDS,
-    axis_cover,
     border_index,
     border_range,
     border_runs,
     fir_blocks,
     fir_taps,
     mirror,
-    sequential_starts,
-    tile_axis,
     window_start,
 )
+from gpu_patch.tiling import BLENDS, axis_cover, sequential_starts, tile_axis
 
 MODES = ("zero", "reflect", "wrap", "periodic")
 

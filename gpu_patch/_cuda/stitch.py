@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch._cuda.table import PIXEL_TYPES, pack, volume
-from gpu_patch.geometry import AxisCover, TileGrid
-from gpu_patch.plan import Segment
+from gpu_patch.tiling import AxisCover, Segment, TileGrid
 
 _ROWS = 32
 """Rows per block, ROWS in stitch.cu."""

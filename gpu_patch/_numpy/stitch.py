@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.device.host_memory import pool
-from gpu_patch.plan import Segment
+from gpu_patch.tiling import Segment
 
 
 class _Piece(NamedTuple):
@@ -55,7 +55,7 @@ def _pieces(segment: Segment, axis: int, index: int) -> Iterator[_Piece]:
     """Cut an axis where tiles before this one stop to count, and where the slab's ring ends."""
     grid, length = segment.grid, segment.slab.shape[1 + axis]
     cover, (low, middle, high) = grid.covers[axis], grid.spans[axis][:, index].tolist()
-    limits = segment.rows if axis == grid.slab_axis else (0, grid.size[axis])
+    limits = segment.slab_range if axis == grid.slab_axis else (0, grid.size[axis])
     start, weights = int(cover.starts[index]), cover.weights[index]
     for first, last, is_first in ((low, middle, False), (middle, high, True)):
         at, stop = max(first, limits[0]), min(last, limits[1])

@@ -5,6 +5,6 @@ from gpu_patch.ops.gather import gather
 from gpu_patch.ops.lateral_context import lateral_context
 from gpu_patch.ops.moments import add_sample
 from gpu_patch.ops.stitch import stitch
-from gpu_patch.plan import Segment
+from gpu_patch.tiling import Segment
 
 __all__ = ["Images", "Segment", "add_sample", "gather", "lateral_context", "stitch"]

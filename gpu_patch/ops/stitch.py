@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch._numpy.stitch import stitch as numpy_stitch
 from gpu_patch.ops._images import runtime_of
-from gpu_patch.plan import Segment
+from gpu_patch.tiling import Segment
 
 
 def stitch(
@@ -74,7 +74,7 @@ def _checked(tiles: Any, segments: Sequence[Segment]) -> Any:
 
 
 def _check_segment(name: str, segment: Segment, shape: tuple[int, ...]) -> None:
-    slab, grid, first, count, rows = segment
+    slab, grid, first, count, slab_range = segment
     if grid.patch_size != shape[2:]:
         raise ValueError(
             f"{name}.grid must have tiles as large as the batch's, {shape[2:]}, found "
@@ -85,9 +85,10 @@ def _check_segment(name: str, segment: Segment, shape: tuple[int, ...]) -> None:
             f"{name} must have at least one of the grid's {grid.n_tiles} tiles, and no others, "
             f"found first = {first} and count = {count}"
         )
-    if not 0 <= rows[0] <= rows[1] <= grid.size[grid.slab_axis]:
+    size = grid.size[grid.slab_axis]
+    if not 0 <= slab_range[0] <= slab_range[1] <= size:
         raise ValueError(
-            f"{name}.rows must be [start, stop) in 0 … {grid.size[grid.slab_axis]}, found {rows}"
+            f"{name}.slab_range must be [start, stop) in 0 … {size}, found {slab_range}"
         )
     wanted = [shape[1], *grid.size]
     wanted[1 + grid.slab_axis] = slab.shape[1 + grid.slab_axis] if slab.ndim == len(wanted) else 0

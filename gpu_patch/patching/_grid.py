@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.geometry import sequential_starts, tile_axis
 from gpu_patch.patching._base import SampledPatching, checked_overlaps, checked_patch_size
 from gpu_patch.patching._locations import Locations, checked_shapes
+from gpu_patch.tiling import sequential_starts, tile_axis
 
 
 class GridPatching(SampledPatching):

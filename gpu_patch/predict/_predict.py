@@ -15,7 +15,6 @@ from gpu_patch.constructors import BasicPatchConstr, PredMsPatchConstr
 from gpu_patch.constructors._microsplit import PaddingMode
 from gpu_patch.errors import argument, choice, instance, sequence, whole_number, whole_numbers
 from gpu_patch.feed.normalization import Normalization
-from gpu_patch.geometry import BLENDS
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import TiledPatching
 from gpu_patch.patching._base import checked_overlaps
@@ -26,6 +25,7 @@ from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import choose_grid, share_of
 from gpu_patch.predict._work import Work
 from gpu_patch.predict.outputs import make_store
+from gpu_patch.tiling import BLENDS
 
 
 class Prediction(NamedTuple):

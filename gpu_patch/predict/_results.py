@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.geometry import TileGrid
 from gpu_patch.images import ImageStack
 from gpu_patch.predict._pixels import converted
 from gpu_patch.predict._runs import Unit, units_of
 from gpu_patch.predict.outputs import Output, Predicted, Store
 from gpu_patch.predict.outputs._files import PathStore
+from gpu_patch.tiling import TileGrid
 
 
 class Results:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.geometry import TileGrid, tile_grid
+from gpu_patch.tiling import TileGrid, tile_grid
 
 _LEAST_GAIN = 2
 """An inner slab axis means strided copies: it must make the slab so many times smaller."""

@@ -15,13 +15,12 @@ from gpu_patch import ops
 from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
-from gpu_patch.geometry import TileGrid
-from gpu_patch.plan import Segment
 from gpu_patch.predict._departure import Departure, Departures, make_departures
 from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import Part, Run, batches_of
 from gpu_patch.progress import progress_bar
 from gpu_patch.specs import PatchBatch
+from gpu_patch.tiling import Segment, TileGrid
 
 _CHUNKS_AHEAD = 2
 """Batches whose chunks are read ahead."""

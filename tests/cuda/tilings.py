@@ -8,8 +8,7 @@ from functools import cached_property
 import numpy as np
 from hypothesis import strategies as st
 
-from gpu_patch.geometry import BLENDS, tile_grid
-from gpu_patch.plan import Segment
+from gpu_patch.tiling import BLENDS, Segment, tile_grid
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Tiling:
         """The image, from batches of so many tiles and a slab as small as can be."""
         grid, axis = self.grid, 1 + self.slab_axis
         firsts = np.cumsum(counts) - counts
-        spans = [grid.rows(*batch) for batch in zip(firsts.tolist(), counts, strict=True)]
+        spans = [grid.slab_range(*batch) for batch in zip(firsts.tolist(), counts, strict=True)]
         shape = list(self.shape)
         shape[axis] = max(stop - start for start, stop in spans)
         slab = array(np.full(shape, np.nan, np.float32))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from tilings import Tiling, divided, tilings, with_values
 
 from gpu_patch import TiledPatching, ops
-from gpu_patch.geometry import BLENDS
+from gpu_patch.tiling import BLENDS
 
 TWO = Tiling((37, 50), (16, 12), (5, 4), "hann", 0, 2, seed=1)
 THREE = Tiling((11, 9, 13), (4, 5, 6), (2, 1, 4), "gaussian", 2, 2, seed=1)
@@ -148,7 +148,7 @@ def test_rows_are_those_where_tiles_count(tiling):
     for first, count in product(range(grid.n_tiles), (1, 2, 5)):
         layers = grid.positions(np.arange(first, min(first + count, grid.n_tiles)))[axis]
         rows = [p for p, there in enumerate(at) if set(there) & set(layers.tolist())]
-        assert grid.rows(first, len(layers) if count > 1 else 1) == (rows[0], rows[-1] + 1)
+        assert grid.slab_range(first, len(layers) if count > 1 else 1) == (rows[0], rows[-1] + 1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -247,7 +247,7 @@ GOOD = replace(TWO, seed=0)
         ({"first": 1}, ValueError, r"segments\[0\] must have .* first = 1 and count ="),
         ({"first": -1}, ValueError, "found first = -1"),
         ({"count": 0}, ValueError, "count = 0"),
-        ({"rows": (0, 38)}, ValueError, r"rows must be \[start, stop\) in 0 … 37"),
+        ({"slab_range": (0, 38)}, ValueError, r"slab_range must be \[start, stop\) in 0 … 37"),
         ({"rows": (5, 4)}, ValueError, r"found \(5, 4\)"),
         ({"slab": np.zeros((1, 37, 50), np.float32)}, ValueError, r"slab must have the shape"),
         ({"slab": np.zeros((2, 37, 49), np.float32)}, ValueError, r"slab must have the shape"),

@@ -10,7 +10,7 @@ pytest.importorskip("careamics", reason="the live comparison needs careamics 0.3
 from builders import UPSTREAM
 
 from gpu_patch import ops
-from gpu_patch.geometry import tile_grid
+from gpu_patch.tiling import tile_grid
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

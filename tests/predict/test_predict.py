@@ -17,8 +17,8 @@ from pixels import DTYPES, distinct
 import gpu_patch
 from gpu_patch import PatchExtractor, TiledPatching, predict
 from gpu_patch.feed import Normalization
-from gpu_patch.geometry import BLENDS
 from gpu_patch.predict._departure import Departures
+from gpu_patch.tiling import BLENDS
 
 # sizes with one pixel left over, smaller than a tile, and of several layers; odd overlaps
 TILINGS = {

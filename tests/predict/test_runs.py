@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_patch.geometry import BLENDS, tile_grid
 from gpu_patch.predict._runs import (
     Run,
     batches_of,
@@ -15,6 +14,7 @@ from gpu_patch.predict._runs import (
     steps_of,
     units_of,
 )
+from gpu_patch.tiling import BLENDS, tile_grid
 
 
 @st.composite
