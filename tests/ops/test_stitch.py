@@ -248,7 +248,7 @@ GOOD = replace(TWO, seed=0)
         ({"first": -1}, ValueError, "found first = -1"),
         ({"count": 0}, ValueError, "count = 0"),
         ({"slab_range": (0, 38)}, ValueError, r"slab_range must be \[start, stop\) in 0 … 37"),
-        ({"rows": (5, 4)}, ValueError, r"found \(5, 4\)"),
+        ({"slab_range": (5, 4)}, ValueError, r"found \(5, 4\)"),
         ({"slab": np.zeros((1, 37, 50), np.float32)}, ValueError, r"slab must have the shape"),
         ({"slab": np.zeros((2, 37, 49), np.float32)}, ValueError, r"slab must have the shape"),
         ({"slab": np.zeros((2, 37), np.float32)}, ValueError, r"slab must have the shape"),
