@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.cli.arguments import Commands, add_budget, said, whole
 from gpu_patch.cli.machine.report import show
 from gpu_patch.cli.text import counted
-from gpu_patch.images import sources
+from gpu_patch.images import named_once, sources
 from gpu_patch.images._agreement import check_agreement
 from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
@@ -62,15 +63,17 @@ def run(options: argparse.Namespace) -> None:
     infos: list[ImageInfo] = []
     errors: dict[str, str] = {}
     wanted = Options(options.axes, options.level or 0, scene="all")
-    for name in options.files:
+    seen: set[Path] = set()
+    for name in named_once(options.files):
         try:
             for path in sources(name):
                 try:
-                    infos += map(_checked, open_file(path, wanted))
+                    infos += map(_checked, [] if path in seen else open_file(path, wanted))
+                    seen.add(path)
                 except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
                     errors[str(path)] = said(error)
         except OSError as error:  # a pattern that nothing matches, a folder without images
-            errors[name] = said(error)
+            errors[str(name)] = said(error)
     if options.json:
         print(json.dumps(_as_json(infos, errors, budget), indent=2))
     else:

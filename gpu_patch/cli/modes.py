@@ -25,7 +25,7 @@ from gpu_patch import (
 from gpu_patch.cli.arguments import said
 from gpu_patch.cli.text import counted
 from gpu_patch.errors import spoken
-from gpu_patch.images import open_images
+from gpu_patch.images import named_once, open_images
 from gpu_patch.images._names import check_pairs, describe
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def load(
     axes_option = "--target-axes" if argument == "--target" else "--axes"
     groups = []
     with spoken({"axes": axes_option}):
-        for name in names:
+        for name in named_once(names):
             try:
                 groups.append(open_images(name, axes, device="cpu", **choice))
             except MemoryError as error:

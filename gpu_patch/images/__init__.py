@@ -2,7 +2,7 @@
 
 from gpu_patch.images._extractor import PatchExtractor
 from gpu_patch.images._files import read_image
-from gpu_patch.images._open import open_images, sources
+from gpu_patch.images._open import named_once, open_images, sources
 from gpu_patch.images._residency import Residency, residency
 from gpu_patch.images._stack import ImageStack, checked_channels
 
@@ -11,6 +11,7 @@ __all__ = [
     "PatchExtractor",
     "Residency",
     "checked_channels",
+    "named_once",
     "open_images",
     "read_image",
     "residency",

@@ -7,9 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpu_patch.images.readers import ImageReader, Options, checked_path
+from gpu_patch.images.readers import ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.picture import PictureReader
-from gpu_patch.images.readers.tiff import TiffReader
 
 
 def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any], str]:
@@ -32,7 +31,7 @@ def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any],
     file = checked_path(path)
     reader: ImageReader
     if file.suffix.lower() in (".tif", ".tiff"):
-        reader = TiffReader(file, Options(axes=axes, scene=0))
+        reader = tiff.open_all(file, Options(axes=axes, scene=0))[0]
     else:
         reader = PictureReader(file, Options(axes=axes))
     with reader:

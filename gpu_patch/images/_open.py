@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from gpu_patch import device as devices
 from gpu_patch.chunks import ChunkCache
@@ -20,10 +20,13 @@ from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._extractor import PatchExtractor
 from gpu_patch.images._names import Origin, natural_order
 from gpu_patch.images._regions import FileRegions
+from gpu_patch.images._sets import distinct
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.images.readers import SUFFIXES, ImageReader, Options, is_image, open_file
 from gpu_patch.images.readers.array import ArrayReader
 from gpu_patch.progress import progress_bar
+
+Name = TypeVar("Name", bound="str | Path")
 
 
 def open_images(
@@ -37,6 +40,7 @@ def open_images(
     scene: int | str | None = None,
     read_func: Callable[[Path], Any] | None = None,
     allow_missing_chunks: bool = False,
+    allow_outside: bool = False,
     progress: bool = True,
 ) -> PatchExtractor:
     """Open image files, or arrays, and keep them in the memory of a device.
@@ -53,7 +57,8 @@ def open_images(
     images : path, array, or sequence of them
         A file; a pattern such as ``"data/*.tif"``; a folder, for all images in it; an array, or
         anything with `shape`, `dtype` and slices. Files of patterns and folders are in natural
-        order: t2 before t10.
+        order: t2 before t10. Files of one image, such as an OME-TIFF with a file per time point,
+        are opened together and once, whichever of them are named.
     axes : str or None, default None
         Axes of every image, one letter of "STCZYX" each; None takes those that the file says.
     device : str or None, default None
@@ -73,7 +78,11 @@ def open_images(
         Takes a path and returns an array; reads every file instead of gpu_patch's readers.
     allow_missing_chunks : bool, default False
         Whether chunks of Zarr and TIFF that were never written are their fill value. They cannot
-        be told from chunks that got lost, so that they are an error otherwise.
+        be told from chunks that got lost, so that they are an error otherwise. Missing files of an
+        image likewise.
+    allow_outside : bool, default False
+        Whether a file may have its pixels in files outside of its folder, which it names: for files
+        whose makers you trust.
     progress : bool, default True
         Whether to show a bar where it takes more than a second and tqdm is installed.
 
@@ -96,10 +105,11 @@ def open_images(
     >>> open_images(np.zeros((5, 2, 64, 96), np.uint16), "SCYX", device="cpu").shapes
     [(5, 2, 64, 96)]
     """
-    options = Options(axes, level, scene, allow_missing_chunks)
+    options = Options(axes, level, scene, allow_missing_chunks, allow_outside)
     images_found: list[_Image] = []
     try:
-        for i, (item, source) in enumerate(_numbered(images, any_file=read_func is not None)):
+        found = _distinct(images, any_file=read_func is not None, allow_outside=allow_outside)
+        for i, (source, item, _) in enumerate(found):
             open_all = partial(_readers, source, f"images[{i}]", options, read_func)
             file = str(source) if isinstance(source, Path) else ""
             images_found += [
@@ -155,20 +165,7 @@ def _nth(open_all: Callable[[], list[ImageReader]], n: int) -> ImageReader:
     return open_all()[n]
 
 
-def _numbered(images: Any, *, any_file: bool) -> list[tuple[int, Any]]:
-    """Return paths and arrays, each with the number of the item of `images` that it is of."""
-    items = _flat(images) if isinstance(images, (list, tuple)) else [images]
-    found = [(i, one) for i, item in enumerate(items) for one in sources(item, any_file=any_file)]
-    return found or [(0, one) for one in sources(images)]
-
-
-def _flat(images: Any) -> list[Any]:
-    if isinstance(images, (list, tuple)):
-        return [one for item in images for one in _flat(item)]
-    return [images]
-
-
-def sources(images: Any, *, any_file: bool = False) -> list[Any]:
+def sources(images: Any, *, any_file: bool = False, allow_outside: bool = False) -> list[Any]:
     """Return what `open_images` was given as paths and arrays, one by one.
 
     Parameters
@@ -176,12 +173,15 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
     images : path, array, or sequence of them
         As in `open_images`.
     any_file : bool, default False
-        Whether every file in a folder counts, and not only those with the ending of an image.
+        Whether every file in a folder counts, and not only those with the ending of an image; and
+        each for itself.
+    allow_outside : bool, default False
+        As in `open_images`.
 
     Returns
     -------
     list of Path or array
-        The files of folders and patterns in natural order.
+        The files of folders and patterns in natural order; of those that belong together, one.
 
     Raises
     ------
@@ -190,17 +190,87 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
     FileNotFoundError
         No file matches a pattern, or a folder has no image in it.
     """
-    if isinstance(images, (list, tuple)):
-        found = [source for item in images for source in sources(item, any_file=any_file)]
-        if not found:
-            raise ValueError("images is empty: at least one file or array is needed")
-        return found
+    found = _distinct(images, any_file=any_file, allow_outside=allow_outside)
+    return [each.source for each in found]
+
+
+class _Found(NamedTuple):
+    """A path or an array.
+
+    Attributes
+    ----------
+    source : Path or array
+        What to open.
+    item : int
+        Which of the images that were given it is of.
+    is_named : bool
+        Whether it was given itself, rather than found by a pattern or in a folder.
+    """
+
+    source: Any
+    item: int
+    is_named: bool
+
+
+def named_once(names: Sequence[Name]) -> list[Name]:
+    """Return the files, patterns and folders without those that are all in the ones before.
+
+    A shell makes of ``*.tif`` the names of all files of a set, which are one image.
+
+    Parameters
+    ----------
+    names : sequence of str or Path
+        As in `open_images`.
+
+    Returns
+    -------
+    list of str or Path
+        In their order.
+    """
+    found: list[_Found] = []
+    for i, name in enumerate(names):
+        try:
+            some = _within(name, any_file=False)
+        except (OSError, ValueError):  # who opens it says so
+            some = [(name, True)]
+        found += [_Found(source, i, is_named) for source, is_named in some]
+    return [names[i] for i in sorted({each.item for each in _once(found)})]
+
+
+def _distinct(images: Any, *, any_file: bool, allow_outside: bool) -> list[_Found]:
+    """Return what to open; see `sources`."""
+    items = list(_flat(images))
+    found = [
+        _Found(source, i, is_named)
+        for i, item in enumerate(items)
+        for source, is_named in _within(item, any_file=any_file)
+    ]
+    if not found:
+        raise ValueError("images is empty: at least one file or array is needed")
+    return _once(found, one_by_one=any_file, allow_outside=allow_outside)
+
+
+def _once(found: Sequence[_Found], **options: bool) -> list[_Found]:
+    kept = distinct([each.source for each in found], [each.is_named for each in found], **options)
+    return [found[i] for i in kept]
+
+
+def _flat(images: Any) -> Iterator[Any]:
+    if not isinstance(images, (list, tuple)):
+        yield images
+        return
+    for item in images:
+        yield from _flat(item)
+
+
+def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
+    """Return the paths of a file, folder or pattern, or an array; each with whether it is named."""
     if not isinstance(images, (str, os.PathLike)):
         if images is None or isinstance(images, (bool, int, float, bytes, dict, set)):
             raise TypeError(
                 f"images must be a path, an array or a sequence of them, found {shorten(images)}"
             )
-        return [images]
+        return [(images, True)]
     if "://" in str(images):
         raise ValueError(
             f"images must be files of this machine, found the address {str(images)!r}: download "
@@ -211,9 +281,9 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
         matching = natural_order([Path(name) for name in glob.glob(str(path), recursive=True)])
         if not matching:
             raise FileNotFoundError(f"no file matches {str(path)!r}")
-        return list(matching)
+        return [(path, False) for path in matching]
     if not path.is_dir() or path.suffix.lower() == ".zarr" or is_image(path):
-        return [path]
+        return [(path, True)]
     inside = natural_order([each for each in path.iterdir() if not each.name.startswith(".")])
     kept = [entry for entry in inside if is_image(entry) or (any_file and entry.is_file())]
     if not kept:
@@ -221,7 +291,7 @@ def sources(images: Any, *, any_file: bool = False) -> list[Any]:
             f"the folder '{path}' has no image in it ({', '.join(SUFFIXES)}): name what is deeper "
             "with a pattern such as '**/*.tif'"
         )
-    return list(kept)
+    return [(entry, False) for entry in kept]
 
 
 def _make_stacks(

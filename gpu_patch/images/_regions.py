@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any
 from weakref import finalize, ref
@@ -16,7 +17,20 @@ from gpu_patch.images._dtypes import warn_of_lost_precision
 from gpu_patch.images.readers import ImageReader
 
 _MOST_OPEN = 64
-"""Systems allow a process some hundred open files, and images may be thousands."""
+_SHARE = 4
+"""One of so many open files that the system allows: others are open beside ours."""
+
+
+def most_open() -> int:
+    """Return how many images may have an open file; they may be thousands."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return _MOST_OPEN
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_OPEN
+    return max(1, min(_MOST_OPEN, allowed // _SHARE))
 
 
 class FileRegions(RegionReader):
@@ -36,12 +50,12 @@ class FileRegions(RegionReader):
         info = reader.info
         self.shape, self.dtype = info.canonical_shape, info.resident_dtype
         self.chunk_shape = info.canonical_chunk_shape
-        self._info, self._first = info, [reader]
+        self._info, self._stamps, self._first = info, reader.stamps, [reader]
         # a forked process opens it again: a place in an open file would be shared
         self._own: PerProcess[tuple[ImageReader, Any]] = PerProcess()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self._open_again,)
+        return _reopened, (self._open_again, self._stamps)
 
     def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
         """Fill `out` with a region; see `ImageReader.read`."""
@@ -60,8 +74,15 @@ class FileRegions(RegionReader):
                 f"{self._info.path} has changed since it was opened: it was {self._info}, and is "
                 f"{reader.info} now"
             )
+        self._check(reader)
         finalize(self, reader.close)
         return reader, Lock()
+
+    def _check(self, reader: ImageReader) -> None:
+        """Raise where another process opens other files than the first one."""
+        for path, stamp in reader.stamps.items():
+            if self._stamps.get(path) != stamp:
+                raise reader.changed(path)
 
     def close(self) -> None:
         """Let go of the file, unless it is being read."""
@@ -73,8 +94,14 @@ class FileRegions(RegionReader):
                 lock.release()
 
 
-def _reopened(open_again: Callable[[], ImageReader]) -> FileRegions:
-    return FileRegions(open_again(), open_again)
+def _reopened(
+    open_again: Callable[[], ImageReader], stamps: dict[Path, tuple[int, int]]
+) -> FileRegions:
+    reader = open_again()
+    regions = FileRegions(reader, open_again)
+    regions._stamps = stamps
+    regions._check(reader)
+    return regions
 
 
 class _OpenFiles:
@@ -87,7 +114,8 @@ class _OpenFiles:
         # each of these is one step of the interpreter
         self._order.pop(id(regions), None)
         self._order[id(regions)] = ref(regions)
-        while len(self._order) > _MOST_OPEN:
+        most = most_open()
+        while len(self._order) > most:
             other = self._order.popitem(last=False)[1]()
             if other is not None:
                 other.close()

@@ -21,9 +21,8 @@ from gpu_patch.images._dtypes import (
 )
 from gpu_patch.images._load import load
 from gpu_patch.images._residency import remember
-from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path
+from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.array import files_of
-from gpu_patch.images.readers.tiff import TiffReader
 from gpu_patch.ops import gather
 from gpu_patch.patching._locations import LARGEST_PIXEL, Locations
 from gpu_patch.plan import Rows
@@ -169,7 +168,8 @@ class ImageStack:
         ValueError
             It is no readable TIFF, or its axes are not known. The message names the file.
         """
-        with TiffReader(checked_path(path), Options(axes=axes, scene=0)) as reader:
+        (reader,) = tiff.open_all(checked_path(path), Options(axes=axes, scene=0))
+        with reader:
             return cls.from_reader(reader, device=device)
 
     @classmethod

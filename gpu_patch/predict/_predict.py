@@ -25,6 +25,7 @@ from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import choose_grid, share_of
 from gpu_patch.predict._work import Work
 from gpu_patch.predict.outputs import make_store
+from gpu_patch.predict.outputs._sources import version_of_set
 from gpu_patch.tiling import BLENDS
 
 
@@ -211,6 +212,7 @@ def predict(
             fingerprint=json.dumps(about),
             shapes=[
                 f"shape {stack.original_data_shape}, axes {stack.original_axes}"
+                f" {version_of_set(stack.files)}".rstrip()
                 for stack in extractor.image_stacks
             ],
             rank=rank,

@@ -154,7 +154,8 @@ def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
         for i in range(5):
             patch = found.extract_patch(i, 1, (3, 4), (30, 30))
             np.testing.assert_array_equal(patch, numbered(AXES)[1, :, 3:33, 4:34] + i)
-            assert sum(not reader._tiff.filehandle.closed for reader in readers) <= 2
+            files = [reader._series.keyframe.parent.filehandle for reader in readers]
+            assert sum(not file.closed for file in files) <= 2
 
 
 def patches_in_another_process(extractor, send):

@@ -9,19 +9,22 @@ from typing import Any
 from gpu_patch.images.readers import array, czi, npy, picture, tiff, zarr
 from gpu_patch.images.readers._base import ImageInfo, ImageReader, Options, checked_path
 from gpu_patch.images.readers._content import content_of
+from gpu_patch.images.readers._ome import COMPANION
 
 __all__ = [
+    "COMPANION",
     "SUFFIXES",
     "ImageInfo",
     "ImageReader",
     "Options",
     "checked_path",
     "is_image",
+    "members",
     "open_file",
 ]
 
 _BY_SUFFIX = {
-    **dict.fromkeys((".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk"), tiff.open_all),
+    **dict.fromkeys((".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk", COMPANION), tiff.open_all),
     ".npy": npy.open_all,
     ".czi": czi.open_all,
     **dict.fromkeys((".png", ".jpg", ".jpeg"), picture.open_all),
@@ -65,3 +68,13 @@ def is_image(path: Path) -> bool:
     if path.is_dir():
         return any((path / name).is_file() for name in zarr.METADATA)
     return path.suffix.lower() in _BY_SUFFIX
+
+
+def members(path: Path, *, allow_outside: bool) -> tuple[Path, ...]:
+    """Return all files of the image that a file belongs to; () where it is alone, or unreadable."""
+    if _BY_SUFFIX.get(path.suffix.lower()) is not tiff.open_all or not path.is_file():
+        return ()
+    try:
+        return tiff.members(path, Options(allow_outside=allow_outside))
+    except (OSError, ValueError, MemoryError, ImportError):  # who opens it says so
+        return ()

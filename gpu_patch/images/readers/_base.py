@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +39,15 @@ class Options:
         None where there is only one.
     allow_missing_chunks : bool
         Whether chunks that were never written are the fill value instead of an error.
+    allow_outside : bool
+        Whether a file may name others that lie outside of its folder.
     """
 
     axes: str | None = None
     level: int = 0
     scene: int | str | None = None
     allow_missing_chunks: bool = False
+    allow_outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,18 +141,23 @@ class ImageReader(ABC):
     ----------
     info : ImageInfo
         Its description.
-    watched : Path or None
-        The file whose change is an error, where there is one.
+    watched : Path, sequence of Path, or None
+        The files whose change is an error.
+
+    Attributes
+    ----------
+    stamps : dict of Path to tuple of int
+        Size and date of each of them when it was opened.
     """
 
     kind = "an image"
     """What the file should be, for error messages."""
 
-    def __init__(self, info: ImageInfo, watched: Path | None) -> None:
+    def __init__(self, info: ImageInfo, watched: Path | Sequence[Path] | None) -> None:
         self.info = info
         self.loses_precision = False
-        self._watched = watched
-        self._stamp = None if watched is None else _stamp(watched)
+        paths = [watched] if isinstance(watched, Path) else watched or ()
+        self.stamps = {path: _stamp(path) for path in paths}
 
     def __enter__(self) -> Self:
         return self
@@ -211,14 +219,25 @@ class ImageReader(ABC):
             expected = tuple(part.stop - part.start for part in key)
             if block.shape != expected:
                 raise ValueError(f"it gave the shape {block.shape}, not {expected}")
-        if self._watched is not None and _stamp(self._watched) != self._stamp:
-            raise ValueError(
-                f"{self.info.path} has changed since it was opened: open it again, and let nothing "
-                "write to it while it is in use"
-            )
+        for path in self._files_read():
+            if _stamp(path) != self.stamps[path]:
+                raise self.changed(path)
         if self.info.dtype.kind in "iu" and self.info.resident_dtype.kind == "f":
             self.loses_precision |= max(abs(int(block.max())), abs(int(block.min()))) > EXACT
         return block
+
+    def changed(self, path: Path) -> ValueError:
+        """Return the error for a file that is not the one that was opened."""
+        own = path == next(iter(self.stamps))
+        name = self.info.path if own else f"{self.info.path}: '{path.name}', one of its files,"
+        return ValueError(
+            f"{name} has changed since it was opened: open it again, and let nothing write to it "
+            "while it is in use"
+        )
+
+    def _files_read(self) -> Iterable[Path]:
+        """Return those of the watched files that were read since the last call."""
+        return self.stamps
 
     def whole(self) -> NDArray[Any]:
         """Read all of it, in the file's own axes and data type."""
@@ -248,12 +267,13 @@ def reading(path: object, kind: str) -> Iterator[None]:
     except (ImportError, NotThereError):
         raise
     except MemoryError as error:
-        raise MemoryError(f"{path}: {error or 'no memory is left'}") from error
+        raise MemoryError(f"{path}: {str(error) or 'no memory is left'}") from error
     except OSError as error:
         if error.errno is None:
             raise _unreadable(path, kind, error) from error
         if error.filename is None or Path(os.fsdecode(error.filename)) != Path(str(path)):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+            other = f", of '{os.fsdecode(error.filename)}'" if error.filename else ""
+            raise OSError(error.errno, f"{os.strerror(error.errno)}{other}", str(path)) from error
         raise
     # they raise whatever a damaged file provokes, struct and zlib errors included
     except Exception as error:
@@ -277,8 +297,7 @@ def unknown_axes(path: object, shape: tuple[int, ...]) -> ValueError:
 
 def chosen_scenes(path: object, scene: int | str | None, names: Sequence[str]) -> list[int]:
     """Return the numbers of the scenes that `scene` means, of those with these names."""
-    shown = [f"{i} ({name})" if name else str(i) for i, name in enumerate(names[:_MOST_NAMES])]
-    listed = ", ".join(shown + ["…"] * (len(names) > _MOST_NAMES))
+    listed = _listed([f"{i} ({name})" if name else str(i) for i, name in enumerate(names)])
     if scene is None:
         if len(names) > 1:
             raise ValueError(
@@ -290,12 +309,22 @@ def chosen_scenes(path: object, scene: int | str | None, names: Sequence[str]) -
     if isinstance(scene, str):
         if scene == "all":
             return list(range(len(names)))
-        if scene not in names:
+        numbers = [i for i, name in enumerate(names) if name == scene]
+        if not numbers:
             raise ValueError(f"{path} has no scene {scene!r}, only {listed}")
-        return [list(names).index(scene)]
+        if len(numbers) > 1:
+            raise ValueError(
+                f"{path} has {len(numbers)} scenes that are called {scene!r}, of the numbers "
+                f"{_listed(numbers)}: say {argument('scene', numbers[0])} or another of them"
+            )
+        return numbers
     if whole_number("scene", scene, minimum=0) >= len(names):
         raise ValueError(f"{path} has no scene {scene}, only {listed}")
     return [int(scene)]
+
+
+def _listed(items: Sequence[object]) -> str:
+    return ", ".join([*map(str, items[:_MOST_NAMES]), *["…"] * (len(items) > _MOST_NAMES)])
 
 
 def checked_level(path: object, level: int, n_levels: int) -> int:

@@ -6,8 +6,9 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,16 @@ from gpu_patch.images.readers._base import (
     reading,
     unknown_axes,
 )
+from gpu_patch.images.readers._ome import (
+    COMPANION,
+    Element,
+    OmeSet,
+    find_set,
+    metadata_file,
+    parsed,
+)
 from gpu_patch.images.readers._plain import check_length, read_plain
+from gpu_patch.images.readers._planes import OneOpen, PlaneSeries
 from gpu_patch.images.readers._units import micrometres
 
 
@@ -60,68 +70,102 @@ class TiffReader(ImageReader):
         The file.
     options : Options
         `scene` is the number of the series, counted from 0.
+    ome : OmeSet or None, default None
+        The set of files to which it belongs.
     """
 
     kind = "a TIFF"
 
     @_without_log()
-    def __init__(self, path: Path, options: Options) -> None:
-        tifffile = _tifffile()
-        with reading(path, self.kind):
-            self._tiff = tifffile.TiffFile(path)
+    def __init__(self, path: Path, options: Options, ome: OmeSet | None = None) -> None:
+        self._opened = OneOpen()
+        self._allow_missing = options.allow_missing_chunks
         try:
+            scene = self._choose(path, options) if ome is None else self._place(path, options, ome)
             with reading(path, self.kind):
-                all_series = self._tiff.series
-                if not all_series:
-                    raise ValueError("it has no image")
-            (scene,) = chosen_scenes(path, options.scene, [series.name for series in all_series])
-            levels = all_series[scene].levels
-            self._series = levels[checked_level(path, options.level, len(levels))]
-            with reading(path, self.kind):
-                _check_chain(self._tiff, all_series[0])
-                self._allow_missing = options.allow_missing_chunks
                 self._n_leading = _leading_axes(self._series)
                 shape = tuple(map(int, self._series.shape))
                 axes = options.axes or _axes(self._series)
                 dtype = np.dtype(self._series.dtype)
                 chunk_shape = self._chunk_shape()
-                sizes = _physical_sizes(self._tiff, scene) if options.level == 0 else {}
-                files = _files(self._tiff, path)
+                tiff = self._series.keyframe.parent
+                sizes = {}
+                if options.level == 0 and ome is not None:
+                    sizes = dict(ome.images[scene].physical_sizes)
+                elif options.level == 0:
+                    sizes = _physical_sizes(tiff, scene)
             if not axes:
                 raise unknown_axes(path, shape)
             name = f"{path}, series {scene}" if scene else str(path)
-            kind = _format(self._tiff)
+            n_files = len(self._files)
+            kind = _format(tiff) if n_files == 1 else f"OME-TIFF of {n_files} files"
+            watched = [file for file in dict.fromkeys((path, *self._files)) if file.exists()]
+            files = (path, *(self._files if ome is None else ome.members))
             super().__init__(
-                ImageInfo(name, kind, shape, axes, dtype, chunk_shape, sizes, files), path
+                ImageInfo(name, kind, shape, axes, dtype, chunk_shape, sizes, files), watched
             )
+            self._read: set[Path] = set()
         finally:
-            self._tiff.close()
+            self._opened.close()
+
+    def _choose(self, path: Path, options: Options) -> int:
+        """Find the series in a file; return its number."""
+        with reading(path, self.kind):
+            tiff = _tifffile().TiffFile(path)
+            self._opened.use(tiff.filehandle)
+            all_series = tiff.series
+            if not all_series:
+                raise ValueError("it has no image")
+        (scene,) = chosen_scenes(path, options.scene, [series.name for series in all_series])
+        levels = all_series[scene].levels
+        self._series = levels[checked_level(path, options.level, len(levels))]
+        with reading(path, self.kind):
+            _check_chain(tiff, all_series[0])
+            # formats beside OME have several files too: Micro-Manager's stacks, NDTiff
+            self._files = _files_of([self._series]) if self._series.is_multifile else (path,)
+        return scene
+
+    def _place(self, path: Path, options: Options, ome: OmeSet) -> int:
+        """Put the series together from the files of a set; return its number."""
+        (scene,) = chosen_scenes(path, options.scene, [image.name for image in ome.images])
+        with reading(path, self.kind):
+            self._series = PlaneSeries(
+                ome, scene, self._opened, _tifffile().TiffFile, allow_missing=self._allow_missing
+            )
+        level = checked_level(path, options.level, self._series.n_levels)
+        with reading(path, self.kind):
+            self._series.set_level(level)
+            self._files = tuple(dict.fromkeys((ome.described, *self._series.files)))
+            if _leading_axes(self._series) is None:
+                raise ValueError(f"pages of {self._series.keyframe.shape} are no whole planes")
+        return scene
 
     def close(self) -> None:
         """Let go of the file."""
-        self._tiff.close()
+        self._opened.close()
 
     @_without_log()
     def check(self) -> None:
         """Raise where the file is too short, by the offsets of its strips or tiles."""
         with reading(self.info.path, self.kind):
-            series, file = self._series, self._file()
-            if series.dataoffset is not None:
-                check_length(file.size, series.dataoffset, series.shape, series.dtype)
+            series = self._series
+            if self._data_offset is not None:
+                file = self._opened.use(series.keyframe.parent.filehandle)
+                check_length(file.size, self._data_offset, series.shape, series.dtype)
                 return
             for number, page in enumerate(series):
                 if page is None:
                     self._check_allowed(number)
                     continue
                 segments = zip(page.dataoffsets, page.databytecounts, strict=False)
-                with _opened(page.parent.filehandle) as handle:
-                    for index, (start, count) in enumerate(segments):
-                        _check_segment(number, index, start + count, handle.size)
+                size = self._opened.use(page.parent.filehandle).size
+                for index, (start, count) in enumerate(segments):
+                    _check_segment(self._named(number, page), index, start + count, size)
 
     def _chunk_shape(self) -> tuple[int, ...]:
         """One strip or tile; one row where there are none."""
         series, page = self._series, self._series.keyframe
-        if series.dataoffset is not None:
+        if self._data_offset is not None:
             return (1,) * (len(series.shape) - 1) + (int(series.shape[-1]),)
         if self._n_leading is None:
             return tuple(map(int, series.shape))
@@ -137,12 +181,28 @@ class TiffReader(ImageReader):
         page = self._series.keyframe
         return int(page.planarconfig == 1 and page.samplesperpixel > 1)
 
+    @property
+    def _data_offset(self) -> int | None:
+        """Where the pixels begin, if they lie in one piece."""
+        # tifffile compares offsets, also of pages in different files
+        offset = self._series.dataoffset if len(self._files) == 1 else None
+        return None if offset is None else int(offset)
+
+    def _files_read(self) -> Iterable[Path]:
+        """Return the files whose pages were read since the last call."""
+        if len(self.stamps) == 1:
+            return self.stamps
+        read, self._read = self._read | {next(iter(self.stamps))}, set()
+        return read & self.stamps.keys()
+
     @_without_log()
     def _select(self, key: Key) -> NDArray[Any]:
-        series, file = self._series, self._file()
-        if series.dataoffset is not None:
-            dtype = np.dtype(self._tiff.byteorder + series.dtype.char)
-            block = read_plain(file.fileno(), series.dataoffset, series.shape, dtype, key)
+        series = self._series
+        if self._data_offset is not None:
+            tiff = series.keyframe.parent
+            file = self._opened.use(tiff.filehandle)
+            dtype = np.dtype(tiff.byteorder + series.dtype.char)
+            block = read_plain(file.fileno(), self._data_offset, series.shape, dtype, key)
             return block.astype(series.dtype, copy=False)
         if self._n_leading is None:
             return np.asarray(series.asarray())[key]
@@ -161,23 +221,26 @@ class TiffReader(ImageReader):
         if page is None:
             self._check_allowed(number)
             return np.zeros([part.stop - part.start for part in key], keyframe.dtype)
-        with _opened(page.parent.filehandle):
-            return self._decoded(page, number, key)
-
-    def _file(self) -> Any:
-        file = self._tiff.filehandle
-        if file.closed:
-            file.open()
-        return file
+        return self._decoded(page, number, key)
 
     def _check_allowed(self, number: int) -> None:
         """Raise where a page that is not there is an error."""
         if not self._allow_missing:
+            at = f", {self._series.place(number)}," if hasattr(self._series, "place") else ""
             zeros = argument("allow_missing_chunks", True)
-            raise ValueError(f"page {number} of the image is missing: {zeros} takes zeros for it")
+            raise ValueError(f"page {number} of the image{at} is missing: {zeros} takes zeros "
+                             "for it")  # fmt: skip
+
+    def _named(self, number: int, page: Any) -> str:
+        """Say which page it is, in which file where there are several."""
+        file = f" in '{page.parent.filename}'" if len(self._files) > 1 else ""
+        return f"page {number}{file}"
 
     def _decoded(self, page: Any, number: int, key: Key) -> NDArray[Any]:
-        keyframe, file = self._series.keyframe, page.parent.filehandle
+        # its own: a file of the same set may have another byte order, compression or tiling
+        keyframe, name = page.keyframe, self._named(number, page)
+        file = self._opened.use(page.parent.filehandle)
+        self._read.add(Path(file.path))
         wanted = dict(zip(keyframe.axes, key, strict=True))
         rows, columns = wanted["Y"], wanted["X"]
         n_planes, depth, _, _, n_samples = keyframe.shaped
@@ -187,7 +250,7 @@ class TiffReader(ImageReader):
         )
         n_segments = prod(keyframe.chunked)
         if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
-            raise ValueError(f"page {number} lacks some of its {n_segments} strips or tiles")
+            raise ValueError(f"{name} lacks some of its {n_segments} strips or tiles")
         for index in range(n_segments):
             # decoding nothing says where the segment belongs
             _, (plane, z, y, x, _), (n_z, n_y, n_x, _) = keyframe.decode(None, index)
@@ -199,12 +262,12 @@ class TiffReader(ImageReader):
             if not start or not count:
                 if not self._allow_missing:
                     raise ValueError(
-                        f"strip or tile {index} of page {number} was never written: "
+                        f"strip or tile {index} of {name} was never written: "
                         f"{argument('allow_missing_chunks', True)} takes {keyframe.nodata} for it"
                     )
                 segment = np.full((n_z, n_y, n_x, n_samples), keyframe.nodata, keyframe.dtype)
             else:
-                _check_segment(number, index, start + count, file.size)
+                _check_segment(name, index, start + count, file.size)
                 file.seek(start)
                 data = file.read(count)
                 segment, _, _ = keyframe.decode(
@@ -228,12 +291,70 @@ class TiffReader(ImageReader):
 
 @_without_log()
 def open_all(path: Path, options: Options) -> list[ImageReader]:
-    """Return the images of the file that `options.scene` means."""
-    tifffile = _tifffile()
-    with reading(path, TiffReader.kind), tifffile.TiffFile(path) as tiff:
-        names = [series.name for series in tiff.series] or [""]
+    """Return the images of the file, or of the set it belongs to, that `options.scene` means."""
+    ome = set_of(path, options)
+    if ome is not None:
+        names = [image.name for image in ome.images]
+    else:
+        with reading(path, TiffReader.kind), _tifffile().TiffFile(path) as tiff:
+            names = [series.name for series in tiff.series] or [""]
     chosen = chosen_scenes(path, options.scene, names)
-    return [TiffReader(path, Options(**{**vars(options), "scene": scene})) for scene in chosen]
+    return [TiffReader(path, replace(options, scene=scene), ome) for scene in chosen]
+
+
+@_without_log()
+def set_of(path: Path, options: Options) -> OmeSet | None:
+    """Return the set that a file belongs to by its OME-XML, None where it stands alone."""
+    outside = options.allow_outside
+    with reading(path, TiffReader.kind):
+        root = _ome_xml(path)
+        if root is None:
+            return None
+        described = metadata_file(path, root, allow_outside=outside)
+        if described is not None:
+            root = _ome_xml(described) if described.is_file() else None
+            if root is None or metadata_file(described, root, allow_outside=outside) is not None:
+                if options.axes is not None:
+                    return None
+                raise ValueError(
+                    f"it belongs to a set that '{described.name}' describes, which is not there: "
+                    f"put it beside it, or give {argument('axes')} to read its own pages"
+                )
+        found = find_set(described or path, root, _n_pages, allow_outside=outside)
+        if not found.images:
+            raise ValueError("its OME-XML describes no image")
+        # tifffile reads a file by itself, unless it finds it under another name in it
+        return found if found.renamed or set(found.members) != {path} else None
+
+
+def members(path: Path, options: Options) -> tuple[Path, ...]:
+    """Return all files of the set that a file belongs to, () where it stands alone."""
+    ome = set_of(path, options)
+    if ome is not None:
+        return ome.members
+    with _without_log(), reading(path, TiffReader.kind), _tifffile().TiffFile(path) as tiff:
+        # these find the others of their set by name
+        if any(getattr(tiff, f"is_{kind}", False) for kind in ("mmstack", "ndtiff")):
+            return _files_of(tiff.series)
+    return ()
+
+
+def _ome_xml(path: Path) -> Element | None:
+    if path.suffix.lower() == COMPANION:
+        return parsed(path.read_text(encoding="utf-8"))
+    with _tifffile().TiffFile(path) as tiff:
+        return parsed(tiff.ome_metadata or "")
+
+
+def _n_pages(path: Path) -> int:
+    with _tifffile().TiffFile(path) as tiff:
+        return len(tiff.pages)
+
+
+def _files_of(all_series: Iterable[Any]) -> tuple[Path, ...]:
+    """Return the files that hold the pages of series."""
+    pages = (page for series in all_series for page in series if page is not None)
+    return tuple(dict.fromkeys(Path(page.parent.filehandle.path) for page in pages))
 
 
 def _tifffile() -> Any:
@@ -244,13 +365,6 @@ def _tifffile() -> Any:
             "reading TIFF files needs tifffile: pip install 'gpu_patch[io]'"
         ) from error
     return tifffile
-
-
-def _files(tiff: Any, path: Path) -> tuple[Path, ...]:
-    """Return the file, and those of its set that its series have pages in."""
-    # no public name; pages know their files too, but asking reads every page
-    opened = getattr(tiff, "_files", {}).values()
-    return tuple(dict.fromkeys([path, *(Path(file.filehandle.path) for file in opened)]))
 
 
 def _check_chain(tiff: Any, first_series: Any) -> None:
@@ -271,22 +385,9 @@ def _check_chain(tiff: Any, first_series: Any) -> None:
         raise ValueError(f"its page {len(tiff.pages)} is damaged or missing")
 
 
-def _check_segment(number: int, index: int, stop: int, length: int) -> None:
+def _check_segment(page: str, index: int, stop: int, length: int) -> None:
     if stop > length:
-        raise ValueError(f"strip or tile {index} of page {number} ends behind the file")
-
-
-@contextmanager
-def _opened(file: Any) -> Iterator[Any]:
-    """Give a file of tifffile's, open, and leave it as it was."""
-    opened = file.closed
-    if opened:
-        file.open()
-    try:
-        yield file
-    finally:
-        if opened:
-            file.close()
+        raise ValueError(f"strip or tile {index} of {page} ends behind the file")
 
 
 def _leading_axes(series: Any) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,3 +41,15 @@ def version(source: str | Path) -> str:
     except (StopIteration, OSError, ValueError):  # a source may be any text
         return name
     return ", ".join(said)
+
+
+def version_of_set(files: Sequence[Path]) -> str:
+    """Return what changes with name, size or date of any of the files of an image; "" for one."""
+    if len(files) < 2 or any(path.is_dir() for path in files):
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        found = path.stat() if path.exists() else None
+        dated = None if found is None else (found.st_size, int(found.st_mtime))
+        digest.update(repr((path.name, dated)).encode())
+    return f"{len(files)} files {digest.hexdigest()[:16]}"
