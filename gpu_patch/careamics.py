@@ -7,6 +7,7 @@ imports it.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -24,8 +25,10 @@ from gpu_patch.constructors import (
     PatchConstr,
     PredMsPatchConstr,
 )
+from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.draws import checked_seed
 from gpu_patch.errors import shorten
+from gpu_patch.feed._bounds import quantiles_beyond
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import (
@@ -135,6 +138,12 @@ def from_careamics(obj: Any, device: str | None = None, *, seed: int | None = No
     TypeError
         For what is none of these, naming what it is.
 
+    Warns
+    -----
+    UserWarning
+        Where a quantile of the dataset's normalisation, which careamics estimates, is beyond all
+        values of its images.
+
     Notes
     -----
     Images in memory as float32 are shared on the CPU, not copied. careamics makes float32 of all
@@ -156,8 +165,12 @@ def from_careamics(obj: Any, device: str | None = None, *, seed: int | None = No
         # what may be refused comes before images are read
         normalization = Normalization.from_careamics(config.normalization)
         augmentation = _augmentation(config)
+        constructor = converter.constructor("obj.patch_constructor", obj.patch_constructor, seed)
+        if normalization.kind == "quantile":
+            for remark in quantiles_beyond(constructor, normalization):
+                warnings.warn(remark, stacklevel=2)
         return Feed(
-            converter.constructor("obj.patch_constructor", obj.patch_constructor, seed),
+            constructor,
             config.batch_size,
             bool(parameters.get("shuffle", False)),
             bool(parameters.get("drop_last", False)),
@@ -181,7 +194,7 @@ class _Converter:
         self.device = device
         self._memo: dict[int, Any] = {}
 
-    def constructor(self, name: str, obj: Any, seed: int | None) -> PatchConstr:
+    def constructor(self, name: str, obj: Any, seed: int | None) -> PlannedConstr:
         base = _careamics_class(obj, CONSTRUCTORS)
         if base is None:
             raise TypeError(

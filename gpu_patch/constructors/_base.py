@@ -53,6 +53,10 @@ class PlannedConstr(PatchConstr):
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         return self._source.get_patch_indices(data_idx)
 
+    def sources(self) -> list[tuple[Source, int]]:
+        """Return every strategy with its images, and the first of these among all that are read."""
+        return [(self._source, 0)]
+
     def sites(self) -> NDArray[np.int64]:
         """Tell roughly where every patch lies, without drawing.
 

@@ -126,7 +126,10 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         self._source = self._sources[self.principal_channel]
 
         images = [extractor.images.arrays for extractor in self.target_extractors]
-        self._images = Images(list(chain.from_iterable(images)))
+        names = [extractor.images.names for extractor in self.target_extractors]
+        self._images = Images(
+            list(chain.from_iterable(images)), names=list(chain.from_iterable(names))
+        )
         self._first_image = [sum(map(len, images[:c])) for c in range(n_channels)]
         self._draws = Draws(
             [
@@ -158,6 +161,9 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
     def generators(self, *, batch: bool) -> list[object]:
         own: list[object] = [] if batch else [self.rng]
         return own + [g for source in self._sources for g in source.generators(batch=batch)]
+
+    def sources(self) -> list[tuple[Source, int]]:
+        return list(zip(self._sources, self._first_image, strict=True))
 
     def _input_images(self) -> Images:
         return self._images

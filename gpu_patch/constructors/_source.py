@@ -37,9 +37,9 @@ class Source:
         self.name, self.strategy, self.extractor = name, strategy, extractor
         self.n_scales = n_scales
         self._shapes = np.array([shape[:1] + shape[2:] for shape in extractor.shapes])
-        self._places_batches = places_batches(strategy)
+        self.places_batches = places_batches(strategy)
         self.n_uniforms = strategy.n_uniforms if places_batches(strategy) else 0
-        self._trusted = self._places_batches and isinstance(strategy, SampledPatching)
+        self._trusted = self.places_batches and isinstance(strategy, SampledPatching)
         if isinstance(strategy, SampledPatching):
             self._check_shapes(strategy)
         elif isinstance(strategy, FixedPatching):
@@ -111,7 +111,7 @@ class Source:
 
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
         """Place a batch: at once where the strategy can, otherwise index by index."""
-        if self._places_batches:
+        if self.places_batches:
             batched: BatchPatching = self.strategy  # type: ignore[assignment]
             return self._check(batched.locate(index, uniforms))
         specs = [self.strategy.get_patch_spec(i) for i in index.tolist()]
@@ -137,7 +137,7 @@ class Source:
 
         Of strategies that are not of this package only the image is known.
         """
-        if self._places_batches:
+        if self.places_batches:
             batched: BatchPatching = self.strategy  # type: ignore[assignment]
             return batched.sites()
         sites = np.zeros((self.n_patches, self._shapes.shape[1] + 1), np.int64)
@@ -158,4 +158,4 @@ class Source:
 
     def generators(self, *, batch: bool) -> list[object]:
         """Return the strategy's generator, where making a patch or a batch advances it."""
-        return [] if batch and self._places_batches else [getattr(self.strategy, "rng", None)]
+        return [] if batch and self.places_batches else [getattr(self.strategy, "rng", None)]

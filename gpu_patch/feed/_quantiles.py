@@ -1,133 +1,147 @@
-"""Quantiles of more values than fit memory, as careamics estimates them.
+"""Exact quantiles of more values than fit memory: one pass over small whole numbers, else two.
 
-careamics 0.3.5 (`careamics.dataset.normalization.running_quantile`) counts values in 65536 equal
-bins over the range of the first patch and a tenth more at both ends. A patch that leaves the bins
-makes new ones, over the range of all so far and a tenth more, and the counts move over. A quantile
-is a place within a bin, as if its values were spread evenly. So the result depends on the order of
-the patches, and is some 1e-5 of the range off the exact quantile; here are the same steps, for
-whole batches.
+Whole numbers of 16 bits are counted one by one. Of other values the first pass counts the upper
+half of their bits, which says in which of 65536 bins the wanted values lie, and the second counts
+the lower half of the bits of those that lie there. The upper bits of a float32 are in the order of
+the values, downwards where the sign is negative.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from math import floor
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-N_BINS = 1 << 16
-_MARGIN = 0.1
-# Values binned at once: each takes some 50 bytes while it is.
+_N_BINS = 1 << 16
+_LOWEST, _N_WHOLE = -(1 << 15), 3 << 15
+"""Whole numbers of 16 bits, with and without a sign: −32768 … 65535."""
+_ASCENDING = np.concatenate([np.arange(0xFFFF, 0x7FFF, -1), np.arange(0x8000)])
+"""Upper halves of the bits, in the order of the values."""
+_NOT_FINITE = np.arange(_N_BINS) & 0x7F80 == 0x7F80
+# Values counted at once: each takes some 20 bytes while it is.
 _STRIP = 1 << 20
 
 
-class Histogram:
-    """Counts of one channel's values.
+class _Place(NamedTuple):
+    """Where a wanted value lies: its bin, and how many values of the bin are below it."""
+
+    upper: int
+    rank: int
+
+
+class Selection:
+    """Values of one channel at some quantiles, interpolated as `numpy.quantile` does.
 
     Parameters
     ----------
     xp : module
         NumPy or CuPy, whose arrays the values are.
+    levels : sequence of float
+        Shares of the values below the quantiles.
     """
 
-    def __init__(self, xp: Any) -> None:
-        self._xp = xp
-        self._low, self._high = np.inf, -np.inf
-        self._counts = np.zeros(N_BINS, np.int64)
-        self._edges = np.array([np.inf, -np.inf])  # no bins yet: anything is outside
-        # edges and latest counts where the values are
-        self._device_edges: Any = None
-        self._recent: Any = None
+    def __init__(self, xp: Any, levels: Sequence[float]) -> None:
+        self._xp, self._levels = xp, levels
+        self._whole: Any = xp.zeros(_N_WHOLE, np.int64)
+        self._upper: Any = xp.zeros(_N_BINS, np.int64)
+        self._lower: dict[int, Any] = {}
+        self._places: list[tuple[_Place, _Place, float]] | None = None
 
-    def update(self, values: Any, lows: NDArray[np.float64], highs: NDArray[np.float64]) -> None:
-        """Count the values of a few patches, one patch after the other.
+    def update(self, values: Any, *, whole: bool) -> None:
+        """Count values; in a second pass, all of them again.
 
         Parameters
         ----------
-        values : array of float32, shape (B, N)
-            Finite.
-        lows, highs : array of float64, shape (B,)
-            Smallest and largest value of each patch, on the host.
+        values : array of float32, of any shape
+            Some of the values.
+        whole : bool
+            Whether they are known to be whole numbers in −32768 … 65535.
         """
-        lows = np.minimum.accumulate(np.minimum(lows, self._low))
-        highs = np.maximum.accumulate(np.maximum(highs, self._high))
-        at = 0
-        while at < len(lows):
-            if lows[at] < self._edges[0] or highs[at] > self._edges[-1]:
-                self._widen(lows[at], highs[at])
-            inside = (lows >= self._edges[0]) & (highs <= self._edges[-1])
-            end = int(inside.sum())  # ranges only grow, so those inside come first
-            flat = values[at:end].reshape(-1)
-            for i in range(0, flat.size, _STRIP):
-                self._count(flat[i : i + _STRIP])
-            at = end
-        self._low, self._high = lows[-1], highs[-1]
+        flat = values.reshape(-1)
+        for i in range(0, flat.size, _STRIP):
+            strip = flat[i : i + _STRIP]
+            if self._places is None:
+                (self._count_whole if whole else self._count_upper)(strip)
+            elif not whole:
+                self._count_lower(strip)
 
-    def quantile(self, level: float) -> float:
-        """Return the value that the share `level` of all values lies below."""
-        if level == 0 or self._low == self._high:
-            return float(self._low)
-        if level == 1:
-            return float(self._high)
-        self._settle()
-        up_to = np.cumsum(self._counts)
-        wanted = up_to[-1] * level
-        bin_idx = int(np.searchsorted(up_to, wanted))
-        share = (wanted - (up_to[bin_idx] - self._counts[bin_idx])) / self._counts[bin_idx]
-        start, end = self._edges[bin_idx : bin_idx + 2]
-        return float(start + share * (end - start))
+    def needs_second_pass(self) -> bool:
+        """Find where the wanted values lie; tell whether all must be counted again for that."""
+        whole, upper = _on_host(self._whole), _on_host(self._upper)
+        self._places = []
+        if upper[_NOT_FINITE].any():
+            return False
+        (present,) = np.nonzero(whole)
+        n_equal, bits = whole[present], (present + _LOWEST).astype(np.float32).view(np.uint32)
+        in_order = (upper + _sums(bits >> 16, n_equal))[_ASCENDING]
+        up_to = np.cumsum(in_order)
+        last = int(up_to[-1]) - 1
 
-    def _count(self, values: Any) -> None:
-        first, last = self._edges[0], self._edges[-1]
-        exact = values.astype(np.float64)
-        bins = ((exact - first) * (N_BINS / (last - first))).astype(np.int64)
-        bins = bins.clip(0, N_BINS - 1)
-        # at an edge the product may round to the neighbour
-        bins -= exact < self._device_edges[bins]
-        bins += (exact >= self._device_edges[bins + 1]) & (bins < N_BINS - 1)
-        counts = self._xp.bincount(bins, minlength=N_BINS)
-        self._recent = counts if self._recent is None else self._recent + counts
+        def place(rank: int) -> _Place:
+            at = int(np.searchsorted(up_to, rank, "right"))
+            return _Place(int(_ASCENDING[at]), rank - int(up_to[at] - in_order[at]))
 
-    def _widen(self, low: float, high: float) -> None:
-        """Make bins that hold `low` and `high` too."""
-        low, high = min(low, self._edges[0]), max(high, self._edges[-1])
-        margin = _MARGIN * ((high - low) or 1.0)
-        edges = np.linspace(low - margin, high + margin, N_BINS + 1)
-        self._settle()
-        self._counts = rebinned(self._counts, self._edges, edges)
-        self._edges, self._device_edges = edges, self._xp.asarray(edges)
+        for level in self._levels:
+            exact = last * level
+            below = floor(exact)
+            self._places.append((place(below), place(min(below + 1, last)), exact - below))
+        for bin_idx in {
+            place.upper for first, second, _ in self._places for place in (first, second)
+        }:
+            inside = bits >> 16 == bin_idx
+            counted = _sums(bits[inside] & 0xFFFF, n_equal[inside])
+            self._lower[bin_idx] = self._xp.asarray(counted)
+        return bool(upper[list(self._lower)].any())
 
-    def _settle(self) -> None:
-        """Add what was counted since to the counts on the host."""
-        if self._recent is not None:
-            self._counts += self._recent if self._xp is np else self._recent.get()
-            self._recent = None
+    def result(self) -> list[float]:
+        """Return the value at each level; NaN where there were values that are not finite."""
+        return [
+            _between(self._value(first), self._value(second), share)
+            for first, second, share in self._places or []
+        ] or [np.nan] * len(self._levels)
+
+    def _count_whole(self, strip: Any) -> None:
+        first = int(strip.min())
+        counts = self._xp.bincount(strip.astype(np.int64) - first)
+        at = first - _LOWEST
+        self._whole[at : at + len(counts)] += counts
+
+    def _count_upper(self, strip: Any) -> None:
+        upper = (strip.view(np.uint32) >> 16).astype(np.int64)
+        self._upper += self._xp.bincount(upper, minlength=_N_BINS)
+
+    def _count_lower(self, strip: Any) -> None:
+        bits = strip.view(np.uint32)
+        upper = bits >> 16
+        for bin_idx, counts in self._lower.items():
+            lower = (bits[upper == bin_idx] & 0xFFFF).astype(np.int64)
+            if lower.size:
+                self._lower[bin_idx] = counts + self._xp.bincount(lower, minlength=_N_BINS)
+
+    def _value(self, place: _Place) -> float:
+        counts = _on_host(self._lower[place.upper])
+        negative = place.upper >= _N_BINS // 2
+        up_to = np.cumsum(counts[::-1] if negative else counts)
+        at = int(np.searchsorted(up_to, place.rank, "right"))
+        lower = _N_BINS - 1 - at if negative else at
+        bits = np.array(place.upper << 16 | lower, np.uint32)
+        return float(bits.view(np.float32)) + 0.0  # no negative zero
 
 
-def rebinned(
-    counts: NDArray[np.int64], edges: NDArray[np.float64], wider: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Move counts from bins to wider bins, of which each old bin touches one or two.
+def _between(first: float, second: float, share: float) -> float:
+    """Interpolate, from the nearer end as NumPy does."""
+    width = second - first
+    return first + width * share if share < 0.5 else second - width * (1 - share)
 
-    A bin's count is divided by length into whole numbers; one that is left over goes where the
-    larger fraction was cut off, to the left one of equals.
-    """
-    (old,) = np.nonzero(counts)
-    count, start, end = counts[old], edges[old], edges[old + 1]
-    left = np.searchsorted(wider, start, side="right") - 1
-    right = left + 1  # a tenth more is to the right of all that was counted
 
-    def share(into: NDArray[np.intp]) -> NDArray[np.float64]:
-        overlap = np.minimum(end, wider[into + 1]) - np.maximum(start, wider[into])
-        part: NDArray[np.float64] = count * (np.maximum(overlap, 0) / (end - start))
-        return part
+def _sums(bins: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Add counts up in their bins."""
+    return np.bincount(bins, counts, _N_BINS).astype(np.int64)
 
-    into_left, into_right = share(left), share(right)
-    kept = np.floor(into_left).astype(np.int64)
-    moved = np.floor(into_right).astype(np.int64)
-    rest = count - kept - moved
-    to_left = into_left - kept >= into_right - moved
-    result = np.zeros(len(wider) - 1, np.int64)
-    np.add.at(result, left, kept + np.where(to_left, rest, 0))
-    np.add.at(result, right, moved + np.where(to_left, 0, rest))
-    return result
+
+def _on_host(counts: Any) -> NDArray[np.int64]:
+    host: NDArray[np.int64] = counts if isinstance(counts, np.ndarray) else counts.get()
+    return host

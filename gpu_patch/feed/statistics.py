@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, islice
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch.constructors import PatchConstr
-from gpu_patch.constructors._base import PlannedConstr, Read
-from gpu_patch.device import library_of, on_device
+from gpu_patch.constructors._base import PlannedConstr
+from gpu_patch.device import on_device
 from gpu_patch.draws import restored_on_error
 from gpu_patch.errors import choice, indices_in, instance, probability, shorten, whole_number
-from gpu_patch.feed._accumulators import Accumulator, MeanStd, MinMax, Quantiles
+from gpu_patch.feed._survey import Survey, Wanted
 from gpu_patch.feed.normalization import KINDS, Normalization
-from gpu_patch.ops import gather
 from gpu_patch.plan import Plan
 from gpu_patch.progress import progress_bar
 
@@ -26,6 +26,8 @@ from gpu_patch.progress import progress_bar
 # computes, and enough to be worth a launch, where a device does.
 _CPU_PIXELS = 1 << 17
 _CUDA_PIXELS = 1 << 23
+
+QUANTILE_METHODS = ("exact", "careamics")
 
 
 def compute_normalization(
@@ -40,13 +42,14 @@ def compute_normalization(
     epoch: int = 0,
     batch_size: int | None = None,
     upstream_draws: bool = False,
+    quantile_method: str = "exact",
     progress: bool = True,
 ) -> Normalization:
     """Compute the statistics of a constructor's patches, where its images are.
 
-    They are those of careamics 0.3.5 (`resolve_normalization_config`): of the principal input,
-    which is the native scale where there is context, and of the target, over all patches. Pixels
-    that several patches share count several times.
+    They are of what careamics 0.3.5 (`resolve_normalization_config`) takes them of: the principal
+    input, which is the native scale where there is context, and the target, over all patches.
+    Pixels that several patches share count several times.
 
     Parameters
     ----------
@@ -58,8 +61,6 @@ def compute_normalization(
         Whether each channel has statistics of its own, or all together.
     lower, upper : float or sequence of float, default 0.01 and 0.99
         Shares of the values below the quantiles, 0 ≤ lower < upper ≤ 1; one, or one per channel.
-        Quantiles are estimated in 65536 bins, step by step as careamics does, which is some 1e-5
-        of the range of the values off the exact ones.
     skip_target : bool, default False
         Whether targets are to stay as they are.
     indices : sequence of int, optional
@@ -72,6 +73,11 @@ def compute_normalization(
     upstream_draws : bool, default False
         Draw as `construct_patch` does, one patch after the other from the generators, and leave
         these where careamics' own computation would; `epoch` is then of no meaning.
+    quantile_method : {"exact", "careamics"}, default "exact"
+        How quantiles are found. "exact" gives what `numpy.quantile` gives for all values at once:
+        from one pass over images of 8 and 16 bits, from two over others and over mixtures.
+        "careamics" estimates them in 65536 bins, step by step as careamics does: some 1e-5 of the
+        range of the values off, so that one very bright pixel spoils them.
     progress : bool, default True
         Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
         second.
@@ -84,8 +90,15 @@ def compute_normalization(
     Raises
     ------
     ValueError
-        Also for images that hold NaN or infinity, and for those that hold one value only, which
-        cannot be normalised.
+        Also for images that hold NaN or infinity, wherever a patch of any epoch may lie, and for
+        those that hold one value only, which cannot be normalised. Names the image, the sample and
+        the channel. Of strategies that are not of this package, the patches given are looked at.
+
+    Warns
+    -----
+    UserWarning
+        Where some of the samples are empty: they hold one value each, as frames that were not
+        acquired do. Where careamics' estimate of a quantile is beyond all values.
 
     Examples
     --------
@@ -101,6 +114,7 @@ def compute_normalization(
         "constructor", constructor, PlannedConstr, "one of gpu_patch's constructors"
     )
     choice("kind", kind, KINDS)
+    choice("quantile_method", quantile_method, QUANTILE_METHODS)
     levels = _checked_levels(lower, upper)
     if batch_size is not None:
         whole_number("batch_size", batch_size, minimum=1)
@@ -112,29 +126,35 @@ def compute_normalization(
     chosen = range(n_patches) if indices is None else indices
     index = indices_in("indices", chosen, n_patches, "patches")
     most_pixels = _CPU_PIXELS if checked.device == "cpu" else _CUDA_PIXELS
-    plans = _plans(checked, index, epoch, batch_size, most_pixels, upstream_draws)
-    accumulators: dict[str, Accumulator] = {}
+    survey = Survey(checked, Wanted(kind, *levels, quantile_method, per_channel, not skip_target))
+    plans = partial(_plans, checked, index, epoch, batch_size, most_pixels, upstream_draws)
+    # what is drawn anew whenever it is asked for is kept for a second pass
+    repeats = not upstream_draws and all(source.places_batches for source, _ in checked.sources())
+    bar = partial(progress_bar, total=len(index), unit=" patches", wanted=progress)
     with (
         restored_on_error(checked.generators(batch=not upstream_draws)),
         on_device(checked.device),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
-        progress_bar("Normalization", len(index), " patches", wanted=progress) as advance,
     ):
-        for plan in plans:
-            for part, patches in _native_scale(checked, plan, targets=not skip_target).items():
-                values = patches.reshape(len(patches), patches.shape[1] if per_channel else 1, -1)
-                if part not in accumulators:
-                    accumulators[part] = _accumulator(kind, values, levels, part)
-                accumulators[part].update(values)
-            advance(len(plan.rows.image_idx))
-        results = {part: found.result() for part, found in accumulators.items()}
-        for part, found in results.items():
-            if not np.isfinite(found).all():
-                raise ValueError(
-                    f"the {part} images must hold finite values, whose sums of squares are finite "
-                    f"in float32: their {kind} statistics are {shorten(found)}"
-                )
-        return Normalization(kind, results["input"], results.get("target"), skip_target)
+        kept: list[Plan] = []
+        with bar("Normalization") as advance:
+            for plan in plans():
+                survey.update(plan)
+                if not repeats:
+                    kept.append(plan)
+                advance(len(plan.rows.image_idx))
+        if indices is None:
+            survey.check_reach(plan, most_pixels)
+        if survey.needs_second_pass():
+            with bar("Normalization, second pass") as advance:
+                for plan in plans() if repeats else kept:
+                    survey.update(plan)
+                    advance(len(plan.rows.image_idx))
+        results = survey.results()
+        made = Normalization(kind, results["input"], results.get("target"), skip_target)
+    for remark in survey.remarks():
+        warnings.warn(remark, stacklevel=2)
+    return made
 
 
 def _plans(
@@ -181,61 +201,6 @@ def _joined(plans: Sequence[Plan]) -> Plan:
     columns = {name: joined(name) for name in ("image_idx", "sample_idx", "coords")}
     weights = np.concatenate([plan.weights for plan in plans])
     return replace(plans[0], rows=plans[0].rows._replace(**columns), weights=weights)
-
-
-def _native_scale(constructor: PlannedConstr, plan: Plan, *, targets: bool) -> dict[str, Any]:
-    """Return principal input and target (B, C, (Z), Y, X), the target where it is wanted."""
-
-    def patches(read: Read) -> Any:
-        # what lies beyond a border depends on how many scales there are
-        return gather(
-            read.images, read.rows, plan.patch_size, mode=read.mode, n_scales=read.scale + 1
-        )
-
-    of_input, *of_target = constructor.reads(plan)
-    channels = patches(of_input)
-    # plain patches have no weights
-    found = {"input": _mixed(channels, plan.weights) if plan.weights.size else channels}
-    if targets and constructor.target_shapes is not None:
-        found["target"] = patches(*of_target) if of_target else channels
-    if plan.epilogue is None:
-        return found
-    return {
-        part: values * _beside(values, getattr(plan.epilogue, f"{part}_scale"))
-        + _beside(values, getattr(plan.epilogue, f"{part}_offset"))
-        for part, values in found.items()
-    }
-
-
-def _mixed(channels: Any, weights: NDArray[np.float32]) -> Any:
-    """Return the weighted sum of channels, (B, 1, (Z), Y, X)."""
-    factors = _beside(channels, weights)
-    mixed = channels[:, :1] * factors[:, :1]
-    for c in range(1, channels.shape[1]):
-        mixed += channels[:, c : c + 1] * factors[:, c : c + 1]
-    return mixed
-
-
-def _beside(patches: Any, numbers: NDArray[np.float32]) -> Any:
-    """Return numbers (B, C) so that they go with patches (B, C, (Z), Y, X)."""
-    shape = (*numbers.shape, *[1] * (patches.ndim - 2))
-    return library_of(patches).asarray(numbers).reshape(shape)
-
-
-def _accumulator(
-    kind: str, first: Any, levels: tuple[NDArray[np.float64], NDArray[np.float64]], part: str
-) -> Accumulator:
-    if kind == "mean_std":
-        return MeanStd(first)
-    if kind == "min_max":
-        return MinMax()
-    n_channels = first.shape[1]
-    if len(levels[0]) not in (1, n_channels):
-        raise ValueError(
-            f"lower and upper must have one number, or one for each of the {n_channels} channels "
-            f"of the {part}, found {len(levels[0])}"
-        )
-    return Quantiles(library_of(first), [tuple(np.broadcast_to(v, n_channels)) for v in levels])
 
 
 def _checked_levels(

@@ -66,7 +66,10 @@ class PatchExtractor:
                     f"image_stacks[{i}] has {stack.device}"
                 )
         self.device = first.device
-        self.images = Images([stack.data for stack in self.image_stacks])
+        self.images = Images(
+            [stack.data for stack in self.image_stacks],
+            names=[str(stack.source) for stack in self.image_stacks],
+        )
 
     def __repr__(self) -> str:
         return f"PatchExtractor({self.image_stacks!r})"

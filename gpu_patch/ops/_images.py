@@ -33,10 +33,18 @@ class Images:
         C-contiguous, of stored data types; NumPy's or CuPy's. Or all of them `ChunkedImage`.
     whole : sequence of array, optional
         What the arrays are cut from: these, and not the cuts, decide which kernel serves.
+    names : sequence of str, optional
+        What messages call the arrays, such as the file each is from.
     """
 
-    def __init__(self, arrays: Sequence[Any], whole: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        arrays: Sequence[Any],
+        whole: Sequence[Any] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.arrays = arrays
+        self.names = ["array"] * len(arrays) if names is None else names
         self._whole = arrays if whole is None else whole
         n_chunked = sum(isinstance(array, ChunkedImage) for array in arrays)
         if n_chunked not in (0, len(arrays)):
@@ -48,7 +56,7 @@ class Images:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a table of addresses means nothing in another process
-        return Images, (self.arrays,)
+        return Images, (self.arrays, None, self.names)
 
     def resident(
         self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str

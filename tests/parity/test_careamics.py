@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -587,6 +588,28 @@ def test_batches_without_draws_are_upstreams(mode, name, tmp_path):
     for batch, (upstream,) in zip(loader, expected, strict=True):
         assert_same(batch.input, upstream.data)
         assert_same(default_collate(list(batch.specs)), upstream.region_spec)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_quantiles_beyond_all_values_are_warned_of(per_channel):
+    """careamics' estimate is taken as it is; one hot pixel moves it out of the data."""
+    images = np.random.default_rng(0).normal(100, 10, (1, 2, 64, 64)).astype(np.float32)
+    normalization = {"name": "quantile", "per_channel": per_channel}
+    found = settings("n2v", "array", normalization=normalization)
+    even = factory.create_dataset(DataConfig(**found), [images], None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_careamics(even, "cpu")
+    images[0, 1, 16:48, 16:48][::8, ::8] = 1e8
+    dataset = factory.create_dataset(DataConfig(**found), [images], None, None)
+    with pytest.warns(UserWarning, match="all values lie in") as said:
+        feed = from_careamics(dataset, "cpu")
+    assert said[0].filename == __file__
+    name = f"input_lower_quantile_values[{int(per_channel)}]"
+    assert [name in str(each.message) for each in said] == [True]
+    theirs = dataset.config.normalization
+    expected = np.ravel(theirs.input_lower_quantile_values)
+    np.testing.assert_array_equal(feed.normalization.input_statistics[0], expected)
 
 
 def test_parameters_of_the_configured_loader(tmp_path):

@@ -133,7 +133,13 @@ def compare(pair, kind, *, per_channel=True, skip_target=False, levels=(0.01, 0.
         quantiles = {"lower_quantiles": levels[0], "upper_quantiles": levels[1]}
     config = quietly(resolve_normalization_config, CONFIGS[kind](**settings, **quantiles), theirs)
     found = compute_normalization(
-        ours, kind, **settings, lower=levels[0], upper=levels[1], upstream_draws=True
+        ours,
+        kind,
+        **settings,
+        lower=levels[0],
+        upper=levels[1],
+        upstream_draws=True,
+        quantile_method="careamics",
     )
     expected = Normalization.from_careamics(config)
     assert (
