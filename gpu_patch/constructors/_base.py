@@ -54,7 +54,14 @@ class PlannedConstr(PatchConstr):
         return self._source.get_patch_indices(data_idx)
 
     def sources(self) -> list[tuple[Source, int]]:
-        """Return every strategy with its images, and the first of these among all that are read."""
+        """Tell which strategies place patches, and in which images.
+
+        Returns
+        -------
+        list of (Source, int)
+            Each strategy with its images, and the number of the first of these among all images
+            that the input is read from.
+        """
         return [(self._source, 0)]
 
     def sites(self) -> NDArray[np.int64]:
