@@ -159,7 +159,8 @@ def test_members_of_images():
     assert parameters(stack.from_array) == ["data", "axes", "*", "device=None"]
     assert positional(stack.from_tiff)[0] == "path"
     assert positional(stack.from_tiff)[1].split("=")[0] == "axes"
-    assert parameters(stack.from_tiff)[2:] == ["*", "device=None"]
+    more = ["allow_missing_chunks=False", "keep_alpha=False"]
+    assert parameters(stack.from_tiff)[2:] == ["*", "device=None", *more]
     assert parameters(stack.extract_patch) == ["sample_idx", "channels", *patch]
     assert parameters(extractor.__init__) == ["image_stacks"]
     assert parameters(extractor.extract_patch) == ["data_idx", "sample_idx", *patch]

@@ -124,6 +124,20 @@ def add_level(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=whole(0), default=0, help="resolution level (default: 0)")
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add what `open_images` takes of files that are not as they should be."""
+    parser.add_argument(
+        "--allow-missing-chunks",
+        action="store_true",
+        help="take zeros, or the fill value, for what was never written; default: an error",
+    )
+    parser.add_argument(
+        "--keep-alpha",
+        action="store_true",
+        help="take an alpha channel for a channel; default: it is left out",
+    )
+
+
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """Add --memory-budget, which is that of `open_images`."""
     parser.add_argument(

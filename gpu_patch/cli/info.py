@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch import device as devices
-from gpu_patch.cli.arguments import Commands, add_budget, said, whole
+from gpu_patch.cli.arguments import Commands, add_budget, add_reading, said, whole
 from gpu_patch.cli.machine.report import show
 from gpu_patch.cli.text import counted
+from gpu_patch.errors import argument
 from gpu_patch.images import named_once, sources
-from gpu_patch.images._agreement import check_agreement
+from gpu_patch.images._agreement import check_images, keeps_single_slices
 from gpu_patch.images._budget import Budget, make_budget, size_text
-from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
+from gpu_patch.images._remarks import remarks_on
+from gpu_patch.images.readers import ImageInfo, Options, open_file
 
 _HEAD = ("shape", "axes", "type", "resident", "chunks", "pixel, µm", "fits", "format", "file")
+_FLAGS = ("allow_missing_chunks", "keep_alpha")
 
 
 def add_to(commands: Commands) -> None:
@@ -39,6 +42,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--level", type=whole(0), help="resolution level (default: 0)")
     parser.add_argument("--device", help="where images should go: cpu, cuda or cuda:N")
     add_budget(parser)
+    add_reading(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--check",
@@ -53,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     if not options.files:
         given = {name: getattr(options, name) for name in ("axes", "level", "memory_budget")}
+        given |= {name: getattr(options, name) or None for name in _FLAGS}
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is about files: give a FILE")
@@ -62,34 +67,49 @@ def run(options: argparse.Namespace) -> None:
     budget = make_budget(devices.resolve(options.device), options.memory_budget)
     infos: list[ImageInfo] = []
     errors: dict[str, str] = {}
-    wanted = Options(options.axes, options.level or 0, scene="all")
+    remarks: list[str] = []
+    # what is missing is counted below
+    wanted = Options(
+        options.axes,
+        options.level or 0,
+        "all",
+        allow_missing_chunks=True,
+        keep_alpha=options.keep_alpha,
+    )
     seen: set[Path] = set()
     for name in named_once(options.files):
         try:
             for path in sources(name):
+                if path in seen:
+                    continue
+                seen.add(path)
                 try:
-                    infos += map(_checked, [] if path in seen else open_file(path, wanted))
-                    seen.add(path)
+                    for reader in open_file(path, wanted):
+                        with reader:
+                            reader.check()
+                            infos.append(reader.info)
+                            missing = reader.missing()
+                        if missing and options.allow_missing_chunks:
+                            remarks.append(f"{reader.info.path}: {missing}")
+                        elif missing:
+                            option = argument("allow_missing_chunks", True)
+                            errors[reader.info.path] = f"{missing}: {option} reads the rest"
                 except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
                     errors[str(path)] = said(error)
         except OSError as error:  # a pattern that nothing matches, a folder without images
             errors[str(name)] = said(error)
     if options.json:
-        print(json.dumps(_as_json(infos, errors, budget), indent=2))
+        print(json.dumps(_as_json(infos, errors, remarks, budget), indent=2))
     else:
-        print("\n".join(_as_table(infos, errors, budget)))
+        print("\n".join(_as_table(infos, errors, remarks, budget)))
     if errors:
         raise ValueError(f"{counted(len(errors), 'file')} cannot be read")
     return None
 
 
-def _checked(reader: ImageReader) -> ImageInfo:
-    with reader:
-        reader.check()
-        return reader.info
-
-
-def _as_json(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget) -> dict[str, Any]:
+def _as_json(
+    infos: Sequence[ImageInfo], errors: dict[str, str], remarks: Sequence[str], budget: Budget
+) -> dict[str, Any]:
     total = sum(info.nbytes for info in infos)
     return {
         "images": [
@@ -98,6 +118,7 @@ def _as_json(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget)
                 "format": info.format,
                 "shape": info.shape,
                 "axes": info.axes,
+                **({"colours": info.colours} if info.colours else {}),
                 "dtype": str(info.dtype),
                 "canonical_shape": info.canonical_shape,
                 "resident_dtype": str(info.resident_dtype),
@@ -109,6 +130,7 @@ def _as_json(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget)
             for info in infos
         ],
         "errors": errors,
+        "remarks": [*remarks, *remarks_on(infos)],
         "resident_bytes": total,
         "device": budget.device,
         "free_bytes": budget.free,
@@ -117,7 +139,9 @@ def _as_json(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget)
     }
 
 
-def _as_table(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget) -> list[str]:
+def _as_table(
+    infos: Sequence[ImageInfo], errors: dict[str, str], remarks: Sequence[str], budget: Budget
+) -> list[str]:
     rows = [_HEAD, *(_cells(info, budget) for info in infos)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -131,8 +155,11 @@ def _as_table(infos: Sequence[ImageInfo], errors: dict[str, str], budget: Budget
     ]
     if not infos:
         return lines
+    lines += [f"note: {remark}" for remark in (*remarks, *remarks_on(infos))]
     try:
-        check_agreement([info.path for info in infos], [info.canonical_shape for info in infos])
+        check_images(infos)
+        if keeps_single_slices(infos):
+            lines.append("note: opened together, images of one slice are stacks of it")
     except ValueError as error:
         lines.append(f"not to be opened together: {error}")
     total = sum(info.nbytes for info in infos)
@@ -153,7 +180,7 @@ def _cells(info: ImageInfo, budget: Budget) -> tuple[str, ...]:
     stored, resident = str(info.dtype), str(info.resident_dtype)
     return (
         "×".join(map(str, info.shape)),
-        info.axes,
+        f"{info.axes} ({info.colours})" if info.colours else info.axes,
         stored if info.dtype == info.resident_dtype else f"{stored} as {resident}",
         size_text(info.nbytes),
         "×".join(map(str, info.chunk_shape)),

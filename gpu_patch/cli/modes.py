@@ -99,10 +99,18 @@ class Subject:
     def target_titles(self, weights: NDArray[np.float32]) -> list[str]:
         """Name the targets of one patch, with the plan's weights (C,) where they are mixed."""
         if self.mode == "multichannel":
-            return [f"channel {c}, weight {w:.2f}" for c, w in enumerate(weights)]
+            names = channel_names(self.images, len(weights))
+            return [f"{name}, weight {w:.2f}" for name, w in zip(names, weights, strict=True)]
         if self.mode == "independent":
             return [f"structure {c}, weight {w:.2f}" for c, w in enumerate(weights)]
-        return [f"target channel {c}" for c in range(self.n_targets)]
+        return [f"target {name}" for name in channel_names(self.targets, self.n_targets)]
+
+
+def channel_names(images: Sequence[ImageStack], n_channels: int) -> list[str]:
+    """Name channels, colours by their names where all images have them."""
+    if images and all(image.colours for image in images):
+        return ["red", "green", "blue", "alpha"][:n_channels]
+    return [f"channel {c}" for c in range(n_channels)]
 
 
 def mode_named(text: str) -> str:
@@ -115,18 +123,19 @@ def load(
     argument: str,
     names: Sequence[str | Path],
     axes: str | None,
-    *,
-    level: int = 0,
-    scene: int | str | None = None,
+    **choice: Any,
 ) -> list[PatchExtractor]:
-    """Read the images of each file, pattern and folder; errors name the argument and the file."""
-    choice: dict[str, Any] = {"level": level, "scene": scene, "by_chunk": False, "progress": False}
+    """Read the images of each file, pattern and folder; errors name the argument and the file.
+
+    `choice` are arguments of `open_images`.
+    """
+    choice = {"device": "cpu", "by_chunk": False, "progress": False, **choice}
     axes_option = "--target-axes" if argument == "--target" else "--axes"
     groups = []
     with spoken({"axes": axes_option}):
         for name in named_once(names):
             try:
-                groups.append(open_images(name, axes, device="cpu", **choice))
+                groups.append(open_images(name, axes, **choice))
             except MemoryError as error:
                 raise ValueError(
                     f"argument {argument}: '{name}' does not fit in memory: give a part of it, "

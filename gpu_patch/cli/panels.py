@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpu_patch import PatchBatch
 from gpu_patch.cli import display
-from gpu_patch.cli.modes import Subject
+from gpu_patch.cli.modes import Subject, channel_names
 from gpu_patch.plan import Plan
 
 MOST_CHANNELS = 6
@@ -38,7 +38,7 @@ def input_panels(subject: Subject, plan: Plan, batch: PatchBatch) -> list[list[P
     """Return a row of panels per patch: the scales of the input, or its channels."""
     if subject.mode == "basic":
         n_channels = batch.input.shape[1]
-        names = [f"channel {c}" for c in range(n_channels)]
+        names = channel_names(subject.images, n_channels)
         titles, colours = [names] * len(batch.input), display.channel_colours(n_channels)
         return _channel_panels(subject, plan, batch.input, titles, colours, scale=0)
     planes = display.middle_plane(batch.input, 2)

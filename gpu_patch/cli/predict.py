@@ -16,6 +16,7 @@ from gpu_patch.cli.arguments import (
     Commands,
     add_budget,
     add_level,
+    add_reading,
     folder,
     needs,
     patch_size,
@@ -67,6 +68,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--scene", type=scene_named, help="number or name, where a file has several; or all"
     )
+    add_reading(parser)
     tiles = parser.add_argument_group("tiles")
     tiles.add_argument(
         "--tile-size",
@@ -186,6 +188,8 @@ def run(options: argparse.Namespace) -> None:
         memory_budget=options.memory_budget or DEFAULT_FRACTION,
         level=options.level,
         scene=options.scene,
+        allow_missing_chunks=options.allow_missing_chunks,
+        keep_alpha=options.keep_alpha,
     )
     _check_channels(images, options.multiscale_count)
     tile_size = _sizes("--tile-size", options.tile_size, images)

@@ -11,6 +11,7 @@ from gpu_patch.cli import pictures
 from gpu_patch.cli.arguments import (
     Commands,
     add_level,
+    add_reading,
     add_seed,
     needs,
     patch_size,
@@ -53,6 +54,7 @@ def add_to(commands: Commands) -> None:
         type=scene_named,
         help="number or name, where files have several, those of --target too; or all",
     )
+    add_reading(parser)
     parser.add_argument(
         "--mode",
         type=mode_named,
@@ -95,7 +97,8 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     needs("preview", "matplotlib.figure")
     out = picture_file("--out", options.out)
-    choice = {"level": options.level, "scene": options.scene}
+    names = ("level", "scene", "allow_missing_chunks", "keep_alpha")
+    choice = {name: getattr(options, name) for name in names}
     groups = load("IMAGE", options.images, options.axes, **choice)
     subject = make_subject(
         groups,
@@ -116,7 +119,8 @@ def report_images(images: Sequence[ImageStack]) -> None:
     for image in images[:_MOST_LINES]:
         print(
             f"read     {image.source}: shape {image.original_data_shape}, "
-            f"axes {image.original_axes}, {image.data_dtype}"
+            f"axes {image.original_axes}{image.colours and f' ({image.colours})'}, "
+            f"{image.data_dtype}"
         )
     if len(images) > _MOST_LINES:
         print(f"         and {len(images) - _MOST_LINES} more")

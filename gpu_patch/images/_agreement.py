@@ -6,9 +6,45 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpu_patch.images.readers import SUFFIXES
+from gpu_patch.errors import argument
+from gpu_patch.images.readers import SUFFIXES, ImageInfo
 
 _MOST_NAMED = 3
+
+
+def keeps_single_slices(infos: Sequence[ImageInfo]) -> bool:
+    """Tell whether some images have one slice, which counts as a stack beside the others.
+
+    Files of ImageJ do not count: they cannot say that a plane is a slice.
+    """
+    return len({len(info.canonical_shape) for info in infos}) > 1 and any(
+        "Z" in info.left_out and "ImageJ" not in info.format for info in infos
+    )
+
+
+def check_images(infos: Sequence[ImageInfo]) -> None:
+    """Raise where images differ, as `check_agreement`, with what their files say in mind."""
+    shapes = [info.canonical_shape for info in infos]
+    if keeps_single_slices(infos):
+        shapes = [
+            (*shape[:2], 1, *shape[2:]) if "Z" in info.left_out else shape
+            for info, shape in zip(infos, shapes, strict=True)
+        ]
+    try:
+        check_agreement([info.path for info in infos], shapes)
+    except ValueError as error:
+        planes = [info for info in infos if "Z" not in info.axes]
+        axes = {info.axes for info in infos if "Z" in info.axes}
+        sizes = {info.canonical_shape[-2:] for info in infos}
+        if (
+            len(axes) == len(sizes) == 1
+            and planes
+            and all("Z" in info.left_out for info in planes)
+            and all(set(info.axes) | {"Z"} == set(*axes) for info in planes)
+        ):
+            stacks = f", or say {argument('axes', *axes)}, where planes are stacks of one slice"
+            raise ValueError(f"{error}{stacks}") from None
+        raise
 
 
 def check_agreement(sources: Sequence[str | Path], shapes: Sequence[Sequence[int]]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gpu_patch.images._remarks import warn_of_remarks
 from gpu_patch.images.readers import ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.picture import PictureReader
 
@@ -35,4 +36,5 @@ def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any],
     else:
         reader = PictureReader(file, Options(axes=axes))
     with reader:
+        warn_of_remarks([reader.info], stacklevel=2)
         return reader.whole(), reader.info.axes

@@ -6,7 +6,7 @@ import glob
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 from gpu_patch import device as devices
 from gpu_patch.chunks import ChunkCache
 from gpu_patch.errors import argument, instance, shorten
-from gpu_patch.images._agreement import check_agreement
+from gpu_patch.images._agreement import check_images, keeps_single_slices
 from gpu_patch.images._axes import AXES
 from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._extractor import PatchExtractor
 from gpu_patch.images._names import Origin, natural_order
 from gpu_patch.images._regions import FileRegions
+from gpu_patch.images._remarks import warn_of_remarks
 from gpu_patch.images._sets import distinct
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.images.readers import SUFFIXES, ImageReader, Options, is_image, open_file
@@ -40,6 +41,7 @@ def open_images(
     scene: int | str | None = None,
     read_func: Callable[[Path], Any] | None = None,
     allow_missing_chunks: bool = False,
+    keep_alpha: bool = False,
     allow_outside: bool = False,
     progress: bool = True,
 ) -> PatchExtractor:
@@ -60,7 +62,9 @@ def open_images(
         order: t2 before t10. Files of one image, such as an OME-TIFF with a file per time point,
         are opened together and once, whichever of them are named.
     axes : str or None, default None
-        Axes of every image, one letter of "STCZYX" each; None takes those that the file says.
+        Axes of every image, one letter of "STCZYX" each; None takes those that the file says,
+        without those of one pixel. A single Z is kept where other images have more slices, with a
+        warning; naming it keeps it too. Axes that contradict a file are taken, with a warning.
     device : str or None, default None
         Where to keep them; see `gpu_patch.device.resolve`.
     memory_budget : int, float, str or None, default None
@@ -77,9 +81,12 @@ def open_images(
     read_func : callable or None, default None
         Takes a path and returns an array; reads every file instead of gpu_patch's readers.
     allow_missing_chunks : bool, default False
-        Whether chunks of Zarr and TIFF that were never written are their fill value. They cannot
-        be told from chunks that got lost, so that they are an error otherwise. Missing files of an
-        image likewise.
+        Whether chunks of Zarr, pages, strips and tiles of TIFF and planes of CZI that were never
+        written are their fill value, and missing files of an image likewise. They cannot be told
+        from what got lost, so that they are an error otherwise.
+    keep_alpha : bool, default False
+        Whether an alpha channel is a channel like the others. Otherwise it is left out, with a
+        warning.
     allow_outside : bool, default False
         Whether a file may have its pixels in files outside of its folder, which it names: for files
         whose makers you trust.
@@ -105,19 +112,35 @@ def open_images(
     >>> open_images(np.zeros((5, 2, 64, 96), np.uint16), "SCYX", device="cpu").shapes
     [(5, 2, 64, 96)]
     """
-    options = Options(axes, level, scene, allow_missing_chunks, allow_outside)
+    options = Options(
+        axes,
+        level,
+        scene,
+        allow_missing_chunks,
+        allow_outside=allow_outside,
+        keep_alpha=keep_alpha,
+    )
     images_found: list[_Image] = []
     try:
         found = _distinct(images, any_file=read_func is not None, allow_outside=allow_outside)
         for i, (source, item, _) in enumerate(found):
-            open_all = partial(_readers, source, f"images[{i}]", options, read_func)
+            open_with = partial(_readers, source, f"images[{i}]", read_func)
             file = str(source) if isinstance(source, Path) else ""
             images_found += [
-                _Image(reader, partial(_nth, open_all, n), Origin(item, file, reader.info.path))
-                for n, reader in enumerate(open_all())
+                _Image(
+                    reader,
+                    partial(_nth, open_with, n),
+                    options,
+                    Origin(item, file, reader.info.path),
+                )
+                for n, reader in enumerate(open_with(options))
             ]
+        if keeps_single_slices([image.reader.info for image in images_found]):
+            for image in images_found:
+                image.keep_single_slice()
         infos = [image.reader.info for image in images_found]
-        check_agreement([info.path for info in infos], [info.canonical_shape for info in infos])
+        check_images(infos)
+        warn_of_remarks(infos, stacklevel=2)
         extractor = PatchExtractor(
             _make_stacks(images_found, device, memory_budget, by_chunk, progress=progress)
         )
@@ -137,16 +160,30 @@ class _Image:
     ----------
     reader : ImageReader
         Closed in the end, unless chunks are read with it later.
-    open_again : callable
-        Returns another reader of the same image.
+    open_with : callable
+        Returns another reader of the same image, with the options that it is given.
+    options : Options
+        Those of `reader`.
     origin : Origin
         Where it is from.
     """
 
     reader: ImageReader
-    open_again: Callable[[], ImageReader]
+    open_with: Callable[[Options], ImageReader]
+    options: Options
     origin: Origin
     is_in_use: bool = False
+
+    @property
+    def open_again(self) -> Callable[[], ImageReader]:
+        return partial(self.open_with, self.options)
+
+    def keep_single_slice(self) -> None:
+        """Take a stack of one slice as one."""
+        if "Z" in self.reader.info.left_out:
+            self.let_go()
+            self.options = replace(self.options, kept="Z")
+            self.reader = self.open_again()
 
     def let_go(self) -> None:
         if not self.is_in_use:
@@ -154,15 +191,17 @@ class _Image:
 
 
 def _readers(
-    source: Any, name: str, options: Options, read_func: Callable[[Path], Any] | None
+    source: Any, name: str, read_func: Callable[[Path], Any] | None, options: Options
 ) -> list[ImageReader]:
     if isinstance(source, Path):
         return open_file(source, options, read_func)
     return [ArrayReader(source, name, options)]
 
 
-def _nth(open_all: Callable[[], list[ImageReader]], n: int) -> ImageReader:
-    return open_all()[n]
+def _nth(
+    open_with: Callable[[Options], list[ImageReader]], n: int, options: Options
+) -> ImageReader:
+    return open_with(options)[n]
 
 
 def sources(images: Any, *, any_file: bool = False, allow_outside: bool = False) -> list[Any]:

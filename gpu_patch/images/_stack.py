@@ -20,6 +20,7 @@ from gpu_patch.images._dtypes import (
     warn_of_lost_precision,
 )
 from gpu_patch.images._load import load
+from gpu_patch.images._remarks import warn_of_remarks
 from gpu_patch.images._residency import remember
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.array import files_of
@@ -60,6 +61,8 @@ class ImageStack:
         Shape and axes as given.
     physical_sizes : dict of str to float
         Size of a pixel along Z, Y and X in micrometres, where the file says it.
+    colours : str
+        "RGB" or "RGBA" where the channels are the colours of a picture, else "".
     files : tuple of Path
         Every file or folder that the images are in, absolute and without links, where known.
     device : str
@@ -84,14 +87,17 @@ class ImageStack:
         array = devices.as_array(data)
         dtype = _stored_dtype(array)
         self.source = source
-        self.original_axes = checked_axes(axes, array.shape)
+        self.original_axes = checked_axes(axes, tuple(array.shape))
         self.original_data_shape = tuple(array.shape)
         self.data_dtype = array.dtype
         if array.size == 0:
             raise ValueError(f"data must not be empty, found the shape {array.shape}")
-        self.data, self.device = devices.place(to_canonical(array, axes), dtype, device)
+        self.data, self.device = devices.place(
+            to_canonical(array, self.original_axes), dtype, device
+        )
         self.data_shape: tuple[int, ...] = tuple(self.data.shape)
         self.physical_sizes: dict[str, float] = {}
+        self.colours = ""
         self.files = files_of(data)
         remember(self)
 
@@ -148,7 +154,13 @@ class ImageStack:
 
     @classmethod
     def from_tiff(
-        cls, path: str | Path, axes: str | None = None, *, device: str | None = None
+        cls,
+        path: str | Path,
+        axes: str | None = None,
+        *,
+        device: str | None = None,
+        allow_missing_chunks: bool = False,
+        keep_alpha: bool = False,
     ) -> ImageStack:
         """Read a TIFF file (needs the extra ``gpu_patch[io]``).
 
@@ -160,6 +172,8 @@ class ImageStack:
             As in `from_array`; None takes them from the file, where it says them.
         device : str or None, default None
             Where to keep the images.
+        allow_missing_chunks, keep_alpha : bool, default False
+            As in `open_images`.
 
         Raises
         ------
@@ -168,7 +182,11 @@ class ImageStack:
         ValueError
             It is no readable TIFF, or its axes are not known. The message names the file.
         """
-        (reader,) = tiff.open_all(checked_path(path), Options(axes=axes, scene=0))
+        options = Options(
+            axes, 0, 0, allow_missing_chunks=allow_missing_chunks, keep_alpha=keep_alpha
+        )
+        (reader,) = tiff.open_all(checked_path(path), options)
+        warn_of_remarks([reader.info], stacklevel=2)
         with reader:
             return cls.from_reader(reader, device=device)
 
@@ -271,6 +289,7 @@ class ImageStack:
         stack.original_axes, stack.original_data_shape = info.axes, info.shape
         stack.data_dtype = info.dtype
         stack.physical_sizes = dict(info.physical_sizes)
+        stack.colours = info.colours
         stack.files = info.files
         remember(stack)
         return stack

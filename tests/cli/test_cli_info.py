@@ -156,3 +156,66 @@ def test_wrong_arguments(files, arguments, words, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert all(word in error for word in words)
+
+
+def test_colours_and_alpha(files, capsys):
+    from PIL import Image
+
+    pixels = np.arange(9 * 8 * 4, dtype=np.uint8).reshape(9, 8, 4)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels).save(name)
+    assert main(["info", "colour.png", "a.png", "b.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[1:4]] == [
+        ["90×110×3", "YXC", "(RGB)"], ["9×8×3", "YXC", "(RGB)"], ["9×8×3", "YXC", "(RGB)"],
+    ]  # fmt: skip
+    assert lines[4] == (
+        "note: a.png and 1 more: an alpha channel is left out: --keep-alpha keeps it"
+    )
+    assert main(["info", "a.png", "--keep-alpha", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"][0]["colours"], found["remarks"]) == ("RGBA", [])
+    assert main(["info", "--keep-alpha"]) == 2
+    assert "--keep-alpha is about files" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_counted(files, capsys):
+    import tifffile
+    import zarr
+
+    array = zarr.create_array(
+        "a.zarr", shape=(3, 40, 50), chunks=(1, 20, 30), dtype="u2", dimension_names=list("tyx")
+    )
+    array[0] = array[2] = 1
+    array[1, 20:] = 1
+    assert main(["info", "a.zarr", "pair.tif"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("3×40×50    TYX")
+    assert lines[3] == (
+        "error: a.zarr: 2 of 12 chunks were never written, the first is c/1/0/0: "
+        "--allow-missing-chunks reads the rest"
+    )
+    tifffile.imwrite("a.tif", np.ones((64, 64), "u1"), tile=(16, 32))
+    with tifffile.TiffFile("a.tif", mode="r+") as tiff:
+        counts = tiff.pages[0].tags["TileByteCounts"]
+        counts.overwrite([0 if i in (3, 5) else n for i, n in enumerate(counts.value)])
+    assert main(["info", "a.tif"]) == 2
+    said = "a.tif: 2 of 8 strips or tiles were never written, the first is 3 of page 0"
+    assert f"error: {said}: --allow" in capsys.readouterr().out
+    assert main(["info", "a.tif", "--allow-missing-chunks"]) == 0
+    assert f"note: {said}\n" in capsys.readouterr().out
+
+
+def test_stacks_of_one_slice(files, capsys):
+    import tifffile
+
+    for name, n, height in (("a", 1, 40), ("b", 3, 40), ("c", 3, 41)):
+        data = np.zeros((n, height, 50), "u1")
+        tifffile.imwrite(f"{name}.ome.tif", data, ome=True, metadata={"axes": "ZYX"})
+        tifffile.imwrite(f"{name}.ij.tif", data, imagej=True, metadata={"axes": "ZYX"})
+    assert main(["info", "a.ome.tif", "b.ome.tif"]) == 0
+    assert "images of one slice are stacks of it\n" in capsys.readouterr().out
+    assert main(["info", "a.ij.tif", "b.ij.tif"]) == 0
+    assert "alone that belong together, or say --axes ZYX, where" in capsys.readouterr().out
+    assert main(["info", "a.ij.tif", "b.ij.tif", "--axes", "zyx"]) == 0
+    assert "together:" not in capsys.readouterr().out

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from pixels import distinct
 
-from gpu_patch.cli import display, main
+from gpu_patch.cli import display, main, pictures
 
 REAL = Path(str(resources.files("skimage"))) / "data"
 
@@ -159,3 +159,36 @@ def test_channels_that_are_structures_are_of_one_file(files, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "read     pair.tif: shape (2, 100, 120), axes CYX, uint16"
     assert lines[1].startswith("shown ")
+
+
+def test_colours_are_called_by_their_names(files, monkeypatch, capsys):
+    titles = []
+    show = pictures._Sheet.show_panel
+    monkeypatch.setattr(
+        pictures._Sheet,
+        "show_panel",
+        lambda sheet, row, column, panel: (
+            titles.append(panel.title) or show(sheet, row, column, panel)
+        ),
+    )
+    options = ["--patch-size", "16", "--samples", "1"]
+    assert main(["preview", "colour.png", "--mode", "basic", *options]) == 0
+    assert "axes YXC (RGB), uint8" in capsys.readouterr().out
+    assert titles == ["red", "green", "blue"]
+    titles.clear()
+    assert main(["preview", "colour.png", "--scales", "1", *options]) == 0
+    assert [title.partition(",")[0] for title in titles[1:]] == ["red", "green", "blue"]
+    titles.clear()
+    assert main(["preview", "pair.tif", "--mode", "basic", *options]) == 0
+    assert "axes CYX, uint16" in capsys.readouterr().out
+    assert titles == ["channel 0", "channel 1"]
+
+
+def test_alpha(files, capsys):
+    Image.fromarray(np.arange(40 * 50 * 2, dtype=np.uint8).reshape(40, 50, 2)).save("la.png")
+    assert main(["preview", "la.png", "--mode", "pred", "--patch-size", "16"]) == 0
+    said = "gpu-patch: warning: la.png: an alpha channel is left out: --keep-alpha keeps it\n"
+    assert capsys.readouterr().err == said
+    options = ["--patch-size", "16", "--keep-alpha", "--mode", "basic"]
+    assert main(["preview", "la.png", *options]) == 0
+    assert "shape (40, 50, 2), axes YXC, uint8" in capsys.readouterr().out

@@ -26,7 +26,7 @@ PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 @pytest.mark.parametrize(
     ("data", "axes", "error", "words"),
     [
-        (PIXELS, "yx", V, ["axes", "'yx'", "'STCZYX'"]),
+        (PIXELS, "yq", V, ["axes", "'YQ'", "'STCZYX'"]),
         (PIXELS, "YQ", V, ["axes", "'YQ'", "'STCZYX'"]),
         (PIXELS, "YY", V, ["axes", "'YY'", "once"]),
         (PIXELS, "ZX", V, ["axes", "'ZX'", "Y and X"]),
@@ -147,7 +147,7 @@ def test_folder_instead_of_a_file(tmp_path):
     [
         ("ZYX", V, ["ZYX", "3 letters", "(3, 4)"]),
         ("YY", V, ["'YY'", "once"]),
-        ("yx", V, ["'yx'", "'STCZYX'"]),
+        ("yq", V, ["'YQ'", "'STCZYX'"]),
         ("ZC", V, ["'ZC'", "Y and X"]),
         (5, T, ["axes", "5", "string"]),
     ],

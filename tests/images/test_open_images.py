@@ -177,7 +177,7 @@ def test_nothing_to_open(tmp_path, monkeypatch, images, error, words):
     ("options", "error", "words"),
     [
         ({"axes": "CYX"}, ValueError, r"a\.tif: axes must name every axis.*\(3, 2, 37, 53\)"),
-        ({"axes": "tcyx"}, ValueError, r"a\.tif: axes may have the letters 'STCZYX'"),
+        ({"axes": "tcyq"}, ValueError, r"a\.tif: axes may have the letters 'STCZYX'"),
         ({"axes": 5}, TypeError, "axes must be a string"),
         ({"level": 1}, ValueError, r"a\.tif has no level 1"),
         ({"level": -1}, ValueError, "level must be a whole number of at least 0"),

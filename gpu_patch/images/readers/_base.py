@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.errors import argument, shorten, whole_number
-from gpu_patch.images._axes import AXES, checked_axes, likely_axes, to_canonical
+from gpu_patch.images._axes import (
+    AXES,
+    capitals,
+    checked_axes,
+    chosen_view,
+    likely_axes,
+    to_canonical,
+)
 from gpu_patch.images._dtypes import EXACT, stored_dtype
 from gpu_patch.images.readers._content import mistaken
 
@@ -31,16 +38,21 @@ class Options:
     Attributes
     ----------
     axes : str or None
-        Axes of every image; None takes those that the file says.
+        Axes of every image, in capitals or not; None takes those that the file says.
     level : int
         Resolution level, 0 being the full one.
     scene : int, str or None
         Number or name of the one image wanted of a file that has several; "all" for all of them;
         None where there is only one.
     allow_missing_chunks : bool
-        Whether chunks that were never written are the fill value instead of an error.
+        Whether what was never written is the fill value instead of an error.
     allow_outside : bool
         Whether a file may name others that lie outside of its folder.
+    keep_alpha : bool
+        Whether an alpha channel is a channel like the others; else it is left out.
+    kept : str
+        Axes of one pixel that are kept, of those that the file says. Others are left out where
+        `axes` is None.
     """
 
     axes: str | None = None
@@ -48,6 +60,12 @@ class Options:
     scene: int | str | None = None
     allow_missing_chunks: bool = False
     allow_outside: bool = False
+    keep_alpha: bool = False
+    kept: str = ""
+
+    def __post_init__(self) -> None:
+        if self.axes is not None:
+            object.__setattr__(self, "axes", capitals(self.axes))
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,7 @@ class ImageInfo:
     format : str
         Kind of file.
     shape, axes : tuple of int, str
-        As in the file, or `axes` as given.
+        As in the file without axes of one pixel, or `axes` as given.
     dtype : numpy.dtype
         As in the file.
     chunk_shape : tuple of int
@@ -70,6 +88,12 @@ class ImageInfo:
         Size of a pixel along Z, Y and X in micrometres, where the file says it.
     files : tuple of Path
         Every file or folder that the image is in, absolute and without links.
+    colours : str
+        "RGB" or "RGBA" where the channels are the colours of a picture, else "".
+    left_out : str
+        Axes of one pixel that the file says, and nobody asked for.
+    remarks : tuple of str
+        What its user should know.
     """
 
     path: str
@@ -80,6 +104,9 @@ class ImageInfo:
     chunk_shape: tuple[int, ...]
     physical_sizes: Mapping[str, float] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    colours: str = ""
+    left_out: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         real = dict.fromkeys(Path(os.path.realpath(file)) for file in self.files)
@@ -131,6 +158,78 @@ class ImageInfo:
         return n_pixels * self.resident_dtype.itemsize
 
 
+def described(
+    path: str,
+    format: str,
+    axes: str,
+    shape: tuple[int, ...],
+    options: Options,
+    *,
+    dtype: np.dtype[Any],
+    chunk_shape: tuple[int, ...],
+    remarks: Sequence[str] = (),
+    **others: Any,
+) -> ImageInfo:
+    """Return an image with the axes that it is taken with.
+
+    Parameters
+    ----------
+    path, format : str
+        As in `ImageInfo`.
+    axes, shape : str, tuple of int
+        What the file says; `axes` is "" where it does not.
+    options : Options
+        Whose axes count.
+    dtype, chunk_shape, remarks
+        As in `ImageInfo`, with the axes of `shape`.
+    **others
+        As in `ImageInfo`.
+
+    Raises
+    ------
+    ValueError
+        The file does not say its axes, and `options` neither; or they do not fit.
+    """
+    if options.axes is None and not axes:
+        raise unknown_axes(path, shape)
+    try:
+        view = chosen_view(axes, shape, options.axes, options.kept)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return ImageInfo(
+        path,
+        format,
+        view.shape,
+        view.axes,
+        dtype,
+        along(chunk_shape, shape, view.shape, 1),
+        left_out=view.left_out,
+        remarks=(*remarks, *[view.remark] * bool(view.remark)),
+        **others,
+    )
+
+
+def never_written(what: str, missing: Sequence[str], n_all: int) -> str:
+    """Say how many of an image's parts are missing, and which is the first; "" for none."""
+    if not missing:
+        return ""
+    return f"{len(missing)} of {n_all} {what} were never written, the first is {missing[0]}"
+
+
+def alpha_left_out() -> str:
+    """Return the remark on an alpha channel that is not kept."""
+    return f"an alpha channel is left out: {argument('keep_alpha', True)} keeps it"
+
+
+def along(values: Sequence[Any], shape: Sequence[int], other: Sequence[int], single: Any) -> Any:
+    """Return what belongs to the axes of `shape`, for `other`, which differs in axes of one pixel.
+
+    Those of one pixel in `other` have `single`.
+    """
+    rest = iter([value for value, n in zip(values, shape, strict=True) if n != 1])
+    return tuple(single if n == 1 else next(rest) for n in other)
+
+
 class ImageReader(ABC):
     """An image in a file.
 
@@ -143,6 +242,8 @@ class ImageReader(ABC):
         Its description.
     watched : Path, sequence of Path, or None
         The files whose change is an error.
+    stored_shape : tuple of int or None, default None
+        What `_select` reads, where that has other axes of one pixel than `info`.
 
     Attributes
     ----------
@@ -153,8 +254,14 @@ class ImageReader(ABC):
     kind = "an image"
     """What the file should be, for error messages."""
 
-    def __init__(self, info: ImageInfo, watched: Path | Sequence[Path] | None) -> None:
+    def __init__(
+        self,
+        info: ImageInfo,
+        watched: Path | Sequence[Path] | None,
+        stored_shape: tuple[int, ...] | None = None,
+    ) -> None:
         self.info = info
+        self._stored_shape = info.shape if stored_shape is None else stored_shape
         self.loses_precision = False
         paths = [watched] if isinstance(watched, Path) else watched or ()
         self.stamps = {path: _stamp(path) for path in paths}
@@ -181,6 +288,10 @@ class ImageReader(ABC):
         OSError, ValueError
             As in `read`.
         """
+
+    def missing(self) -> str:
+        """Say how much of the image was never written, "" where nothing is known to be."""
+        return ""
 
     def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
         """Read a part of the canonical image, and no more of the file than its chunks.
@@ -214,11 +325,13 @@ class ImageReader(ABC):
         key : tuple of slice
             One with start and stop, within the image, per axis of the file.
         """
+        stored = along(key, self.info.shape, self._stored_shape, slice(0, 1))
         with reading(self.info.path, self.kind):
-            block = self._select(key)
-            expected = tuple(part.stop - part.start for part in key)
+            block = self._select(stored)
+            expected = tuple(part.stop - part.start for part in stored)
             if block.shape != expected:
                 raise ValueError(f"it gave the shape {block.shape}, not {expected}")
+        block = block.reshape([part.stop - part.start for part in key])
         for path in self._files_read():
             if _stamp(path) != self.stamps[path]:
                 raise self.changed(path)
@@ -245,7 +358,7 @@ class ImageReader(ABC):
 
     @abstractmethod
     def _select(self, key: Key) -> NDArray[Any]:
-        """Do what `select` does, with any exception for what cannot be read."""
+        """Do what `select` does in the stored shape, with any exception for what goes wrong."""
 
 
 def checked_path(path: object) -> Path:

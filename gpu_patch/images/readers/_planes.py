@@ -70,6 +70,7 @@ class PlaneSeries(Sequence[Any]):
         Those with planes of the image.
     """
 
+    kind = "ome"
     transform = None
     dataoffset = None
 
@@ -93,8 +94,11 @@ class PlaneSeries(Sequence[Any]):
         self.files = tuple(self._files[n] for n in planes)
         self._missing = {n for n in planes if not self._files[n].exists()}
         there = [(i, n) for n, i in planes.items() if n not in self._missing]
-        if not allow_missing:
-            self._check_complete(len(planes))
+        if self._missing and not allow_missing:
+            raise ValueError(
+                f"{self.missing_files()}: put them beside it, or "
+                f"{argument('allow_missing_chunks', True)} takes zeros for them"
+            )
         for i, _ in sorted(there):  # each file is looked at once
             page = self[i]
             self.keyframe = self.keyframe or page
@@ -104,16 +108,16 @@ class PlaneSeries(Sequence[Any]):
         self.set_level(0)
         self.dtype = self.keyframe.dtype
 
-    def _check_complete(self, n_files: int) -> None:
+    def missing_files(self) -> str:
+        """Say how many files of the image are missing, and which; "" for none."""
         names = [f"'{self._files[n].name}'" for n in sorted(self._missing)]
-        if names:
-            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-            raise ValueError(
-                f"of the {n_files} files of the image {len(names)} "
-                f"{'is' if len(names) == 1 else 'are'} missing, "
-                f"{', '.join(names[:8])}{more}: put them beside it, or "
-                f"{argument('allow_missing_chunks', True)} takes zeros for them"
-            )
+        if not names:
+            return ""
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return (
+            f"of the {len(self.files)} files of the image {len(names)} "
+            f"{'is' if len(names) == 1 else 'are'} missing, {', '.join(names[:8])}{more}"
+        )
 
     def set_level(self, level: int) -> None:
         """Take another resolution level, of `n_levels`."""
@@ -130,6 +134,7 @@ class PlaneSeries(Sequence[Any]):
             shape, axes = [*shape, n_colours], axes + "S"
         elif n_colours > 1:
             shape, axes = [*shape[:-2], n_colours, *shape[-2:]], axes[:-2] + "S" + axes[-2:]
+        self._stated = axes, tuple(shape)
         kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in "YX"]
         self.axes = "".join(axis for axis, _ in kept)
         self.shape = tuple(length for _, length in kept)
@@ -137,6 +142,14 @@ class PlaneSeries(Sequence[Any]):
         expected = self.shape[len(self.shape) - n_page :]
         if tuple(keyframe.shape) != expected:
             raise ValueError(f"its pages have the shape {keyframe.shape}, not {expected}")
+
+    def get_axes(self, *, squeeze: bool = True) -> str:
+        """Return the axes, those of length 1 included unless `squeeze`."""
+        return self.axes if squeeze else self._stated[0]
+
+    def get_shape(self, *, squeeze: bool = True) -> tuple[int, ...]:
+        """Return the shape likewise."""
+        return self.shape if squeeze else self._stated[1]
 
     def __len__(self) -> int:
         return len(self._image.file_of)

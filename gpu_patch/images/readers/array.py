@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpu_patch import device as devices
 from gpu_patch.errors import shorten
-from gpu_patch.images.readers._base import ImageInfo, ImageReader, Key, Options, unknown_axes
+from gpu_patch.images.readers._base import ImageReader, Key, Options, described
 
 
 class ArrayReader(ImageReader):
@@ -40,13 +40,13 @@ class ArrayReader(ImageReader):
         if not known or hasattr(array, "__cuda_array_interface__"):
             array = devices.as_array(array)
         shape = tuple(map(int, array.shape))
-        if options.axes is None:
-            raise unknown_axes(source, shape)
         chunks: Any = getattr(array, "chunks", None)
         in_chunks = isinstance(chunks, tuple) and all(isinstance(n, int) for n in chunks)
         chunk_shape = chunks if in_chunks else (1,) * len(shape)
         dtype = np.dtype(array.dtype)
-        info = ImageInfo(source, "array", shape, options.axes, dtype, chunk_shape, files=files)
+        info = described(
+            source, "array", "", shape, options, dtype=dtype, chunk_shape=chunk_shape, files=files
+        )
         super().__init__(info, None)
         self._array = array
 

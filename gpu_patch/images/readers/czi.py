@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.errors import argument
 from gpu_patch.images.readers._base import (
-    ImageInfo,
     ImageReader,
     Key,
     Options,
     checked_level,
     chosen_scenes,
+    described,
+    never_written,
     reading,
 )
 from gpu_patch.images.readers._units import micrometres
@@ -32,55 +36,111 @@ _PIXELS = {
 """Data type and colours of each type of pixel."""
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What was acquired of one scene, by the directory of the file.
+
+    Attributes
+    ----------
+    number : int or None
+        None in a file without scenes.
+    corner, size : tuple of int
+        First pixel and size, YX, of the rectangle around its tiles at full resolution.
+    planes : frozenset of tuple of int
+        T, C and Z of the planes that have a tile.
+    ranges : dict of str to range
+        All T, C and Z between the first and the last.
+    pixels : tuple of str
+        Its types of pixels.
+    others : str
+        Axes beside those, of more than one pixel.
+    """
+
+    number: int | None
+    corner: tuple[int, int]
+    size: tuple[int, int]
+    planes: frozenset[tuple[int, ...]]
+    ranges: dict[str, range]
+    pixels: tuple[str, ...]
+    others: str
+
+    def missing(self) -> str:
+        """Say which planes were not acquired, "" where all were."""
+        n_planes = prod(map(len, self.ranges.values()))
+        if len(self.planes) == n_planes:
+            return ""
+        first = next(at for at in product(*self.ranges.values()) if at not in self.planes)
+        named = ", ".join(f"{axis} {at}" for axis, at in zip("TCZ", first, strict=True))
+        return (
+            f"{n_planes - len(self.planes)} of {n_planes} planes were never written, the first is "
+            f"{named}"
+        )
+
+
 class CziReader(ImageReader):
     """A scene of a CZI file; its time points are samples.
+
+    A plane is there where the file has a tile of it. What other tiles leave empty is zero.
 
     Parameters
     ----------
     path : Path
         The file.
     options : Options
-        `scene` is the number of the scene.
+        `scene` is the number of the scene, as the file counts them.
+    scenes : sequence of _Scene or None, default None
+        What is known of the file already.
     """
 
     kind = "a CZI"
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(
+        self, path: Path, options: Options, scenes: Sequence[_Scene] | None = None
+    ) -> None:
         checked_level(path, options.level, 1)
         self._path, self._file = path, None
-        with reading(path, self.kind):
-            try:
-                file = self._opened()
-                scenes = file.scenes_bounding_rectangle
-                numbers = sorted(scenes) or [None]
-            except BaseException:
-                self.close()
-                raise
         try:
-            (index,) = chosen_scenes(path, options.scene, [""] * len(numbers))
-            self._scene = numbers[index]
             with reading(path, self.kind):
-                self._area = file.total_bounding_rectangle if not scenes else scenes[self._scene]
-                dtype, n_colours, sizes = self._described(file)
+                found = _scenes(self._opened()) if scenes is None else scenes
+                pixel_sizes = _pixel_sizes(self._opened().metadata)
         finally:
             self.close()
-        lengths = {**sizes, "Y": self._area.h, "X": self._area.w}
+        (self._scene,) = _chosen(path, found, options)
+        name = str(path) if len(found) == 1 else f"{path}, scene {self._scene.number}"
+        with reading(name, self.kind):
+            dtype, n_colours = _pixel(self._scene)
+        self._pixel_type = self._scene.pixels[0]
+        lengths = {axis: len(along) for axis, along in self._scene.ranges.items()}
+        lengths |= zip("YX", self._scene.size, strict=True)
+        # colours come last, as they are stored
+        self._axes = "TCZYX" if n_colours == 1 else "TZYXC"
         if n_colours > 1:
             lengths["C"] = n_colours
-        # a plane of one Z is 2D; colours come last, as they are stored
-        order = "TCZYX" if n_colours == 1 else "TZYXC"
-        axes = "".join(a for a in order if a in "YX" or lengths.get(a, 1) > 1)
-        shape = tuple(lengths[axis] for axis in axes)
-        if options.axes not in (None, axes):
-            raise ValueError(
-                f"{path} says its axes itself: give none, or {axes!r}, found {options.axes!r}"
-            )
-        chunk_shape = tuple(lengths[axis] if axis in "YX" else 1 for axis in axes)
-        name = str(path) if len(numbers) == 1 else f"{path}, scene {self._scene}"
-        super().__init__(
-            ImageInfo(name, "CZI", shape, axes, dtype, chunk_shape, self._pixel_sizes, (path,)),
-            path,
+        shape = tuple(lengths[axis] for axis in self._axes)
+        remarks = []
+        missing = self._scene.missing()
+        if missing and not options.allow_missing_chunks:
+            zeros = argument("allow_missing_chunks", True)
+            raise ValueError(f"{name}: {missing}: {zeros} takes zeros for them")
+        # scenes that are not there are said of the first that is
+        of_file = _lacking_said(found) if self._scene == found[0] else ""
+        self._missing = " and ".join(filter(None, (missing, of_file)))
+        if shorter := _shorter(self._scene, found):
+            remarks.append(shorter)
+        info = described(
+            name,
+            "CZI",
+            self._axes,
+            shape,
+            options,
+            dtype=dtype,
+            chunk_shape=tuple(lengths[axis] if axis in "YX" else 1 for axis in self._axes),
+            physical_sizes=pixel_sizes,
+            files=(path,),
+            colours="RGB" if n_colours == 3 else "",
+            remarks=remarks,
         )
+        super().__init__(info, path, shape)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -88,69 +148,156 @@ class CziReader(ImageReader):
             self._file.close()
             self._file = None
 
+    def missing(self) -> str:
+        """Say how many planes were never written, and scenes of the file."""
+        return self._missing
+
     def _opened(self) -> Any:
         if self._file is None:
             self._file = _pylibczirw().CziReader(str(self._path))
         return self._file
 
-    def _described(self, file: Any) -> tuple[np.dtype[Any], int, dict[str, int]]:
-        kinds = set(file.pixel_types.values())
-        if len(kinds) != 1 or not kinds <= set(_PIXELS):
-            raise ValueError(f"its pixels are {sorted(kinds)}: they must be of one of the types "
-                             f"{', '.join(_PIXELS)}")  # fmt: skip
-        dtype, n_colours = _PIXELS[kinds.pop()]
-        box = file.total_bounding_box
-        sizes = {axis: stop - start for axis, (start, stop) in box.items() if axis not in "YX"}
-        self._starts = {axis: start for axis, (start, _) in box.items() if axis not in "YX"}
-        more = sorted(axis for axis in sizes if axis not in "TCZ" and sizes[axis] > 1)
-        if more or (n_colours > 1 and sizes.get("C", 1) > 1):
-            raise ValueError(
-                f"its axes {''.join(more) or 'C, with colours,'} have no place in 'STCZYX': "
-                "split it, with ZEN for example"
-            )
-        metadata: Any = file.metadata
-        for name in ("ImageDocument", "Metadata", "Scaling", "Items"):
-            metadata = (metadata or {}).get(name)
-        found = (metadata or {}).get("Distance", [])
-        distances = found if isinstance(found, list) else [found]
-        self._pixel_sizes = micrometres(
-            {entry["@Id"]: (entry.get("Value"), "m") for entry in distances}
-        )
-        return np.dtype(dtype), n_colours, sizes
-
     def _select(self, key: Key) -> NDArray[Any]:
-        file, axes = self._opened(), self.info.axes
-        part = dict(zip(axes, key, strict=True))
+        file, scene = self._opened(), self._scene
+        part = dict(zip(self._axes, key, strict=True))
+        has_colours = self._axes.endswith("C")
+        colours = part.pop("C") if has_colours else slice(0, 1)
         rows, columns = part["Y"], part["X"]
-        colours = part["C"] if axes.endswith("C") else slice(0, 1)
         roi = (
-            self._area.x + columns.start,
-            self._area.y + rows.start,
+            scene.corner[1] + columns.start,
+            scene.corner[0] + rows.start,
             columns.stop - columns.start,
             rows.stop - rows.start,
         )
-        planes = [axis for axis in axes if axis in "TCZ" and not axes.endswith(axis)]
-        out = np.empty([s.stop - s.start for s in key], self.info.dtype)
-        for place in product(*(range(part[axis].start, part[axis].stop) for axis in planes)):
-            plane = dict(self._starts) | {
-                axis: self._starts.get(axis, 0) + at for axis, at in zip(planes, place, strict=True)
-            }
-            wanted = {axis: at for axis, at in plane.items() if axis in "TCZ"}
-            found = file.read(roi=roi, plane=wanted, scene=self._scene)[..., ::-1]  # BGR
-            at = tuple(at - part[a].start for a, at in zip(planes, place, strict=True))
-            out[at] = found[..., colours] if axes.endswith("C") else found[..., 0]
+        out = np.zeros([s.stop - s.start for s in key], self.info.dtype)
+        planes = out if has_colours else out[..., None]
+        wanted = {axis: scene.ranges[axis][part[axis]] for axis in part if axis in "TCZ"}
+        if has_colours:
+            wanted["C"] = scene.ranges["C"]
+        for place in product(*(enumerate(along) for along in wanted.values())):
+            plane = {axis: at for axis, (_, at) in zip(wanted, place, strict=True)}
+            if tuple(plane[axis] for axis in "TCZ") not in scene.planes:
+                continue
+            at = tuple(i for axis, (i, _) in zip(wanted, place, strict=True) if axis in part)
+            found = file.read(roi=roi, plane=plane, scene=scene.number, pixel_type=self._pixel_type)
+            planes[at] = found[..., ::-1][..., colours]  # BGR
         return out
 
 
 def open_all(path: Path, options: Options) -> list[ImageReader]:
     """Return the scenes of the file that `options.scene` means."""
-    if options.scene != "all":
-        return [CziReader(path, options)]
     with reading(path, CziReader.kind):
         file = _pylibczirw().CziReader(str(path))
-        n_scenes = len(file.scenes_bounding_rectangle) or 1
-        file.close()
-    return [CziReader(path, replace(options, scene=scene)) for scene in range(n_scenes)]
+        try:
+            scenes = _scenes(file)
+        finally:
+            file.close()
+    return [
+        CziReader(path, replace(options, scene=scene.number), scenes)
+        for scene in _chosen(path, scenes, options)
+    ]
+
+
+def _scenes(file: Any) -> list[_Scene]:
+    """Return what a file has, by its directory: no pixel is read."""
+    tiles: dict[int | None, list[tuple[dict[str, int], Any, str]]] = {}
+
+    def note(_: int, tile: Any) -> bool:
+        place = tile.coordinate.to_dict()
+        tiles.setdefault(place.pop("S", None), []).append(
+            (place, tile.logicalRect, tile.pixelType.name)
+        )
+        return True
+
+    # lower resolutions may reach beyond the image
+    file.enumerate_subblocks_subset(note, only_layer0=True)
+    if not tiles:
+        raise ValueError("it has no image")
+    return [_scene(number, tiles[number]) for number in sorted(tiles, key=lambda n: n or 0)]
+
+
+def _scene(number: int | None, tiles: Sequence[tuple[dict[str, int], Any, str]]) -> _Scene:
+    places = [place for place, _, _ in tiles]
+    areas = [(area.y, area.x, area.y + area.h, area.x + area.w) for _, area, _ in tiles]
+    y, x = (min(area[i] for area in areas) for i in (0, 1))
+    y_stop, x_stop = (max(area[i] for area in areas) for i in (2, 3))
+    planes = frozenset(tuple(place.get(axis, 0) for axis in "TCZ") for place in places)
+    ranges = {
+        axis: range(min(along), max(along) + 1)
+        for axis, along in zip("TCZ", zip(*planes, strict=True), strict=True)
+    }
+    others = {axis for place in places for axis in place if axis not in "TCZ"}
+    several = sorted(a for a in others if len({place.get(a, 0) for place in places}) > 1)
+    pixels = tuple(sorted({kind for _, _, kind in tiles}))
+    return _Scene(
+        number, (y, x), (y_stop - y, x_stop - x), planes, ranges, pixels, "".join(several)
+    )
+
+
+def _chosen(path: Path, scenes: Sequence[_Scene], options: Options) -> list[_Scene]:
+    """Return the scenes that `options.scene` means, by their numbers in the file."""
+    numbers = [scene.number or 0 for scene in scenes]
+    if len(scenes) == 1 and options.scene in (None, 0, "all", *numbers):
+        return list(scenes)
+    lacking = _lacking(scenes)
+    if options.scene in lacking or (
+        lacking and options.scene == "all" and not options.allow_missing_chunks
+    ):
+        rest = f"{argument('allow_missing_chunks', True)} opens the others"
+        if options.scene != "all":
+            rest = f"it has {', '.join(map(str, numbers))}"
+        raise ValueError(f"{path}: {_lacking_said(scenes)}: {rest}")
+    if numbers == list(range(len(scenes))) or options.scene in (None, "all"):
+        names = [""] * len(scenes)
+        return [scenes[i] for i in chosen_scenes(path, options.scene, names)]
+    if options.scene in numbers:
+        return [scenes[numbers.index(options.scene)]]
+    raise ValueError(f"{path} has no scene {options.scene!r}, only {', '.join(map(str, numbers))}")
+
+
+def _lacking(scenes: Sequence[_Scene]) -> list[int]:
+    """Return the numbers that a file passes over."""
+    numbers = [scene.number or 0 for scene in scenes]
+    return sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+
+
+def _lacking_said(scenes: Sequence[_Scene]) -> str:
+    lacking = [f"scene {number}" for number in _lacking(scenes)]
+    return never_written("scenes", lacking, len(scenes) + len(lacking))
+
+
+def _shorter(scene: _Scene, scenes: Sequence[_Scene]) -> str:
+    """Say along what a scene has less than others of its file, "" where it has not."""
+    less = []
+    for axis, along in scene.ranges.items():
+        most = max(len(other.ranges[axis]) for other in scenes)
+        if len(along) < most:
+            less.append(f"{len(along)} along {axis}, where others have up to {most}")
+    return f"this scene has {' and '.join(less)}" if less else ""
+
+
+def _pixel(scene: _Scene) -> tuple[np.dtype[Any], int]:
+    """Return the data type and the number of colours of a scene."""
+    if len(scene.pixels) != 1 or not set(scene.pixels) <= set(_PIXELS):
+        raise ValueError(
+            f"its pixels are {list(scene.pixels)}: they must be of one of the types "
+            f"{', '.join(_PIXELS)}"
+        )
+    dtype, n_colours = _PIXELS[scene.pixels[0]]
+    if scene.others or (n_colours > 1 and len(scene.ranges["C"]) > 1):
+        raise ValueError(
+            f"its axes {scene.others or 'C, with colours,'} have no place in 'STCZYX': split it, "
+            "with ZEN for example"
+        )
+    return np.dtype(dtype), n_colours
+
+
+def _pixel_sizes(metadata: Any) -> dict[str, float]:
+    for name in ("ImageDocument", "Metadata", "Scaling", "Items"):
+        metadata = (metadata or {}).get(name)
+    found = (metadata or {}).get("Distance", [])
+    distances = found if isinstance(found, list) else [found]
+    return micrometres({entry["@Id"]: (entry.get("Value"), "m") for entry in distances})
 
 
 def _pylibczirw() -> Any:
@@ -160,4 +307,9 @@ def _pylibczirw() -> Any:
         raise ImportError(
             "reading CZI files needs pylibCZIrw: pip install 'gpu_patch[czi]'"
         ) from error
+    if not hasattr(czi.CziReader, "enumerate_subblocks_subset"):
+        raise ImportError(
+            "reading CZI files needs pylibCZIrw 6.1 or newer: pip install --upgrade "
+            "'gpu_patch[czi]'"
+        )
     return czi

@@ -9,14 +9,13 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gpu_patch.images.readers._base import (
-    ImageInfo,
     ImageReader,
     Key,
     Options,
     checked_level,
     chosen_scenes,
+    described,
     reading,
-    unknown_axes,
 )
 from gpu_patch.images.readers._plain import check_length, read_plain
 
@@ -46,13 +45,20 @@ class NpyReader(ImageReader):
             if dtype.hasobject:
                 raise ValueError("it holds Python objects, which are never loaded")
             self._offset = file.tell()
-        if options.axes is None:
-            raise unknown_axes(path, shape)
         # the file has its axes in reverse where the array was in Fortran's order
         chunk_shape = (1,) * (len(shape) - 1) + shape[-1:]
         if self._reversed:
             chunk_shape = chunk_shape[::-1]
-        info = ImageInfo(str(path), "npy", shape, options.axes, dtype, chunk_shape, files=(path,))
+        info = described(
+            str(path),
+            "npy",
+            "",
+            shape,
+            options,
+            dtype=dtype,
+            chunk_shape=chunk_shape,
+            files=(path,),
+        )
         super().__init__(info, path)
         self._path = path
 

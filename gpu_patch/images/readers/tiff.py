@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.errors import argument
-from gpu_patch.images._axes import AXES
 from gpu_patch.images.readers._base import (
-    ImageInfo,
     ImageReader,
     Key,
     Options,
+    along,
     checked_level,
     chosen_scenes,
+    described,
+    never_written,
     reading,
-    unknown_axes,
 )
 from gpu_patch.images.readers._ome import (
     COMPANION,
@@ -39,6 +39,7 @@ from gpu_patch.images.readers._ome import (
 )
 from gpu_patch.images.readers._plain import check_length, read_plain
 from gpu_patch.images.readers._planes import OneOpen, PlaneSeries
+from gpu_patch.images.readers._tiff_axes import channels_of_colours, samples_of, stated_axes
 from gpu_patch.images.readers._units import micrometres
 
 
@@ -84,26 +85,36 @@ class TiffReader(ImageReader):
             scene = self._choose(path, options) if ome is None else self._place(path, options, ome)
             with reading(path, self.kind):
                 self._n_leading = _leading_axes(self._series)
-                shape = tuple(map(int, self._series.shape))
-                axes = options.axes or _axes(self._series)
+                self._samples = samples_of(self._series, keep_alpha=options.keep_alpha)
+                stored_shape = self._samples.shape(self._series.shape)
+                axes, shape = stated_axes(self._series, self._samples)
                 dtype = np.dtype(self._series.dtype)
-                chunk_shape = self._chunk_shape()
                 tiff = self._series.keyframe.parent
+                chunk_shape = along(self._chunk_shape(stored_shape), stored_shape, shape, 1)
                 sizes = {}
                 if options.level == 0 and ome is not None:
                     sizes = dict(ome.images[scene].physical_sizes)
                 elif options.level == 0:
                     sizes = _physical_sizes(tiff, scene)
-            if not axes:
-                raise unknown_axes(path, shape)
             name = f"{path}, series {scene}" if scene else str(path)
+            if options.axes is None and (said := channels_of_colours(self._series, shape)):
+                raise ValueError(f"{name} {said}")
             n_files = len(self._files)
-            kind = _format(tiff) if n_files == 1 else f"OME-TIFF of {n_files} files"
-            watched = [file for file in dict.fromkeys((path, *self._files)) if file.exists()]
-            files = (path, *(self._files if ome is None else ome.members))
-            super().__init__(
-                ImageInfo(name, kind, shape, axes, dtype, chunk_shape, sizes, files), watched
+            info = described(
+                name,
+                _format(tiff) if n_files == 1 else f"OME-TIFF of {n_files} files",
+                axes,
+                shape,
+                options,
+                dtype=dtype,
+                chunk_shape=chunk_shape,
+                physical_sizes=sizes,
+                files=(path, *(self._files if ome is None else ome.members)),
+                colours=self._samples.colours,
+                remarks=self._samples.remarks,
             )
+            watched = [file for file in dict.fromkeys((path, *self._files)) if file.exists()]
+            super().__init__(info, watched, stored_shape)
             self._read: set[Path] = set()
         finally:
             self._opened.close()
@@ -162,8 +173,34 @@ class TiffReader(ImageReader):
                 for index, (start, count) in enumerate(segments):
                     _check_segment(self._named(number, page), index, start + count, size)
 
-    def _chunk_shape(self) -> tuple[int, ...]:
+    @_without_log()
+    def missing(self) -> str:
+        """Say how many pages, strips and tiles were never written."""
+        pages, segments, n_segments = [], [], 0
+        with reading(self.info.path, self.kind):
+            if self._data_offset is not None:
+                return ""
+            for number, page in enumerate(self._series):
+                if page is None:
+                    pages.append(f"page {number}")
+                    continue
+                offsets = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+                n_segments += len(offsets)
+                segments += [
+                    f"{index} of page {number}"
+                    for index, (start, count) in enumerate(offsets)
+                    if not start or not count
+                ]
+            files = self._series.missing_files() if hasattr(self._series, "place") else ""
+        said = files or never_written("pages", pages, len(self._series))
+        return said or never_written("strips or tiles", segments, n_segments)
+
+    def _chunk_shape(self, stored_shape: tuple[int, ...]) -> tuple[int, ...]:
         """One strip or tile; one row where there are none."""
+        found = self._chunk_of_all_samples()
+        return tuple(min(n, length) for n, length in zip(found, stored_shape, strict=True))
+
+    def _chunk_of_all_samples(self) -> tuple[int, ...]:
         series, page = self._series, self._series.keyframe
         if self._data_offset is not None:
             return (1,) * (len(series.shape) - 1) + (int(series.shape[-1]),)
@@ -197,6 +234,10 @@ class TiffReader(ImageReader):
 
     @_without_log()
     def _select(self, key: Key) -> NDArray[Any]:
+        return self._samples.select(self._select_all, key)
+
+    def _select_all(self, key: Key) -> NDArray[Any]:
+        """Return a part of the series, of all its samples."""
         series = self._series
         if self._data_offset is not None:
             tiff = series.keyframe.parent
@@ -403,16 +444,6 @@ def _leading_axes(series: Any) -> int | None:
     ):
         return None
     return n_leading
-
-
-def _axes(series: Any) -> str:
-    """Return what the file says, "" where that is not one letter of "STCZYX" per axis."""
-    axes = str(series.axes)
-    if series.keyframe.samplesperpixel > 1:
-        # tifffile's S are the colours of a pixel then, not samples
-        axes = axes.replace("S", "C" if "C" not in axes else "?")
-    known = set(axes) <= set(AXES) and len(set(axes)) == len(axes) == len(series.shape)
-    return axes if known else ""
 
 
 def _format(tiff: Any) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 from gpu_patch.errors import argument, shorten
 from gpu_patch.images._axes import AXES
 from gpu_patch.images.readers._base import (
-    ImageInfo,
     ImageReader,
     Key,
     Options,
     checked_level,
     chosen_scenes,
+    described,
+    never_written,
     reading,
-    unknown_axes,
 )
 from gpu_patch.images.readers._units import micrometres
 
@@ -73,23 +74,20 @@ class ZarrReader(ImageReader):
             axes = axes if len(set(axes)) == len(axes) == len(shape) else ""
             version = array.metadata.zarr_format
             version_of_ome = attributes.get("ome", image or {}).get("version", "") if image else ""
-        if not options.axes and not axes:
-            raise unknown_axes(path, shape)
         kind = f"OME-Zarr {version_of_ome}".strip() if image else "Zarr"
         name = f"{path}, level {options.level}" if options.level else str(path)
-        super().__init__(
-            ImageInfo(
-                name,
-                f"{kind} (v{version}{', sharded' if array.shards else ''})",
-                shape,
-                options.axes or axes,
-                np.dtype(array.dtype),
-                tuple(array.chunks),
-                sizes,
-                (path, folder),
-            ),
-            folder / ("zarr.json" if version == 3 else ".zarray"),
+        info = described(
+            name,
+            f"{kind} (v{version}{', sharded' if array.shards else ''})",
+            axes,
+            shape,
+            options,
+            dtype=np.dtype(array.dtype),
+            chunk_shape=tuple(array.chunks),
+            physical_sizes=sizes,
+            files=(path, folder),
         )
+        super().__init__(info, folder / ("zarr.json" if version == 3 else ".zarray"), shape)
         self._array, self._folder = array, folder
         self._allow_missing = options.allow_missing_chunks
 
@@ -98,21 +96,38 @@ class ZarrReader(ImageReader):
             self._check_chunks(key)
         return np.asarray(self._array[key])
 
+    def missing(self) -> str:
+        """Say how many chunks were never written."""
+        with reading(self.info.path, self.kind):
+            stored, shape = self._stored_chunks, self._array.shape
+            n_chunks = prod(-(-length // n) for length, n in zip(shape, stored, strict=True))
+            missing = list(self._missing_chunks([slice(0, length) for length in shape]))
+        return never_written("shards" if self._array.shards else "chunks", missing, n_chunks)
+
     def _check_chunks(self, key: Key) -> None:
-        stored = self._array.shards or self._array.chunks
+        for name in self._missing_chunks(key):
+            raise ValueError(
+                f"its chunk {name} is missing. Where the writer left out chunks of nothing but "
+                f"the fill value {self._array.fill_value}, "
+                f"{argument('allow_missing_chunks', True)} reads them as such"
+            )
+
+    @property
+    def _stored_chunks(self) -> tuple[int, ...]:
+        return tuple(self._array.shards or self._array.chunks)
+
+    def _missing_chunks(self, key: Sequence[slice]) -> Iterator[str]:
+        """Yield the names of those that a part lacks."""
         places = [
-            range(part.start // n, -(-part.stop // n)) for part, n in zip(key, stored, strict=True)
+            range(part.start // n, -(-part.stop // n))
+            for part, n in zip(key, self._stored_chunks, strict=True)
         ]
         for place in product(*places):
             name = self._array.metadata.encode_chunk_key(place)
             file = self._folder / name
             # an empty one is no chunk; zarr takes an empty shard for one without chunks
             if not file.exists() or not file.stat().st_size:
-                raise ValueError(
-                    f"its chunk {name} is missing. Where the writer left out chunks of nothing but "
-                    f"the fill value {self._array.fill_value}, "
-                    f"{argument('allow_missing_chunks', True)} reads them as such"
-                )
+                yield name
 
 
 def open_all(path: Path, options: Options) -> list[ImageReader]:

@@ -1,0 +1,25 @@
+"""What users are told of images that were opened."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+from gpu_patch.images.readers import ImageInfo
+
+
+def remarks_on(infos: Sequence[ImageInfo]) -> Iterator[str]:
+    """Yield each remark once, with the first image that it is about and the number of others."""
+    paths: dict[str, list[str]] = {}
+    for info in infos:
+        for remark in info.remarks:
+            paths.setdefault(remark, []).append(info.path)
+    for remark, about in paths.items():
+        others = f" and {len(about) - 1} more" if len(about) > 1 else ""
+        yield f"{about[0]}{others}: {remark}"
+
+
+def warn_of_remarks(infos: Sequence[ImageInfo], *, stacklevel: int) -> None:
+    """Warn of what their users should know."""
+    for remark in remarks_on(infos):
+        warnings.warn(remark, stacklevel=stacklevel + 1)
