@@ -12,6 +12,7 @@ import gpu_patch
 from gpu_patch.cli.arguments import Parser, said
 from gpu_patch.cli.bench.command import add_to as add_bench
 from gpu_patch.cli.demo import add_to as add_demo
+from gpu_patch.cli.encoding import any_encoding
 from gpu_patch.cli.info import add_to as add_info
 from gpu_patch.cli.predict import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
@@ -45,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, 2 after an error, which stands in one line on stderr, or 130 after Ctrl-C.
     """
-    parser = make_parser()
+    with any_encoding():
+        return _run(make_parser(), arguments)
+
+
+def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
     try:
         options = parser.parse_args(arguments)
         if not hasattr(options, "run"):

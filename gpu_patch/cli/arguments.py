@@ -136,6 +136,12 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take an alpha channel for a channel; default: it is left out",
     )
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="read files outside of their folder that OME-TIFF and OME-Zarr name: for those whose "
+        "makers you trust",
+    )
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:

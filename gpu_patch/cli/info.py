@@ -23,7 +23,7 @@ from gpu_patch.images._remarks import remarks_on
 from gpu_patch.images.readers import ImageInfo, Options, open_file
 
 _HEAD = ("shape", "axes", "type", "resident", "chunks", "pixel, µm", "fits", "format", "file")
-_FLAGS = ("allow_missing_chunks", "keep_alpha")
+_FLAGS = ("allow_missing_chunks", "keep_alpha", "allow_outside")
 
 
 def add_to(commands: Commands) -> None:
@@ -75,11 +75,12 @@ def run(options: argparse.Namespace) -> None:
         "all",
         allow_missing_chunks=True,
         keep_alpha=options.keep_alpha,
+        allow_outside=options.allow_outside,
     )
     seen: set[Path] = set()
-    for name in named_once(options.files):
+    for name in named_once(options.files, allow_outside=options.allow_outside):
         try:
-            for path in sources(name):
+            for path in sources(name, allow_outside=options.allow_outside):
                 if path in seen:
                     continue
                 seen.add(path)

@@ -133,7 +133,7 @@ def load(
     axes_option = "--target-axes" if argument == "--target" else "--axes"
     groups = []
     with spoken({"axes": axes_option}):
-        for name in named_once(names):
+        for name in named_once(names, allow_outside=choice.get("allow_outside", False)):
             try:
                 groups.append(open_images(name, axes, **choice))
             except MemoryError as error:

@@ -190,6 +190,7 @@ def run(options: argparse.Namespace) -> None:
         scene=options.scene,
         allow_missing_chunks=options.allow_missing_chunks,
         keep_alpha=options.keep_alpha,
+        allow_outside=options.allow_outside,
     )
     _check_channels(images, options.multiscale_count)
     tile_size = _sizes("--tile-size", options.tile_size, images)

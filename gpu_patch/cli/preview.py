@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     needs("preview", "matplotlib.figure")
     out = picture_file("--out", options.out)
-    names = ("level", "scene", "allow_missing_chunks", "keep_alpha")
+    names = ("level", "scene", "allow_missing_chunks", "keep_alpha", "allow_outside")
     choice = {name: getattr(options, name) for name in names}
     groups = load("IMAGE", options.images, options.axes, **choice)
     subject = make_subject(

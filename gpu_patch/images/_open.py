@@ -251,7 +251,7 @@ class _Found(NamedTuple):
     is_named: bool
 
 
-def named_once(names: Sequence[Name]) -> list[Name]:
+def named_once(names: Sequence[Name], *, allow_outside: bool = False) -> list[Name]:
     """Return the files, patterns and folders without those that are all in the ones before.
 
     A shell makes of ``*.tif`` the names of all files of a set, which are one image.
@@ -259,6 +259,8 @@ def named_once(names: Sequence[Name]) -> list[Name]:
     Parameters
     ----------
     names : sequence of str or Path
+        As in `open_images`.
+    allow_outside : bool, default False
         As in `open_images`.
 
     Returns
@@ -273,7 +275,8 @@ def named_once(names: Sequence[Name]) -> list[Name]:
         except (OSError, ValueError):  # who opens it says so
             some = [(name, True)]
         found += [_Found(source, i, is_named) for source, is_named in some]
-    return [names[i] for i in sorted({each.item for each in _once(found)})]
+    kept = _once(found, allow_outside=allow_outside)
+    return [names[i] for i in sorted({each.item for each in kept})]
 
 
 def _distinct(images: Any, *, any_file: bool, allow_outside: bool) -> list[_Found]:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.images.readers import array, czi, npy, picture, tiff, zarr
-from gpu_patch.images.readers._base import ImageInfo, ImageReader, Options, checked_path
+from gpu_patch.images.readers._base import (
+    ImageInfo,
+    ImageReader,
+    Options,
+    checked_file,
+    checked_path,
+)
 from gpu_patch.images.readers._content import content_of
 from gpu_patch.images.readers._ome import COMPANION
 
@@ -46,9 +52,10 @@ def open_file(
     ImportError
         A package is missing; the message says which.
     """
-    path.stat()  # raises where there is nothing
     if read_func is not None:
+        path.stat()  # raises where there is nothing
         return array.open_by(read_func, path, options)
+    checked_file(path)
     if path.is_dir():
         return zarr.open_all(path, options)
     open_all = _BY_SUFFIX.get(path.suffix.lower())

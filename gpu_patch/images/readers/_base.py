@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from math import prod
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +31,7 @@ Key = tuple[slice, ...]
 """A slice with start and stop per axis."""
 
 _MOST_NAMES = 8
+_MOST_PIXELS = 2**60
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,13 @@ class ImageInfo:
             raise ValueError(f"{self.path}: {error}") from None
         if 0 in self.shape:
             raise ValueError(f"{self.path}: it has no pixels, its shape is {self.shape}")
+        if prod(self.shape) > _MOST_PIXELS:
+            raise ValueError(f"{self.path}: no file has so many pixels, its shape is {self.shape}")
+        if min(self.chunk_shape) < 1:
+            raise ValueError(
+                f"{self.path}: its chunks, strips or tiles have no pixels, their shape is "
+                f"{self.chunk_shape}"
+            )
         try:
             stored_dtype(self.dtype)
         except TypeError as error:
@@ -370,6 +380,48 @@ def checked_path(path: object) -> Path:
 
 class NotThereError(ValueError):
     """What was asked for is not in a file that can be read."""
+
+
+def inside(folder: Path, name: str, who: str, *, allow: bool) -> Path:
+    """Return a file or folder that a file names.
+
+    Parameters
+    ----------
+    folder : Path
+        What the name starts from.
+    name : str
+        The name.
+    who : str
+        Says which file names it, for the error.
+    allow : bool
+        Whether it may lie outside of `folder`.
+
+    Raises
+    ------
+    ValueError
+        It lies outside of `folder`, and may not.
+    """
+    # as either system reads it: files are carried from one to the other
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    outside = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
+    if outside and not allow:
+        # whoever made the file may not have meant well
+        raise NotThereError(
+            f"{who} names '{name}', which is outside of its folder: "
+            f"{argument('allow_outside', True)} reads it, where you trust the file"
+        )
+    return folder / name
+
+
+def checked_file(path: Path) -> Path:
+    """Return `path` where it is a file or a folder: a pipe would be waited for without an end."""
+    mode = path.stat().st_mode  # raises where there is nothing
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = (
+            "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        )
+        raise ValueError(f"{path} is {kind}, and no file")
+    return path
 
 
 @contextmanager

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TypeAlias
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import argument
-from gpu_patch.images.readers._base import NotThereError
+from gpu_patch.images.readers._base import inside
 from gpu_patch.images.readers._units import micrometres
 
 COMPANION = ".ome"
@@ -92,12 +91,12 @@ def metadata_file(path: Path, root: Element, *, allow_outside: bool) -> Path | N
     for element in _children(root, "BinaryOnly"):
         name = element.get("MetadataFile")
         if name:
-            return inside(path, name, "OME-XML", allow_outside=allow_outside)
+            return inside(path.parent, name, f"{path}: its OME-XML", allow=allow_outside)
     return None
 
 
 def find_set(
-    path: Path, root: Element, n_pages: Callable[[Path], int], *, allow_outside: bool
+    path: Path, root: Element, n_pages: Callable[[Path], int], who: str, *, allow_outside: bool
 ) -> OmeSet:
     """Return what the OME-XML of a file describes.
 
@@ -109,6 +108,8 @@ def find_set(
         Its root.
     n_pages : callable
         Returns the number of pages of a file.
+    who : str
+        What errors call the OME-XML.
     allow_outside : bool
         Whether files outside of the folder of `path` may be named.
 
@@ -117,7 +118,7 @@ def find_set(
     ValueError
         It names files outside of the folder, or no sensible sizes.
     """
-    names = _Names(path, root, allow_outside=allow_outside)
+    names = _Names(path, root, who, allow_outside=allow_outside)
     images = tuple(
         _image(image, pixels, names, n_pages)
         for image in _children(root, "Image")
@@ -126,42 +127,11 @@ def find_set(
     return OmeSet(path, tuple(names.files), images, names.renamed)
 
 
-def inside(path: Path, name: str, where: str, *, allow_outside: bool) -> Path:
-    """Return the file or folder that a file names, relative to its own folder.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    name : str
-        What it names.
-    where : str
-        What in it does, for the error.
-    allow_outside : bool
-        Whether it may lie elsewhere.
-
-    Raises
-    ------
-    ValueError
-        It lies outside of the folder.
-    """
-    # as either system reads it: files are carried from one to the other
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    outside = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
-    if outside and not allow_outside:
-        # none that cannot be read: whoever made the file may not have meant the user well
-        raise NotThereError(
-            f"{path}: its {where} names '{name}', which is outside of its folder: "
-            f"{argument('allow_outside', True)} reads it, where you trust the file"
-        )
-    return path.parent / name
-
-
 class _Names:
     """Numbers the files that OME-XML names."""
 
-    def __init__(self, path: Path, root: Element, *, allow_outside: bool) -> None:
-        self._path, self._allow_outside = path, allow_outside
+    def __init__(self, path: Path, root: Element, who: str, *, allow_outside: bool) -> None:
+        self._path, self._who, self._allow_outside = path, who, allow_outside
         self._uuid = root.get("UUID")
         self.files: dict[Path, int] = {}
         places = [(u.text, u.get("FileName", "")) for u in root.iter() if _is(u, "UUID")]
@@ -189,7 +159,7 @@ class _Names:
         elif self._has_pages and (name == self._old_name or self._is_own(name)):
             file = self._path
         else:
-            file = inside(self._path, name, "OME-XML", allow_outside=self._allow_outside)
+            file = inside(self._path.parent, name, self._who, allow=self._allow_outside)
         return -1 if file is None else self.files.setdefault(file, len(self.files))
 
     def _is_own(self, name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_patch.errors import argument
+from gpu_patch.images.readers._base import checked_file
 from gpu_patch.images.readers._ome import OmeSet
 
 _MOST_FILES = 64
@@ -182,10 +182,8 @@ class PlaneSeries(Sequence[Any]):
             return None
         path = self._files[file]
         if file not in self._tiffs:
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise ValueError(f"'{path.name}', one of its files, is no file")
             try:
-                self._tiffs[file] = self._open_file(path)
+                self._tiffs[file] = self._open_file(checked_file(path))
             except ValueError as error:
                 raise ValueError(f"'{path.name}', one of its files, is none: {error}") from error
             _forget(self._tiffs, _MOST_FILES)

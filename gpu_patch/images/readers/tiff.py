@@ -41,6 +41,7 @@ from gpu_patch.images.readers._plain import check_length, read_plain
 from gpu_patch.images.readers._planes import OneOpen, PlaneSeries
 from gpu_patch.images.readers._tiff_axes import channels_of_colours, samples_of, stated_axes
 from gpu_patch.images.readers._units import micrometres
+from gpu_patch.images.readers._unpacking import HEAD, check_claim, check_stream, needs_unpacking
 
 
 @contextmanager
@@ -89,6 +90,8 @@ class TiffReader(ImageReader):
                 stored_shape = self._samples.shape(self._series.shape)
                 axes, shape = stated_axes(self._series, self._samples)
                 dtype = np.dtype(self._series.dtype)
+                if self._data_offset is None and 0 not in shape:
+                    _check_layout("its first page", self._series.keyframe)
                 tiff = self._series.keyframe.parent
                 chunk_shape = along(self._chunk_shape(stored_shape), stored_shape, shape, 1)
                 sizes = {}
@@ -289,9 +292,7 @@ class TiffReader(ImageReader):
             (n_planes, depth, rows.stop - rows.start, columns.stop - columns.start, n_samples),
             keyframe.dtype,
         )
-        n_segments = prod(keyframe.chunked)
-        if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
-            raise ValueError(f"{name} lacks some of its {n_segments} strips or tiles")
+        n_segments = _check_layout(name, page)
         for index in range(n_segments):
             # decoding nothing says where the segment belongs
             _, (plane, z, y, x, _), (n_z, n_y, n_x, _) = keyframe.decode(None, index)
@@ -311,6 +312,7 @@ class TiffReader(ImageReader):
                 _check_segment(name, index, start + count, file.size)
                 file.seek(start)
                 data = file.read(count)
+                _check_unpacking(f"strip or tile {index} of {name}", keyframe, data)
                 segment, _, _ = keyframe.decode(
                     data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader
                 )
@@ -361,7 +363,8 @@ def set_of(path: Path, options: Options) -> OmeSet | None:
                     f"it belongs to a set that '{described.name}' describes, which is not there: "
                     f"put it beside it, or give {argument('axes')} to read its own pages"
                 )
-        found = find_set(described or path, root, _n_pages, allow_outside=outside)
+        who = f"its OME-XML, '{described.name}'," if described else "its OME-XML"
+        found = find_set(described or path, root, _n_pages, f"{path}: {who}", allow_outside=outside)
         if not found.images:
             raise ValueError("its OME-XML describes no image")
         # tifffile reads a file by itself, unless it finds it under another name in it
@@ -424,6 +427,31 @@ def _check_chain(tiff: Any, first_series: Any) -> None:
     (following,) = struct.unpack(layout.offsetformat, tiff.filehandle.read(layout.offsetsize))
     if following:
         raise ValueError(f"its page {len(tiff.pages)} is damaged or missing")
+
+
+def _check_layout(name: str, page: Any) -> int:
+    """Return the number of strips or tiles of a page, which are all there."""
+    if 0 in page.keyframe.chunks:
+        raise ValueError(f"{name} has strips or tiles of the shape {page.keyframe.chunks}")
+    n_segments = int(prod(page.keyframe.chunked))
+    if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
+        raise ValueError(f"{name} lacks some of its {n_segments} strips or tiles")
+    return n_segments
+
+
+_CODECS = {8: "zlib", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
+"""As numcodecs calls them, of the compressions that unpack to any length."""
+
+
+def _check_unpacking(name: str, page: Any, data: bytes) -> None:
+    """Raise where a strip or tile unpacks to far more than its pixels."""
+    codec = _CODECS.get(int(page.compression))
+    if codec is None:
+        return
+    expected = prod(page.chunks) * page.dtype.itemsize
+    check_claim(name, codec, data[:HEAD], 0, expected)  # the length has been checked
+    if needs_unpacking(codec, len(data)):
+        check_stream(name, codec, data, expected)
 
 
 def _check_segment(page: str, index: int, stop: int, length: int) -> None:

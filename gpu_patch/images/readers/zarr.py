@@ -18,13 +18,16 @@ from gpu_patch.images.readers._base import (
     ImageReader,
     Key,
     Options,
+    checked_file,
     checked_level,
     chosen_scenes,
     described,
+    inside,
     never_written,
     reading,
 )
 from gpu_patch.images.readers._units import micrometres
+from gpu_patch.images.readers._zarr_chunks import ChunkFiles
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
 """A folder with one of these is an array or a group."""
@@ -41,6 +44,9 @@ class ZarrReader(ImageReader):
     one that got lost: so it is an error unless `Options.allow_missing_chunks`. A chunk missing
     inside a shard is the fill value always, because the shard's index, which has a checksum, says
     that it was left out.
+
+    A Zarr has no date: chunks that are rewritten while it is read are not noticed, only changes of
+    its metadata are.
 
     Parameters
     ----------
@@ -64,12 +70,14 @@ class ZarrReader(ImageReader):
             elif image is not None:
                 levels = image["datasets"]
                 level = levels[checked_level(path, options.level, len(levels))]
-                folder = path / level["path"]
+                who = f"{path}: its multiscales"
+                folder = inside(path, level["path"], who, allow=options.allow_outside)
                 array = _opened(folder)
                 axes = _letters(image.get("axes", ()))
                 sizes = _physical_sizes(image, level)
             else:
                 raise ValueError(_no_image(path, node, attributes))
+            self._files = ChunkFiles(array, folder)
             shape = tuple(map(int, array.shape))
             axes = axes if len(set(axes)) == len(axes) == len(shape) else ""
             version = array.metadata.zarr_format
@@ -94,6 +102,7 @@ class ZarrReader(ImageReader):
     def _select(self, key: Key) -> NDArray[Any]:
         if not self._allow_missing:
             self._check_chunks(key)
+        self._files.check(key)
         return np.asarray(self._array[key])
 
     def missing(self) -> str:
@@ -152,6 +161,9 @@ def _opened(path: Path) -> Any:
         raise ImportError(
             f"reading Zarr needs zarr 3, found {zarr.__version__}: pip install 'gpu_patch[io]'"
         )
+    for name in (*METADATA, ".zattrs", ".zmetadata"):
+        if (path / name).exists():
+            checked_file(path / name)
     if not any((path / name).is_file() for name in METADATA):
         raise ValueError(f"'{path.name}' has none of the files {', '.join(METADATA)}")
     return zarr.open(path, mode="r")
