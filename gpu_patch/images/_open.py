@@ -23,7 +23,14 @@ from gpu_patch.images._regions import FileRegions
 from gpu_patch.images._remarks import warn_of_remarks
 from gpu_patch.images._sets import distinct
 from gpu_patch.images._stack import ImageStack
-from gpu_patch.images.readers import SUFFIXES, ImageReader, Options, is_image, open_file
+from gpu_patch.images.readers import (
+    SUFFIXES,
+    ImageReader,
+    Options,
+    is_image,
+    is_sequence,
+    open_file,
+)
 from gpu_patch.images.readers.array import ArrayReader
 from gpu_patch.progress import progress_bar
 
@@ -60,9 +67,11 @@ def open_images(
         A file; a pattern such as ``"data/*.tif"``; a folder, for all images in it; an array, or
         anything with `shape`, `dtype` and slices. Files of patterns and folders are in natural
         order: t2 before t10. Files of one image, such as an OME-TIFF with a file per time point,
-        are opened together and once, whichever of them are named.
+        are opened together and once, whichever of them are named. Files that say nothing of each
+        other are one image by a name with {s}, {t}, {c} or {z} for the axes that it counts:
+        ``"data/t{t}_c{c}.tif"``.
     axes : str or None, default None
-        Axes of every image, one letter of "STCZYX" each; None takes those that the file says,
+        Axes of every file, one letter of "STCZYX" each; None takes those that the file says,
         without those of one pixel. A single Z is kept where other images have more slices, with a
         warning; naming it keeps it too. Axes that contradict a file are taken, with a warning.
     device : str or None, default None
@@ -319,6 +328,8 @@ def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
             "them, or give an array that reads them, such as zarr.open_array(…)"
         )
     path = Path(images)
+    if is_sequence(path):
+        return [(path, True)]
     if not path.exists() and glob.has_magic(str(path)):
         matching = natural_order([Path(name) for name in glob.glob(str(path), recursive=True)])
         if not matching:

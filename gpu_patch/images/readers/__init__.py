@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.images.readers import array, czi, npy, picture, tiff, zarr
+from gpu_patch.images.readers import array, czi, npy, picture, sequence, tiff, zarr
 from gpu_patch.images.readers._base import (
     ImageInfo,
     ImageReader,
@@ -16,6 +17,7 @@ from gpu_patch.images.readers._base import (
 )
 from gpu_patch.images.readers._content import content_of
 from gpu_patch.images.readers._ome import COMPANION
+from gpu_patch.images.readers.sequence import is_sequence
 
 __all__ = [
     "COMPANION",
@@ -25,6 +27,7 @@ __all__ = [
     "Options",
     "checked_path",
     "is_image",
+    "is_sequence",
     "members",
     "open_file",
 ]
@@ -45,6 +48,8 @@ def open_file(
 ) -> list[ImageReader]:
     """Return readers of the images of a file that `options` ask for, most often one.
 
+    The name of a file may have places for axes; see `sequence`.
+
     Raises
     ------
     OSError, ValueError
@@ -52,6 +57,8 @@ def open_file(
     ImportError
         A package is missing; the message says which.
     """
+    if is_sequence(path):
+        return sequence.open_all(path, partial(open_file, options=options, read_func=read_func))
     if read_func is not None:
         path.stat()  # raises where there is nothing
         return array.open_by(read_func, path, options)
