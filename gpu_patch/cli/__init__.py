@@ -16,6 +16,7 @@ from gpu_patch.cli.encoding import any_encoding
 from gpu_patch.cli.info import add_to as add_info
 from gpu_patch.cli.predict import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
+from gpu_patch.cli.termination import Terminated, terminable
 from gpu_patch.cli.training.command import add_to as add_train_demo
 from gpu_patch.errors import spoken
 
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 2 after an error, which stands in one line on stderr, or 130 after Ctrl-C.
+        Exit status: 0, 2 after an error, which stands in one line on stderr, 130 after Ctrl-C,
+        or 143 after SIGTERM.
     """
     with any_encoding():
         return _run(make_parser(), arguments)
@@ -56,14 +58,15 @@ def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
         if not hasattr(options, "run"):
             parser.print_help()
             return 0
-        with spoken(options.parser.options), _short_warnings():
+        with terminable(), spoken(options.parser.options), _short_warnings():
             options.run(options)
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
         print(f"gpu-patch: error: {said(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("gpu-patch: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        by_signal = isinstance(stopped, Terminated)
+        print(f"gpu-patch: {'terminated' if by_signal else 'interrupted'}", file=sys.stderr)
+        return 143 if by_signal else 130
     return 0
 
 

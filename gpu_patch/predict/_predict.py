@@ -215,6 +215,7 @@ def predict(
                 f" {version_of_set(stack.files)}".rstrip()
                 for stack in extractor.image_stacks
             ],
+            files=[stack.files for stack in extractor.image_stacks],
             rank=rank,
             world_size=world_size,
             chunk_size=chunk_size,

@@ -98,6 +98,7 @@ def test_data_types_come_back(tmp_path, format, dtype):
     if format == "ome-tiff" and dtype == "float16":
         with pytest.raises(ValueError, match="OME-TIFF has no float16, only uint8"):
             store.open(predicted)
+        store.abandon()
         assert not list(tmp_path.iterdir())
         return
     found = open_images(write_all(store, predicted), "CYX").image_stacks[0].data
@@ -233,6 +234,7 @@ def test_a_full_disk_is_an_error_at_once(tmp_path, monkeypatch):
     store = make_store(tmp_path / "a.npy", ["a"])
     with pytest.raises(OSError, match="No space left"):
         store.open(make_predicted("YX"))
+    store.abandon()
     assert not list(tmp_path.iterdir())
 
 

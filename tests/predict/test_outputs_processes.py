@@ -252,7 +252,10 @@ def test_a_rank_that_stops_is_missed(tmp_path):
             output.write(sample, 0, pixels(predicted, sample))
         if rank == 0:
             output.finish()
-            store.wait()
+            try:
+                store.wait()
+            finally:
+                store.abandon()
 
     error, _ = together(write, 2)
     assert isinstance(error, TimeoutError)
@@ -275,6 +278,7 @@ def test_ranks_go_by_the_same_units_whatever_was_written_since(tmp_path):
     predicted = make_predicted("TYX")
     output = make_store(tmp_path / "a.zarr", ["a"]).open(predicted)
     output.write(1, 0, pixels(predicted, 1))
+    output.close()
     first, second = two_stores(tmp_path / "a.zarr", resume=True)
     first.open(predicted).write(0, 0, pixels(predicted, 0))
     assert second.done("a") == first.done("a") == {(1, 0)}

@@ -368,6 +368,7 @@ def test_of_two_that_begin_an_image_one_does(tmp_path):
     for about in ({"rank": 0}, {"rank": 1}):
         made = work.sketch(about)
         made.image.mkdir()
+        (made.image / "zarr.json").touch()
         made.become(work)
     work.check({"rank": 0})
     assert [entry.name for entry in tmp_path.iterdir()] == [".a.partial"]
@@ -401,6 +402,7 @@ def test_a_run_that_ended_while_it_replaced_an_image(tmp_path):
     store = make_store(path, ["a"], overwrite=True)
     assert np.array_equal(open_images(path).image_stacks[0].data, whole(old))
     assert not replaced.exists()
+    store.abandon()
     path.rename(replaced)
     write(tmp_path / "b", new)
     (tmp_path / "b" / "a.ome.zarr").rename(path)

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from gpu_patch.errors import argument, choice, instance, whole_number
+from gpu_patch.predict.outputs._apart import check_apart, files_of
 from gpu_patch.predict.outputs._axes import restore, restored_axes
 from gpu_patch.predict.outputs._base import Output, Predicted, Store, Unit
 from gpu_patch.predict.outputs._names import FORMATS, ending, result_names
@@ -36,6 +37,7 @@ def make_store(
     resume: bool = False,
     fingerprint: str = "",
     shapes: Sequence[str] = (),
+    files: Sequence[Sequence[Path]] = (),
     rank: int = 0,
     world_size: int = 1,
     chunk_size: Sequence[int] | None = None,
@@ -64,6 +66,8 @@ def make_store(
         the images come from.
     shapes : sequence of str, default ()
         What else tells each image from others that its file has held, or holds at another level.
+    files : sequence of sequence of Path, default ()
+        Every file or folder that each image is in; none are those that its source names.
     rank, world_size : int
         Number of this process and how many there are ("ome-zarr" where there are several).
     chunk_size, shard_size : sequence of int or None, default None
@@ -107,13 +111,14 @@ def make_store(
                 f"{meant!r}"
             )
         folder, names, format = path.parent, [path.name[: -len(suffix)]], meant
-    for source in sources:
-        for name in names:
-            for variant in variants:
-                if _same(folder / (name + variant + suffix), Path(source)):
-                    raise ValueError(
-                        f"{argument('out')} would replace the image {source} by its prediction"
-                    )
+    results = [folder / (name + variant + suffix) for name in names for variant in variants]
+    check_apart(
+        results,
+        [
+            (str(source), tuple(files[i] if i < len(files) else ()) or files_of(source))
+            for i, source in enumerate(sources)
+        ],
+    )
     if format == "ome-zarr":
         ranks = Ranks(folder / f".{names[0]}{suffix}.ranks", rank, world_size, timeout)
         return ZarrStore(
@@ -152,7 +157,3 @@ def _refuse_what_zarr_alone_can(
     for option, is_asked in asked.items():
         if is_asked:
             raise ValueError(f"{option} is for the format 'ome-zarr' alone, not for {kind}")
-
-
-def _same(path: Path, source: Path) -> bool:
-    return path.exists() and source.exists() and path.samefile(source)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from gpu_patch.predict.outputs._removal import discard, sweep
 
 _PAUSE = 0.05
 
@@ -36,14 +37,20 @@ class Ranks:
         """Whether there are several."""
         return self._world_size > 1
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0."""
+        return self._rank == 0
+
     def share(self, make: Callable[[], Any]) -> Any:
         """Return on every rank what `make`, called on rank 0, returns there; its error as well.
 
         All ranks are there when it returns.
         """
         if not self.together:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            return make()
+            found = make()  # first: the folder may be another run's until then
+            discard(self._folder)
+            return found
         return self._tell(make) if self._rank == 0 else self._listen()
 
     def mark(self, name: str) -> None:
@@ -67,7 +74,8 @@ class Ranks:
                 lambda: sum(map(self.marked, left)),
                 lambda: "not every rank has ended",
             )
-            shutil.rmtree(self._folder)
+            discard(self._folder)
+            sweep(self._folder)
 
     def until(
         self,
@@ -99,68 +107,86 @@ class Ranks:
                 )
 
     def _tell(self, make: Callable[[], Any]) -> Any:
-        # each rank gives itself a name that no process had before, and believes what repeats it:
-        # files of an earlier run cannot
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for old in self._folder.iterdir():
-            old.unlink(missing_ok=True)
-        said: dict[str, Any] = {"seen": {}}
+        # ranks answer a call that was never made before, and believe what repeats their answer:
+        # files of an earlier run cannot, nor those of another one, which has what this one wants
+        call = uuid.uuid4().hex
+        said: dict[str, Any] = {"call": call, "seen": {}}
         error = None
         try:
             said["found"] = make()
+            # what is there now is no other run's
+            for old in self._folder.iterdir() if self._folder.is_dir() else ():
+                discard(old)
         except Exception as raised:
             error = raised
             said["error"] = f"{type(error).__name__}: {error}"
         seen = said["seen"]
+        self._say(said)
 
         def all_seen() -> bool:
             for rank in range(1, self._world_size):
-                token = self._read(f"{rank}.json")
-                if token and token != seen.get(str(rank)):
-                    seen[str(rank)] = token
-                    self._write("0.json", said)
+                answer = self._read(f"{rank}.json")
+                if answer.get("call") == call and answer["token"] != seen.get(str(rank)):
+                    seen[str(rank)] = answer["token"]
+                    self._say(said)
             return len(seen) == self._world_size - 1
 
         def missing() -> str:
             absent = [r for r in range(1, self._world_size) if str(r) not in seen]
             return f"the ranks {absent} have not begun"
 
-        self.until(all_seen, lambda: len(seen), missing)
+        try:
+            self.until(all_seen, lambda: len(seen), missing)
+        except TimeoutError:
+            if error is None:
+                raise
         if error is not None:
             raise error
         return said["found"]
 
-    def _listen(self) -> Any:
-        token, name = uuid.uuid4().hex, f"{self._rank}.json"
-        said: Any = None
+    def _say(self, said: dict[str, Any]) -> None:
+        if not self._folder.is_dir():
+            discard(self._folder)
+        while True:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._write("0.json", said)
+            except FileNotFoundError:
+                pass  # removed by another run, which has what this one wants, at its end
 
-        def answered() -> bool:
-            nonlocal said
+    def _listen(self) -> Any:
+        token = uuid.uuid4().hex
+        said: dict[str, Any] = {}
+        answered: str | None = None
+
+        def heard() -> bool:
+            nonlocal said, answered
             said = self._read("0.json")
-            if said and said["seen"].get(str(self._rank)) == token:
+            if said.get("seen", {}).get(str(self._rank)) == token:
                 return True
-            # rank 0 may have emptied the folder since it was written
-            if self._read(name) != token:
-                self._write(name, token)
+            call = said.get("call")
+            if call and call != answered:
+                try:
+                    self._write(f"{self._rank}.json", {"token": token, "call": call})
+                    answered = call
+                except (FileNotFoundError, NotADirectoryError):
+                    pass  # rank 0 has emptied the folder meanwhile, and will call again
             return False
 
-        self.until(answered, lambda: None, lambda: "rank 0 has not begun")
+        self.until(heard, lambda: None, lambda: "rank 0 has not begun")
         if "error" in said:
             raise RuntimeError(f"rank 0 could not begin: {said['error']}")
         return said["found"]
 
     def _write(self, name: str, content: Any) -> None:
         hidden = self._folder / f".{name}.{uuid.uuid4().hex}"
-        try:
-            hidden.write_text(json.dumps(content))
-            os.replace(hidden, self._folder / name)
-        except FileNotFoundError:
-            # rank 0 has not made the folder, or has emptied it meanwhile: it is tried again
-            if self._rank == 0:
-                raise
+        hidden.write_text(json.dumps(content))
+        os.replace(hidden, self._folder / name)
 
-    def _read(self, name: str) -> Any:
+    def _read(self, name: str) -> dict[str, Any]:
+        """Return what a rank wrote, nothing where it has not."""
         try:
-            return json.loads((self._folder / name).read_text())
-        except FileNotFoundError:
-            return None
+            found = json.loads((self._folder / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}

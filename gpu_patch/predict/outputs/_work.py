@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import shutil
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
 from gpu_patch.predict.outputs._base import Unit
+from gpu_patch.predict.outputs._removal import discard, sweep
 from gpu_patch.predict.outputs._settings import begin_anew, difference
 
 
@@ -31,8 +31,17 @@ class Work:
         self._finishing = folder / "finishing"
 
     def exists(self) -> bool:
-        """Tell whether there is an image."""
-        return self.image.exists()
+        """Tell whether there is an image, with all that belongs to it."""
+        metadata = self.image / "zarr.json"
+        return metadata.is_file() and self._units.is_dir() and bool(self.about())
+
+    def about(self) -> dict[str, Any]:
+        """Return what it was made with, nothing where that cannot be read."""
+        try:
+            found = json.loads(self._about.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def sketch(self, about: dict[str, Any]) -> Work:
         """Return a new one, which becomes this one by `become`."""
@@ -46,7 +55,7 @@ class Work:
         try:
             os.rename(self.folder, other.folder)
         except OSError:
-            shutil.rmtree(self.folder)
+            discard(self.folder)
             if not other.exists():
                 raise
 
@@ -57,7 +66,7 @@ class Work:
 
     def difference(self, about: dict[str, Any]) -> str:
         """Say what it was made with else than `about`, "" where that is nothing."""
-        found = json.loads(self._about.read_text())
+        found = self.about()
         for key, wanted in about.items():
             if found.get(key) != wanted:
                 return difference(key, found.get(key), wanted)
@@ -68,15 +77,16 @@ class Work:
         sample, first = unit
         (self._units / f"{sample}-{first}").touch()
 
+    def forget(self, unit: Unit) -> None:
+        """Take a unit for one that is not written."""
+        sample, first = unit
+        (self._units / f"{sample}-{first}").unlink(missing_ok=True)
+
     def units(self) -> list[Unit]:
         """Return the units that are written, none where there is no image."""
-        if not self.exists():
-            return []
-        found = []
-        for name in os.listdir(self._units):
-            sample, first = name.split("-")
-            found.append((int(sample), int(first)))
-        return sorted(found)
+        # others' files are passed over, as those that file managers leave
+        found = map(_UNIT.fullmatch, _names(self._units) if self.exists() else [])
+        return sorted((int(unit[1]), int(unit[2])) for unit in found if unit)
 
     def finishing(self) -> bool:
         """Tell whether it is this call that may finish the image: one alone may."""
@@ -93,29 +103,38 @@ class Work:
 
     def pulse(self) -> tuple[int, float]:
         """Return what changes while the image is written or finished."""
-        try:
-            units = len(os.listdir(self._units))
-        except FileNotFoundError:
-            units = 0
+        units = len(_names(self._units))
         try:
             return units, self._finishing.stat().st_mtime
-        except FileNotFoundError:
+        except OSError:
             return units, 0.0
 
-    def tidy(self) -> None:
-        """Remove what processes left that were killed while they wrote."""
-        self._finishing.unlink(missing_ok=True)
-        self._remove_sketches()
-        # zarr-python gives a file its name when it is complete
-        for file in self.image.rglob("*.partial"):
-            file.unlink()
+    def tidy(self) -> set[str]:
+        """Remove what killed processes left half done; return the files of the image by name."""
+        discard(self._finishing)
+        sweep(self.folder)
+        found = set()
+        for folder, _, files in os.walk(self.image):
+            within = Path(folder).relative_to(self.image)
+            for name in files:
+                # zarr-python gives a file its name when it is complete
+                if name.endswith(".partial"):
+                    Path(folder, name).unlink(missing_ok=True)
+                else:
+                    found.add((within / name).as_posix())
+        return found
 
     def remove(self) -> None:
         """Remove it, and what never became it."""
-        self._remove_sketches()
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        discard(self.folder)
+        sweep(self.folder)
 
-    def _remove_sketches(self) -> None:
-        for sketch in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.*"):
-            shutil.rmtree(sketch)
+
+_UNIT = re.compile(r"(\d+)-(\d+)")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # it is gone
+        return []

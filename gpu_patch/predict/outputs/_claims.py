@@ -1,0 +1,232 @@
+"""Which run writes which results of a folder, so that no two write the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_PAUSE = 0.01
+_PATIENCE = 10.0
+"""Seconds for which a run that began at the same time may make up its mind."""
+
+_ENDED = "\nheld"
+"""What follows a claim that is decided."""
+
+
+class Claim:
+    """Results of a folder that a run writes.
+
+    A hidden file in the folder says so. Its process keeps it locked, and the lock ends with the
+    process however that ends: what a dead process had claimed is free. Others may write other
+    results to the same folder. Where a file system has no locks, a process counts as alive unless
+    it is known to be gone from this host.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the results go; it exists.
+    results : sequence of str
+        Their names.
+    run : str or None, default None
+        The run of an earlier claim, which this process has a part in. None is a new run.
+
+    Attributes
+    ----------
+    run : str
+        What the claims of all processes of a run have in common.
+
+    Raises
+    ------
+    BlockingIOError
+        Another run writes one of the results; the message says which.
+    """
+
+    def __init__(self, folder: Path, results: Sequence[str], run: str | None = None) -> None:
+        self._folder, self._left = folder, set(results)
+        # as file systems that do not tell capitals apart have them
+        self._names = {name.lower(): name for name in results}
+        token = uuid.uuid4().hex
+        self.run, self._token = run or token, token
+        self._path = folder / f".gpu_patch-{token}.run"
+        descriptor, locked = _make(self._path)
+        self._end = weakref.finalize(self, _close, descriptor, self._path, os.getpid())
+        try:
+            said = {
+                "run": self.run,
+                "results": sorted(self._names),
+                "process": os.getpid(),
+                "host": platform.node(),
+                "since": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
+                "locked": locked,
+            }
+            os.write(descriptor, json.dumps(said).encode())
+            if run is None:
+                self._settle()
+            os.write(descriptor, _ENDED.encode())
+        except BaseException:
+            self.release()
+            raise
+
+    def done(self, result: str) -> None:
+        """Let go of a result; the claim ends with the last."""
+        self._left.discard(result)
+        if not self._left:
+            self.release()
+
+    def release(self) -> None:
+        """Let go of everything."""
+        self._end()
+
+    def _settle(self) -> None:
+        """Return when no other run claims the results.
+
+        Each run writes its claim before it looks at those of others, so that of two at least one
+        sees the other. Where both are undecided, the one with the smaller token goes on.
+        """
+        until = time.monotonic() + _PATIENCE
+        while True:
+            undecided = None
+            for other in self._others():
+                shared = self._names.keys() & set(other.said.get("results", ()))
+                if other.said and (not shared or other.said["run"] == self.run):
+                    continue
+                if other.held or (other.said and other.path < self._path):
+                    raise self._refused(other)
+                undecided = other
+            if undecided is None:
+                return
+            if time.monotonic() > until:
+                raise self._refused(undecided)
+            time.sleep(_PAUSE)
+
+    def _others(self) -> Iterator[_Other]:
+        for path in sorted(self._folder.glob(".gpu_patch-*.run")):
+            if path != self._path:
+                found = _read(path)
+                if found is not None:
+                    yield found
+
+    def _refused(self, other: _Other) -> BlockingIOError:
+        said = other.said
+        shared = sorted(self._names.keys() & set(said.get("results", ()))) or sorted(self._names)
+        here = said.get("host") == platform.node()
+        who = f"process {said.get('process', 'unknown')} on {said.get('host', 'an unknown host')}"
+        if here and said.get("process") == os.getpid():
+            who = f"this process ({os.getpid()} on {platform.node()})"
+        message = (
+            f"{self._folder / self._names[shared[0]]} is being written by another run: {who}, "
+            f"since {said.get('since', 'an unknown time')}. Wait until it has ended, or stop it"
+        )
+        if not here or not said.get("locked"):
+            message += f". If it is certain that it runs no more, remove {other.path}"
+        return BlockingIOError(message)
+
+
+class _Other(NamedTuple):
+    """A claim of another process: what it says, nothing as long as it is being written."""
+
+    path: Path
+    said: dict[str, Any]
+    held: bool
+
+
+def _read(path: Path) -> _Other | None:
+    """Return a claim; where its process is gone, remove it and return None."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        # shared: two that look at the same time must not take each other for its process
+        free = _lock(descriptor, exclusive=False)
+        text = os.read(descriptor, os.fstat(descriptor).st_size + len(_ENDED)).decode()
+    finally:
+        os.close(descriptor)
+    found, held, _ = text.partition(_ENDED)
+    try:
+        said = json.loads(found)
+    except ValueError:
+        said = {}
+    if free if said.get("locked", free is not None) else _is_gone(said):
+        path.unlink(missing_ok=True)
+        return None
+    return _Other(path, said, bool(held))
+
+
+def _make(path: Path) -> tuple[int, bool]:
+    """Return a new file, and whether it could be locked."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            locked = bool(_lock(descriptor, exclusive=True))
+            # before it was locked, another process may have taken it for that of a dead one
+            if path.exists():
+                _descriptors.add(descriptor)
+                return descriptor, locked
+        except BaseException:
+            _remove(path)
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, exclusive: bool) -> bool | None:
+    """Lock a file; return whether it is locked now, None where the file system has no locks."""
+    try:
+        import fcntl
+
+        # one's own file is locked by others for a moment at most
+        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def _is_gone(said: dict[str, Any]) -> bool:
+    """Tell whether a process that could lock nothing is known to have ended."""
+    if os.name != "posix" or said.get("host") != platform.node():
+        return False
+    try:
+        os.kill(said["process"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is another user's
+        return False
+    return False
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # its folder is gone, say
+        path.unlink(missing_ok=True)
+
+
+def _close(descriptor: int, path: Path, process: int) -> None:
+    if process == os.getpid():
+        _remove(path)
+        _descriptors.discard(descriptor)
+        os.close(descriptor)
+
+
+_descriptors: set[int] = set()
+"""Of claims of this process."""
+
+
+def _forget() -> None:
+    """Close the files of claims in a forked process, which would hold locks of a dead one."""
+    while _descriptors:
+        os.close(_descriptors.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
