@@ -13,6 +13,7 @@ OPTIONS = {
     "multiscale_count": 2,
     "chunk_size": (32, 64),
     "blend": "hann",
+    "model_id": "twice as many channels",  # whether it takes its time or not
 }
 
 

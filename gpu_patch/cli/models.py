@@ -71,10 +71,6 @@ class Counting(torch.nn.Module):  # type: ignore[misc]
         self.n_tiles += len(batch)
         return self.model(batch)
 
-    def state_dict(self, *args: Any, **keywords: Any) -> Any:
-        """Return that of the model: it tells whether a run can be gone on with."""
-        return self.model.state_dict(*args, **keywords)
-
 
 def misfit(model: Any, given: Tiles, *, has_context: bool) -> str:
     """Say why a model does not take tiles, by what else it takes; "" where it does take them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import os
 import time
@@ -168,7 +169,7 @@ def run(options: argparse.Namespace) -> None:
     # these import what may be missing
     models, predicted, training = (
         importlib.import_module(f"gpu_patch.cli.{name}")
-        for name in ("models", "predicted", "training")
+        for name in ("models", "predicted", "training.loop")
     )
     rank, world_size = (_environment(name, n) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     device = _device(options.device)
@@ -179,7 +180,8 @@ def run(options: argparse.Namespace) -> None:
     picture = _picture(options)
     folder("--out", options.out if ending(options.out.name) is None else options.out.parent)
     _check_apart(options.images, options.out)
-    model = models.load_model(readable("--model", options.model), device)
+    model_id = _digest(readable("--model", options.model))
+    model = models.load_model(options.model, device)
     images = open_images(
         options.images,
         options.axes,
@@ -222,6 +224,7 @@ def run(options: argparse.Namespace) -> None:
             out=options.out,
             format=options.format,
             resume=options.resume,
+            model_id=model_id,
             overwrite=options.overwrite,
             rank=rank,
             world_size=world_size,
@@ -315,6 +318,12 @@ def _picture(options: argparse.Namespace) -> Path:
     if known is not None:
         path = options.out.with_name(options.out.name[: -len(known[0])] + "_prediction.png")
     return path
+
+
+def _digest(path: Path) -> str:
+    """Return what tells the file of a model from others."""
+    with path.open("rb") as file:
+        return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _device(device: str | None) -> str:

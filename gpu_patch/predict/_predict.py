@@ -19,7 +19,9 @@ from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import TiledPatching
 from gpu_patch.patching._base import checked_overlaps
 from gpu_patch.patching._locations import LARGEST_PIXEL
-from gpu_patch.predict._model import TRAINING_MODES, fingerprint, is_module, modes, running
+from gpu_patch.predict._code import version_of
+from gpu_patch.predict._identity import identify
+from gpu_patch.predict._model import TRAINING_MODES, is_module, modes, modes_of, running
 from gpu_patch.predict._pixels import checked_dtype
 from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import choose_grid, share_of
@@ -63,6 +65,7 @@ def predict(
     format: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    model_id: str | None = None,
     rank: int = 0,
     world_size: int = 1,
     chunk_size: Sequence[int] | None = None,
@@ -127,7 +130,14 @@ def predict(
         Whether to replace files that are there, once the new ones are complete.
     resume : bool, default False
         Whether to go on where an earlier run with the same arguments ended (OME-Zarr alone). What
-        other arguments or files made, by size and date, is refused; with `overwrite` made anew.
+        another model, other arguments, another version of gpu_patch or other files made, by size
+        and date, is refused, and the error says what differs; with `overwrite` it is made anew.
+    model_id : str or None, default None
+        What tells the model from others where a run is gone on with, such as a version, or a digest
+        of its file. None is what shows: a torch module's classes, settings and weights; a
+        function's code, its defaults, and what it closes over or reads from its module; code of
+        installed packages by their version. Whatever running the model changes, such as a counter,
+        does not count. Where nothing shows, as of a session of another library, `resume` warns.
     rank, world_size : int, default 0 and 1
         This process, and how many there are (OME-Zarr alone). Each predicts other rows of chunks,
         and all of them return when all files are complete.
@@ -169,6 +179,8 @@ def predict(
     whole_number("batch_size", batch_size, minimum=1)
     whole_number("n_samples", n_samples, minimum=1)
     choice("blend", blend, BLENDS)
+    if model_id is not None and not instance("model_id", model_id, str, "a str or None"):
+        raise ValueError("model_id must not be empty, found ''")
     if training_mode is not None:
         choice("training_mode", training_mode, TRAINING_MODES)
     if normalization is not None:
@@ -200,8 +212,13 @@ def predict(
             "n_samples": n_samples,
             "dtype": dtypes[""].name,
             "normalization": None if normalization is None else normalization.to_dict(),
-            "model": "" if out is None else fingerprint(model),
+            "training_mode": modes_of(model),
+            "version of gpu_patch": version_of(__name__),
         }
+
+        def fingerprint() -> str:
+            return json.dumps({**about, "model": _identity(model, model_id, resume=resume)})
+
         store = make_store(
             None if out is None else os.fspath(out),
             [stack.source for stack in extractor.image_stacks],
@@ -209,7 +226,7 @@ def predict(
             format=format,
             overwrite=overwrite,
             resume=resume,
-            fingerprint=json.dumps(about),
+            fingerprint=fingerprint,
             shapes=[
                 f"shape {stack.original_data_shape}, axes {stack.original_axes}"
                 f" {version_of_set(stack.files)}".rstrip()
@@ -248,6 +265,20 @@ def _axes_of_batches(n_dims: int, multiscale_count: int | None) -> str:
         f"({argument('batch_size')} or less, {inner}, "
         f"{', '.join(argument(f'tile_size[{axis}]') for axis in range(n_dims))})"
     )
+
+
+def _identity(model: Any, model_id: str | None, *, resume: bool) -> str | dict[str, str]:
+    if model_id is not None:
+        return model_id
+    found = identify(model)
+    if found.unknown and resume:
+        warnings.warn(
+            f"model may be another one than that of the earlier run: nothing is known of "
+            f"{', '.join(found.unknown)}. Give {argument('model_id')} from the first run on, such "
+            "as a version, or a digest of its file",
+            stacklevel=6,
+        )
+    return found.parts
 
 
 def _evaluating() -> str:

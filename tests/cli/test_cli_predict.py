@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -145,10 +146,17 @@ def test_results_are_kept_replaced_and_gone_on_with(models, capsys):
     capsys.readouterr()
     assert run(*arguments, "--resume") == 0
     assert "tiles    none left to do: all its results are complete\n" in capsys.readouterr().out
-    # which Python says too: it is the same model
-    tiles = {"tile_size": (32, 32), "overlaps": (8, 8)}
+    # which Python says too, where it is told the same of the model
+    digest = hashlib.sha256(Path("model.pt").read_bytes()).hexdigest()
+    tiles = {"tile_size": (32, 32), "overlaps": (8, 8), "model_id": f"sha256 {digest}"}
     images = open_images("pair.tif", device="cpu")
     predict(images, torch.jit.load("model.pt"), **tiles, out="out", resume=True)
+    torch.jit.script(Halving().eval()).save("model.pt")  # other code, the same weights
+    assert run(*arguments, "--resume") == 2
+    assert f"but its --model is another one (sha256 {digest}; now" in capsys.readouterr().err
+    torch.jit.trace(Halving(), torch.zeros(2, 2, 32, 32)).save("model.pt")
+    assert run(*arguments, "--resume", "--overwrite") == 0
+    capsys.readouterr()
     assert run(*arguments, "--resume", "--blend", "hann", "--dtype", "uint8") == 2
     assert capsys.readouterr().err == (
         "gpu-patch: error: out/pair.ome.zarr is complete, but its --blend is 'crop', that of this "

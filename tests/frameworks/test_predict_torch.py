@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from pixels import distinct
 
 import gpu_patch
 from gpu_patch import predict
+from gpu_patch.predict._identity import identify
 
 torch = pytest.importorskip("torch")
 
@@ -245,3 +248,156 @@ def test_going_on_with_another_model_is_refused(tmp_path):
         predict(images(), module, resume=True, **options)
     module.weight.data -= 1
     predict(images(), module, resume=True, **options)
+
+
+# ---- which model it is -------------------------------------------------------------------------
+
+
+class Net(torch.nn.Module):
+    """Changes attributes of itself when it runs, and has some that are its user's."""
+
+    def __init__(self, slope=0.5, scale=2.0):
+        super().__init__()
+        self.inner = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.BatchNorm2d(3)
+        )
+        self.activation = torch.nn.LeakyReLU(slope)
+        self.register_buffer("mask", torch.ones(1), persistent=False)
+        self._scale, self.n_calls, self.last = scale, 0, None
+
+    def forward(self, x):
+        self.n_calls += 1
+        self.last = x
+        return self.activation(self.inner(x)) * self._scale * self.mask
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, slope, scale, weight):
+        super().__init__()
+        self.inner = torch.nn.LeakyReLU(slope)
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+        self.scale = scale
+
+    def forward(self, x):
+        return self.inner(x) * self.scale * self.weight
+
+
+class Another(Net):
+    """Of the same weights."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def net(kind=Net, **options):
+    torch.manual_seed(0)
+    return kind(**options).eval()
+
+
+def changed(change):
+    def make():
+        module = net()
+        with torch.no_grad():
+            change(module)
+        return module
+
+    return make
+
+
+def hooked(module):
+    module.inner.register_forward_hook(lambda module, inputs, output: output + 1)
+
+
+DIFFERING = {
+    "weight": (changed(lambda m: m.inner[0].weight[2, 0, 1, 1].add_(1e-3)), "weights"),
+    "buffer": (changed(lambda m: m.inner[1].running_var.mul_(2)), "weights"),
+    "buffer that is not saved": (changed(lambda m: m.mask.mul_(2)), "weights"),
+    "data type": (lambda: net().double(), "weights"),
+    "class": (lambda: net(Another), "code"),
+    "hook": (changed(hooked), "code"),
+    "setting of torch's": (lambda: net(slope=0.1), "settings"),
+    "setting of the user's": (lambda: net(scale=3.0), "settings"),
+    "mode": (changed(lambda m: m.inner[1].train()), "settings"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERING.values(), ids=DIFFERING)
+def test_modules_that_differ(case):
+    make, part = case
+    before, after = identify(net()), identify(make())
+    assert not after.unknown
+    assert {k for k in before.parts if before.parts[k] != after.parts[k]} == {part}
+
+
+SAME = {
+    "made again": net,
+    "on another device and back": lambda: net().to("cpu"),
+    "channels last": lambda: net().to(memory_format=torch.channels_last),
+    "without gradients": lambda: net().requires_grad_(False),
+    "after a call": changed(lambda m: m(torch.ones(2, 1, 8, 8))),
+    "loaded": lambda: _loaded(net(), Net().eval()),
+    "in parallel": lambda: torch.nn.DataParallel(net()).eval(),
+}
+
+
+def _loaded(one, other):
+    other.load_state_dict(one.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_modules_that_are_the_same(make):
+    assert identify(make()) == identify(net())
+
+
+@pytest.mark.parametrize("kind", ["scripted", "traced", "exported"])
+def test_modules_from_files_by_code_settings_and_weights(kind):
+    """Also settings that are numbers inside the code."""
+    example = torch.ones(2, 1, 16, 16)
+
+    def made(*values):
+        module = Scaled(*values).eval()
+        if kind == "exported":
+            return torch.export.export(module, (example,)).module()
+        return torch.jit.script(module) if kind == "scripted" else torch.jit.trace(module, example)
+
+    first = identify(made(0.5, 2.0, 1.0))
+    assert identify(made(0.5, 2.0, 1.0)) == first
+    for other in ((0.25, 2.0, 1.0), (0.5, 3.0, 1.0), (0.5, 2.0, 1.5)):
+        assert identify(made(*other)) != first
+
+
+def test_modules_inside_functions_and_partial_functions_count():
+    def closing(module):
+        return lambda x: module(torch.from_numpy(x))
+
+    for make in (closing, lambda module: functools.partial(closing, module), lambda m: m.forward):
+        first = identify(make(net()))
+        assert first == identify(make(net()))
+        assert not first.unknown
+        for differing, _ in DIFFERING.values():
+            assert identify(make(differing())) != first
+
+
+def test_another_module_of_the_same_weights_does_not_go_on(tmp_path):
+    pytest.importorskip("zarr")
+    options = {**TILES, "out": tmp_path / "out.zarr", "chunk_size": (16, 16), "resume": True}
+    predict(images(), net(), **options)
+    for make, part in DIFFERING.values():
+        words = "is complete, but its (training_mode is .*, its )?model is another one, by its "
+        with pytest.raises(FileExistsError, match=words + part):
+            predict(images(), make(), **options)
+    before = net()
+    predict(images(), before, **options)
+    assert before.n_calls == 0  # nothing was left to do
+
+
+def test_modes_belong_to_a_run(tmp_path):
+    pytest.importorskip("zarr")
+    options = {**TILES, "out": tmp_path / "out.zarr", "resume": True, "model_id": "of May"}
+    predict(images(), net().train(), **options)  # evaluated
+    predict(images(), net(), **options)
+    module = net()
+    module.inner[1].train()
+    with pytest.raises(FileExistsError, match=r"its training_mode is \[\], .* \['inner\.1'\]"):
+        predict(images(), module, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def make_store(
     format: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    fingerprint: str = "",
+    fingerprint: str | Callable[[], str] = "",
     shapes: Sequence[str] = (),
     files: Sequence[Sequence[Path]] = (),
     rank: int = 0,
@@ -61,9 +61,9 @@ def make_store(
         Whether to replace what is there, once the new is complete.
     resume : bool, default False
         Whether to go on where an earlier run ended ("ome-zarr" alone).
-    fingerprint : str, default ""
+    fingerprint : str or callable, default ""
         What two runs must have in common for one to go on with the other, beside the files that
-        the images come from.
+        the images come from; or what returns it, called where it can be gone on with.
     shapes : sequence of str, default ()
         What else tells each image from others that its file has held, or holds at another level.
     files : sequence of sequence of Path, default ()
@@ -128,7 +128,7 @@ def make_store(
             suffix,
             overwrite=overwrite,
             resume=resume,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint() if callable(fingerprint) else fingerprint,
             versions=[
                 ", ".join(filter(None, (version(source), shape)))
                 for source, shape in zip_longest(sources, shapes, fillvalue="")
