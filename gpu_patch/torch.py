@@ -128,7 +128,7 @@ class TensorLoader:
         """
         self.loader.set_epoch(epoch)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return where the loader is.
 
         Returns
@@ -138,7 +138,7 @@ class TensorLoader:
         """
         return self.loader.state_dict()
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where a loader was.
 
         Parameters
@@ -149,7 +149,7 @@ class TensorLoader:
         Raises
         ------
         TypeError, ValueError
-            `state` is none of a loader of these patches.
+            `state` is none of a loader of these patches in this order.
         """
         self.loader.load_state_dict(state)
 

@@ -19,13 +19,13 @@ from gpu_patch.constructors._base import PlannedConstr
 from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
-from gpu_patch.errors import choice, instance, mapping, probability, shorten, whole_number
+from gpu_patch.errors import choice, instance, probability, whole_number
+from gpu_patch.feed import _loader_state
 from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
 from gpu_patch.specs import PatchBatch
 
 _PREFETCH = 2
-_STATE_VERSION = 1
 
 ORDERS = ("shuffle", "by_image", "blocks")
 
@@ -142,6 +142,7 @@ class BatchLoader:
         self.prefetch = ahead if prefetch is None else whole_number("prefetch", prefetch, minimum=0)
         self._epoch, self._first, self._step = 0, 0, 0
         self._resumed = False
+        self._order_of_epoch: dict[str, Any] | None = None
         if self.world_size > 1 and not constructor.draws_by_counter:
             raise ValueError(
                 f"world_size is {self.world_size}, but the constructor has a strategy whose draws "
@@ -179,56 +180,55 @@ class BatchLoader:
         """Return the number of batches of a whole epoch, the same on every rank."""
         return self._division(0).n_steps
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return where the loader is: behind the batch that was taken last.
 
         Returns
         -------
         dict
-            Small, of whole numbers. The same on every rank, and good for any batch size and any
-            number of ranks that does not exceed the patches left.
+            Small, for JSON too: the place in the epoch, the seeds, and what else decides the order
+            of patches. The same on every rank, and good for any batch size and any number of ranks
+            that does not exceed the patches left.
         """
         division = self._division(self._first)
+        # an epoch keeps the order that it began with
+        if self._order_of_epoch is None or not self._step:
+            self._order_of_epoch = self._order()
         return {
-            "version": _STATE_VERSION,
+            "version": _loader_state.VERSION,
             "seed": self.seed,
             "constructor_seed": getattr(self.constructor, "seed", 0),
             "epoch": self.epoch,
             "position": 0 if self._is_done() else division.position(self._step),
             "n_patches": division.stop,
+            **self._order_of_epoch,
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where a loader was: the next iteration gives what is left of that epoch.
 
         Parameters
         ----------
         state : dict
-            As `state_dict` returned it.
+            As `state_dict` returned it. The loader takes its seed from there. Batch size,
+            `drop_last` and number of ranks may be others.
 
         Raises
         ------
-        ValueError
-            Where the state is of other patches.
+        TypeError, ValueError
+            Where the state is of other patches or of another order: `shuffle`, `order`, `window`,
+            the seed of the constructor, the strategies with their seeds, sizes, exclusions and
+            probabilities. Names what differs.
+
+        Warns
+        -----
+        UserWarning
+            For a state of version 1, which does not tell the order.
         """
         n_patches = self.constructor.n_patches
-        keys = ["version", "seed", "constructor_seed", "epoch", "position", "n_patches"]
-        found = mapping("state", state, keys)
-        if found["version"] != _STATE_VERSION:
-            raise ValueError(
-                f"state has the version {shorten(found['version'])}, this is {_STATE_VERSION}"
-            )
-        if found["n_patches"] != n_patches:
-            raise ValueError(
-                f"state is of {shorten(found['n_patches'])} patches, the constructor has "
-                f"{n_patches}: it must be the same that the state was taken with"
-            )
         own_seed = getattr(self.constructor, "seed", 0)
-        if found["constructor_seed"] != own_seed:
-            raise ValueError(
-                f"state is of a constructor with seed={shorten(found['constructor_seed'])}, this "
-                f"one has {own_seed}: give the constructor that seed when it is made"
-            )
+        own = {"n_patches": n_patches, **self._order()}
+        found = _loader_state.checked_state(state, own, own_seed)
         seed = checked_seed(found["seed"])
         epoch = whole_number("state['epoch']", found["epoch"], minimum=0, maximum=2**32 - 1)
         position = whole_number(
@@ -245,7 +245,7 @@ class BatchLoader:
         """
         if not self._resumed:
             self._epoch, self._first = self.epoch, 0
-        self._resumed, self._step = False, 0
+        self._resumed, self._step, self._order_of_epoch = False, 0, None
         division, epoch = self._division(self._first), self._epoch
         blocks, window = self._blocks()
         order = epoch_order(
@@ -295,12 +295,28 @@ class BatchLoader:
         sites = _sites(self.constructor)
         if self.order == "by_image":
             return image_numbers(sites), 0.0
+        wanted = self._n_blocks()
+        assert wanted is not None
+        return block_numbers(sites, self.constructor.input_shapes, wanted), self.window
+
+    def _n_blocks(self) -> int | None:
+        """Return how many boxes the images are cut into, None where they are not."""
+        if self.order != "blocks":
+            return None
         shapes = self.constructor.input_shapes
         size: Sequence[int] = (0,) * (len(shapes[0]) - 2)
         if isinstance(self.constructor, PlannedConstr):
             size = self.constructor.window_size
-        wanted = n_blocks(shapes, size, self.window)
-        return block_numbers(sites, shapes, wanted), self.window
+        return n_blocks(shapes, size, self.window)
+
+    def _order(self) -> dict[str, Any]:
+        return _loader_state.order_of(
+            self.constructor,
+            shuffle=self.shuffle,
+            order=self.order,
+            window=self.window,
+            n_blocks=self._n_blocks(),
+        )
 
     def _division(self, first: int) -> Division:
         n_patches = self.constructor.n_patches

@@ -47,7 +47,7 @@ class RandomPatching(SampledPatching):
     ) -> None:
         super().__init__(data_shapes)
         self.patch_size = checked_patch_size(patch_size, self.data_shapes)
-        self.rng = checked_generator(seed)
+        self.seed, self.rng = seed, checked_generator(seed)
         self.n_uniforms = len(self.patch_size)
         self._set_counts(np.prod(-(-self._sample_shape // self.patch_size), axis=1))
         self._last_start: NDArray[np.int64] = np.maximum(self._sample_shape - self.patch_size, 0)

@@ -78,7 +78,7 @@ class StratifiedPatching(SampledPatching):
     ) -> None:
         super().__init__(data_shapes)
         self.patch_size = checked_patch_size(patch_size, self.data_shapes)
-        self.rng = checked_generator(seed)
+        self.seed, self.rng = seed, checked_generator(seed)
         self.n_uniforms = 1 + len(self.patch_size)
         grids = -(-self._sample_shape // self.patch_size)
         self._excluded = [np.zeros(grid, bool) for grid in grids.tolist()]

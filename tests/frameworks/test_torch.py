@@ -78,6 +78,17 @@ def test_tensor_loader_resumes():
         assert torch.equal(a.input, b.input)
 
 
+def test_states_go_through_files_and_to_loaders_of_the_same_order_alone(tmp_path):
+    first = TensorLoader(BatchLoader(make_sample("pred").constructor, 4, order="blocks"))
+    next(iter(first))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state == first.state_dict()
+    other = TensorLoader(BatchLoader(make_sample("pred").constructor, 4))
+    with pytest.raises(ValueError, match="order='blocks', this one has order='shuffle'"):
+        other.load_state_dict(state)
+
+
 @pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_torchs_loader_makes_whole_batches(kind, n_workers, monkeypatch):
