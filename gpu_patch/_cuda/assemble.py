@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch._cuda.table import pack
-from gpu_patch.chunks._cache import ChunkKey
-from gpu_patch.chunks._cut import Copy
+from gpu_patch.chunks.image import ChunkKey
+from gpu_patch.chunks.windows import Copy
 
 _ROWS = 32
 """Rows per block, ROWS in assemble.cu."""

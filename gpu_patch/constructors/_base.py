@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.augmentation import N_UNIFORMS, Augmentation
-from gpu_patch.chunks._cache import ChunkCache, ChunkKey
+from gpu_patch.chunks.cache import ChunkCache
+from gpu_patch.chunks.image import ChunkKey
 from gpu_patch.constructors._protocol import PatchConstr
 from gpu_patch.constructors._source import Source
 from gpu_patch.draws import Draws, Request, Stream, checked_seed, restored_on_error

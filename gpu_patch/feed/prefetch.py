@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TypeAlias, TypeVar
 
-from gpu_patch.chunks._cache import ChunkCache, ChunkKey
+from gpu_patch.chunks.cache import ChunkCache
+from gpu_patch.chunks.image import ChunkKey
 
 Made = TypeVar("Made")
 
@@ -69,7 +70,7 @@ class ChunkPrefetch:
         with self._lock:
             needs = self._expected.pop(step, {})
         for cache, keys in needs.items():
-            cache.made(keys)
+            cache.release(keys)
 
     def _fetch(self, step: int) -> None:
         if step <= self._begun:  # too late
@@ -79,7 +80,7 @@ class ChunkPrefetch:
             if step <= self._begun:
                 return
             for cache, keys in needs.items():
-                cache.expect(keys)
+                cache.announce(keys)
             self._expected[step] = needs
         for cache, keys in needs.items():
             cache.fetch(keys)

@@ -12,7 +12,7 @@ from weakref import finalize, ref
 from numpy.typing import NDArray
 
 from gpu_patch.chunks import RegionReader
-from gpu_patch.chunks._process import PerProcess
+from gpu_patch.chunks.per_process import PerProcess
 from gpu_patch.images._dtypes import warn_of_lost_precision
 from gpu_patch.images.readers import ImageReader
 

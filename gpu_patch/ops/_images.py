@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpu_patch.chunks._cache import ChunkKey
-from gpu_patch.chunks._cut import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
-from gpu_patch.chunks._image import ChunkedImage
+from gpu_patch.chunks.image import ChunkedImage, ChunkKey
+from gpu_patch.chunks.windows import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
 from gpu_patch.device import is_cuda_array, out_of_memory
 from gpu_patch.device.host_memory import pool
 from gpu_patch.plan import Rows
@@ -134,7 +133,8 @@ class Images:
 def runtime_of(array: Any, name: str = "images") -> Runtime | None:
     """Return what runs kernels on `array`, None for a NumPy array; errors call it `name`."""
     if isinstance(array, ChunkedImage):
-        return array.cache.runtime
+        runtime: Runtime | None = array.cache.runtime
+        return runtime
     if isinstance(array, np.ndarray):
         return None
     if is_cuda_array(array):

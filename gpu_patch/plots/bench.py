@@ -31,13 +31,13 @@ class Measured(Protocol):
     """
 
     @property
-    def constructor(self) -> str: ...  # noqa: D102
+    def constructor(self) -> str: ...
     @property
-    def n_scales(self) -> int: ...  # noqa: D102
+    def n_scales(self) -> int: ...
     @property
-    def batch_size(self) -> int: ...  # noqa: D102
+    def batch_size(self) -> int: ...
     @property
-    def window_side(self) -> int: ...  # noqa: D102
+    def window_side(self) -> int: ...
 
 
 class Panel(NamedTuple):

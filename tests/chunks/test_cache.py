@@ -11,8 +11,7 @@ from chunk_readers import ArrayReader
 from pixels import distinct
 
 from gpu_patch.chunks import ChunkCache, ChunkedImage
-from gpu_patch.chunks._cache import ChunkKey
-from gpu_patch.chunks._image import kept_chunk_shape
+from gpu_patch.chunks.image import ChunkKey, kept_chunk_shape
 
 
 def image_of(n_chunks=8, budget=10**9, cache=None, device="cpu", **options):
@@ -33,7 +32,7 @@ def ask(image, keys):
 
 
 def numbers(cache):
-    return [place[3] for _, place in cache.contents()]
+    return [place[3] for _, place in cache._chunks]
 
 
 def test_the_least_recently_used_goes_first(device):
@@ -99,15 +98,15 @@ def test_reading_ahead_drops_nothing_that_is_expected():
     image, keys = image_of(budget=300)
     cache = image.cache
     ask(image, keys[:2])
-    cache.expect(keys[1:3])
+    cache.announce(keys[1:3])
     cache.fetch(keys[1:3])
     assert numbers(cache) == [0, 1, 2]
-    cache.expect(keys[3:6])
+    cache.announce(keys[3:6])
     cache.fetch(keys[3:6])  # room for one, in place of the first
     assert numbers(cache) == [1, 2, 3]
     before = cache.traffic
     ask(image, keys[1:3])
-    cache.made(keys[1:3])
+    cache.release(keys[1:3])
     assert cache.traffic.waits == before.waits
     # what had to be read for a batch is a miss, also where that was ahead of time
     assert (cache.traffic.hits, cache.traffic.misses) == (before.hits + 1, before.misses + 1)
@@ -118,7 +117,7 @@ def test_reading_ahead_drops_nothing_that_is_expected():
 def test_a_batch_drops_the_expected_last():
     image, keys = image_of(budget=300)
     ask(image, keys[:3])
-    image.cache.expect(keys[:1])
+    image.cache.announce(keys[:1])
     ask(image, keys[3:5])
     assert numbers(image.cache) == [0, 3, 4]
     ask(image, keys[5:8])
@@ -127,8 +126,8 @@ def test_a_batch_drops_the_expected_last():
 
 def test_only_what_is_expected_is_read_ahead():
     image, keys = image_of()
-    image.cache.expect(keys[:2])
-    image.cache.made(keys[:2])
+    image.cache.announce(keys[:2])
+    image.cache.release(keys[:2])
     image.cache.fetch(keys[:2])
     assert numbers(image.cache) == []
 
@@ -136,7 +135,7 @@ def test_only_what_is_expected_is_read_ahead():
 def test_errors_of_reading_ahead_come_when_a_batch_asks():
     image, keys = image_of()
     image.reader.fail_at = 1
-    image.cache.expect(keys[:3])
+    image.cache.announce(keys[:3])
     image.cache.fetch(keys[:3])
     assert numbers(image.cache) == [0]
     assert image.cache.nbytes == 100

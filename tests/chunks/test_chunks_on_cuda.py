@@ -17,8 +17,8 @@ import gpu_patch
 from gpu_patch._cuda.assemble import copy_records
 from gpu_patch._cuda.table import ImageTable
 from gpu_patch.chunks import ChunkCache, ChunkedImage
-from gpu_patch.chunks._cache import ChunkKey
-from gpu_patch.chunks._cut import Copy, Piece
+from gpu_patch.chunks.image import ChunkKey
+from gpu_patch.chunks.windows import Copy, Piece
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 
@@ -141,7 +141,7 @@ def test_the_device_has_no_room_for_chunks():
             made.construct_batch(range(5))
         cache = made.input_extractor.image_stacks[0].data.cache
         assert cache.nbytes == sum(s.nbytes for s in made.input_extractor.image_stacks) <= 4000
-        assert len(cache.contents()) >= 1
+        assert len(cache._chunks) >= 1
         gpu.capacity = 1 << 30
         made.construct_batch(range(5))
 

@@ -69,9 +69,9 @@ def test_chunks_of_coming_batches_are_read_while_one_is_made():
     def make(step):
         coming = {key.kept for key in needs(min(step + 2, 5))[cache]}
         deadline = time.monotonic() + 60
-        while not coming <= set(cache.contents()) and time.monotonic() < deadline:
+        while not coming <= set(cache._chunks) and time.monotonic() < deadline:
             time.sleep(0.001)
-        in_time.append(coming <= set(cache.contents()))
+        in_time.append(coming <= set(cache._chunks))
 
     reading_ahead = ChunkPrefetch(needs, 6, 2)
     making = reading_ahead.during(make)

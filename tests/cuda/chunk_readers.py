@@ -10,7 +10,7 @@ import numpy as np
 import gpu_patch
 from gpu_patch._cuda.assemble import assemble
 from gpu_patch.chunks import ChunkCache, ChunkedImage
-from gpu_patch.chunks._cut import copy_on_host, plan_cuts
+from gpu_patch.chunks.windows import copy_on_host, plan_cuts
 
 
 class ArrayReader:

@@ -12,7 +12,7 @@ from formats import numbered, write_ome_zarr
 
 import gpu_patch
 from gpu_patch import open_images
-from gpu_patch.chunks import _image
+from gpu_patch.chunks import image
 from gpu_patch.feed import BatchLoader
 from gpu_patch.images import _budget, _regions
 
@@ -24,7 +24,7 @@ AXES = "TCYX"
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
-    monkeypatch.setattr(_image, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(image, "_LEAST_BYTES", 0)
 
 
 def write(path, kind, data):

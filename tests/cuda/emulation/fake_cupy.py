@@ -19,7 +19,7 @@ import pytest
 from emulation import gpu as device
 from emulation.gpu import Device, Memory, gpu
 from gpu_patch._cuda.runtime import cupy_runtime
-from gpu_patch.chunks._memory import cuda_memory
+from gpu_patch.chunks.memory import cuda_memory
 from gpu_patch.device import cuda_problem
 from gpu_patch.device.streams import _side_stream
 

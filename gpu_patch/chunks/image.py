@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from itertools import count
 from math import prod
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.chunks._process import PerProcess
-
-if TYPE_CHECKING:
-    from gpu_patch.chunks._cache import ChunkCache
+from gpu_patch.chunks.per_process import PerProcess
 
 _numbers = count()
 _LEAST_BYTES = 1 << 17
 """Smaller chunks of a file are kept several at a time: each costs some work of its own."""
+
+
+Place: TypeAlias = tuple[int, ...]
+"""Of a chunk, in the grid of its image's chunks."""
 
 
 class RegionReader(Protocol):
@@ -69,8 +70,9 @@ class ChunkedImage:
         of an axis may be shorter.
     """
 
-    def __init__(self, reader: RegionReader, cache: ChunkCache, name: str = "array") -> None:
-        self.reader, self.cache, self.name = reader, cache, name
+    def __init__(self, reader: RegionReader, cache: Any, name: str = "array") -> None:
+        self.reader, self.name = reader, name
+        self.cache: Any = cache  # a ChunkCache, whose module imports this one
         self.number = next(_numbers)
         self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
@@ -102,7 +104,8 @@ class ChunkedImage:
     @property
     def nbytes(self) -> int:
         """Bytes that are in memory now."""
-        return self.cache.bytes_of(self)
+        n_bytes: int = self.cache.bytes_of(self)
+        return n_bytes
 
     def region(self, chunk: tuple[int, ...]) -> tuple[slice, ...]:
         """Return what a chunk is of the image.
@@ -175,3 +178,19 @@ def kept_chunk_shape(
         axis = min(short, key=lambda axis: kept[axis])
         kept[axis] = min(2 * kept[axis], shape[axis])
     return tuple(kept)
+
+
+class ChunkKey(NamedTuple):
+    """A chunk that something asks for."""
+
+    image: ChunkedImage
+    place: Place
+
+    @property
+    def kept(self) -> KeptKey:
+        """What the cache calls it."""
+        return self.image.number, self.place
+
+
+KeptKey: TypeAlias = tuple[int, Place]
+"""Number of an image, and place of a chunk: a cache keeps no image alive."""

@@ -8,36 +8,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Condition
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from gpu_patch import device as devices
-from gpu_patch.chunks._image import ChunkedImage
-from gpu_patch.chunks._memory import make_memory
-from gpu_patch.chunks._process import PerProcess
+from gpu_patch.chunks.image import ChunkedImage, ChunkKey, KeptKey
+from gpu_patch.chunks.memory import make_memory
+from gpu_patch.chunks.per_process import PerProcess
 from gpu_patch.errors import whole_number
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime
-
-
-Place: TypeAlias = tuple[int, ...]
-"""Of a chunk, in the grid of its image's chunks."""
-
-
-class ChunkKey(NamedTuple):
-    """A chunk that something asks for."""
-
-    image: ChunkedImage
-    place: Place
-
-    @property
-    def kept(self) -> KeptKey:
-        """What the cache calls it."""
-        return self.image.number, self.place
-
-
-KeptKey: TypeAlias = tuple[int, Place]
-"""Number of an image, and place of a chunk: a cache keeps no image alive."""
 
 
 @dataclass
@@ -181,17 +161,6 @@ class ChunkCache:
         with self._changed:
             return sum(c.nbytes for (i, _), c in self._chunks.items() if i == image.number)
 
-    def contents(self) -> list[KeptKey]:
-        """Return the chunks in memory, the least recently used first.
-
-        Returns
-        -------
-        list of (int, tuple of int)
-            Number of the image, and place of the chunk in its grid.
-        """
-        with self._changed:
-            return [key for key, chunk in self._chunks.items() if not chunk.loading]
-
     def has_room(self, keys: Collection[ChunkKey]) -> bool:
         """Tell whether it could hold chunks at once, if it were empty.
 
@@ -256,8 +225,8 @@ class ChunkCache:
                 self._n_busy -= 1
                 self._changed.notify_all()
 
-    def expect(self, keys: Collection[ChunkKey]) -> None:
-        """Announce a batch: what it will ask for stays where others can go, until `made`.
+    def announce(self, keys: Collection[ChunkKey]) -> None:
+        """Announce a batch: what it will ask for stays where others can go, until `release`.
 
         Parameters
         ----------
@@ -267,13 +236,13 @@ class ChunkCache:
         with self._changed:
             self._expected.update(key.kept for key in keys)
 
-    def made(self, keys: Collection[ChunkKey]) -> None:
-        """Take back what `expect` announced.
+    def release(self, keys: Collection[ChunkKey]) -> None:
+        """Take back what `announce` said.
 
         Parameters
         ----------
         keys : collection of ChunkKey
-            As `expect` had them.
+            As `announce` had them.
         """
         with self._changed:
             for key in keys:

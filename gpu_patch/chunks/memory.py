@@ -15,7 +15,7 @@ from gpu_patch.device.leases import new_output
 from gpu_patch.device.pinned import Staging
 
 if TYPE_CHECKING:
-    from gpu_patch.chunks._image import ChunkedImage
+    from gpu_patch.chunks.image import ChunkedImage
 
 
 _MOST_PIECES = 4

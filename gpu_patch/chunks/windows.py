@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.chunks._cache import ChunkCache, ChunkKey
-from gpu_patch.chunks._image import ChunkedImage
+from gpu_patch.chunks.cache import ChunkCache
+from gpu_patch.chunks.image import ChunkedImage, ChunkKey
 from gpu_patch.geometry import Run, border_range, border_runs, window_start
 from gpu_patch.plan import Rows
 
