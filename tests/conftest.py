@@ -1,10 +1,8 @@
-from weakref import WeakSet
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gpu_patch.images import _residency
+from gpu_patch.images import _stack
 
 # the same examples in every run, on any machine
 settings.register_profile(
@@ -63,4 +61,4 @@ def device(backend):
 
 def pytest_runtest_setup(item):
     """Count the images of each test alone: those of others may still live."""
-    _residency._alive = WeakSet()
+    _stack.alive.clear()

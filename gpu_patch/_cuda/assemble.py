@@ -36,7 +36,7 @@ def assemble(
     chunks: Mapping[ChunkKey, Any],
     arrays: Sequence[Any],
 ) -> None:
-    """Fill the images of a batch; see `chunks._cut.copy_on_host`."""
+    """Fill the images of a batch; see `chunks.windows.copy_on_host`."""
     with runtime.active():
         records = copy_records(runtime, copies, chunks, arrays)
         n_rows = records["size"][:, :3].prod(axis=1)

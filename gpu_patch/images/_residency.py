@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from gpu_patch import device as devices
 from gpu_patch.chunks import ChunkedImage
 from gpu_patch.images._budget import size_text
-
-if TYPE_CHECKING:
-    from gpu_patch.images._stack import ImageStack
-
-_alive: WeakSet[ImageStack] = WeakSet()
-
-
-def remember(stack: ImageStack) -> None:
-    """Count a stack as resident for as long as it lives."""
-    _alive.add(stack)
+from gpu_patch.images._stack import ImageStack, alive
 
 
 @dataclass(frozen=True)
@@ -80,4 +69,4 @@ def residency() -> Residency:
     >>> stack in residency().stacks
     True
     """
-    return Residency(tuple(sorted(_alive, key=lambda stack: (stack.device, -stack.nbytes))))
+    return Residency(tuple(sorted(alive, key=lambda stack: (stack.device, -stack.nbytes))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,13 +22,15 @@ from gpu_patch.images._dtypes import (
 )
 from gpu_patch.images._load import load
 from gpu_patch.images._remarks import warn_of_remarks
-from gpu_patch.images._residency import remember
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.array import files_of
 from gpu_patch.ops import gather
 from gpu_patch.patching._locations import LARGEST_PIXEL, Locations
 from gpu_patch.plan import Rows
 from gpu_patch.specs import ImageMetadata
+
+alive: WeakSet[ImageStack] = WeakSet()
+"""All stacks of this process, for `residency`."""
 
 
 class ImageStack:
@@ -99,7 +102,7 @@ class ImageStack:
         self.physical_sizes: dict[str, float] = {}
         self.colours = ""
         self.files = files_of(data)
-        remember(self)
+        alive.add(self)
 
     def __repr__(self) -> str:
         return (
@@ -109,7 +112,7 @@ class ImageStack:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        remember(self)
+        alive.add(self)
 
     @property
     def nbytes(self) -> int:
@@ -291,7 +294,7 @@ class ImageStack:
         stack.physical_sizes = dict(info.physical_sizes)
         stack.colours = info.colours
         stack.files = info.files
-        remember(stack)
+        alive.add(stack)
         return stack
 
     def extract_patch(
