@@ -17,7 +17,7 @@ from gpu_patch.cli.machine.report import show
 from gpu_patch.cli.text import counted
 from gpu_patch.errors import argument
 from gpu_patch.images import named_once, sources
-from gpu_patch.images._agreement import check_images, keeps_single_slices
+from gpu_patch.images._agreement import check_images, single_slices
 from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._remarks import remarks_on
 from gpu_patch.images.readers import ImageInfo, Options, open_file
@@ -159,7 +159,7 @@ def _as_table(
     lines += [f"note: {remark}" for remark in (*remarks, *remarks_on(infos))]
     try:
         check_images(infos)
-        if keeps_single_slices(infos):
+        if any(single_slices(infos)):
             lines.append("note: opened together, images of one slice are stacks of it")
     except ValueError as error:
         lines.append(f"not to be opened together: {error}")

@@ -12,24 +12,25 @@ from gpu_patch.images.readers import SUFFIXES, ImageInfo
 _MOST_NAMED = 3
 
 
-def keeps_single_slices(infos: Sequence[ImageInfo]) -> bool:
-    """Tell whether some images have one slice, which counts as a stack beside the others.
+def single_slices(infos: Sequence[ImageInfo]) -> list[bool]:
+    """Tell which images have one slice that counts as a stack beside the others, with more.
 
     Files of ImageJ do not count: they cannot say that a plane is a slice.
     """
-    return len({len(info.canonical_shape) for info in infos}) > 1 and any(
-        "Z" in info.left_out and "ImageJ" not in info.format for info in infos
-    )
+    differ = len({len(info.canonical_shape) for info in infos}) > 1
+    return [
+        differ and "Z" in info.left_out and not info.format.startswith("ImageJ") for info in infos
+    ]
 
 
 def check_images(infos: Sequence[ImageInfo]) -> None:
     """Raise where images differ, as `check_agreement`, with what their files say in mind."""
-    shapes = [info.canonical_shape for info in infos]
-    if keeps_single_slices(infos):
-        shapes = [
-            (*shape[:2], 1, *shape[2:]) if "Z" in info.left_out else shape
-            for info, shape in zip(infos, shapes, strict=True)
-        ]
+    shapes = [
+        (*info.canonical_shape[:2], 1, *info.canonical_shape[2:])
+        if is_stack
+        else info.canonical_shape
+        for info, is_stack in zip(infos, single_slices(infos), strict=True)
+    ]
     try:
         check_agreement([info.path for info in infos], shapes)
     except ValueError as error:

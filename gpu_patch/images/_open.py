@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from gpu_patch import device as devices
 from gpu_patch.chunks import ChunkCache
 from gpu_patch.errors import argument, instance, shorten
-from gpu_patch.images._agreement import check_images, keeps_single_slices
+from gpu_patch.images._agreement import check_images, single_slices
 from gpu_patch.images._axes import AXES
 from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._extractor import PatchExtractor
@@ -144,8 +144,9 @@ def open_images(
                 )
                 for n, reader in enumerate(open_with(options))
             ]
-        if keeps_single_slices([image.reader.info for image in images_found]):
-            for image in images_found:
+        are_stacks = single_slices([image.reader.info for image in images_found])
+        for image, is_stack in zip(images_found, are_stacks, strict=True):
+            if is_stack:
                 image.keep_single_slice()
         infos = [image.reader.info for image in images_found]
         check_images(infos)
@@ -189,10 +190,9 @@ class _Image:
 
     def keep_single_slice(self) -> None:
         """Take a stack of one slice as one."""
-        if "Z" in self.reader.info.left_out:
-            self.let_go()
-            self.options = replace(self.options, kept="Z")
-            self.reader = self.open_again()
+        self.let_go()
+        self.options = replace(self.options, kept="Z")
+        self.reader = self.open_again()
 
     def let_go(self) -> None:
         if not self.is_in_use:

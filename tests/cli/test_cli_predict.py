@@ -201,7 +201,7 @@ def test_results_beside_their_picture_are_told_from_it(models, capsys):
     capsys.readouterr()
     assert main(["preview", "out"]) == 2
     error = capsys.readouterr().err
-    assert "agree in channels: 'out/grey.ome.zarr' has 2, 'out/prediction.png' has 4. " in error
+    assert "agree in channels: 'out/grey.ome.zarr' has 2, 'out/prediction.png' has 3. " in error
     assert "the pattern 'out/*.zarr' to leave others out" in error
     assert main(["preview", "out/*.zarr"]) == 0
 

@@ -136,3 +136,23 @@ def test_small_letters_for_arrays(tmp_path):
         assert np.array_equal(stack.data[0], data)
     np.save(tmp_path / "a.npy", data[None])
     assert open_images(tmp_path / "a.npy", "zcyx").shapes == [(1, 2, 1, 37, 53)]
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_single_channels_and_slices_of_colours(tmp_path, kind):
+    data = numbered("YXC", np.uint8, C=3)
+    options = {kind: True, "photometric": "rgb"}
+    tifffile.imwrite(tmp_path / "a.tif", data[None], metadata={"axes": "ZYXS"}, **options)
+    for given, shape in ((None, (37, 53)), ("ZYXC", (1, 37, 53)), ("TZYXC", (1, 37, 53))):
+        stack = open_images(tmp_path / "a.tif", given).image_stacks[0]
+        assert stack.original_axes == (given or "YXC")
+        assert np.array_equal(stack.data, data.transpose(2, 0, 1).reshape(1, 3, *shape))
+
+
+def test_planes_of_imagej_are_no_slices_beside_others(tmp_path):
+    one = numbered("TCZYX", T=1, Z=1)
+    write_tiff("ome")(tmp_path / "a.tif", one, "TCZYX")
+    write_tiff("ome")(tmp_path / "b.tif", numbered("TCZYX", T=1), "TCZYX")
+    write_tiff("imagej")(tmp_path / "c.tif", one, "TCZYX")
+    with pytest.raises(ValueError, match=r"spatial axes: '.*a\.tif' has 3, '.*c\.tif' has 2"):
+        open_images(tmp_path)

@@ -1,5 +1,7 @@
 """CZI files of acquisitions that began late, were stopped, or differ between scenes."""
 
+import struct
+
 import numpy as np
 import pytest
 from formats import numbered
@@ -147,3 +149,23 @@ def test_old_package_is_refused(tmp_path, monkeypatch):
     monkeypatch.delattr(czi.CziReader, "enumerate_subblocks_subset")
     with pytest.raises(ImportError, match=r"pylibCZIrw 6\.1 or newer: pip install --upgrade"):
         open_images(tmp_path / "a.czi")
+
+
+def test_lower_resolutions_are_no_part_of_the_image(tmp_path):
+    data = numbered("YX") + 1
+    path = tmp_path / "a.czi"
+    with czi.create_czi(str(path)) as file:
+        for t in (0, 2):
+            file.write(data, plane={"T": t, "C": 0, "Z": 0})
+        for t in (0, 1):  # thumbnails, of more than the image and of a time that is not there
+            file.write(data[:11, :13] * 0 + 7, plane={"T": t, "C": 0, "Z": 0})
+    content = path.read_bytes()
+    for axis, stored, size in ((b"X\0\0\0", 13, 104), (b"Y\0\0\0", 11, 88)):
+        head = axis + struct.pack("<ii", 0, stored)
+        assert content.count(head) == 4  # in the directory, and at each tile
+        content = content.replace(head, axis + struct.pack("<ii", 0, size))
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"1 of 3 planes were never written, the first is T 1"):
+        open_images(path)
+    found = open_images(path, allow_missing_chunks=True).image_stacks[0].data
+    assert np.array_equal(found[:, 0], [data, data * 0, data])
