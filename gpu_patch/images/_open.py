@@ -61,6 +61,9 @@ def open_images(
     are read again when they are needed. Results are the same. `BatchLoader(order="blocks")` asks
     for few chunks at a time, and `PatchExtractor.cache` tells what was read.
 
+    A file that changes while it is read is an error. Zarr has no date of its own: that its metadata
+    change is noticed, that its chunks are rewritten is not. Let nothing write to what is in use.
+
     Parameters
     ----------
     images : path, array, or sequence of them
@@ -69,7 +72,8 @@ def open_images(
         order: t2 before t10. Files of one image, such as an OME-TIFF with a file per time point,
         are opened together and once, whichever of them are named. Files that say nothing of each
         other are one image by a name with {s}, {t}, {c} or {z} for the axes that it counts:
-        ``"data/t{t}_c{c}.tif"``.
+        ``"data/t{t}_c{c}.tif"``. A file counts once, however many patterns and folders find it;
+        named twice, it counts twice.
     axes : str or None, default None
         Axes of every file, one letter of "STCZYX" each; None takes those that the file says,
         without those of one pixel. A single Z is kept where other images have more slices, with a

@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 100
+SETS = {"set": "", "companion": "x.companion.ome"}
+"""Folders with images in several files, and the file that describes each."""
 SLOW_S = 10
 """No input of a few kB may take so long."""
 EXPECTED = ("OSError", "FileNotFoundError", "NotADirectoryError", "ValueError", "TypeError",
@@ -81,10 +83,42 @@ def write_seeds(folder: Path) -> dict[str, str | None]:
             group.attrs["multiscales"] = [image]
         else:
             group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
-    given = dict.fromkeys((*tiffs, *zarrs))
+    write_sets(folder, data)
+    given = dict.fromkeys((*tiffs, *zarrs, *SETS))
     return given | dict.fromkeys(
         (n for n, options in tiffs.items() if options.get("metadata") is None), "SYX"
     )
+
+
+def write_sets(folder: Path, data: np.ndarray) -> None:
+    """Write folders with a file per time point: every file describes all, or a companion does."""
+    import tifffile
+
+    for name, companion in SETS.items():
+        (folder / name).mkdir()
+        places = "".join(
+            f'<TiffData FirstT="{t}" FirstC="{c}" IFD="{c}" PlaneCount="1">'
+            f'<UUID FileName="t{t}.ome.tif">urn:uuid:{t}</UUID></TiffData>'
+            for t, c in np.ndindex(data.shape[:2])
+        )
+        n_times, n_channels, height, width = data.shape
+        for t, pages in enumerate(data):
+            sizes = f'SizeX="{width}" SizeY="{height}" SizeC="{n_channels}" SizeT="{n_times}"'
+            text = (
+                '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+                f'UUID="urn:uuid:{t}"><Image><Pixels DimensionOrder="XYZCT" Type="uint16" '
+                f'SizeZ="1" {sizes}>{places}</Pixels></Image></OME>'
+            )
+            if companion:
+                (folder / name / companion).write_text(text)
+                text = (
+                    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+                    f'<BinaryOnly MetadataFile="{companion}" UUID="urn:uuid:0"/></OME>'
+                )
+            with tifffile.TiffWriter(folder / name / f"t{t}.ome.tif") as file:
+                for c, page in enumerate(pages):
+                    options = {"compression": "zlib", "rowsperstrip": 8, "metadata": None}
+                    file.write(page, description=None if c else text, contiguous=False, **options)
 
 
 def checksummed(name: str, file: Path, content: bytes) -> list[tuple[int, int]]:
@@ -110,7 +144,8 @@ def damage(seeds: Path, name: str, target: Path, number: int) -> tuple[str, bool
     if source.is_dir():
         shutil.copytree(source, target)
         files = sorted(path for path in source.rglob("*") if path.is_file())
-        metadata = [path for path in files if path.name.startswith((".z", "zarr"))]
+        described = (".z", "zarr", "x.companion", "t0")
+        metadata = [path for path in files if path.name.startswith(described)]
         chosen = metadata if rng.random() < 0.5 else [p for p in files if p not in metadata]
         file = chosen[rng.integers(len(chosen))]
         victim = target / file.relative_to(source)
