@@ -22,6 +22,7 @@ from gpu_patch.images._dtypes import (
 )
 from gpu_patch.images._load import load
 from gpu_patch.images._remarks import warn_of_remarks
+from gpu_patch.images._version import version
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.array import files_of
 from gpu_patch.ops import gather
@@ -68,6 +69,8 @@ class ImageStack:
         "RGB" or "RGBA" where the channels are the colours of a picture, else "".
     files : tuple of Path
         Every file or folder that the images are in, absolute and without links, where known.
+    version : str
+        Names, sizes and dates of the files when they were opened; `source` where there are none.
     device : str
         Where `data` lives.
 
@@ -102,6 +105,7 @@ class ImageStack:
         self.physical_sizes: dict[str, float] = {}
         self.colours = ""
         self.files = files_of(data)
+        self.version = version(source, self.files)
         alive.add(self)
 
     def __repr__(self) -> str:
@@ -217,10 +221,13 @@ class ImageStack:
         if resident is not None:
             stack = cls(resident, info.axes, source=info.path, device=device)
             stack.files = info.files
+            stack.version = version(info.path, info.files)
             progress(stack.nbytes)
             return stack
         where = devices.resolve(device)
+        opened = version(info.path, info.files)  # before its pixels are read
         stack = cls._described(info, load(reader, where, progress), where)
+        stack.version = opened
         if reader.loses_precision:
             warn_of_lost_precision(info.path, info.dtype, stacklevel=3)
         return stack
@@ -294,6 +301,7 @@ class ImageStack:
         stack.physical_sizes = dict(info.physical_sizes)
         stack.colours = info.colours
         stack.files = info.files
+        stack.version = version(info.path, info.files)
         alive.add(stack)
         return stack
 

@@ -43,6 +43,12 @@ def of_array(value: Any) -> bytes | None:
         return None
 
 
+def of_planes(pixels: Any) -> bytes:
+    """Return the digest of an image SC(Z)YX, of which the host takes one channel at a time."""
+    planes = (channel for sample in pixels for channel in sample)
+    return combined(*(of_array(plane) or b"" for plane in planes))
+
+
 def _of_values(dtype: str, shape: tuple[int, ...], values: Any) -> bytes:
     digest = hashlib.sha256(f"{dtype} {shape}".encode())
     digest.update(values.data)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from gpu_patch.chunks import ChunkedImage
 from gpu_patch.constructors import BasicPatchConstr, PredMsPatchConstr
 from gpu_patch.constructors._microsplit import PaddingMode
 from gpu_patch.errors import argument, choice, instance, sequence, whole_number, whole_numbers
@@ -20,6 +21,7 @@ from gpu_patch.patching import TiledPatching
 from gpu_patch.patching._base import checked_overlaps
 from gpu_patch.patching._locations import LARGEST_PIXEL
 from gpu_patch.predict._code import version_of
+from gpu_patch.predict._digests import of_planes
 from gpu_patch.predict._identity import identify
 from gpu_patch.predict._model import TRAINING_MODES, is_module, modes, modes_of, running
 from gpu_patch.predict._pixels import checked_dtype
@@ -27,7 +29,6 @@ from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import choose_grid, share_of
 from gpu_patch.predict._work import Work
 from gpu_patch.predict.outputs import make_store
-from gpu_patch.predict.outputs._sources import version_of_set
 from gpu_patch.tiling import BLENDS
 
 
@@ -227,11 +228,7 @@ def predict(
             overwrite=overwrite,
             resume=resume,
             fingerprint=fingerprint,
-            shapes=[
-                f"shape {stack.original_data_shape}, axes {stack.original_axes}"
-                f" {version_of_set(stack.files)}".rstrip()
-                for stack in extractor.image_stacks
-            ],
+            versions=lambda: [_version(stack) for stack in extractor.image_stacks],
             files=[stack.files for stack in extractor.image_stacks],
             rank=rank,
             world_size=world_size,
@@ -279,6 +276,18 @@ def _identity(model: Any, model_id: str | None, *, resume: bool) -> str | dict[s
             stacklevel=6,
         )
     return found.parts
+
+
+def _version(stack: ImageStack) -> str:
+    """Tell an image from others that its file has held, or holds; an array by what is in it."""
+    said = [stack.version]
+    if (
+        not stack.files
+        and stack.version == str(stack.source)
+        and not isinstance(stack.data, ChunkedImage)
+    ):
+        said.append(f"digest {of_planes(stack.data).hex()[:16]}")
+    return ", ".join([*said, f"shape {stack.original_data_shape}, axes {stack.original_axes}"])
 
 
 def _evaluating() -> str:

@@ -16,7 +16,7 @@ from predicted import OPTIONS, make_images, model
 
 import gpu_patch
 from gpu_patch import open_images, predict
-from gpu_patch.predict.outputs._sources import version
+from gpu_patch.images._version import version
 
 pytest.importorskip("zarr")
 pytest.importorskip("tifffile")
@@ -249,6 +249,52 @@ def test_another_file_level_or_array_is_another_image(tmp_path):
     before = version(tmp_path / "cells.zarr")
     os.utime(tmp_path / "cells.zarr" / "0" / "zarr.json", (4e9, 4e9))
     assert version(tmp_path / "cells.zarr") != before
+
+
+@pytest.mark.parametrize("by_chunk", [False, True])
+def test_an_image_is_the_one_that_was_opened(by_chunk, tmp_path):
+    """Whatever has become of its file when `predict` begins."""
+    tifffile = pytest.importorskip("tifffile")
+    path, pixels = tmp_path / "cells.tif", distinct((400, 900), "uint16")
+    how = {"memory_budget": 500_000} if by_chunk else {}
+    options = {**TILES, "chunk_size": (32, 64), "batch_size": 4, "out": tmp_path / "out"}
+
+    def write(values, day):
+        tifffile.imwrite(path, values, rowsperstrip=16)
+        os.utime(path, (day * 86_400, day * 86_400))
+
+    write(pixels, 1)
+    opened = open_images(path, **how)
+    assert (opened.cache is not None) == by_chunk
+    if not by_chunk:  # whose pixels are no longer the file's
+        write(pixels[::-1], 2)
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(opened, counting([], fail_at=40), **options)
+    write(pixels[::-1], 2)
+    words = r"its image was another one \(.*1970-01-02 .*; now .*1970-01-03 "
+    with pytest.raises(ValueError, match=words):
+        predict(open_images(path, **how), counting([]), **options, resume=True)
+    if not by_chunk:
+        (found,) = predict(opened, counting([]), **options, resume=True).images
+        np.testing.assert_array_equal(read(found)[0, 0], pixels + 1.0)
+
+
+def test_arrays_are_told_by_what_is_in_them(device, tmp_path):
+    pixels = distinct((2, 200, 90), "uint16")
+    options = {**TILES, "chunk_size": (32, 64), "batch_size": 4, "out": tmp_path / "out.zarr"}
+
+    def image(data, device="cpu"):
+        return gpu_patch.ImageStack.from_array(data, "CYX", device=device)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        predict(image(pixels), counting([], fail_at=4), **options)
+    other = pixels.copy()
+    other[1, -1, -1] += 1
+    with pytest.raises(ValueError, match=r"its image was another one \(array, digest .*; now arr"):
+        predict(image(other, device), lambda x: x, **options, resume=True)
+    same = image(np.asfortranarray(pixels), device)  # wherever it is
+    found = predict(same, lambda x: x, **options, resume=True).images[0]
+    assert read(found).shape == (1, 2, 200, 90)
 
 
 @pytest.mark.parametrize("source", ["array", "of the microscope", "a" * 300, "nul\0", ""])

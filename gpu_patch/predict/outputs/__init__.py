@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 from gpu_patch.errors import argument, choice, instance, whole_number
+from gpu_patch.images._version import version
 from gpu_patch.predict.outputs._apart import check_apart, files_of
 from gpu_patch.predict.outputs._axes import restore, restored_axes
 from gpu_patch.predict.outputs._base import Output, Predicted, Store, Unit
 from gpu_patch.predict.outputs._names import FORMATS, ending, result_names
 from gpu_patch.predict.outputs._ranks import Ranks
-from gpu_patch.predict.outputs._sources import version
 from gpu_patch.predict.outputs._storage import Storage
 from gpu_patch.predict.outputs.array import ArrayStore
 from gpu_patch.predict.outputs.npy import NpyStore
@@ -36,7 +35,7 @@ def make_store(
     overwrite: bool = False,
     resume: bool = False,
     fingerprint: str | Callable[[], str] = "",
-    shapes: Sequence[str] = (),
+    versions: Callable[[], Sequence[str]] | None = None,
     files: Sequence[Sequence[Path]] = (),
     rank: int = 0,
     world_size: int = 1,
@@ -64,8 +63,9 @@ def make_store(
     fingerprint : str or callable, default ""
         What two runs must have in common for one to go on with the other, beside the files that
         the images come from; or what returns it, called where it can be gone on with.
-    shapes : sequence of str, default ()
-        What else tells each image from others that its file has held, or holds at another level.
+    versions : callable or None, default None
+        Returns what tells each image from others that its file has held, or holds, called where it
+        can be gone on with; None tells name, size and date of the file as it is now.
     files : sequence of sequence of Path, default ()
         Every file or folder that each image is in; none are those that its source names.
     rank, world_size : int
@@ -129,10 +129,7 @@ def make_store(
             overwrite=overwrite,
             resume=resume,
             fingerprint=fingerprint() if callable(fingerprint) else fingerprint,
-            versions=[
-                ", ".join(filter(None, (version(source), shape)))
-                for source, shape in zip_longest(sources, shapes, fillvalue="")
-            ],
+            versions=[version(source) for source in sources] if versions is None else versions(),
             storage=Storage(chunk_size, shard_size),
             ranks=ranks,
         )

@@ -1,4 +1,4 @@
-"""What tells whether a file is still the one that an earlier run has predicted."""
+"""What tells whether a file is still the one that was opened, or that an earlier run opened."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ _DESCRIPTIONS = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")
 """Files that a Zarr is written with: its folder keeps its date when pixels change."""
 
 
-def version(source: str | Path) -> str:
+def version(source: str | Path, files: Sequence[Path] = ()) -> str:
     """Return folder, name, size and date of the file of an image; its source where there is none.
 
     Parameters
     ----------
     source : str or Path
         Where an image comes from; what follows a comma may say which image of the file it is.
+    files : sequence of Path, default ()
+        Every file or folder that it is in, where known.
     """
+    of_set = _version_of_set(files)
+    return f"{_version_of_one(source, files)} {of_set}".rstrip()
+
+
+def _version_of_one(source: str | Path, files: Sequence[Path]) -> str:
+    if str(source) == "array" and len(files) == 1:  # mapped into memory, or of another package
+        return _version_of_one(files[0], ())
     name = str(source)
     if name == "array":
         return name
@@ -43,7 +52,7 @@ def version(source: str | Path) -> str:
     return ", ".join(said)
 
 
-def version_of_set(files: Sequence[Path]) -> str:
+def _version_of_set(files: Sequence[Path]) -> str:
     """Return what changes with name, size or date of any of the files of an image; "" for one."""
     if len(files) < 2 or any(path.is_dir() for path in files):
         return ""
