@@ -33,6 +33,8 @@ _CHANNEL_COLOURS: dict[int, list[Colour]] = {
     3: [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
 }
 _MANY_COLOURS: list[Colour] = [(1, 0, 1), (0, 1, 0), (0, 0.6, 1), (1, 0.6, 0), (1, 1, 0), (0, 1, 1)]
+_STRIPES: tuple[Colour, Colour] = ((1, 0, 1), (1, 1, 0))
+"""What no image looks like: what is not finite has them, across."""
 _MOST_PIXELS = 2048
 _ROUNDING = 5e-7
 """Of a context in float32, relative."""
@@ -77,16 +79,49 @@ def tint(grey: NDArray[np.float32], colour: Colour) -> NDArray[np.float32]:
     return rgb
 
 
+def tinted(plane: NDArray[Any], between: Limits, colour: Colour) -> NDArray[np.float32]:
+    """Show a plane (Y, X) in a colour, (Y, X, 3), with stripes where it is not finite."""
+    return striped(tint(stretch(plane, between), colour), ~np.isfinite(plane))
+
+
 def overlay(
     channels: NDArray[Any], between: Sequence[Limits], colours: Sequence[Colour]
 ) -> NDArray[np.float32]:
-    """Add channels (C, Y, X) up, each in its colour, to an image (Y, X, 3)."""
+    """Add channels (C, Y, X) up, each in its colour, to an image (Y, X, 3).
+
+    With stripes where a channel is not finite.
+    """
     if len(channels) == 1:
-        return tint(stretch(channels[0], between[0]), colours[0])
+        return tinted(channels[0], between[0], colours[0])
     rgb = np.zeros((*channels.shape[1:], 3), np.float32)
     for channel, shown, colour in zip(channels, between, colours, strict=True):
         rgb += stretch(channel, shown)[..., None] * np.array(colour, np.float32)
-    return np.minimum(rgb, 1)
+    return striped(np.minimum(rgb, 1), ~np.isfinite(channels).all(axis=0))
+
+
+def striped(
+    rgb: NDArray[np.float32], where: NDArray[np.bool_], width: int = 2
+) -> NDArray[np.float32]:
+    """Paint stripes `width` pixels wide where a mask (Y, X) is set, in place."""
+    if where.any():
+        y, x = np.nonzero(where)
+        rgb[y, x] = np.array(_STRIPES, np.float32)[(y + x) // width % 2]
+    return rgb
+
+
+def n_not_finite(pixels: NDArray[Any]) -> int:
+    """Count values that are NaN or infinite."""
+    return pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
+
+
+def grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """Grow what is set in a mask (Y, X) by so many pixels, to squares."""
+    padded = np.pad(mask, by)
+    for axis in (0, 1):
+        n = mask.shape[axis]
+        shifted = [padded.take(range(i, i + n), axis) for i in range(2 * by + 1)]
+        padded = np.logical_or.reduce(shifted)
+    return padded
 
 
 def step_to_thin(*sizes: int) -> int:

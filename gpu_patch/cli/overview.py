@@ -17,6 +17,8 @@ _WIDEST_BORDER = 0.5
 _AIR = 0.015
 _DIMMED = 0.4
 _OUTSIDE = 0.16
+_SHOWN = 500
+"""Pixels of the picture that an image is shown in, about: a mark of one would be overlooked."""
 
 
 class Box(NamedTuple):
@@ -100,7 +102,7 @@ def paint(
     """Paint the part `view` of an image in colour, (Y, X, 3).
 
     Beyond the image it is dim: mirrored or repeated where the context is, plain where that is
-    zero, or depends on the patch ("wrap").
+    zero, or depends on the patch ("wrap"). What is not finite is striped, every pixel of it.
     """
     channels = display.middle_plane(image.data[sample_idx], 1)
     between = [display.limits(channel) for channel in display.thinned(channels)]
@@ -113,6 +115,12 @@ def paint(
         inside.append((virtual >= 0) & (virtual < n))
     pixels = channels[:, reads[0][:, None], reads[1]]
     rgb = display.overlay(pixels, between, colours)
+    not_finite = ~np.isfinite(pixels).all(axis=0)
+    y, x = np.nonzero(~np.isfinite(channels).all(axis=0))
+    # of those that are thinned out too
+    not_finite[(y - view.y) // step, (x - view.x) // step] = True
+    larger = 2 * max(not_finite.shape) // _SHOWN
+    display.striped(rgb, display.grown(not_finite, larger), max(2, larger))
     blank = np.logical_or.outer(reads[0] < 0, reads[1] < 0)
     outside = ~np.logical_and.outer(*inside)
     rgb[blank] = 0

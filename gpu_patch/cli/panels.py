@@ -46,7 +46,7 @@ def input_panels(subject: Subject, plan: Plan, batch: PatchBatch) -> list[list[P
     between = display.limits(planes)
     return [
         [
-            Panel(f"×{1 << scale}", _tinted(pixels, between, (1, 1, 1)), scale)
+            Panel(f"×{1 << scale}", display.tinted(pixels, between, (1, 1, 1)), scale)
             for scale, pixels in enumerate(plane)
         ]
         for plane in planes
@@ -78,12 +78,6 @@ def _channel_panels(
         for c, pixels in enumerate(plane[:MOST_CHANNELS]):
             source = subject.pixels(plan, b, c, of_target=scale is None)
             between = display.limits(display.thinned(display.middle_plane(source, 0)))
-            row.append(Panel(titles[b][c], _tinted(pixels, between, colours[c]), scale))
+            row.append(Panel(titles[b][c], display.tinted(pixels, between, colours[c]), scale))
         rows.append(row)
     return rows
-
-
-def _tinted(
-    plane: NDArray[np.float32], between: display.Limits, colour: display.Colour
-) -> NDArray[np.float32]:
-    return display.tint(display.stretch(plane, between), colour)

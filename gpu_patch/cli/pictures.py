@@ -9,6 +9,8 @@ from string import ascii_uppercase
 from textwrap import fill
 from typing import Any
 
+from numpy.typing import NDArray
+
 from gpu_patch import ImageStack
 from gpu_patch.cli import display
 from gpu_patch.cli.display import BACKGROUND, FAINT, TEXT
@@ -66,14 +68,31 @@ def draw(subject: Subject, indices: Sequence[int], out: Path) -> tuple[int, int]
             sheet.show_panel(row, column, panel)
     for at, overview in enumerate(overviews):
         sheet.show_overview(at, subject, overview, views[at])
-    sheet.write_notes(subject, plan.patch_size, explanation(subject, overviews))
+    n_not_finite = sum(map(display.n_not_finite, _shown(subject, overviews)))
+    sheet.write_notes(subject, plan.patch_size, explanation(subject, overviews, n_not_finite))
     sheet.figure.savefig(out, dpi=_DPI)
     return sheet.size
 
 
-def explanation(subject: Subject, overviews: Sequence[Overview]) -> str:
+def _shown(subject: Subject, overviews: Sequence[Overview]) -> list[NDArray[Any]]:
+    """Return the samples that patches come from, those of separate targets too, C(Z)YX."""
+    return [
+        images[overview.image_idx].data[overview.sample_idx]
+        for images in (subject.images, subject.targets)
+        if images
+        for overview in overviews
+    ]
+
+
+def explanation(subject: Subject, overviews: Sequence[Overview], n_not_finite: int = 0) -> str:
     """Say in a few sentences how to read the picture."""
     sentences = []
+    if n_not_finite:
+        are = "value is" if n_not_finite == 1 else "values are"
+        sentences.append(
+            f"Stripes mark what is not finite: {n_not_finite} {are} NaN or infinite where these "
+            "patches come from."
+        )
     if subject.n_scales > 1:
         sentences.append(
             "Every box around a letter is brought to the size of a patch: the input shows the same "
@@ -259,6 +278,8 @@ def _title(subject: Subject, overview: Overview, length: int) -> str:
         words.append(f"sample {overview.sample_idx}")
     if image.data.ndim == 5:
         words.append(f"z {image.data_shape[2] // 2}")
+    if n := display.n_not_finite(image.data[overview.sample_idx]):
+        words.append(f"{n} not finite")
     return ", ".join(
         [_cut(words[0], max(8, length - len(", ".join(["", *words[1:]])))), *words[1:]]
     )

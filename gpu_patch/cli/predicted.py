@@ -87,12 +87,12 @@ def _panels(stack: ImageStack, image: Path, std: Path | None) -> list[Panel]:
     for c, channel in enumerate(shown):
         limits = between[c] if same else display.limits(channel)
         title = f"Prediction{which.format(c)}" + " (contrast of the input)" * same
-        panels.append(Panel(title, _tinted(channel, limits, colours[c])))
+        panels.append(Panel(title, display.tinted(channel, limits, colours[c])))
     if std is not None:
         for c, channel in enumerate(_of_file(std, stack, place)[:_MOST_CHANNELS]):
             limits = 0.0, display.limits(channel)[1]
             title = f"Standard deviation{which.format(c)} (0 … {limits[1]:.3g})"
-            panels.append(Panel(title, _tinted(channel, limits, (1, 1, 1))))
+            panels.append(Panel(title, display.tinted(channel, limits, (1, 1, 1))))
     return panels
 
 
@@ -132,12 +132,6 @@ def _n_channels(path: Path, stack: ImageStack) -> int:
     size = np.load(path, mmap_mode="r").size
     n_pixels = int(np.prod(stack.data_shape)) // stack.data_shape[1]
     return int(size) // n_pixels
-
-
-def _tinted(
-    pixels: NDArray[Any], between: display.Limits, colour: display.Colour
-) -> NDArray[np.float32]:
-    return display.tint(display.stretch(pixels, between), colour)
 
 
 def _described(stack: ImageStack) -> str:

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from gpu_patch import ImageStack
-from gpu_patch.cli import pictures
+from gpu_patch.cli import display, pictures
 from gpu_patch.cli.arguments import (
     Commands,
     add_level,
@@ -126,6 +128,21 @@ def report_images(images: Sequence[ImageStack]) -> None:
         print(f"         and {len(images) - _MOST_LINES} more")
 
 
+def report_not_finite(images: Sequence[ImageStack]) -> None:
+    """Print how many values of each image are NaN or infinite."""
+    counts = [(image, display.n_not_finite(image.data)) for image in images]
+    wrong = [(image, n) for image, n in counts if n]
+    for image, n in wrong[:_MOST_LINES]:
+        n_nan = int(np.count_nonzero(np.isnan(image.data)))
+        kinds = [f"{k} {word}" for k, word in ((n_nan, "NaN"), (n - n_nan, "infinite")) if k]
+        print(
+            f"note     not finite in {image.source}, striped in the picture: "
+            f"{counted(n, 'value')} ({', '.join(kinds)})"
+        )
+    if len(wrong) > _MOST_LINES:
+        print(f"note     and some of {counted(len(wrong) - _MOST_LINES, 'more image')}")
+
+
 def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> None:
     """Draw the picture, and print what it shows and where it is."""
     indices = subject.choose(n_samples, seed)
@@ -136,6 +153,7 @@ def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> No
         if any(n > m for size in sizes for n, m in zip(size, side, strict=True)):
             print(f"note     patches are larger than {image.source}, {'×'.join(map(str, side))}")
             break
+    report_not_finite([*subject.images, *subject.targets])
     print(
         f"shown    {len(indices)} of {counted(subject.constructor.n_patches, 'patch')}, "
         f"mode {subject.mode}"

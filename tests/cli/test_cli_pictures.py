@@ -321,3 +321,63 @@ def test_scale_colours_can_be_told_apart():
     colours = np.array([to_rgb(colour) for colour in display.SCALE_COLOURS])
     distances = np.abs(colours[:, None] - colours).sum(axis=-1) + 9 * np.eye(len(colours))
     assert distances.min() > 0.3
+
+
+STRIPES = np.array(display._STRIPES)
+
+
+def is_striped(rgb):
+    """Which pixels (Y, X) have one of the colours of stripes."""
+    return (np.abs(rgb[..., None, :] - STRIPES) < 1e-6).all(axis=-1).any(axis=-1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n_channels", [1, 2, 4])
+def test_what_is_not_finite_is_striped_and_nothing_else(value, n_channels):
+    """Its colours are those of channels too, but no channel has both of them side by side."""
+    pixels = np.random.default_rng(0).random((n_channels, 20, 31)).astype(np.float32)
+    expected = np.zeros((20, 31), bool)
+    expected[3:9, 4:17] = expected[19, 30] = True
+    pixels[-1, expected] = value
+    between = [display.limits(channel) for channel in pixels]
+    rgb = display.overlay(pixels, between, display.channel_colours(n_channels))
+    np.testing.assert_array_equal(is_striped(rgb), expected)
+    for colour in STRIPES:
+        assert (rgb[3:9, 4:17] == colour).all(axis=-1).sum() > 30
+    pixels[-1, expected] = 0
+    plain = display.overlay(pixels, between, display.channel_colours(n_channels))
+    np.testing.assert_array_equal(rgb[~expected], plain[~expected])
+
+
+@pytest.mark.parametrize("shape", [(61, 80), (1301, 700), (2500, 5001)])
+def test_no_pixel_that_is_not_finite_is_overlooked(shape):
+    """A thinned out picture shows it too, large enough to be seen."""
+    pixels = np.zeros(shape, np.float32)
+    pixels[::2] = 5
+    at = shape[0] - 2, 13
+    pixels[at] = np.nan
+    view = Box(-10, -20, shape[0] + 30, shape[1] + 25)
+    rgb = paint(stack(pixels, "YX"), 0, view, "reflect", [(1, 1, 1)])
+    step = display.step_to_thin(view.height, view.width)
+    place = tuple((pixel - first) // step for pixel, first in zip(at, view[:2], strict=True))
+    striped = is_striped(rgb)
+    assert striped[place]
+    assert striped.sum() * 500**2 >= max(rgb.shape) ** 2
+    assert striped.sum() < 600
+
+
+def test_panels_and_notes_speak_of_what_is_not_finite(phantom):
+    pixels = phantom.astype(np.float32)
+    pixels[1, 40:44, 50:52] = np.nan
+    subject = subject_of([stack(pixels, "CYX")])
+    indices = range(subject.constructor.n_patches)
+    plan, batch = subject.plan(indices), subject.constructor.construct_batch(indices)
+    for make, of_batch in ((input_panels, batch.input), (target_panels, batch.target)):
+        for panels, patch in zip(make(subject, plan, batch), of_batch, strict=True):
+            for panel, shown in zip(panels, patch, strict=True):
+                np.testing.assert_array_equal(is_striped(panel.rgb), ~np.isfinite(shown))
+    assert not np.isfinite(batch.input).all()
+    (overview,) = overviews_of(plan, subject.n_scales)
+    assert _title(subject, overview, 80) == "a.tif, 160×160, 8 not finite"
+    assert "8 values are NaN or infinite" in explanation(subject, [overview], 8)
+    assert "Stripes" not in explanation(subject, [overview])

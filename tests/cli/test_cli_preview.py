@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from formats import write_ome_zarr
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -192,3 +193,33 @@ def test_alpha(files, capsys):
     options = ["--patch-size", "16", "--keep-alpha", "--mode", "basic"]
     assert main(["preview", "la.png", *options]) == 0
     assert "shape (40, 50, 2), axes YXC, uint8" in capsys.readouterr().out
+
+
+def test_what_is_not_finite_is_striped_and_counted(files, capsys):
+    pixels = np.random.default_rng(1).random((5, 100, 120)).astype(np.float32)
+    pixels[0, 30:40, 50:60] = np.nan
+    pixels[0, 7, 8] = np.inf
+    pixels[3, 99, 0] = -np.inf
+    for i in range(4):
+        tifffile.imwrite(f"float_{i}.tif", pixels[i], metadata={"axes": "YX"})
+    clean = pixels[4]
+    tifffile.imwrite("clean.tif", clean, metadata={"axes": "YX"})
+    options = ["--patch-size", "24", "--scales", "2", "--out", "marked.png"]
+    assert main(["preview", "float_0.tif", *options]) == 0
+    marked, lines = picture("marked.png"), capsys.readouterr().out.splitlines()
+    assert lines[1] == (
+        "note     not finite in float_0.tif, striped in the picture: 101 values (100 NaN, "
+        "1 infinite)"
+    )
+    colours = [tuple(stripe) for stripe in display._STRIPES]
+    assert all(count(marked, colour) > 100 for colour in colours)
+    assert main(["preview", "clean.tif", *options]) == 0
+    assert "finite" not in capsys.readouterr().out
+    assert not any(count(picture("marked.png"), colour) for colour in colours)
+
+    assert main(["preview", "clean.tif", "--target", "float_3.tif", *options]) == 0
+    assert "in float_3.tif, striped in the picture: 1 value (1 inf" in capsys.readouterr().out
+    for i in (1, 2):
+        tifffile.imwrite(f"float_{i}.tif", pixels[3], metadata={"axes": "YX"})
+    assert main(["preview", "float_*.tif", *options]) == 0
+    assert "note     and some of 2 more images" in capsys.readouterr().out
