@@ -120,7 +120,7 @@ def paint(
     # of those that are thinned out too
     not_finite[(y - view.y) // step, (x - view.x) // step] = True
     larger = 2 * max(not_finite.shape) // _SHOWN
-    display.striped(rgb, display.grown(not_finite, larger), max(2, larger))
+    display.striped(rgb, display.grown(not_finite, larger), max(2, 3 * larger // 2))
     blank = np.logical_or.outer(reads[0] < 0, reads[1] < 0)
     outside = ~np.logical_and.outer(*inside)
     rgb[blank] = 0
