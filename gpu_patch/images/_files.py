@@ -12,7 +12,9 @@ from gpu_patch.images.readers import ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.picture import PictureReader
 
 
-def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any], str]:
+def read_image(
+    path: str | Path, axes: str | None = None, *, keep_alpha: bool = False
+) -> tuple[NDArray[Any], str]:
     """Read a TIFF, PNG or JPEG file and say its axes.
 
     Parameters
@@ -21,6 +23,8 @@ def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any],
         The file.
     axes : str or None, default None
         Its axes, where known; None takes what the file says.
+    keep_alpha : bool, default False
+        As in `open_images`.
 
     Returns
     -------
@@ -32,9 +36,9 @@ def read_image(path: str | Path, axes: str | None = None) -> tuple[NDArray[Any],
     file = checked_path(path)
     reader: ImageReader
     if file.suffix.lower() in (".tif", ".tiff"):
-        reader = tiff.open_all(file, Options(axes=axes, scene=0))[0]
+        reader = tiff.open_all(file, Options(axes=axes, scene=0, keep_alpha=keep_alpha))[0]
     else:
-        reader = PictureReader(file, Options(axes=axes))
+        reader = PictureReader(file, Options(axes=axes, keep_alpha=keep_alpha))
     with reader:
         warn_of_remarks([reader.info], stacklevel=2)
         return reader.whole(), reader.info.axes

@@ -107,6 +107,9 @@ def test_palette_with_transparency(tmp_path, transparency):
         found, axes = read_image(tmp_path / "a.png")
     assert axes == "YXC"
     assert np.array_equal(found, expected)
+    found, axes = read_image(tmp_path / "a.png", keep_alpha=True)
+    assert (found.shape, axes) == ((9, 13, 4), "YXC")
+    assert np.array_equal(found[..., :3], expected)
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (16, 24, 3)])
