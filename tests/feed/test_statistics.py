@@ -361,6 +361,20 @@ def test_every_backend_gives_the_same(kind, name, upstream_draws, on_device):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 1, 39, 40)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_named_on_every_backend(value, place, on_device):
+    """Also where the patches of this epoch miss it, as they do the second place."""
+    pixels = distinct((2, 2, 40, 41), "float32")
+    pixels[place] = value
+    images = PatchExtractor([ImageStack.from_array(pixels, "SCYX", device=on_device)])
+    constructor = BasicPatchConstr(RandomPatching(images.shapes, (4, 5), 0), images, seed=0)
+    where = rf"pixel \({place[2]}, {place[3]}\), channel {place[1]}, sample {place[0]} of array"
+    for name in COMPUTED:
+        with pytest.raises(ValueError, match=where):
+            compute_normalization(constructor, name)
+
+
 @pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("name", ["mean_std", "min_max"])
 def test_only_ranges_and_sums_leave_the_device(name, monkeypatch):

@@ -82,6 +82,25 @@ def test_pixels_that_this_epoch_misses_count_too(kind, value):
     compute_normalization(constructor)
 
 
+def test_missed_pixels_of_images_by_chunk(tmp_path):
+    for i in range(3):
+        pixels = floats((2, 70, 90), i)
+        if i == 1:
+            pixels[1, 69, 89] = np.inf
+        tifffile.imwrite(
+            tmp_path / f"img{i}.tif",
+            pixels,
+            tile=(16, 16),
+            metadata={"axes": "TYX"},
+            photometric="minisblack",
+        )
+    images = open_images(tmp_path, device="cpu", by_chunk=True)
+    constructor = BasicPatchConstr(RandomPatching(images.shapes, (9, 8), 0), images, seed=0)
+    for name in COMPUTED:
+        with pytest.raises(ValueError, match=r"infinity at pixel \(69, 89\), .* 1 of .*img1"):
+            compute_normalization(constructor, name)
+
+
 def test_what_no_patch_may_ever_touch_does_not_count():
     pixels = floats((1, 1, 40, 40))
     pixels[..., :10, :10] = np.nan
