@@ -111,7 +111,8 @@ def test_another_seed_or_epoch_draws_anew(kind, strategy, device):
     for key, found in seen.items():
         for other, others in seen.items():
             same = sum(a == b for a, b in zip(found, others, strict=True))
-            assert same == 12 if key == other else same <= 3
+            # at borders, patches that are spread evenly often start on the same pixels
+            assert same == 12 if key == other else same <= (6 if strategy == "stratified" else 3)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, prod
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -14,38 +14,45 @@ from gpu_patch.errors import index_in, mapping, probability, whole_numbers
 from gpu_patch.patching._base import SampledPatching, checked_patch_size
 from gpu_patch.patching._locations import Locations
 from gpu_patch.patching._random import checked_generator
+from gpu_patch.patching._spread import Spread
 from gpu_patch.specs import PatchSpecs
 
 GridCoords = tuple[int, ...]
+
+_NOISE = 1e-9
+"""Masses below are none, and parts of patches below this are not rounded up."""
 
 
 class _Boxes(NamedTuple):
     """Boxes of patch starts, each drawn from uniformly.
 
-    `first` and `size` have the shape (..., D), `mass` (...) is the expected number of patches of
-    an epoch that start in each.
+    `first` and `size` have the shape (n, D), `mass` (n,) is the expected number of patches of an
+    epoch that start in each.
     """
 
     first: NDArray[np.int64]
     size: NDArray[np.int64]
     mass: NDArray[np.float64]
 
-    def keep(self, mask: NDArray[np.bool_]) -> _Boxes:
-        return _Boxes(self.first[mask], self.size[mask], self.mass[mask])
-
 
 class StratifiedPatching(SampledPatching):
     """Random patches spread evenly, that never touch what is excluded.
 
-    Each sample is cut into grid cells of patch size. Patches may start at any pixel. The starts
-    are lined up cell by cell, each with a mass of 1 / (pixels of a patch), and the line is cut
-    into pieces of mass 1: patch index i is drawn from piece i. So an epoch covers every pixel
-    once on average, except within a patch of borders and exclusions, and two epochs' patches i
-    are neighbours. What is missing to a whole number of patches goes to the starts right at
-    borders and exclusions, where coverage is lowest.
+    Each sample is cut into grid cells of patch size; the last cells of an axis may be smaller. An
+    epoch has as many patches as there are included cells, a smaller one counted by its area, so
+    that it covers what is included once on average. Patches may start at any pixel from where
+    they touch no excluded cell. Away from borders and exclusions all starts are equally likely.
+    There, where uniform starts would cover less, more patches start on the first pixels of cells,
+    so that coverage is as even as least squares make it. A cell that no patch shares with others
+    has a patch in every epoch. A smaller cell can only be covered together with its neighbour: if
+    that is excluded, its share of patches goes to the others.
 
-    Differs from careamics 0.3.5, whose average over the image is 1, and whose grid leaves a
-    remainder at the end of an axis out: here the last cells are smaller and can be excluded too.
+    Starts are lined up cell by cell, and the line is cut into pieces of one patch each: patch
+    index i is drawn from piece i. So two epochs' patches i are neighbours.
+
+    Counts as careamics 0.3.5, where all starts are equally likely everywhere: middles of areas
+    are covered several times there, and corners and cells by themselves rarely. Its grid leaves a
+    remainder at the end of an axis out.
 
     Parameters
     ----------
@@ -83,16 +90,21 @@ class StratifiedPatching(SampledPatching):
         grids = -(-self._sample_shape // self.patch_size)
         self._excluded = [np.zeros(grid, bool) for grid in grids.tolist()]
         self._probs = [np.ones(grid) for grid in grids.tolist()]
+        # what follows from them for each sample, None where it is not known yet
+        self._counts: list[int | None] = [None] * len(grids)
+        self._masses: list[NDArray[np.float64] | None] = [None] * len(grids)
         self._boxes: list[_Boxes | None] = [None] * len(grids)
         self._line: NDArray[np.float64] | None = None
+        # one for all samples of a shape
+        self._spreads: dict[tuple[int, ...], Spread] = {}
 
     @property
     def n_patches(self) -> int:
-        self._refresh()
+        self._count()
         return int(self._ends[-1])
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        self._refresh()
+        self._count()
         return super().get_patch_indices(data_idx)
 
     def get_patch_spec(self, index: int) -> PatchSpecs:
@@ -135,6 +147,7 @@ class StratifiedPatching(SampledPatching):
         cells = [self._cell("grid_coords", cell, sample) for cell in grid_coords]
         for cell in cells:
             self._excluded[sample][cell] = True
+        self._masses[sample] = None
         self._forget(sample)
 
     def set_region_probs(
@@ -205,91 +218,77 @@ class StratifiedPatching(SampledPatching):
         return checked
 
     def _forget(self, sample: int) -> None:
-        self._boxes[sample] = None
-        self._line = None
+        self._counts[sample] = self._boxes[sample] = self._line = None
+
+    def _spread(self, sample: int) -> Spread:
+        shape = tuple(self._sample_shape[sample].tolist())
+        if shape not in self._spreads:
+            self._spreads[shape] = Spread(shape, self.patch_size)
+        return self._spreads[shape]
+
+    def _count(self) -> None:
+        """Count the patches of samples anew where cells changed."""
+        if None not in self._counts:
+            return
+        for sample, known in enumerate(self._counts):
+            if known is None:
+                self._counts[sample] = self._count_of(sample)
+        self._set_counts(np.array(self._counts, np.int64))
+
+    def _count_of(self, sample: int) -> int:
+        """Return the included area in patches, rounded up, or 0 where no patch can start."""
+        spread, excluded, probs = self._spread(sample), self._excluded[sample], self._probs[sample]
+        if not (spread.allowed(excluded) & (spread.at_corners(probs) > 0)).any():
+            return 0
+        area = float((spread.areas * probs)[~excluded].sum())
+        return ceil(area / spread.patch_area - _NOISE)
 
     def _refresh(self) -> None:
         """Make the line of starts anew where cells changed."""
         if self._line is not None:
             return
-        for i, known in enumerate(self._boxes):
+        self._count()
+        self._spread_anew()
+        for sample, known in enumerate(self._boxes):
             if known is None:
-                self._boxes[i] = self._make_boxes(i)
+                self._boxes[sample] = self._line_up(sample)
         boxes = [box for box in self._boxes if box is not None]
-        counts = np.array([round(float(box.mass.sum())) for box in boxes])
-        self._set_counts(counts)
         self._box_ends = np.cumsum([len(box.mass) for box in boxes])
         self._first = np.concatenate([box.first for box in boxes])
         self._size = np.concatenate([box.size for box in boxes])
-        self._line = np.concatenate(
-            [start + np.cumsum(box.mass) for start, box in zip(self._starts, boxes, strict=True)]
-        )
+        lines = []
+        for start, end, box in zip(self._starts, self._ends, boxes, strict=True):
+            line = np.minimum(start + np.cumsum(box.mass), end)
+            line[-1:] = end
+            lines.append(line)
+        self._line = np.concatenate(lines)
 
-    def _make_boxes(self, sample: int) -> _Boxes:
-        """Boxes of starts of one sample; their masses sum to the number of patches.
+    def _spread_anew(self) -> None:
+        """Find the masses of samples where cells were excluded, all of one shape in one go."""
+        groups: dict[Spread, list[int]] = {}
+        for sample, known in enumerate(self._masses):
+            if known is None:
+                groups.setdefault(self._spread(sample), []).append(sample)
+        for spread, samples in groups.items():
+            excluded = np.stack([self._excluded[sample] for sample in samples])
+            for sample, masses in zip(samples, spread.masses(excluded), strict=True):
+                self._masses[sample] = masses
 
-        A patch that starts on a cell's first pixel covers that cell alone along the axis; from
-        the others it reaches into the next. So every cell is two halves along an axis, its first
-        pixel and the rest, and all starts of a box of halves touch the same cells.
-        """
-        last = np.maximum(self._sample_shape[sample] - self.patch_size, 0).tolist()
-        blocked, probs = self._excluded[sample], self._probs[sample]
-        firsts, sizes = [], []
-        for axis, (n_cells, patch) in enumerate(zip(blocked.shape, self.patch_size, strict=True)):
-            half = np.arange(2 * n_cells)
-            firsts.append(half // 2 * patch + half % 2)
-            sizes.append(
-                np.clip(np.where(half % 2, patch - 1, 1), 0, last[axis] + 1 - firsts[-1]).clip(0)
+    def _line_up(self, sample: int) -> _Boxes:
+        """Return the boxes of a sample, cell by cell; their masses sum to its number of patches."""
+        spread, mass = self._spread(sample), self._masses[sample]
+        assert mass is not None
+        mass = mass * spread.at_corners(self._probs[sample])
+        mass *= (self._counts[sample] or 0) / (mass.sum() or 1)
+        order, first, size = spread.lined_up
+        boxes = _Boxes(first, size, mass.ravel()[order])
+        # a start of one patch or more has that patch in every epoch: it is a piece by itself
+        whole = np.where(size.prod(axis=1) == 1, np.floor(boxes.mass + _NOISE), 0.0)
+        parts = [boxes._replace(mass=whole), boxes._replace(mass=boxes.mass - whole)]
+        kept = [np.flatnonzero(part.mass > _NOISE) for part in parts]
+        return _Boxes(
+            *(
+                np.concatenate([column[some] for column, some in zip(columns, kept, strict=True)])
+                for columns in zip(*parts, strict=True)
             )
-            probs = np.repeat(probs, 2, axis)
-            blocked = np.repeat(blocked, 2, axis)
-            along = blocked.swapaxes(axis, 0)
-            along[1:-1:2] |= along[2::2]
-        count = np.prod(np.meshgrid(*sizes, indexing="ij"), axis=0)
-        mass = count * ~blocked * probs / prod(self.patch_size)
-        boxes = _Boxes(
-            np.stack(np.meshgrid(*firsts, indexing="ij"), axis=-1),
-            np.stack(np.meshgrid(*sizes, indexing="ij"), axis=-1),
-            mass,
         )
-        parts = [_cell_by_cell(boxes)]
-        missing = ceil(round(float(mass.sum()), 9)) - float(mass.sum())
-        if missing > 1e-9:
-            faces = _faces(boxes, (count > 0) & ~blocked)
-            if not faces.mass.any():  # their probabilities are all zero
-                faces = _faces(boxes, mass > 0)
-            parts.append(faces._replace(mass=faces.mass * (missing / faces.mass.sum())))
-        return _Boxes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _cell_by_cell(boxes: _Boxes) -> _Boxes:
-    """Line up the boxes of a grid of halves, those of one cell together."""
-    n_dims = boxes.mass.ndim
-    cells_first = [*range(0, 2 * n_dims, 2), *range(1, 2 * n_dims, 2)]
-    halves = [n for size in boxes.mass.shape for n in (size // 2, 2)]
-    lined_up = _Boxes(
-        *(
-            column.reshape(*halves, -1).transpose(*cells_first, 2 * n_dims).reshape(mass_shape)
-            for column, mass_shape in zip(boxes, [(-1, n_dims), (-1, n_dims), -1], strict=True)
-        )
-    )
-    return lined_up.keep(lined_up.mass > 0)
-
-
-def _faces(boxes: _Boxes, there: NDArray[np.bool_]) -> _Boxes:
-    """Return the starts beside which, along an axis, no start is `there`.
-
-    Takes the boxes as a grid of halves.
-    """
-    faces = []
-    for axis in range(there.ndim):
-        padded = np.pad(there, [(int(a == axis),) * 2 for a in range(there.ndim)])
-        n = there.shape[axis]
-        for neighbour, at_end in ((range(n), False), (range(2, n + 2), True)):
-            alone = boxes.keep((boxes.mass > 0) & ~padded.take(neighbour, axis))
-            length = alone.size[:, axis]
-            first, size = alone.first.copy(), alone.size.copy()
-            first[:, axis] += (length - 1) * at_end
-            size[:, axis] = 1
-            faces.append(_Boxes(first, size, alone.mass / length))
-    return _Boxes(*(np.concatenate(column) for column in zip(*faces, strict=True)))
