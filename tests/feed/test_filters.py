@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from math import fsum, isnan, log2, prod, sqrt
+from math import ceil, fsum, isnan, log2, prod, sqrt
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from coverages import careamics_starts, coverage_of, expected_starts, included_pixels
 from emulation import fake_cupy
 from emulation.gpu import gpu
 from emulation.runtime import available
@@ -576,6 +577,54 @@ def test_patches_rarely_start_where_their_region_is_background(patch_size, prob)
             report.kept[data_idx, sample_idx][tuple(np.array(coords) // patch_size)]
             for data_idx, sample_idx, coords in patches_of(case.strategy)
         )
+
+
+def discs(shape, radius, n):
+    """A mask of discs at random places, as nuclei or colonies."""
+    rng = np.random.default_rng([radius, n])
+    mask = np.zeros(shape, np.uint8)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for cy, cx in rng.random((n, 2)) * shape:
+        mask[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = 1
+    return mask
+
+
+@pytest.mark.parametrize("shape", [(512, 640), (500, 650)])
+@pytest.mark.parametrize(("radius", "n"), [(20, 12), (20, 60), (70, 9)])
+def test_an_epoch_without_background_goes_over_the_signal_once(radius, n, shape):
+    image = ImageStack.from_array(discs(shape, radius, n), "YX", device="cpu")
+    extractor, patch_size = PatchExtractor([image]), (32, 32)
+    strategy = StratifiedPatching(extractor.shapes, patch_size, seed=0)
+    report = exclude_background(strategy, extractor, MaskFilter(0.05), progress=False)
+    kept = report.kept[0, 0]
+    off = [tuple(cell) for cell in np.argwhere(~kept).tolist()]
+    assert 0.05 < kept.mean() < 0.95
+    included = included_pixels(shape, patch_size, off)
+    assert strategy.n_patches == -(-included.sum() // 32**2)
+    theirs = careamics_starts(shape, patch_size, off)
+    if shape == (512, 640):  # elsewhere they count an excluded remainder as a whole cell
+        assert strategy.n_patches == round(theirs.sum()) == report.n_kept
+    errors = [
+        ((coverage_of(starts, patch_size)[included] - 1) ** 2).mean() ** 0.5
+        for starts in (expected_starts(strategy, shape), theirs)
+    ]
+    assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize("prob", [0.1, 0.5])
+def test_rare_background_counts_by_its_probability(prob):
+    shape, patch_size = (512, 640), (32, 32)
+    image = ImageStack.from_array(discs(shape, 60, 9), "YX", device="cpu")
+    extractor = PatchExtractor([image])
+    strategy = StratifiedPatching(extractor.shapes, patch_size, seed=0)
+    report = filter_background(
+        strategy, extractor, MaskFilter(0.05), filtered_patch_prob=prob, progress=False
+    )
+    rare = {tuple(cell): prob for cell in np.argwhere(~report.kept[0, 0]).tolist()}
+    assert 20 < len(rare) < 300
+    theirs = careamics_starts(shape, patch_size, probs=rare)
+    assert strategy.n_patches == round(theirs.sum())
+    assert strategy.n_patches == ceil(320 - (1 - prob) * len(rare) - 1e-9)
 
 
 def masks(shapes, seed):

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("careamics", reason="the live comparison needs careamics 0.3.5")
 
 from builders import UPSTREAM, make_extractor, ours
+from coverages import careamics_starts, cells, expected_starts, make, masks
 
 import gpu_patch
 from gpu_patch.feed import (
@@ -18,6 +19,7 @@ from gpu_patch.feed import (
     MaxFilter,
     MeanStdFilter,
     ShannonFilter,
+    exclude_background,
     filter_background,
     find_background,
     score_maps,
@@ -229,3 +231,92 @@ def test_maps_are_equal():
             np.testing.assert_allclose(scores(one), expected, rtol=1e-5, atol=1e-6)
             np.testing.assert_array_equal(kept(one), theirs.apply_filter(expected, **limits))
     assert n_compared > 15
+
+
+# ---- how many patches, and where ---------------------------------------------------------------
+
+
+def their_strategy(shape, patch_size, excluded):
+    strategy = UpstreamStratified([(1, 1, *shape)], patch_size, seed=0)
+    strategy.exclude_patches(0, 0, excluded)
+    return strategy
+
+
+LIVE = [
+    mask for mask in masks() if mask[0].split(",")[0] in ("2D", "2D ragged", "thin stack ragged")
+]
+
+
+@pytest.mark.parametrize("mask", LIVE, ids=lambda mask: mask[0])
+def test_starts_of_careamics_are_as_the_formula_says(mask):
+    _, shape, patch_size, excluded = mask
+    expected, n_drawn = careamics_starts(shape, patch_size, excluded), 6000
+    if not expected.any():  # it fails to count less than none
+        with pytest.raises(ValueError, match="empty"):
+            their_strategy(shape, patch_size, excluded)
+        return
+    strategy = their_strategy(shape, patch_size, excluded)
+    assert strategy.n_patches == round(expected.sum())
+    drawn = np.zeros(shape)
+    for i in range(n_drawn):
+        drawn[tuple(strategy.get_patch_spec(i % strategy.n_patches)["coords"])] += 1
+    assert not drawn[expected == 0].any()
+    # in blocks, where there are enough to compare
+    drawn, expected = (by_blocks(x / x.sum()) for x in (drawn, expected))
+    error = np.sqrt(np.maximum(expected, 1e-3) / n_drawn)
+    assert (np.abs(drawn - expected) / error).max() < 6
+
+
+def by_blocks(values, n=16):
+    for axis in range(values.ndim):
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], n), axis)
+    return values
+
+
+COUNTED = {
+    "178 of 256 excluded": ((1024, 1024), (64, 64), 178),
+    "74 of 256 excluded": ((1024, 1024), (64, 64), 74),
+    "thin stack": ((8, 512, 512), (8, 64, 64), 0),
+    "thin image": ((64, 640), (64, 64), 0),
+    "small": ((256, 256), (64, 64), 0),
+    "ragged": ((1000, 700), (64, 64), 90),
+    "volume": ((32, 192, 200), (16, 64, 64), 7),
+}
+
+
+@pytest.mark.parametrize(("shape", "patch_size", "n_excluded"), COUNTED.values(), ids=COUNTED)
+def test_an_epoch_has_as_many_patches_as_theirs(shape, patch_size, n_excluded):
+    grid = [n // p for n, p in zip(shape, patch_size, strict=True)]
+    chosen = np.random.default_rng(0).permutation(list(np.ndindex(*grid)))[:n_excluded]
+    excluded = [tuple(cell) for cell in chosen.tolist()]
+    theirs = their_strategy(shape, patch_size, excluded)
+    mine = make(shape, patch_size, excluded)
+    assert mine.n_patches == theirs.n_patches
+    assert expected_starts(mine, shape).sum() == pytest.approx(theirs.n_patches)
+
+
+def nuclei(shape, radius, n, seed=0):
+    """An image of bright discs on a dark background with noise."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(100, 5, shape)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for cy, cx in rng.random((n, 2)) * shape:
+        image[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] += 400
+    return image[None, None].clip(0).astype(np.uint16)
+
+
+@pytest.mark.parametrize(("radius", "n"), [(20, 5), (20, 40), (60, 12)])
+def test_filtered_images_have_as_many_patches_as_theirs(radius, n):
+    mine, theirs = both((32, 32), [nuclei((512, 640), radius, n)])
+    one = MeanStdFilter(130)
+    config = configs.MeanStdPatchFilterConfig(mean_threshold=130)
+    report = filter_background(mine.strategy, mine.extractor, one)
+    upstream_filter_background(config, theirs.strategy, theirs.extractor)
+    assert 0.05 < report.n_kept / report.n_cells < 0.95
+    assert mine.strategy.n_patches == theirs.strategy.n_patches
+    # and with the same cells excluded
+    mine, theirs = both((32, 32), [nuclei((512, 640), radius, n)])
+    report = exclude_background(mine.strategy, mine.extractor, one)
+    kept = report.kept[0, 0]
+    theirs.strategy.exclude_patches(0, 0, cells(kept.shape, lambda *cell: not kept[cell]))
+    assert mine.strategy.n_patches == theirs.strategy.n_patches == report.n_kept
