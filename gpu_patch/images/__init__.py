@@ -2,8 +2,9 @@
 
 from gpu_patch.images._extractor import PatchExtractor
 from gpu_patch.images._files import read_image
-from gpu_patch.images._open import named_once, open_images, sources
+from gpu_patch.images._open import open_images
 from gpu_patch.images._residency import Residency, residency
+from gpu_patch.images._sources import named_once, sources
 from gpu_patch.images._stack import ImageStack, checked_channels
 
 __all__ = [

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.chunks import ChunkCache
-from gpu_patch.errors import argument, instance, shorten
+from gpu_patch.errors import argument, instance
 from gpu_patch.images._agreement import check_images, single_slices
 from gpu_patch.images._axes import AXES
 from gpu_patch.images._budget import Budget, make_budget, size_text
 from gpu_patch.images._extractor import PatchExtractor
-from gpu_patch.images._names import Origin, natural_order
+from gpu_patch.images._names import Origin
 from gpu_patch.images._regions import FileRegions
 from gpu_patch.images._remarks import warn_of_remarks
-from gpu_patch.images._sets import distinct
+from gpu_patch.images._sources import found_once
 from gpu_patch.images._stack import ImageStack
 from gpu_patch.images.readers import (
-    SUFFIXES,
     ImageReader,
     Options,
-    is_image,
-    is_sequence,
     open_file,
 )
 from gpu_patch.images.readers.array import ArrayReader
 from gpu_patch.progress import progress_bar
-
-Name = TypeVar("Name", bound="str | Path")
 
 
 def open_images(
@@ -135,7 +128,7 @@ def open_images(
     )
     images_found: list[_Image] = []
     try:
-        found = _distinct(images, any_file=read_func is not None, allow_outside=allow_outside)
+        found = found_once(images, any_file=read_func is not None, allow_outside=allow_outside)
         for i, (source, item, _) in enumerate(found):
             open_with = partial(_readers, source, f"images[{i}]", read_func)
             file = str(source) if isinstance(source, Path) else ""
@@ -215,140 +208,6 @@ def _nth(
     open_with: Callable[[Options], list[ImageReader]], n: int, options: Options
 ) -> ImageReader:
     return open_with(options)[n]
-
-
-def sources(images: Any, *, any_file: bool = False, allow_outside: bool = False) -> list[Any]:
-    """Return what `open_images` was given as paths and arrays, one by one.
-
-    Parameters
-    ----------
-    images : path, array, or sequence of them
-        As in `open_images`.
-    any_file : bool, default False
-        Whether every file in a folder counts, and not only those with the ending of an image; and
-        each for itself.
-    allow_outside : bool, default False
-        As in `open_images`.
-
-    Returns
-    -------
-    list of Path or array
-        The files of folders and patterns in natural order; of those that belong together, one.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `images` is nothing that can be opened, or empty.
-    FileNotFoundError
-        No file matches a pattern, or a folder has no image in it.
-    """
-    found = _distinct(images, any_file=any_file, allow_outside=allow_outside)
-    return [each.source for each in found]
-
-
-class _Found(NamedTuple):
-    """A path or an array.
-
-    Attributes
-    ----------
-    source : Path or array
-        What to open.
-    item : int
-        Which of the images that were given it is of.
-    is_named : bool
-        Whether it was given itself, rather than found by a pattern or in a folder.
-    """
-
-    source: Any
-    item: int
-    is_named: bool
-
-
-def named_once(names: Sequence[Name], *, allow_outside: bool = False) -> list[Name]:
-    """Return the files, patterns and folders without those that are all in the ones before.
-
-    A shell makes of ``*.tif`` the names of all files of a set, which are one image.
-
-    Parameters
-    ----------
-    names : sequence of str or Path
-        As in `open_images`.
-    allow_outside : bool, default False
-        As in `open_images`.
-
-    Returns
-    -------
-    list of str or Path
-        In their order.
-    """
-    found: list[_Found] = []
-    for i, name in enumerate(names):
-        try:
-            some = _within(name, any_file=False)
-        except (OSError, ValueError):  # who opens it says so
-            some = [(name, True)]
-        found += [_Found(source, i, is_named) for source, is_named in some]
-    kept = _once(found, allow_outside=allow_outside)
-    return [names[i] for i in sorted({each.item for each in kept})]
-
-
-def _distinct(images: Any, *, any_file: bool, allow_outside: bool) -> list[_Found]:
-    """Return what to open; see `sources`."""
-    items = list(_flat(images))
-    found = [
-        _Found(source, i, is_named)
-        for i, item in enumerate(items)
-        for source, is_named in _within(item, any_file=any_file)
-    ]
-    if not found:
-        raise ValueError("images is empty: at least one file or array is needed")
-    return _once(found, one_by_one=any_file, allow_outside=allow_outside)
-
-
-def _once(found: Sequence[_Found], **options: bool) -> list[_Found]:
-    kept = distinct([each.source for each in found], [each.is_named for each in found], **options)
-    return [found[i] for i in kept]
-
-
-def _flat(images: Any) -> Iterator[Any]:
-    if not isinstance(images, (list, tuple)):
-        yield images
-        return
-    for item in images:
-        yield from _flat(item)
-
-
-def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
-    """Return the paths of a file, folder or pattern, or an array; each with whether it is named."""
-    if not isinstance(images, (str, os.PathLike)):
-        if images is None or isinstance(images, (bool, int, float, bytes, dict, set)):
-            raise TypeError(
-                f"images must be a path, an array or a sequence of them, found {shorten(images)}"
-            )
-        return [(images, True)]
-    if "://" in str(images):
-        raise ValueError(
-            f"images must be files of this machine, found the address {str(images)!r}: download "
-            "them, or give an array that reads them, such as zarr.open_array(…)"
-        )
-    path = Path(images)
-    if is_sequence(path):
-        return [(path, True)]
-    if not path.exists() and glob.has_magic(str(path)):
-        matching = natural_order([Path(name) for name in glob.glob(str(path), recursive=True)])
-        if not matching:
-            raise FileNotFoundError(f"no file matches {str(path)!r}")
-        return [(path, False) for path in matching]
-    if not path.is_dir() or path.suffix.lower() == ".zarr" or is_image(path):
-        return [(path, True)]
-    inside = natural_order([each for each in path.iterdir() if not each.name.startswith(".")])
-    kept = [entry for entry in inside if is_image(entry) or (any_file and entry.is_file())]
-    if not kept:
-        raise FileNotFoundError(
-            f"the folder '{path}' has no image in it ({', '.join(SUFFIXES)}): name what is deeper "
-            "with a pattern such as '**/*.tif'"
-        )
-    return [(entry, False) for entry in kept]
 
 
 def _make_stacks(

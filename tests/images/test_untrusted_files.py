@@ -59,6 +59,16 @@ def refuses(path, words, **options):
     assert str(path) in str(caught.value)
 
 
+def spied(make, opened):
+    """Note what is opened."""
+
+    def watched(self, path, *arguments, **keywords):
+        opened.append(str(path))
+        return make(self, path, *arguments, **keywords)
+
+    return watched
+
+
 def change_json(path, change):
     document = json.loads(path.read_text())
     change(document)
@@ -104,13 +114,7 @@ def test_planes_outside_of_the_folder(tmp_path, monkeypatch, name, companion):
     for other in others:
         other.unlink()
     opened = []
-    open_file = tifffile.TiffFile.__init__
-
-    def watched(self, path, *arguments, **keywords):
-        opened.append(str(path))
-        return open_file(self, path, *arguments, **keywords)
-
-    monkeypatch.setattr(tifffile.TiffFile, "__init__", watched)
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", spied(tifffile.TiffFile.__init__, opened))
     refuses(file, "its OME-XML.* names '.*t1.ome.tif', which is outside.*allow_outside=True")
     assert not [path for path in opened if path.startswith(str(tmp_path / "b"))]
     refuses(tmp_path / "a", "its OME-XML.* names")
@@ -128,6 +132,30 @@ def test_a_description_outside_of_the_folder(tmp_path):
     content = files[1].read_bytes().replace(b'MetadataFile="t0.tif"', b'MetadataFile="../x.t"')
     files[1].write_bytes(content)
     refuses(files[1], r"its OME-XML names '\.\./x\.t', which is outside of its folder")
+
+
+def test_planes_outside_that_look_like_the_files_own(tmp_path, monkeypatch):
+    """Its old name, it seems, by the UUID of one plane; the other has another UUID."""
+    other = tmp_path / "other.tif"
+    tifffile.imwrite(other, np.ones((21, 34), np.uint16))
+    (tmp_path / "a").mkdir()
+    places = "".join(
+        f'<TiffData FirstT="{t}" IFD="0" PlaneCount="1"><UUID FileName="../other.tif">{uuid}</UUID>'
+        "</TiffData>"
+        for t, uuid in enumerate(("urn:uuid:0", "urn:uuid:1"))
+    )
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:0"><Image>'
+        '<Pixels DimensionOrder="XYZCT" Type="uint16" SizeX="34" SizeY="21" SizeZ="1" SizeC="1" '
+        f'SizeT="2">{places}</Pixels></Image></OME>'
+    )
+    path = tmp_path / "a" / "a.tif"
+    tifffile.imwrite(path, np.zeros((21, 34), np.uint16), description=text, metadata=None)
+    opened = []
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", spied(tifffile.TiffFile.__init__, opened))
+    (stack,) = open_images(path).image_stacks
+    assert not stack.data.any()
+    assert set(opened) == {str(path)}
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.npy", "a.png", "a.czi", "a", "a.ome"])

@@ -97,8 +97,8 @@ def metadata_file(path: Path, root: Element, *, allow_outside: bool) -> Path | N
 
 def find_set(
     path: Path, root: Element, n_pages: Callable[[Path], int], who: str, *, allow_outside: bool
-) -> OmeSet:
-    """Return what the OME-XML of a file describes.
+) -> OmeSet | None:
+    """Return what the OME-XML of a file describes, None where it names no other file.
 
     Parameters
     ----------
@@ -119,6 +119,8 @@ def find_set(
         It names files outside of the folder, or no sensible sizes.
     """
     names = _Names(path, root, who, allow_outside=allow_outside)
+    if names.are_own:
+        return None
     images = tuple(
         _image(image, pixels, names, n_pages)
         for image in _children(root, "Image")
@@ -141,12 +143,17 @@ class _Names:
         self._old_name: str | None = None
         self.renamed = False
         if self._has_pages and not any(map(self._is_own, named)):
-            own = {name for uuid, name in places if name and uuid == self._uuid}
+            own = {name for uuid, name in places if name and uuid and uuid == self._uuid}
             if len(own) == 1:
                 (self._old_name,) = own
             elif len(named) == 1 and not any((path.parent / name).exists() for name in named):
                 (self._old_name,) = named
                 self.renamed = True
+        # tifffile reads a file by itself; it goes by UUIDs, and opens the names of all others
+        known = {path.name} | {(self._uuid, name) for name in (self._old_name, "") if self._uuid}
+        self.are_own = self._has_pages and all(
+            name in known or (uuid, name) in known for uuid, name in places
+        )
 
     def number(self, data: Element) -> int:
         """Return the number of the file that a TiffData names, −1 for none."""

@@ -40,8 +40,8 @@ from gpu_patch.images.readers._ome import (
 from gpu_patch.images.readers._plain import check_length, read_plain
 from gpu_patch.images.readers._planes import OneOpen, PlaneSeries
 from gpu_patch.images.readers._tiff_axes import channels_of_colours, samples_of, stated_axes
+from gpu_patch.images.readers._tiff_pages import check_layout, check_segment, read_part
 from gpu_patch.images.readers._units import micrometres
-from gpu_patch.images.readers._unpacking import HEAD, check_claim, check_stream, needs_unpacking
 
 
 @contextmanager
@@ -91,7 +91,7 @@ class TiffReader(ImageReader):
                 axes, shape = stated_axes(self._series, self._samples)
                 dtype = np.dtype(self._series.dtype)
                 if self._data_offset is None and 0 not in shape:
-                    _check_layout("its first page", self._series.keyframe)
+                    check_layout("its first page", self._series.keyframe)
                 tiff = self._series.keyframe.parent
                 chunk_shape = along(self._chunk_shape(stored_shape), stored_shape, shape, 1)
                 sizes = {}
@@ -174,7 +174,7 @@ class TiffReader(ImageReader):
                 segments = zip(page.dataoffsets, page.databytecounts, strict=False)
                 size = self._opened.use(page.parent.filehandle).size
                 for index, (start, count) in enumerate(segments):
-                    _check_segment(self._named(number, page), index, start + count, size)
+                    check_segment(self._named(number, page), index, start + count, size)
 
     @_without_log()
     def missing(self) -> str:
@@ -281,55 +281,10 @@ class TiffReader(ImageReader):
         return f"page {number}{file}"
 
     def _decoded(self, page: Any, number: int, key: Key) -> NDArray[Any]:
-        # its own: a file of the same set may have another byte order, compression or tiling
-        keyframe, name = page.keyframe, self._named(number, page)
+        name = self._named(number, page)
         file = self._opened.use(page.parent.filehandle)
         self._read.add(Path(file.path))
-        wanted = dict(zip(keyframe.axes, key, strict=True))
-        rows, columns = wanted["Y"], wanted["X"]
-        n_planes, depth, _, _, n_samples = keyframe.shaped
-        out = np.empty(
-            (n_planes, depth, rows.stop - rows.start, columns.stop - columns.start, n_samples),
-            keyframe.dtype,
-        )
-        n_segments = _check_layout(name, page)
-        for index in range(n_segments):
-            # decoding nothing says where the segment belongs
-            _, (plane, z, y, x, _), (n_z, n_y, n_x, _) = keyframe.decode(None, index)
-            y0, y1 = max(y, rows.start), min(y + n_y, rows.stop)
-            x0, x1 = max(x, columns.start), min(x + n_x, columns.stop)
-            if y0 >= y1 or x0 >= x1:
-                continue
-            start, count = page.dataoffsets[index], page.databytecounts[index]
-            if not start or not count:
-                if not self._allow_missing:
-                    raise ValueError(
-                        f"strip or tile {index} of {name} was never written: "
-                        f"{argument('allow_missing_chunks', True)} takes {keyframe.nodata} for it"
-                    )
-                segment = np.full((n_z, n_y, n_x, n_samples), keyframe.nodata, keyframe.dtype)
-            else:
-                _check_segment(name, index, start + count, file.size)
-                file.seek(start)
-                data = file.read(count)
-                _check_unpacking(f"strip or tile {index} of {name}", keyframe, data)
-                segment, _, _ = keyframe.decode(
-                    data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader
-                )
-            n_z = min(n_z, depth - z)
-            part = segment[:n_z, y0 - y : y1 - y, x0 - x : x1 - x]
-            out[
-                plane,
-                z : z + n_z,
-                y0 - rows.start : y1 - rows.start,
-                x0 - columns.start : x1 - columns.start,
-            ] = part
-        shape = [
-            {"Y": out.shape[2], "X": out.shape[3]}.get(axis, length)
-            for axis, length in zip(keyframe.axes, keyframe.shape, strict=True)
-        ]
-        rest = {"Y": slice(None), "X": slice(None)}
-        return out.reshape(shape)[tuple(rest.get(axis, wanted[axis]) for axis in keyframe.axes)]
+        return read_part(page, name, key, file, allow_missing=self._allow_missing)
 
 
 @_without_log()
@@ -365,10 +320,9 @@ def set_of(path: Path, options: Options) -> OmeSet | None:
                 )
         who = f"its OME-XML, '{described.name}'," if described else "its OME-XML"
         found = find_set(described or path, root, _n_pages, f"{path}: {who}", allow_outside=outside)
-        if not found.images:
-            raise ValueError("its OME-XML describes no image")
-        # tifffile reads a file by itself, unless it finds it under another name in it
-        return found if found.renamed or set(found.members) != {path} else None
+        if found is not None and not found.images:
+            raise ValueError(f"{who} describes no image")
+        return found
 
 
 def members(path: Path, options: Options) -> tuple[Path, ...]:
@@ -427,36 +381,6 @@ def _check_chain(tiff: Any, first_series: Any) -> None:
     (following,) = struct.unpack(layout.offsetformat, tiff.filehandle.read(layout.offsetsize))
     if following:
         raise ValueError(f"its page {len(tiff.pages)} is damaged or missing")
-
-
-def _check_layout(name: str, page: Any) -> int:
-    """Return the number of strips or tiles of a page, which are all there."""
-    if 0 in page.keyframe.chunks:
-        raise ValueError(f"{name} has strips or tiles of the shape {page.keyframe.chunks}")
-    n_segments = int(prod(page.keyframe.chunked))
-    if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
-        raise ValueError(f"{name} lacks some of its {n_segments} strips or tiles")
-    return n_segments
-
-
-_CODECS = {8: "zlib", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
-"""As numcodecs calls them, of the compressions that unpack to any length."""
-
-
-def _check_unpacking(name: str, page: Any, data: bytes) -> None:
-    """Raise where a strip or tile unpacks to far more than its pixels."""
-    codec = _CODECS.get(int(page.compression))
-    if codec is None:
-        return
-    expected = prod(page.chunks) * page.dtype.itemsize
-    check_claim(name, codec, data[:HEAD], 0, expected)  # the length has been checked
-    if needs_unpacking(codec, len(data)):
-        check_stream(name, codec, data, expected)
-
-
-def _check_segment(page: str, index: int, stop: int, length: int) -> None:
-    if stop > length:
-        raise ValueError(f"strip or tile {index} of {page} ends behind the file")
 
 
 def _leading_axes(series: Any) -> int | None:
