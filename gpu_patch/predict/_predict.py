@@ -128,7 +128,8 @@ def predict(
     format : {"ome-zarr", "ome-tiff", "npy"} or None, default None
         Of the files in a folder; None is "ome-zarr".
     overwrite : bool, default False
-        Whether to replace files that are there, once the new ones are complete.
+        Whether to replace files that are there, once the new ones are complete; links themselves,
+        not what they lead to, and never the images that are read.
     resume : bool, default False
         Whether to go on where an earlier run with the same arguments ended (OME-Zarr alone). What
         another model, other arguments, another version of gpu_patch or other files made, by size
@@ -161,7 +162,19 @@ def predict(
         where it is on another device than the images, and for values that are not finite where
         `dtype` is of whole numbers.
     FileExistsError
-        Where there is a file already; before anything is predicted.
+        Where there is a file already, or where one would have to replace a folder or a folder a
+        file; before anything is predicted.
+    BlockingIOError
+        Where another run is writing one of the files; the message names its process.
+
+    Notes
+    -----
+    After an error or Ctrl-C nothing half done is left but what `resume` goes on with. SIGTERM ends
+    a Python process without that, unless a handler raises:
+    ``signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))``.
+
+    A run marks what it writes by a hidden file in the folder, ``.gpu_patch-….run``, that is locked
+    (flock) as long as its process lives.
 
     Examples
     --------
@@ -247,8 +260,10 @@ def predict(
                     results.finish(image)
             store.wait()
         except BaseException:
-            results.close()
-            store.abandon()
+            try:
+                results.close()
+            finally:
+                store.abandon()
             raise
     if results.deviates is False and rank == 0:
         warnings.warn(_equal_samples(n_samples, module=is_module(model)), stacklevel=2)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -303,7 +304,11 @@ def test_ranks_are_told_of_an_error_whatever_an_earlier_run_left(tmp_path):
     def fail():
         raise ValueError("not today")
 
-    found = together(lambda rank: Ranks(folder, rank, 3, 5).share(fail), 3)
+    def late(rank):
+        time.sleep(0.3 * (rank > 0))
+        return Ranks(folder, rank, 3, 5).share(fail)
+
+    found = together(late, 3)
     assert [type(error) for error in found] == [ValueError, RuntimeError, RuntimeError]
     assert "not today" in str(found[2])
     assert (

@@ -196,6 +196,35 @@ def test_chunks_are_written_once_and_never_read(
     assert (array.shards is None) == (shard_size is None)
 
 
+@pytest.mark.parametrize("setting", [False, True])
+@pytest.mark.parametrize("shard_size", [None, (32, 64)])
+def test_chunks_of_zeros_are_written_whatever_the_user_has_set(
+    tmp_path, monkeypatch, setting, shard_size
+):
+    """Of all levels; and no setting of the process is changed, not for a moment."""
+    predicted = make_predicted("TYX", Y=40, X=600)
+    with zarr.config.set({"array.write_empty_chunks": setting}):
+        store = make_store(tmp_path / "a.zarr", ["a"], chunk_size=(16, 64), shard_size=shard_size)
+
+        def changed(*arguments, **options):
+            raise AssertionError("a setting of zarr's was changed")
+
+        monkeypatch.setattr(type(zarr.config), "set", changed)
+        output = store.open(predicted)
+        for sample, start, stop in units(store, predicted):
+            output.write(sample, start, np.zeros((1, stop - start, 600), np.float32))
+        path = output.finish()
+        monkeypatch.undo()
+        assert zarr.config.get("array.write_empty_chunks") is setting
+    for level in range(3):
+        array = zarr.open_array(path / str(level), mode="r")
+        stored = array.shards or array.chunks
+        expected = np.prod([-(-n // s) for n, s in zip(array.shape, stored, strict=True)])
+        files = [file for file in (path / str(level) / "c").rglob("*") if file.is_file()]
+        assert len(files) == expected
+        assert not array[:].any()
+
+
 def test_units_are_rows_of_chunks(tmp_path):
     plain = make_store(tmp_path / "a.zarr", ["a"])
     assert plain.unit_rows((1000, 2000), 0) == 256
