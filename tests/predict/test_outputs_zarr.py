@@ -322,7 +322,11 @@ def test_what_is_finished_is_left_alone(tmp_path):
     store = make_store(path, ["a"], **same)
     assert store.finished("a") == path
     assert store.done("a") == set()
-    for other in ({"fingerprint": "b"}, {"chunk_size": None}, {"shapes": ["another level"]}):
+    for other in (
+        {"fingerprint": "b"},
+        {"chunk_size": None},
+        {"versions": lambda: ["another level"]},
+    ):
         with pytest.raises(FileExistsError, match="overwrite=True beside resume=True makes anew"):
             make_store(path, ["a"], **{**same, **other})
     store = make_store(path, ["a"], **{**same, "fingerprint": "b"}, overwrite=True)
