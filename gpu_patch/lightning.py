@@ -100,12 +100,9 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
     ) -> TensorLoader | list[Any]:
         if constructor is None:
             return []
-        rank, world_size = 0, 1
         if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        loader = BatchLoader(
-            constructor, self._batch_size, rank=rank, world_size=world_size, **options
-        )
+            options |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        loader = BatchLoader(constructor, self._batch_size, **options)
         return kind(loader, self.trainer)
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors._protocol import checked_constructor
 from gpu_patch.errors import instance, whole_number
 from gpu_patch.feed.loader import BatchLoader
+from gpu_patch.feed.ranks import Share, n_processes
 from gpu_patch.specs import PatchBatch
 
 __all__ = ["PatchDataset", "TensorBatch", "TensorLoader", "as_tensor"]
@@ -157,8 +159,12 @@ class TensorLoader:
 class PatchDataset(Dataset):  # type: ignore[misc]
     """A map-style dataset that PyTorch's `DataLoader` asks for whole batches.
 
-    With any sampler, `DistributedSampler` too, and the default collate function. Patches are drawn
-    by counter, so workers need no seeds and give what one process would.
+    With any sampler and the default collate function. Patches are drawn by counter, so workers
+    need no seeds and give what one process would.
+
+    In a training of several processes the sampler shares patches out: `DistributedSampler`, which
+    Lightning puts in by itself. A process without workers that sees more than its part of an
+    epoch warns, once, that all processes see the same patches; nothing else can be known here.
 
     Parameters
     ----------
@@ -198,6 +204,8 @@ class PatchDataset(Dataset):  # type: ignore[misc]
     ) -> None:
         self.constructor = checked_constructor("constructor", constructor)
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
+        self._share: Share | None = None
+        self._is_watched = True
         # shared, so that workers that live for several epochs see it change
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -215,6 +223,7 @@ class PatchDataset(Dataset):  # type: ignore[misc]
             `epoch` is anything else.
         """
         self._epoch.fill_(whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1))
+        self._share = None
 
     def __len__(self) -> int:
         """Return the number of patches."""
@@ -245,7 +254,25 @@ class PatchDataset(Dataset):  # type: ignore[misc]
                 normalization=self.normalization,
                 augmentation=self.augmentation,
             )
+            if self._is_watched and get_worker_info() is None:
+                self._watch(indices)
             return _as_tensors(batch)
+
+    def _watch(self, indices: Sequence[int]) -> None:
+        """Warn once where a process of several takes more than its part of an epoch."""
+        n, n_patches = n_processes(), self.constructor.n_patches
+        if n == 1:
+            return
+        if self._share is None or self._share.n_patches != n_patches:
+            self._share = Share(n_patches, n)
+        if self._share.is_exceeded(indices):
+            self._is_watched = False
+            warnings.warn(
+                f"this process is one of {n}, but has taken more than its part of the "
+                "patches: all of them see the same, unless the DataLoader has a "
+                "torch.utils.data.DistributedSampler",
+                stacklevel=2,
+            )
 
 
 class _Whole(NamedTuple):

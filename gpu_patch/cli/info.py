@@ -48,7 +48,7 @@ def add_to(commands: Commands) -> None:
         "--check",
         action="store_true",
         help="without files: say in one line whether images can go to the device, and fail with "
-        "the one thing to fix; takes no memory of the device",
+        "the one thing to fix, which info alone only prints; takes no memory of the device",
     )
     parser.set_defaults(run=run)
 

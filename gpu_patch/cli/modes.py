@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -179,7 +180,7 @@ def make_subject(
     if mode == "independent":
         extractors = _structures(inputs)
         n_targets = len(extractors)
-        strategies = [RandomPatching(extractor.shapes, size, seed) for extractor in extractors]
+        strategies = [_random(extractor, size, seed) for extractor in extractors]
         ranges = [WEIGHT_RANGE] * n_targets
         constructor = IndependentTargetsMsPatchConstr(
             strategies, extractors, n_scales, padding, ranges, seed=seed
@@ -196,7 +197,7 @@ def make_subject(
     if target is not None:
         _check_pairs(extractor, target)
     n_targets = 0 if target is None else target.n_channels
-    strategy = RandomPatching(extractor.shapes, size, seed)
+    strategy = _random(extractor, size, seed)
     if mode == "multichannel":
         n_targets = extractor.n_channels
         ranges = [WEIGHT_RANGE] * n_targets
@@ -216,6 +217,12 @@ def make_subject(
             constructor = BasicPatchConstr(strategy, extractor, target, seed=seed)
         return Subject(mode, constructor, images, target_images, 1, "zero", n_targets)
     return Subject(mode, constructor, images, target_images, n_scales, padding, n_targets)
+
+
+def _random(images: PatchExtractor, patch_size: tuple[int, ...], seed: int) -> RandomPatching:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "patch_size is")  # the report has a note of it
+        return RandomPatching(images.shapes, patch_size, seed)
 
 
 def _extractors(

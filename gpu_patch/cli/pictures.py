@@ -256,6 +256,11 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def _end_of(name: str, length: int) -> str:
+    """Cut a name at its beginning: names of one series differ at their end."""
+    return name if len(name) <= length else "…" + name[1 - length :]
+
+
 def _names(images: Sequence[ImageStack]) -> list[str]:
     """Return the names of images' files, with their folders where files share a name."""
     paths = {Path(image.source) for image in images}
@@ -267,22 +272,23 @@ def _names(images: Sequence[ImageStack]) -> list[str]:
 
 
 def _title(subject: Subject, overview: Overview, length: int) -> str:
-    """Name an image; where there is no room it is the name that is cut."""
+    """Name an image; where there is no room it is its name that is cut."""
     image = subject.images[overview.image_idx]
     height, width = image.data_shape[-2:]
     name = _names(subject.images)[overview.image_idx]
+    before = ""
     if subject.mode == "independent":
-        name = f"structure {subject.structures[overview.image_idx]}: {name}"
-    words = [name, f"{height}×{width}"]
+        before = f"structure {subject.structures[overview.image_idx]}: "
+    words = [f"{height}×{width}"]
     if image.data_shape[0] > 1:
         words.append(f"sample {overview.sample_idx}")
     if image.data.ndim == 5:
         words.append(f"z {image.data_shape[2] // 2}")
     if n := display.n_not_finite(image.data[overview.sample_idx]):
         words.append(f"{n} not finite")
-    return ", ".join(
-        [_cut(words[0], max(8, length - len(", ".join(["", *words[1:]])))), *words[1:]]
-    )
+    after = ", ".join(["", *words])
+    room = max(8, length - len(before) - len(after))
+    return before + (_end_of(name, room) if before else _cut(name, room)) + after
 
 
 def _draw_box(axes: Any, box: Box, scale: int, border: Any) -> None:

@@ -154,7 +154,7 @@ def add_to(commands: Commands) -> None:
         type=path_named,
         metavar="FILE",
         help="picture of input and prediction (.png, .jpg, .pdf, .svg); default: prediction.png in "
-        "DIR, or NAME_prediction.png beside one file",
+        "DIR, or NAME_prediction.png beside one file NAME; numbered where that is there",
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
     add_budget(parser)
@@ -177,7 +177,7 @@ def run(options: argparse.Namespace) -> None:
     normalization = None
     if options.normalization is not None:
         normalization = Normalization.load(readable("--normalization", options.normalization))
-    picture = _picture(options)
+    _check_picture(options)
     folder("--out", options.out if ending(options.out.name) is None else options.out.parent)
     _check_apart(options.images, options.out)
     model_id = _digest(readable("--model", options.model))
@@ -254,10 +254,15 @@ def run(options: argparse.Namespace) -> None:
         words += [f"{counted(options.multiscale_count, 'scale')}, padding {options.padding_mode}"]
     if options.n_samples > 1:
         words += [f"mean of {options.n_samples} samples"]
+    if normalization is None:
+        words += ["not normalised"]
+    picture = _picture(options)
     width, height = predicted.draw(
         images.image_stacks, found, f"{options.model.name}: {', '.join(words)}", picture
     )
     print(f"picture  {picture} ({width}×{height} pixels, {picture.stat().st_size / 1e3:.0f} kB)")
+    if normalization is None:
+        print("note     no --normalization: the model got the values of the images as they are")
 
 
 def report_results(found: Prediction) -> None:
@@ -309,14 +314,28 @@ def _check_apart(images: Sequence[str], out: Path) -> None:
             )
 
 
+def _check_picture(options: argparse.Namespace) -> None:
+    """Raise where the picture that is asked for cannot be written, or is another one already."""
+    if options.picture is None:
+        return
+    if picture_file("--picture", options.picture).exists() and not options.overwrite:
+        raise ValueError(
+            f"argument --picture: '{options.picture}' is there already: give another, or "
+            "--overwrite"
+        )
+
+
 def _picture(options: argparse.Namespace) -> Path:
-    """Return where the picture goes."""
-    if options.picture is not None:
-        return picture_file("--picture", options.picture)
-    known = ending(options.out.name)
-    path: Path = options.out / "prediction.png"
-    if known is not None:
-        path = options.out.with_name(options.out.name[: -len(known[0])] + "_prediction.png")
+    """Return where the picture goes; without --overwrite a number tells it from what is there."""
+    wanted: Path | None = options.picture
+    if wanted is None:
+        wanted = options.out / "prediction.png"
+        if ending(options.out.name) is not None:
+            wanted = options.out.with_name(f"{options.out.name}_prediction.png")
+    path, count = wanted, 0
+    while path.exists() and not options.overwrite:
+        count += 1
+        path = wanted.with_name(f"{wanted.stem}_{count}{wanted.suffix}")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,7 +113,26 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     report_images([image for group in groups for image in group.image_stacks])
+    report_choice(options.mode, options.images, subject)
     report_picture(subject, options.samples, options.seed, out)
+
+
+def report_choice(mode: str | None, names: Sequence[str], subject: Subject) -> None:
+    """Print what may not have been meant: a mode that was chosen here, patterns without quotes."""
+    if mode is None and subject.mode == "paired":
+        print(
+            "note     --target with images of 1 channel is taken for mode paired, MicroSplit III: "
+            "--mode basic shows what CARE gets"
+        )
+    files = [Path(name) for name in names if Path(name).is_file()]
+    folders = Counter(file.parent for file in files)
+    # two files in one folder are two structures as a rule, more may be of a pattern
+    if subject.mode == "independent" and len(names) > 2 and max(folders.values(), default=0) > 1:
+        file = next(file for file in files if folders[file.parent] > 1)
+        print(
+            f"note     every IMAGE is a structure, {len(names)} of them: quote patterns, as in "
+            f"'{file.parent / f'*{file.suffix}'}', whose files are one structure"
+        )
 
 
 def report_images(images: Sequence[ImageStack]) -> None:

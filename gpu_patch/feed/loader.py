@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from gpu_patch.errors import choice, instance, probability, whole_number
 from gpu_patch.feed import _loader_state
 from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
+from gpu_patch.feed.ranks import NotGiven, n_processes
 from gpu_patch.specs import PatchBatch
 
 _PREFETCH = 2
@@ -63,6 +65,8 @@ class BatchLoader:
         Whether to leave out what does not fill a step of all ranks.
     rank, world_size : int, default 0 and 1
         This process, and how many there are. Together they see every patch of an epoch once.
+        Neither given where ``WORLD_SIZE`` or torch's process group tells of several processes is
+        worth a warning: all of them see the same patches. Where that is wanted, give 0 and 1.
     prefetch : int or None, default None
         Batches that are made ahead; None is 2 where the images are on a CUDA device or are not
         resident as a whole, else 0. Of those, chunks of so many further batches are read ahead,
@@ -79,8 +83,9 @@ class BatchLoader:
     Raises
     ------
     ValueError
-        For values out of range, fewer patches than ranks, and several ranks where the constructor
-        has draws that are not by counter: each rank would draw something else.
+        For values out of range, fewer patches than ranks, no batch at all for `drop_last`, and
+        several ranks where the constructor has draws that are not by counter: each rank would
+        draw something else.
 
     Examples
     --------
@@ -107,8 +112,8 @@ class BatchLoader:
         window: float = 0.125,
         seed: int | None = 0,
         drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int = NotGiven(0),
+        world_size: int = NotGiven(1),
         prefetch: int | None = None,
         normalization: Any = None,
         augmentation: Any = None,
@@ -124,6 +129,13 @@ class BatchLoader:
         if not self.window:
             raise ValueError("window must be more than 0: nothing would be taken from it")
         self.drop_last = bool(instance("drop_last", drop_last, bool, "True or False"))
+        n_told = n_processes()
+        if isinstance(rank, NotGiven) and isinstance(world_size, NotGiven) and n_told > 1:
+            warnings.warn(
+                f"this process is one of {n_told}, but rank and world_size are not given: all "
+                "of them see the same patches. Give both; 0 and 1 where that is wanted",
+                stacklevel=2,
+            )
         self.world_size = whole_number("world_size", world_size, minimum=1)
         if seed is None and self.world_size > 1:
             raise ValueError(
@@ -149,6 +161,7 @@ class BatchLoader:
                 "are not by counter, so that ranks would disagree: use one of gpu_patch's"
             )
         self._check_enough(constructor.n_patches)
+        self._check_not_empty()
 
     def __repr__(self) -> str:
         return (
@@ -245,6 +258,8 @@ class BatchLoader:
         """
         if not self._resumed:
             self._epoch, self._first = self.epoch, 0
+        if self._first == 0:
+            self._check_not_empty()  # the strategy may have fewer patches now
         self._resumed, self._step, self._order_of_epoch = False, 0, None
         division, epoch = self._division(self._first), self._epoch
         blocks, window = self._blocks()
@@ -327,6 +342,15 @@ class BatchLoader:
             raise ValueError(
                 f"{n_patches} patches are too few for world_size = {self.world_size}: every rank "
                 "needs one, or drop_last=True"
+            )
+
+    def _check_not_empty(self) -> None:
+        if self.drop_last and not len(self):
+            raise ValueError(
+                f"drop_last is True, but {self.constructor.n_patches} patches are less than one "
+                f"batch of {self.batch_size}"
+                + f" on each of {self.world_size} ranks" * (self.world_size > 1)
+                + ": nothing is left. Give a smaller batch_size, or drop_last=False"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -101,6 +102,27 @@ def checked_patch_size(patch_size: object, data_shapes: Sequence[Sequence[int]])
     """Return `patch_size` as positive ints, one per spatial axis of the data."""
     return whole_numbers(
         "patch_size", patch_size, minimum=1, maximum=LARGEST_PIXEL, length=len(data_shapes[0]) - 2
+    )
+
+
+def warn_of_small_images(
+    strategy: SampledPatching, patch_size: tuple[int, ...], *, stacklevel: int
+) -> None:
+    """Warn where patches are larger than an image."""
+    small = [
+        i
+        for i, shape in enumerate(strategy.data_shapes)
+        if any(n < patch for n, patch in zip(shape[2:], patch_size, strict=True))
+    ]
+    if not small:
+        return
+    label = strategy.origins[small[0]].label if strategy.origins else f"data_shapes[{small[0]}]"
+    more = f" and {len(small) - 1} more" * (len(small) > 1)
+    warnings.warn(
+        f"patch_size is {patch_size}, larger than {label} with "
+        f"{tuple(strategy.data_shapes[small[0]][2:])}{more}: what a patch has beyond an image is "
+        "zero, or with context what the padding says. Give smaller patches, or leave the image out",
+        stacklevel=stacklevel,
     )
 
 

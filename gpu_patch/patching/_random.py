@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.draws import integers
 from gpu_patch.errors import index_in, whole_number
-from gpu_patch.patching._base import SampledPatching, checked_patch_size
+from gpu_patch.patching._base import SampledPatching, checked_patch_size, warn_of_small_images
 from gpu_patch.patching._locations import Locations
 from gpu_patch.specs import PatchSpecs
 
@@ -18,7 +18,8 @@ class RandomPatching(SampledPatching):
     """Patches at uniformly random places, new ones every time.
 
     As many per sample as would cover it without overlap, ``Π ceil(size / patch)``. The index
-    decides the sample. A patch larger than the image starts at 0.
+    decides the sample. A patch larger than the image starts at 0, with a warning when the
+    strategy is made.
 
     Parameters
     ----------
@@ -47,6 +48,9 @@ class RandomPatching(SampledPatching):
     ) -> None:
         super().__init__(data_shapes)
         self.patch_size = checked_patch_size(patch_size, self.data_shapes)
+        warn_of_small_images(
+            self, self.patch_size, stacklevel=3 + (type(self) is not RandomPatching)
+        )
         self.seed, self.rng = seed, checked_generator(seed)
         self.n_uniforms = len(self.patch_size)
         self._set_counts(np.prod(-(-self._sample_shape // self.patch_size), axis=1))

@@ -236,6 +236,18 @@ MACHINES = {
         },
         ["NVRTC 13.0 cannot compile", "sm_70", "install 'gpu_patch[cuda12]'"],
     ),
+    "a device that CuPy cannot start": (
+        {
+            "found": NEW,
+            "packages": ["cupy-cuda12x"],
+            "module": cupy(n_devices=RuntimeError("cudaErrorSystemDriverMismatch")),
+        },
+        ["cudaErrorSystemDriverMismatch", "GPU_PATCH_DEVICE=cpu"],
+    ),
+    "a device that CuPy does not see": (
+        {"found": NEW, "packages": ["cupy-cuda12x"], "module": cupy(n_devices=0)},
+        ["there is no CUDA device", "GPU_PATCH_DEVICE=cpu"],
+    ),
     "too few devices": (
         {
             "found": NEW,

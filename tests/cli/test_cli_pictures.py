@@ -272,6 +272,23 @@ def test_a_title_keeps_the_size(length, title, phantom):
     assert _title(subject, overview, length) == title
 
 
+@pytest.mark.parametrize(
+    ("length", "titles"),
+    [
+        (60, ["structure 0: nuclei_of_plate_one_w1.tif, 160×160",
+              "structure 1: nuclei_of_plate_one_w2.tif, 120×160"]),
+        (35, ["structure 0: …e_one_w1.tif, 160×160", "structure 1: …e_one_w2.tif, 120×160"]),
+        (1, ["structure 0: …_w1.tif, 160×160", "structure 1: …_w2.tif, 120×160"]),
+    ],
+)  # fmt: skip
+def test_titles_of_structures_keep_the_end_of_names(length, titles, phantom):
+    named = [stack(phantom[0], "YX", "nuclei_of_plate_one_w1.tif"),
+             stack(phantom[1, :120], "YX", "nuclei_of_plate_one_w2.tif")]  # fmt: skip
+    subject = subject_of(named, mode="independent")
+    overviews = overviews_of(subject.plan([0]), 1)
+    assert [_title(subject, overview, length) for overview in overviews] == titles
+
+
 @pytest.mark.parametrize("n_views", [1, 2, 5])
 @pytest.mark.parametrize(("n_inputs", "n_targets"), [(1, 0), (4, 2), (8, 6)])
 @pytest.mark.parametrize("patch_size", [(64, 64), (16, 200), (200, 16)])

@@ -110,10 +110,47 @@ def test_context_normalisation_samples_and_a_file(models, capsys):
         "written  results/grey.ome.tif",
         "written  results/grey_std.ome.tif",
     ]
-    with Image.open("results/grey_prediction.png") as picture:
+    with Image.open("results/grey.ome.tif_prediction.png") as picture:
         width, height = picture.size
     assert width > 5 * 300
     assert height > 300
+
+
+def test_pictures_are_of_one_result_and_replace_nothing(models, capsys):
+    common = ["pair.tif", "--model", "model.pt", *TILES]
+
+    def picture(*arguments):
+        assert run(*common, *arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        (line,) = (line for line in lines if line.startswith("picture"))
+        return line.split()[1]
+
+    seen = {picture("--out", name) for name in ("a.ome.zarr", "a.ome.tif", "a.npy", "a.zarr")}
+    assert seen == {f"a.{end}_prediction.png" for end in ("ome.zarr", "ome.tif", "npy", "zarr")}
+    # beside somebody's own file
+    Path("out").mkdir()
+    Path("out/prediction.png").write_text("mine")
+    assert picture("--out", "out") == "out/prediction_1.png"
+    assert picture("--out", "out", "--resume") == "out/prediction_2.png"
+    assert Path("out/prediction.png").read_text() == "mine"
+    assert picture("--out", "out", "--overwrite") == "out/prediction.png"
+    assert Path("out/prediction.png").read_bytes().startswith(b"\x89PNG")
+    Path("there.png").write_text("mine")
+    assert run(*common, "--out", "new", "--picture", "there.png") == 2
+    assert "argument --picture: 'there.png' is there already" in capsys.readouterr().err
+    assert not Path("new").exists()
+    assert Path("there.png").read_text() == "mine"
+    assert picture("--out", "new", "--picture", "there.png", "--overwrite") == "there.png"
+
+
+def test_no_normalization_is_said(models, capsys):
+    Normalization.mean_std(100, 20).save("normalization.json")
+    note = "note     no --normalization: the model got the values of the images as they are"
+    assert run("pair.tif", "--model", "model.pt", "--out", "a", *TILES) == 0
+    assert note in capsys.readouterr().out.splitlines()
+    given = ["--normalization", "normalization.json", "--overwrite"]
+    assert run("pair.tif", "--model", "model.pt", "--out", "a", *TILES, *given) == 0
+    assert "note" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("format", ["npy", "ome-tiff", "ome-zarr"])

@@ -223,3 +223,32 @@ def test_what_is_not_finite_is_striped_and_counted(files, capsys):
         tifffile.imwrite(f"float_{i}.tif", pixels[3], metadata={"axes": "YX"})
     assert main(["preview", "float_*.tif", *options]) == 0
     assert "note     and some of 2 more images" in capsys.readouterr().out
+
+
+def test_a_mode_that_was_chosen_for_targets_is_said(files, capsys):
+    small = ["--scales", "1", "--patch-size", "16", "--samples", "1"]
+    wanted = "note     --target with images of 1 channel is taken for mode paired, MicroSplit III: "
+    assert main(["preview", "grey.png", "--target", "grey.png", *small]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert notes == [wanted + "--mode basic shows what CARE gets"]
+    for asked in (["--mode", "basic"], ["--mode", "III"]):
+        assert main(["preview", "grey.png", "--target", "grey.png", *small, *asked]) == 0
+        assert "note" not in capsys.readouterr().out
+    assert main(["preview", "grey.png", *small]) == 0
+    assert "note" not in capsys.readouterr().out
+
+
+def test_patterns_that_the_shell_has_expanded_get_a_hint(files, capsys):
+    for folder in ("nuclei", "filaments"):
+        Path(folder).mkdir()
+        for name in ("a.png", "b.png", "c.png"):
+            Path(folder, name).write_bytes(Path("grey.png").read_bytes())
+    small = ["--mode", "II", "--scales", "1", "--patch-size", "16", "--samples", "1"]
+    expanded = sorted(map(str, Path().glob("*/[abc].png")))
+    assert main(["preview", *expanded, *small]) == 0
+    hint = "every IMAGE is a structure, 6 of them: quote patterns, as in 'filaments/*.png'"
+    assert hint in capsys.readouterr().out
+    for images in (["nuclei/*.png", "filaments/*.png"], ["nuclei/a.png", "filaments/a.png"],
+                   ["grey.png", "small.png"], ["nuclei", "filaments", "grey.png"]):  # fmt: skip
+        assert main(["preview", *images, *small]) == 0
+        assert "quote" not in capsys.readouterr().out

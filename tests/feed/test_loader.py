@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from reference import on_host
 from samples import KINDS, assert_equal_batches, make_sample
 
 import gpu_patch
+from gpu_patch import BasicPatchConstr, ImageStack, PatchExtractor, StratifiedPatching
 from gpu_patch.feed import BatchLoader
+from gpu_patch.feed.ranks import Share, n_processes
 
 
 def loader(kind="multichannel", batch_size=5, device="cpu", **options):
@@ -357,6 +361,90 @@ def test_ranks_need_one_seed():
     assert loader(seed=None).seed != loader(seed=None).seed
     with pytest.raises(ValueError, match="seed must be a number where world_size > 1"):
         loader(seed=None, world_size=2)
+
+
+def test_nothing_left_of_an_epoch_is_an_error():
+    n = loader().constructor.n_patches
+    with pytest.raises(ValueError, match=rf"drop_last is True, but {n} patches are less than one "
+                       rf"batch of {n + 1}: "):  # fmt: skip
+        loader(batch_size=n + 1, drop_last=True)
+    with pytest.raises(ValueError, match=r"batch of .* on each of 2 ranks"):
+        loader(batch_size=n // 2 + 1, drop_last=True, rank=0, world_size=2)
+    exact = loader(batch_size=n, drop_last=True)
+    assert len(epoch_of(exact)) == n
+    assert len(loader(batch_size=n + 1)) == 1
+    # at the end of an epoch there is nothing left, which is no error
+    part = loader(batch_size=n - 1, drop_last=True)
+    next(iter(part))
+    again = loader(batch_size=n - 1, drop_last=True)
+    again.load_state_dict(part.state_dict())
+    again.load_state_dict({**loader().state_dict(), "position": 2})
+    assert list(again) == []
+    assert len(epoch_of(again)) == n - 1
+
+
+def test_a_strategy_that_lost_its_patches_later():
+    images = PatchExtractor([ImageStack.from_array(np.zeros((32, 32)), "YX", device="cpu")])
+    strategy = StratifiedPatching(images.shapes, (8, 8), seed=0)
+    made = BatchLoader(BasicPatchConstr(strategy, images), 8, drop_last=True)
+    assert list(made)
+    strategy.exclude_patches(0, 0, [(y, x) for y in range(4) for x in range(3)])
+    assert strategy.n_patches < 8
+    with pytest.raises(ValueError, match="drop_last is True, but"):
+        next(iter(made))
+
+
+# ---- one of several processes ------------------------------------------------------------------
+
+
+def test_no_rank_in_one_of_several_processes_is_said(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.warns(UserWarning, match=r"one of 4, but rank and world_size are not given: all of "
+                      r"them see the same") as caught:  # fmt: skip
+        made = loader()
+    assert len(caught) == 1
+    assert (made.rank, made.world_size) == (0, 1)
+    # whoever gives them knows
+    loader(rank=2, world_size=4)
+    loader(rank=0, world_size=1)
+    loader(rank=0)
+    loader(world_size=1)
+    for value in ("1", "", "no number"):
+        monkeypatch.setenv("WORLD_SIZE", value)
+        loader()
+
+
+@pytest.mark.parametrize(("available", "initialised", "size", "told"),
+                         [(True, True, 3, 3), (True, True, 1, 1), (True, False, 3, 2),
+                          (False, True, 3, 2)])  # fmt: skip
+def test_process_group_of_torch(available, initialised, size, told, monkeypatch):
+    group = SimpleNamespace(is_available=lambda: available, is_initialized=lambda: initialised,
+                            get_world_size=lambda: size)  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch.distributed", group)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # which the group knows better
+    assert n_processes() == told
+    if told > 1:
+        with pytest.warns(UserWarning, match=f"this process is one of {told}, but rank"):
+            loader()
+    else:
+        loader()
+
+
+def test_a_share_of_the_patches_is_told_from_all_of_them():
+    generator = np.random.default_rng(0)
+    for n_patches, n in ((1000, 2), (999, 3), (4000, 8)):
+        every = Share(n_patches, n)
+        exceeded = [every.is_exceeded(part) for part in np.array_split(
+            generator.permutation(n_patches), 40)]  # fmt: skip
+        assert not any(exceeded[: 40 // n])
+        assert exceeded[-1]
+        part = Share(n_patches, n)
+        for _ in range(50):  # epochs, that nobody tells
+            mine = generator.permutation(n_patches)[::n]
+            assert not any(part.is_exceeded(some.tolist()) for some in np.array_split(mine, 7))
+    # the same few again and again
+    few = Share(1000, 2)
+    assert not any(few.is_exceeded(range(400)) for _ in range(9))
 
 
 def test_an_order_that_is_random_and_not():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from samples import make_sample
@@ -126,6 +128,17 @@ def test_prediction_in_order(tmp_path):
     found = trainer(tmp_path).predict(Recorder(), data)
     wanted = [b.input for b in BatchLoader(constructor("pred"), 5, shuffle=False)]
     assert_same([tensor.numpy() for tensor in found], wanted)
+
+
+def test_processes_that_the_trainer_knows_are_no_surprise(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = PatchDataModule(constructor(), 6, val=constructor(), predict=constructor())
+    data.trainer = SimpleNamespace(global_rank=1, world_size=2, current_epoch=0)
+    for made in (data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()):
+        assert (made.loader.rank, made.loader.world_size) == (1, 2)
+    data.trainer = None  # nobody knows
+    with pytest.warns(UserWarning, match="one of 2, but rank and world_size are not given"):
+        data.train_dataloader()
 
 
 def test_wrong_arguments():

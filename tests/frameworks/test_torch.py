@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from samples import KINDS, make_sample
 
+from gpu_patch import BasicPatchConstr, SequentialPatching, open_images
 from gpu_patch.feed import BatchLoader
 
 torch = pytest.importorskip("torch")
@@ -128,6 +129,47 @@ def test_distributed_samplers_serve():
         found += [row for b in DataLoader(data, batch_size=4, sampler=sampler) for row in b.input]
     assert len(found) == len(data) // 3 * 3
     assert len({row.numpy().tobytes() for row in found}) == len(found)
+
+
+def many(n_patches=300):
+    images = open_images(np.zeros((n_patches, 8, 8), np.uint8), "SYX", device="cpu")
+    return PatchDataset(BasicPatchConstr(SequentialPatching(images.shapes, (8, 8)), images))
+
+
+def test_a_process_of_several_that_sees_all_patches_is_told(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    data = many()
+    with pytest.warns(UserWarning, match="this process is one of 2, but has taken more than its "
+                      "part") as caught:  # fmt: skip
+        for _ in DataLoader(data, batch_size=10, shuffle=True):
+            pass
+    assert len(caught) == 1
+    for _ in DataLoader(data, batch_size=10):  # once
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    for _ in DataLoader(many(), batch_size=10):
+        pass
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_process_of_several_with_a_distributed_sampler_is_well(told, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    data = many()
+    sampler = torch.utils.data.DistributedSampler(data, 3, 1, shuffle=True)
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        if told:
+            data.set_epoch(epoch)
+        assert len(list(DataLoader(data, batch_size=10, sampler=sampler))) == 10
+
+
+def test_loaders_of_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    constructor = make_sample("multichannel").constructor
+    with pytest.warns(UserWarning, match="all of them see the same patches"):
+        loader = BatchLoader(constructor, 4)
+    TensorLoader(loader)
+    TensorLoader(BatchLoader(constructor, 4, rank=1, world_size=2))
 
 
 @pytest.mark.parametrize("n_workers", [0, 1])

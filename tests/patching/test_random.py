@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpu_patch import BasicPatchConstr, FixedRandomPatching, ImageStack, PatchExtractor
+from gpu_patch import BasicPatchConstr, FixedRandomPatching, ImageStack, PatchExtractor, open_images
 from gpu_patch import RandomPatching as Random
 
 
@@ -22,6 +22,7 @@ CASES = [
     ([(1, 1, 16, 24)], (8, 8)),  # an exact multiple
 ]
 cases = pytest.mark.parametrize(("shapes", "patch_size"), CASES)
+larger = pytest.mark.filterwarnings("ignore:patch_size is .*, larger than")
 
 
 def samples(shapes, patch_size):
@@ -58,6 +59,7 @@ def plain(spec):
     return spec
 
 
+@larger
 @cases
 @pytest.mark.parametrize("kind", [Random, FixedRandomPatching])
 def test_count_and_samples_of_the_patches(kind, shapes, patch_size):
@@ -71,6 +73,7 @@ def test_count_and_samples_of_the_patches(kind, shapes, patch_size):
         assert list(indices) == [i for i, place in enumerate(expected) if place[0] == at]
 
 
+@larger
 @cases
 @pytest.mark.parametrize("seed", [0, 1, 2**80])
 def test_stream_of_random_patching_is_upstreams(shapes, patch_size, seed):
@@ -83,6 +86,7 @@ def test_stream_of_random_patching_is_upstreams(shapes, patch_size, seed):
     assert strategy.rng.bit_generator.state == rng.bit_generator.state
 
 
+@larger
 @cases
 @pytest.mark.parametrize("seed", [0, 5])
 def test_fixed_random_patching_draws_once_in_order(shapes, patch_size, seed):
@@ -126,6 +130,7 @@ def test_batches_reach_every_start_equally():
     assert abs(chi_squared - (counts.size - 1)) < 5 * np.sqrt(2 * counts.size)
 
 
+@larger
 def test_batches_place_a_large_patch_at_the_start():
     shape = (1, 1, 5, 9)
     counts = counted_starts(Random([shape], (8, 8), 0), shape, 30)
@@ -142,3 +147,27 @@ def test_batches_of_fixed_random_patching_are_its_own_places():
     for epoch in (0, 1, 77):
         batch = constructor.construct_batch(range(strategy.n_patches), epoch=epoch)
         assert list(batch.specs) == expected
+
+
+@pytest.mark.parametrize("kind", [Random, FixedRandomPatching])
+def test_patches_larger_than_an_image_are_said_where_a_strategy_is_made(kind):
+    shapes = [(1, 2, 40, 30), (3, 2, 31, 40), (1, 2, 32, 29)]
+    with pytest.warns(UserWarning, match=r"patch_size is \(32, 30\), larger than data_shapes\[1\] "
+                      r"with \(31, 40\) and 1 more") as caught:  # fmt: skip
+        kind(shapes, (32, 30))
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with pytest.warns(
+        UserWarning, match=r"\(2, 8, 8\), larger than data_shapes\[0\] with \(1, 8, 8\):"
+    ):
+        kind([(1, 1, 1, 8, 8)], (2, 8, 8))
+    # none where they fit exactly, whatever the number of samples and channels
+    kind([(1, 1, 32, 30)], (32, 30))
+
+
+def test_the_image_that_is_smaller_is_named(tmp_path):
+    for name, size in (("t2.npy", 20), ("t10.npy", 15)):
+        np.save(tmp_path / name, np.zeros((size, size), np.uint8))
+    images = open_images(tmp_path, "YX")
+    with pytest.warns(UserWarning, match=r"larger than .*t10\.npy with \(15, 15\): "):
+        Random(images.shapes, (16, 16))

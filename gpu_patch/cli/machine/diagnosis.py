@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from gpu_patch import device as devices
 from gpu_patch.cli.machine.driver import NO_DEVICE
 from gpu_patch.cli.machine.survey import Machine
 
@@ -34,7 +35,7 @@ def problem(machine: Machine) -> str:
         without = "CuPy is not installed" if has_device else "there is no NVIDIA driver, nor CuPy"
         before = "" if has_device else "install one, or start the container with --gpus all, then "
         return found or f"{without}: {before}pip install '{_extra(machine)}', {_OR_CPU}"
-    return _cache(machine) or _cupy(machine) or machine.refusal
+    return _cache(machine) or _cupy(machine) or machine.refusal or _not_used(machine)
 
 
 def _packages(machine: Machine) -> str:
@@ -105,6 +106,13 @@ def _cupy(machine: Machine) -> str:
         older = "" if cupy.nvrtc[0] < 13 else ": install 'gpu_patch[cuda12]' instead"
         return f"NVRTC {_dotted(cupy.nvrtc)} cannot compile ({cupy.nvrtc_error}){older}"
     return ""
+
+
+def _not_used(machine: Machine) -> str:
+    """Say why images go to the CPU although there is a device and nobody asked for the CPU."""
+    if machine.wanted or machine.device != "cpu":
+        return ""
+    return f"{devices.cuda_problem()}: see what nvidia-smi says, {_OR_CPU}"
 
 
 def _cuda_of_cupy(machine: Machine) -> int | None:
