@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.chunks.per_process import PerProcess
+from gpu_patch.finite import count_not_finite
 
 _numbers = count()
 _LEAST_BYTES = 1 << 17
@@ -78,6 +79,7 @@ class ChunkedImage:
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
         self._reading: PerProcess[Any] = PerProcess()
         self._bytes: dict[tuple[int, ...], int] = {}
+        self._not_finite: dict[tuple[int, ...], int] = {}
 
     def __repr__(self) -> str:
         return f"ChunkedImage({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -106,6 +108,11 @@ class ChunkedImage:
         """Bytes that are in memory now."""
         n_bytes: int = self.cache.bytes_of(self)
         return n_bytes
+
+    @property
+    def n_not_finite(self) -> int:
+        """Values that are NaN or infinite, of what this process has read so far."""
+        return sum(self._not_finite.copy().values())
 
     def region(self, chunk: tuple[int, ...]) -> tuple[slice, ...]:
         """Return what a chunk is of the image.
@@ -156,6 +163,8 @@ class ChunkedImage:
         """
         with self._reading.get(Lock):
             self.reader.read(self.region(chunk), out)
+        if self.dtype.kind == "f":
+            self._not_finite[chunk] = count_not_finite(out)
 
 
 def kept_chunk_shape(

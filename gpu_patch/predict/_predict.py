@@ -25,6 +25,7 @@ from gpu_patch.predict._digests import of_planes
 from gpu_patch.predict._identity import identify
 from gpu_patch.predict._model import TRAINING_MODES, is_module, modes, modes_of, running
 from gpu_patch.predict._pixels import checked_dtype
+from gpu_patch.predict._remarks import equal_samples, evaluating_samples, not_finite
 from gpu_patch.predict._results import Results
 from gpu_patch.predict._runs import choose_grid, share_of
 from gpu_patch.predict._work import Work
@@ -83,7 +84,8 @@ def predict(
     Parameters
     ----------
     images : PatchExtractor, ImageStack, or sequence of them
-        All 2D or all 3D, with as many channels each, on one device.
+        All 2D or all 3D, with as many channels each, on one device. Of those with pixels that are
+        NaN or infinite a warning says how many, at the end.
     model : torch.nn.Module or callable
         Takes a batch (B, L, (Z), Y, X), or (B, C, (Z), Y, X) without context, and returns tiles of
         the same size with any number of channels. A torch module, scripted and exported ones too,
@@ -216,7 +218,7 @@ def predict(
     axes = _axes_of_batches(n_dims, multiscale_count)
     with modes(model, training_mode) as evaluating, running(model, device, axes) as tiles_of:
         if evaluating and n_samples > 1:
-            warnings.warn(_evaluating(), stacklevel=2)
+            warnings.warn(evaluating_samples(), stacklevel=2)
         about = {
             "tile_size": tile,
             "overlaps": shared,
@@ -251,7 +253,8 @@ def predict(
         )
         results = Results(store, extractor.image_stacks, grids, dtypes)
         try:
-            share = share_of(results.todo(), rank, world_size)
+            todo = results.todo()
+            share = share_of(todo, rank, world_size)
             work = Work(constructor, tiles_of, n_samples, normalization, grids, results)
             work.run(share, batch_size, progress=progress and rank == 0)
             if rank == 0:
@@ -265,8 +268,12 @@ def predict(
             finally:
                 store.abandon()
             raise
+        # those of files that are read by chunk are known as far as this process has read them
+        seen = {unit.image for unit in todo if rank == 0 or extractor.cache is not None}
+        if said := not_finite([extractor.image_stacks[image] for image in sorted(seen)]):
+            warnings.warn(said, stacklevel=2)
     if results.deviates is False and rank == 0:
-        warnings.warn(_equal_samples(n_samples, module=is_module(model)), stacklevel=2)
+        warnings.warn(equal_samples(n_samples, module=is_module(model)), stacklevel=2)
     return Prediction(results.all(""), results.all("_std") if n_samples > 1 else None)
 
 
@@ -303,28 +310,6 @@ def _version(stack: ImageStack) -> str:
     ):
         said.append(f"digest {of_planes(stack.data).hex()[:16]}")
     return ", ".join([*said, f"shape {stack.original_data_shape}, axes {stack.original_axes}"])
-
-
-def _evaluating() -> str:
-    return (
-        "model is in training mode, and is put into evaluation mode for this run: its samples may "
-        f"all be equal. Give {argument('training_mode', 'keep')} to leave it as it is, or put what "
-        "is to vary into training mode alone: model.eval(), then model.dropout.train() for a part "
-        "of that name"
-    )
-
-
-def _equal_samples(n_samples: int, *, module: bool) -> str:
-    said = (
-        f"the standard deviation is 0 at every pixel: model gave the same in all {n_samples} "
-        "samples, and one of them would do"
-    )
-    if not module:
-        return said
-    return (
-        f"{said}. Dropout varies in training mode alone: model.eval(), then model.dropout.train() "
-        f"for a part of that name, or {argument('training_mode', 'keep')}"
-    )
 
 
 def _as_extractor(images: object) -> PatchExtractor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from pixels import DTYPES, distinct
 
 import gpu_patch
 from gpu_patch import PatchExtractor, TiledPatching, predict
+from gpu_patch.chunks import ChunkCache
 from gpu_patch.feed import Normalization
+from gpu_patch.finite import count_not_finite
 from gpu_patch.predict._departure import Departures
 from gpu_patch.tiling import BLENDS
 
@@ -548,6 +551,79 @@ def test_values_that_are_not_finite(value, device):
     calls.clear()
     with pytest.raises(ValueError, match=r"prediction of array .* not finite, which uint16 cannot"):
         whole(stack, model, TILINGS["2D"], batch_size=4, dtype=np.uint16)
+
+
+NOT_FINITE = (np.nan, np.inf, -np.inf)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("n_scales", [None, 2])
+def test_pixels_of_images_that_are_not_finite_are_counted_once(n_scales, dtype, device):
+    """Wherever they lie, in how many tiles they are, and whatever the model makes of them."""
+    pixels = distinct((2, 1, 70, 45), dtype)
+    for i, place in enumerate([(0, 0, 0, 0), (0, 0, 13, 14), (1, 0, 69, 44), (1, 0, 35, 0)]):
+        pixels[place] = NOT_FINITE[i % 3]
+    bad = gpu_patch.ImageStack(pixels, "SCYX", source="bad.tif", device=device)
+    one, _ = make_stack((30, 30), device, dtype=dtype)
+    options = {"multiscale_count": n_scales, "batch_size": 3}
+    model = (lambda x: x[:, :1]) if device == "cpu" else (lambda x: to_device(x.get()[:, :1]))
+    with pytest.warns(UserWarning, match=r"NaN or infinite .*: 4 of 6,300 in bad\.tif$") as said:
+        whole([one, bad], model, TILINGS["2D"], **options)
+    assert [each.filename for each in said] == [__file__]  # where predict was called
+    whole([one], model, TILINGS["2D"], **options)
+
+
+def test_many_images_with_such_pixels_are_named_in_one_warning():
+    pixels = np.full((20, 20), np.nan, np.float32)
+    stacks = [gpu_patch.ImageStack(pixels, "YX", source=f"{i}.tif") for i in range(7)]
+    words = r"400 of 400 in 0\.tif; .*in 4\.tif; and in 2 more images$"
+    with pytest.warns(UserWarning, match=words):
+        whole(stacks, lambda x: x, TILINGS["2D"])
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_pixels_of_images_by_chunk_are_counted_once_too(n_before, device):
+    """Chunks that are read again, and those that were read before, too."""
+    pixels = distinct((2, 1, 300, 700), "float32")
+    pixels[0, 0, 0, 0], pixels[0, 0, 150, :], pixels[1, 0, -1, -1] = NOT_FINITE
+
+    def read(region, out):
+        out[...] = pixels[tuple(region)]
+
+    reader = SimpleNamespace(
+        shape=pixels.shape, dtype=pixels.dtype, chunk_shape=(1, 1, 128, 128), read=read
+    )
+    cache = ChunkCache(600_000, device)
+    stack = gpu_patch.ImageStack.by_chunk(reader, cache=cache, source="large.tif")
+    for _ in range(n_before):
+        stack.extract_patch(0, None, (140, 0), (20, 20))
+    with pytest.warns(UserWarning, match=r": 702 of 420,000 in large\.tif$"):
+        whole(stack, lambda x: x, (None, (64, 64), (16, 16)))
+    assert cache.traffic.bytes_moved > 1.2 * pixels.nbytes  # some were read again
+
+
+def test_integers_are_not_looked_at(monkeypatch):
+    from gpu_patch import finite
+
+    looked = []
+    monkeypatch.setattr(finite, "_count_on_host", lambda values: looked.append(values) or 0)
+    for dtype in DTYPES:
+        stack, _ = make_stack((40, 37), dtype=dtype)
+        whole(stack, lambda x: x, TILINGS["2D"])
+        assert bool(looked) == dtype.startswith("float")
+        looked.clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("n", [1, 65_535, 65_537, 200_000])
+def test_counting_what_is_not_finite(n, dtype):
+    values = np.random.default_rng(n).normal(0, 100, n).astype(dtype)
+    values[0] = np.finfo(dtype).max
+    assert count_not_finite(values) == 0
+    places = np.unique(np.linspace(0, n - 1, 5).astype(int))
+    values[places] = np.resize(NOT_FINITE, len(places))
+    assert count_not_finite(values) == len(places)
+    assert count_not_finite(values.reshape(1, n, 1)) == len(places)
 
 
 def test_what_a_model_raises_comes_with_the_shape_of_its_batch():

@@ -216,6 +216,8 @@ def make_module() -> ModuleType:
     cupy.asnumpy = lambda array: array.get()
     cupy.ascontiguousarray = _ascontiguousarray
     cupy.copyto = lambda to, source: to.__setitem__(..., source)
+    cupy.isfinite = lambda array: array._computed(np.isfinite)
+    cupy.count_nonzero = lambda array: array._computed(lambda x: np.array(np.count_nonzero(x)))
     cupy.RawKernel = device.RawKernel
     cupy.get_default_memory_pool = lambda: SimpleNamespace(
         used_bytes=gpu.used_bytes, free_bytes=lambda: 0
