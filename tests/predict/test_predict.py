@@ -597,9 +597,10 @@ def test_pixels_of_images_by_chunk_are_counted_once_too(n_before, device):
     stack = gpu_patch.ImageStack.by_chunk(reader, cache=cache, source="large.tif")
     for _ in range(n_before):
         stack.extract_patch(0, None, (140, 0), (20, 20))
-    with pytest.warns(UserWarning, match=r": 702 of 420,000 in large\.tif$"):
-        whole(stack, lambda x: x, (None, (64, 64), (16, 16)))
-    assert cache.traffic.bytes_moved > 1.2 * pixels.nbytes  # some were read again
+    for n_runs in (1, 2):
+        with pytest.warns(UserWarning, match=r": 702 of 420,000 in large\.tif$"):
+            whole(stack, lambda x: x, (None, (64, 64), (16, 16)))
+        assert cache.traffic.bytes_moved > (n_runs - 0.5) * pixels.nbytes
 
 
 def test_integers_are_not_looked_at(monkeypatch):
