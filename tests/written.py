@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from gpu_patch.images.readers import Calibration
 from gpu_patch.predict.outputs import Predicted
 
 SOURCES = ["a.tif", "b.tif", "c.tif"]
@@ -26,7 +27,7 @@ def make_predicted(
         np.dtype(dtype),
         original_axes,
         tuple(length[axis] for axis in original_axes),
-        sizes,
+        Calibration(sizes),
         slab_axis,
         "image.tif",
     )

@@ -126,6 +126,8 @@ def _as_json(
                 "resident_bytes": info.nbytes,
                 "chunk_shape": info.chunk_shape,
                 "physical_sizes": dict(info.physical_sizes),
+                "origin": dict(info.calibration.origin),
+                "time_interval": info.calibration.time_interval,
                 "fits": budget.holds(info.nbytes),
             }
             for info in infos

@@ -65,6 +65,11 @@ class ImageStack:
         Shape and axes as given.
     physical_sizes : dict of str to float
         Size of a pixel along Z, Y and X in micrometres, where the file says it.
+    origin : dict of str to float
+        Position along Z, Y and X in micrometres, where the file says it: of the first pixel, or of
+        the stage, as the file means it.
+    time_interval : float or None
+        Seconds from one time point to the next, where the file says it.
     colours : str
         "RGB" or "RGBA" where the channels are the colours of a picture, else "".
     files : tuple of Path
@@ -103,6 +108,8 @@ class ImageStack:
         )
         self.data_shape: tuple[int, ...] = tuple(self.data.shape)
         self.physical_sizes: dict[str, float] = {}
+        self.origin: dict[str, float] = {}
+        self.time_interval: float | None = None
         self.colours = ""
         self.files = files_of(data)
         self.version = version(source, self.files)
@@ -126,14 +133,17 @@ class ImageStack:
     @property
     def metadata(self) -> ImageMetadata:
         """Where the images come from and how they looked there, as a fresh dict."""
+        known = {
+            "physical_sizes": dict(self.physical_sizes),
+            "origin": dict(self.origin),
+            "time_interval": self.time_interval,
+        }
         return {
             "source": str(self.source),
             "dtype": str(self.data_dtype),
             "data_shape": self.data_shape,
             "original_data_shape": self.original_data_shape,
-            "additional_metadata": (
-                {"physical_sizes": dict(self.physical_sizes)} if self.physical_sizes else {}
-            ),
+            "additional_metadata": {name: value for name, value in known.items() if value},
         }
 
     @classmethod
@@ -299,6 +309,8 @@ class ImageStack:
         stack.original_axes, stack.original_data_shape = info.axes, info.shape
         stack.data_dtype = info.dtype
         stack.physical_sizes = dict(info.physical_sizes)
+        stack.origin = dict(info.calibration.origin)
+        stack.time_interval = info.calibration.time_interval
         stack.colours = info.colours
         stack.files = info.files
         stack.version = version(info.path, info.files)

@@ -65,6 +65,7 @@ def predict(
     dtype: DTypeLike = np.float32,
     out: str | os.PathLike[str] | None = None,
     format: str | None = None,
+    channel_names: Sequence[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     model_id: str | None = None,
@@ -129,6 +130,9 @@ def predict(
         after each image. Files take their name when they are complete.
     format : {"ome-zarr", "ome-tiff", "npy"} or None, default None
         Of the files in a folder; None is "ome-zarr".
+    channel_names : sequence of str or None, default None
+        What the model's channels are called in OME-Zarr and OME-TIFF. None leaves them without
+        names. Pixel sizes, position and time interval are those of the image.
     overwrite : bool, default False
         Whether to replace files that are there, once the new ones are complete; links themselves,
         not what they lead to, and never the images that are read.
@@ -205,6 +209,9 @@ def predict(
     dtypes = {"": checked_dtype(dtype), "_std": np.dtype(np.float32)}
     if n_samples == 1:
         del dtypes["_std"]
+    names = [] if channel_names is None else sequence("channel_names", channel_names, "str")
+    for i, name in enumerate(names):
+        instance(f"channel_names[{i}]", name, str, "a str")
     tiling = TiledPatching(extractor.shapes, tile, shared)
     constructor = (
         BasicPatchConstr(tiling, extractor, seed=0)
@@ -251,7 +258,7 @@ def predict(
             shard_size=shard_size,
             timeout=timeout,
         )
-        results = Results(store, extractor.image_stacks, grids, dtypes)
+        results = Results(store, extractor.image_stacks, grids, dtypes, names)
         try:
             todo = results.todo()
             share = share_of(todo, rank, world_size)

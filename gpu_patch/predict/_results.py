@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.images import ImageStack
+from gpu_patch.images.readers import Calibration
 from gpu_patch.predict._pixels import converted
 from gpu_patch.predict._runs import Unit, units_of
 from gpu_patch.predict.outputs import Output, Predicted, Store
@@ -30,6 +31,9 @@ class Results:
     dtypes : dict of str to numpy.dtype
         What is written of each image: the data types by variant, the ending of the name.
 
+    channel_names : sequence of str, default ()
+        Of the channels of the model; none where they are not known.
+
     Attributes
     ----------
     deviates : bool or None
@@ -42,7 +46,9 @@ class Results:
         stacks: Sequence[ImageStack],
         grids: Sequence[TileGrid],
         dtypes: Mapping[str, np.dtype[Any]],
+        channel_names: Sequence[str] = (),
     ) -> None:
+        self._channel_names = tuple(channel_names)
         self._store, self._stacks, self._grids, self._dtypes = store, stacks, grids, dtypes
         self._found: dict[tuple[int, str], Any] = {}
         self._open: dict[int, dict[str, Output]] = {}
@@ -79,6 +85,11 @@ class Results:
         """Begin an image, once."""
         if image in self._open:
             return
+        if self._channel_names and len(self._channel_names) != n_channels:
+            raise ValueError(
+                f"channel_names has {len(self._channel_names)} names, but the model returns "
+                f"{n_channels} channels"
+            )
         outputs = self._open[image] = {}
         stack, grid = self._stacks[image], self._grids[image]
         for variant in self._missing(image):
@@ -89,9 +100,10 @@ class Results:
                     self._dtypes[variant],
                     stack.original_axes,
                     stack.original_data_shape,
-                    stack.physical_sizes,
+                    Calibration(stack.physical_sizes, stack.origin, stack.time_interval),
                     grid.slab_axis,
                     str(stack.source),
+                    self._channel_names,
                 )
             )
 

@@ -92,6 +92,8 @@ def test_json(files, capsys):
         "resident_bytes": 144_000,
         "chunk_shape": [1, 1, 1, 120],
         "physical_sizes": {},
+        "origin": {},
+        "time_interval": None,
         "fits": True,
     }
     assert list(found["errors"]) == ["broken.tif"]

@@ -17,11 +17,13 @@ from gpu_patch.images.readers._base import (
 )
 from gpu_patch.images.readers._content import content_of
 from gpu_patch.images.readers._ome import COMPANION
+from gpu_patch.images.readers._units import Calibration
 from gpu_patch.images.readers.sequence import is_sequence
 
 __all__ = [
     "COMPANION",
     "SUFFIXES",
+    "Calibration",
     "ImageInfo",
     "ImageReader",
     "Options",

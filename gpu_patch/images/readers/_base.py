@@ -26,6 +26,7 @@ from gpu_patch.images._axes import (
 )
 from gpu_patch.images._dtypes import EXACT, stored_dtype
 from gpu_patch.images.readers._content import mistaken
+from gpu_patch.images.readers._units import Calibration
 
 Key = tuple[slice, ...]
 """A slice with start and stop per axis."""
@@ -87,8 +88,8 @@ class ImageInfo:
         As in the file.
     chunk_shape : tuple of int
         What is stored together, in the order of `axes`: reading a part of it costs all of it.
-    physical_sizes : dict of str to float
-        Size of a pixel along Z, Y and X in micrometres, where the file says it.
+    calibration : Calibration
+        Where the pixels are and when, as far as the file says it.
     files : tuple of Path
         Every file or folder that the image is in, absolute and without links.
     colours : str
@@ -105,7 +106,7 @@ class ImageInfo:
     axes: str
     dtype: np.dtype[Any]
     chunk_shape: tuple[int, ...]
-    physical_sizes: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
     files: tuple[Path, ...] = ()
     colours: str = ""
     left_out: str = ""
@@ -135,6 +136,11 @@ class ImageInfo:
     def size(self, axis: str) -> int:
         """Return the length along an axis, 1 where the image does not have it."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def physical_sizes(self) -> Mapping[str, float]:
+        """Size of a pixel along Z, Y and X in micrometres, where the file says it."""
+        return self.calibration.physical_sizes
 
     @property
     def canonical_axes(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.images.readers._base import inside
-from gpu_patch.images.readers._units import micrometres
+from gpu_patch.images.readers._units import Calibration, micrometres, positions, seconds
 
 COMPANION = ".ome"
 """Ending of files with nothing but OME-XML."""
@@ -39,8 +39,8 @@ class OmeImage:
         Number in `OmeSet.files` for each plane, outermost axis first; −1 where none is named.
     page_of : array of int
         Number of the page in that file.
-    physical_sizes : dict of str to float
-        Size of a pixel along Z, Y and X in micrometres, where it is written.
+    calibration : Calibration
+        What is written of it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class OmeImage:
     shape: tuple[int, ...]
     file_of: NDArray[np.int32]
     page_of: NDArray[np.int64]
-    physical_sizes: Mapping[str, float]
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -212,20 +212,38 @@ def _image(
         stop = min(start + count, n_planes)
         file_of[start:stop] = file
         page_of[start:stop] = np.arange(page, page + stop - start)
-    found = pixels.attrib
     return OmeImage(
         image.get("Name", ""),
         axes,
         tuple(sizes[axis] for axis in axes),
         file_of,
         page_of,
+        calibration(pixels),
+    )
+
+
+def calibration(pixels: Element) -> Calibration:
+    """Return what an element Pixels says of sizes and time, and where its first plane is."""
+    found = pixels.attrib
+    plane = next(_children(pixels, "Plane"), None)
+    at = {} if plane is None else plane.attrib
+    return Calibration(
         micrometres(
             {
                 axis: (found.get(f"PhysicalSize{axis}"), found.get(f"PhysicalSize{axis}Unit", "µm"))
                 for axis in "ZYX"
             }
         ),
+        # without a unit it is in that of the stage, which nobody knows
+        positions({a: (at.get(f"Position{a}"), at.get(f"Position{a}Unit")) for a in "ZYX"}),
+        seconds(found.get("TimeIncrement"), found.get("TimeIncrementUnit", "s")),
     )
+
+
+def pixels_of(text: str) -> list[Element]:
+    """Return the elements Pixels of OME-XML, one per image; none where it is no XML."""
+    root = parsed(text)
+    return [] if root is None else [element for element in root.iter() if _is(element, "Pixels")]
 
 
 def _children(element: Element, name: str) -> Iterator[Element]:

@@ -23,7 +23,7 @@ from gpu_patch.images.readers._base import (
     never_written,
     reading,
 )
-from gpu_patch.images.readers._units import micrometres
+from gpu_patch.images.readers._units import Calibration, micrometres, positions, seconds
 
 _PIXELS = {
     "Gray8": ("uint8", 1),
@@ -102,7 +102,7 @@ class CziReader(ImageReader):
         try:
             with reading(path, self.kind):
                 found = _scenes(self._opened()) if scenes is None else scenes
-                pixel_sizes = _pixel_sizes(self._opened().metadata)
+                metadata = _deeper(self._opened().metadata, "ImageDocument", "Metadata")
         finally:
             self.close()
         (self._scene,) = _chosen(path, found, options)
@@ -135,7 +135,7 @@ class CziReader(ImageReader):
             options,
             dtype=dtype,
             chunk_shape=tuple(lengths[axis] if axis in "YX" else 1 for axis in self._axes),
-            physical_sizes=pixel_sizes,
+            calibration=_calibration(metadata, self._scene),
             files=(path,),
             colours="RGB" if n_colours == 3 else "",
             remarks=remarks,
@@ -292,12 +292,39 @@ def _pixel(scene: _Scene) -> tuple[np.dtype[Any], int]:
     return np.dtype(dtype), n_colours
 
 
-def _pixel_sizes(metadata: Any) -> dict[str, float]:
-    for name in ("ImageDocument", "Metadata", "Scaling", "Items"):
-        metadata = (metadata or {}).get(name)
-    found = (metadata or {}).get("Distance", [])
-    distances = found if isinstance(found, list) else [found]
-    return micrometres({entry["@Id"]: (entry.get("Value"), "m") for entry in distances})
+def _calibration(metadata: Any, scene: _Scene) -> Calibration:
+    distances = _items(_deeper(metadata, "Scaling", "Items"), "Distance")
+    sizes = micrometres({entry.get("@Id", ""): (entry.get("Value"), "m") for entry in distances})
+    dimensions = _deeper(metadata, "Information", "Image", "Dimensions")
+    interval = _deeper(dimensions, "T", "Positions", "Interval").get("Increment")
+    origin: dict[str, float] = {}
+    for entry in _items(_deeper(dimensions, "S", "Scenes"), "Scene"):
+        if str(entry.get("@Index")) == str(scene.number or 0):
+            # of the scene's middle, X first
+            middle = str(entry.get("CenterPosition", "")).split(",")
+            centre = positions({a: (at, "µm") for a, at in zip("XY", middle, strict=False)})
+            extent = dict(zip("YX", scene.size, strict=True))
+            origin = {
+                axis: at - sizes[axis] * (extent[axis] - 1) / 2
+                for axis, at in centre.items()
+                if axis in sizes
+            }
+    return Calibration(sizes, origin, seconds(interval, "s"))
+
+
+def _deeper(metadata: Any, *names: str) -> dict[str, Any]:
+    """Return an element of the metadata by the names on the way, empty where it is not there."""
+    for name in names:
+        metadata = metadata.get(name) if isinstance(metadata, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _items(metadata: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the elements of a name, one or several."""
+    found = metadata.get(name, [])
+    return [
+        each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)
+    ]
 
 
 def _pylibczirw() -> Any:

@@ -66,7 +66,7 @@ class FileSequence(ImageReader):
             Options(axes=counted + first.axes),
             dtype=first.dtype,
             chunk_shape=(1,) * len(lengths) + first.chunk_shape,
-            physical_sizes=first.physical_sizes,
+            calibration=first.calibration,
             files=tuple(file for each in infos for file in each.files),
             colours=first.colours,
             remarks=tuple(dict.fromkeys(remark for each in infos for remark in each.remarks)),

@@ -6,13 +6,12 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +32,19 @@ from gpu_patch.images.readers._ome import (
     COMPANION,
     Element,
     OmeSet,
+    calibration,
     find_set,
     metadata_file,
     parsed,
+    pixels_of,
 )
 from gpu_patch.images.readers._plain import check_length, read_plain
 from gpu_patch.images.readers._planes import OneOpen, PlaneSeries
 from gpu_patch.images.readers._tiff_axes import channels_of_colours, samples_of, stated_axes
 from gpu_patch.images.readers._tiff_pages import check_layout, check_segment, read_part
-from gpu_patch.images.readers._units import micrometres
+from gpu_patch.images.readers._units import Calibration, is_length, micrometres, seconds
+
+_RESOLUTION = ("XResolution", "YResolution", "ResolutionUnit")
 
 
 @contextmanager
@@ -94,11 +97,7 @@ class TiffReader(ImageReader):
                     check_layout("its first page", self._series.keyframe)
                 tiff = self._series.keyframe.parent
                 chunk_shape = along(self._chunk_shape(stored_shape), stored_shape, shape, 1)
-                sizes = {}
-                if options.level == 0 and ome is not None:
-                    sizes = dict(ome.images[scene].physical_sizes)
-                elif options.level == 0:
-                    sizes = _physical_sizes(tiff, scene)
+                full = _calibration(tiff, scene) if ome is None else ome.images[scene].calibration
             name = f"{path}, series {scene}" if scene else str(path)
             if options.axes is None and (said := channels_of_colours(self._series, shape)):
                 raise ValueError(f"{name} {said}")
@@ -111,7 +110,7 @@ class TiffReader(ImageReader):
                 options,
                 dtype=dtype,
                 chunk_shape=chunk_shape,
-                physical_sizes=sizes,
+                calibration=_of_level(full, self._full_size, self._series),
                 files=(path, *(self._files if ome is None else ome.members)),
                 colours=self._samples.colours,
                 remarks=self._samples.remarks,
@@ -132,6 +131,7 @@ class TiffReader(ImageReader):
                 raise ValueError("it has no image")
         (scene,) = chosen_scenes(path, options.scene, [series.name for series in all_series])
         levels = all_series[scene].levels
+        self._full_size = _lengths(levels[0])
         self._series = levels[checked_level(path, options.level, len(levels))]
         with reading(path, self.kind):
             _check_chain(tiff, all_series[0])
@@ -147,6 +147,7 @@ class TiffReader(ImageReader):
                 ome, scene, self._opened, _tifffile().TiffFile, allow_missing=self._allow_missing
             )
         level = checked_level(path, options.level, self._series.n_levels)
+        self._full_size = _lengths(self._series)
         with reading(path, self.kind):
             self._series.set_level(level)
             self._files = tuple(dict.fromkeys((ome.described, *self._series.files)))
@@ -403,25 +404,53 @@ def _format(tiff: Any) -> str:
     return f"{kind} (big)" if tiff.is_bigtiff else kind
 
 
-def _physical_sizes(tiff: Any, scene: int) -> dict[str, float]:
+def _calibration(tiff: Any, scene: int) -> Calibration:
     if tiff.is_ome:
-        try:
-            pixels = ElementTree.fromstring(tiff.ome_metadata).findall(".//{*}Image/{*}Pixels")
-        except ElementTree.ParseError:  # tifffile took the pages as they are
-            return {}
-        found = pixels[scene].attrib if scene < len(pixels) else {}
-        sizes: dict[str, tuple[Any, Any]] = {
-            axis: (found.get(f"PhysicalSize{axis}"), found.get(f"PhysicalSize{axis}Unit", "µm"))
-            for axis in "ZYX"
-        }
-    elif tiff.is_imagej and scene == 0:
-        found = tiff.imagej_metadata or {}
-        tags, unit = tiff.pages[0].tags, str(found.get("unit", ""))
-        sizes = {"Z": (found.get("spacing"), unit)}
-        for axis, name in (("Y", "YResolution"), ("X", "XResolution")):
-            above, below = tags[name].value if name in tags else (0, 1)
-            # pixels per unit
-            sizes[axis] = (below / above if above else None, unit)
-    else:
-        return {}
-    return micrometres(sizes)
+        found = pixels_of(tiff.ome_metadata)
+        return calibration(found[scene]) if scene < len(found) else Calibration()
+    if tiff.is_imagej and scene == 0:
+        return _calibration_of_imagej(tiff.imagej_metadata or {}, tiff.pages[0].tags)
+    return Calibration()
+
+
+def _calibration_of_imagej(found: Mapping[str, Any], tags: Any) -> Calibration:
+    values = {name: tags[name].value for name in _RESOLUTION if name in tags}
+    unit = str(found.get("unit", ""))
+    if not is_length(unit):
+        # ImageJ says inches and centimetres by the tag, whose 72 dots per inch mean nothing
+        unit = {2: "inch", 3: "cm"}.get(int(values.get("ResolutionUnit", 1)), "")
+        if unit == "inch" and values.get("XResolution") == (72, 1):
+            unit = ""
+    sizes: dict[str, tuple[Any, Any]] = {"Z": (found.get("spacing"), unit)}
+    for axis in "YX":
+        above, below = values.get(f"{axis}Resolution", (0, 1))
+        sizes[axis] = (below / above if above else None, unit)  # pixels per unit
+    interval = seconds(found.get("finterval"), found.get("tunit", "sec"))
+    return Calibration(micrometres(sizes), time_interval=interval)
+
+
+def _of_level(full: Calibration, sizes: Mapping[str, int], level: Any) -> Calibration:
+    """Return the calibration of a level of a pyramid, from that of the full resolution.
+
+    Parameters
+    ----------
+    full : Calibration
+        That of the full resolution.
+    sizes : dict of str to int
+        Pixels along each axis of the full resolution.
+    level : tifffile.TiffPageSeries
+        The level.
+    """
+    found = dict(full.physical_sizes)
+    for axis, n in zip(level.axes, level.shape, strict=True):
+        if axis in found and axis in sizes:
+            factor = sizes[axis] / n
+            whole = round(factor) or 1
+            # the last pixels of an odd length may be left out, or have a pixel of their own
+            is_whole = n in (sizes[axis] // whole, -(-sizes[axis] // whole))
+            found[axis] *= whole if is_whole else factor
+    return replace(full, physical_sizes=found)
+
+
+def _lengths(series: Any) -> dict[str, int]:
+    return dict(zip(series.axes, map(int, series.shape), strict=True))

@@ -26,7 +26,7 @@ from gpu_patch.images.readers._base import (
     never_written,
     reading,
 )
-from gpu_patch.images.readers._units import micrometres
+from gpu_patch.images.readers._units import Calibration, micrometres, positions, seconds
 from gpu_patch.images.readers._zarr_chunks import ChunkFiles
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
@@ -65,7 +65,7 @@ class ZarrReader(ImageReader):
             image = _multiscale(attributes)
             if hasattr(node, "shape"):
                 checked_level(path, options.level, 1)
-                array, folder, sizes = node, path, {}
+                array, folder, calibration = node, path, Calibration()
                 axes = _dimension_names(node, attributes)
             elif image is not None:
                 levels = image["datasets"]
@@ -74,7 +74,7 @@ class ZarrReader(ImageReader):
                 folder = inside(path, level["path"], who, allow=options.allow_outside)
                 array = _opened(folder)
                 axes = _letters(image.get("axes", ()))
-                sizes = _physical_sizes(image, level)
+                calibration = _calibration(image, level)
             else:
                 raise ValueError(_no_image(path, node, attributes))
             self._files = ChunkFiles(array, folder)
@@ -92,7 +92,7 @@ class ZarrReader(ImageReader):
             options,
             dtype=np.dtype(array.dtype),
             chunk_shape=tuple(array.chunks),
-            physical_sizes=sizes,
+            calibration=calibration,
             files=(path, folder),
         )
         super().__init__(info, folder / ("zarr.json" if version == 3 else ".zarray"), shape)
@@ -192,13 +192,16 @@ def _letters(axes: Sequence[Any]) -> str:
     """Return the axes of OME-NGFF as letters, "" where one of them has none."""
     found = ""
     for axis in axes:
-        named = axis if isinstance(axis, Mapping) else {"name": axis}
-        name = str(named["name"]).upper()
-        letter = name if len(name) == 1 and name in AXES else _LETTERS.get(named.get("type", ""))
+        letter = _letter(axis if isinstance(axis, Mapping) else {"name": axis})
         if letter is None:
             return ""
         found += letter
     return found
+
+
+def _letter(axis: Mapping[str, Any]) -> str | None:
+    name = str(axis["name"]).upper()
+    return name if len(name) == 1 and name in AXES else _LETTERS.get(axis.get("type", ""))
 
 
 def _dimension_names(array: Any, attributes: Mapping[str, Any]) -> str:
@@ -208,19 +211,28 @@ def _dimension_names(array: Any, attributes: Mapping[str, Any]) -> str:
     return "" if None in names else _letters(names)
 
 
-def _physical_sizes(image: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, float]:
+def _calibration(image: Mapping[str, Any], level: Mapping[str, Any]) -> Calibration:
+    """Return what the transformations of a level say, and those of the image that follow them."""
     axes = [axis for axis in image.get("axes", ()) if isinstance(axis, Mapping)]
-    sizes = {str(a["name"]).upper(): (1.0, a.get("unit")) for a in axes if a["name"] in "zyx"}
-    for transforms in (level, image):
-        for transform in transforms.get("coordinateTransformations", ()):
-            if transform["type"] != "scale" or "scale" not in transform:
-                continue
-            for axis, factor in zip(axes, transform["scale"], strict=True):
-                name = str(axis["name"]).upper()
-                if name in sizes:
-                    number, unit = sizes[name]
-                    sizes[name] = number * factor, unit
-    return micrometres(sizes)
+    scale, shift = [1.0] * len(axes), [0.0] * len(axes)
+    moved = False
+    for transform in (t for of in (level, image) for t in of.get("coordinateTransformations", ())):
+        kind = transform["type"]
+        if kind not in ("scale", "translation") or kind not in transform:
+            continue
+        for i, (_, number) in enumerate(zip(axes, transform[kind], strict=True)):
+            if kind == "scale":
+                scale[i], shift[i] = scale[i] * number, shift[i] * number
+            else:
+                shift[i], moved = shift[i] + number, True
+    letters = list(map(_letter, axes))
+    units = [axis.get("unit") for axis in axes]
+    at = {a: i for i, a in enumerate(letters) if a is not None}
+    return Calibration(
+        micrometres({a: (scale[at[a]], units[at[a]]) for a in "ZYX" if a in at}),
+        positions({a: (shift[at[a]], units[at[a]]) for a in "ZYX" if a in at and moved}),
+        seconds(scale[at["T"]], units[at["T"]]) if "T" in at else None,
+    )
 
 
 def _no_image(path: Path, group: Any, attributes: Mapping[str, Any]) -> str:

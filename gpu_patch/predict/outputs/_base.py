@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpu_patch.images.readers import Calibration
 
 Unit = tuple[int, int]
 """Rows that are written together: their sample, and the first of them."""
@@ -28,12 +30,14 @@ class Predicted:
         Of the rows.
     original_axes, original_shape : str, tuple of int
         Of the image as given, letters of "STCZYX" in any order.
-    physical_sizes : dict of str to float
-        Size of a pixel along Z, Y and X in micrometres, where known.
+    calibration : Calibration
+        Where the pixels are and when, as far as it is known.
     slab_axis : int
         Spatial axis along which the rows come: 0 is the first of (Z)YX.
     source : str
         Where the image comes from.
+    channel_names : tuple of str
+        One per channel, or none where they are not known.
     """
 
     name: str
@@ -41,9 +45,15 @@ class Predicted:
     dtype: np.dtype[Any]
     original_axes: str
     original_shape: tuple[int, ...]
-    physical_sizes: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
     slab_axis: int = 0
     source: str = "array"
+    channel_names: tuple[str, ...] = ()
+
+    @property
+    def time_interval(self) -> float | None:
+        """Seconds from one T to the next; None also where S and T become one axis."""
+        return None if "S" in self.original_axes else self.calibration.time_interval
 
     @property
     def size(self) -> tuple[int, ...]:

@@ -35,9 +35,9 @@ def create_image(
         What is noted of the run, as JSON has it.
     """
     axes = merged_axes(predicted.original_axes, predicted.shape[1])
-    found = levels(predicted.size, predicted.physical_sizes)
+    found = levels(predicted.size, predicted.calibration.physical_sizes)
     attributes = {
-        "ome": image_attributes(predicted.name, axes, predicted.physical_sizes, found),
+        "ome": image_attributes(predicted, axes, found),
         _OWN: {"source": predicted.source, "axes": predicted.original_axes, **made_of},
     }
     group = import_zarr().create_group(image, zarr_format=3, attributes=attributes)

@@ -131,7 +131,7 @@ class ZarrOutput(Output):
         return self._path
 
     def _fill_levels(self) -> None:
-        found = levels(self._predicted.size, self._predicted.physical_sizes)
+        found = levels(self._predicted.size, self._predicted.calibration.physical_sizes)
         fine = self._array
         for i, level in enumerate(found[1:], 1):
             coarse = open_level(self._work.image, i)

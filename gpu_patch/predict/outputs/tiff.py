@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,38 @@ class TiffStore(FileStore):
                 "them, or the format 'ome-zarr' or 'npy'"
             )
         axes = merged_axes(predicted.original_axes, predicted.shape[1])
-        metadata: dict[str, Any] = {"axes": axes, "Name": predicted.name}
-        for axis in axes:
-            if axis in predicted.physical_sizes:
-                metadata[f"PhysicalSize{axis}"] = predicted.physical_sizes[axis]
-                metadata[f"PhysicalSize{axis}Unit"] = "µm"
+        shape = merged_shape(predicted.shape, axes)
         image = _tifffile().memmap(
             path,
-            shape=merged_shape(predicted.shape, axes),
+            shape=shape,
             dtype=predicted.dtype,
             ome=True,
             photometric="minisblack",
-            metadata=metadata,
+            metadata=_metadata(predicted, axes, prod(shape[:-2])),
         )
         return image, axes
+
+
+def _metadata(predicted: Predicted, axes: str, n_planes: int) -> dict[str, Any]:
+    """Return what tifffile makes OME-XML of."""
+    known = predicted.calibration
+    metadata: dict[str, Any] = {"axes": axes, "Name": predicted.name}
+    for axis, size in known.physical_sizes.items():
+        if axis in axes:
+            metadata[f"PhysicalSize{axis}"] = size
+            metadata[f"PhysicalSize{axis}Unit"] = "µm"
+    if predicted.time_interval is not None and "T" in axes:
+        metadata |= {"TimeIncrement": predicted.time_interval, "TimeIncrementUnit": "s"}
+    if predicted.channel_names:
+        names = list(predicted.channel_names)
+        metadata["Channel"] = {"Name": names if len(names) > 1 else names[0]}
+    if known.origin:
+        plane: dict[str, list[Any]] = {}
+        metadata["Plane"] = plane
+        for axis, at in known.origin.items():
+            plane[f"Position{axis}"] = [at] * n_planes
+            plane[f"Position{axis}Unit"] = ["µm"] * n_planes
+    return metadata
 
 
 def _tifffile() -> Any:
