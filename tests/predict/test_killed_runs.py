@@ -162,6 +162,36 @@ def test_a_folder_that_vanishes_while_a_run_writes(tmp_path):
     assert n_left == 5
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_full_disk_at_the_first_unit(tmp_path, monkeypatch, late):
+    """Other chunks may still come when the run has given up."""
+    from zarr.storage import LocalStore
+
+    predicted = make_predicted("YX", X=300)
+    store = make_store(tmp_path / "a.zarr", ["a"], chunk_size=(8, 16))
+    output = store.open(predicted)
+    first, *_ = units(store, predicted)
+
+    async def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "set", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_unit(output, predicted, first)
+    output.close()
+    store.abandon()
+    assert not list(tmp_path.iterdir())
+    if late:
+        chunk = store.partial("a") / "image" / "0" / "c" / "0" / "3"
+        chunk.parent.mkdir(parents=True)
+        chunk.write_bytes(b"late")
+    found, n_left = go_on(tmp_path, predicted)
+    assert np.array_equal(found, whole(predicted))
+    assert n_left == 5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+
+
 def test_a_run_whose_units_vanished_has_no_result(tmp_path):
     predicted = make_predicted("YX")
     store = make_store(tmp_path / "a.zarr", ["a"])
