@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,11 @@ from gpu_patch.errors import shorten
 
 
 class AffineNormalization(Protocol):
-    """What `construct_batch` asks of a normalisation: a value becomes value · scale + offset.
+    """A normalisation by scale and offset: a value becomes value · scale + offset.
 
     Scale and offset have the shape (1,), or (C,) with a number per channel. All scales of a
-    lateral context are one channel of the input.
+    lateral context are one channel of the input. Where the offset is large against the result,
+    digits are lost; a `CenteredNormalization` keeps them.
     """
 
     @property
@@ -41,12 +42,46 @@ class AffineNormalization(Protocol):
         ...
 
 
+class CenteredNormalization(Protocol):
+    """A normalisation by center and scale: a value becomes (value − center) · scale.
+
+    The center is subtracted first, so that a small signal on a large background keeps its digits.
+    Shapes are those of an `AffineNormalization`, whose offsets are not looked at where there are
+    centers.
+    """
+
+    @property
+    def input_center(self) -> NDArray[np.float64]:
+        """What becomes 0 of the input; of lateral context, of the mixture."""
+        ...
+
+    @property
+    def input_scale(self) -> NDArray[np.float32]:
+        """Factor of the input."""
+        ...
+
+    @property
+    def target_center(self) -> NDArray[np.float64] | None:
+        """What becomes 0 of the target; None where the factor is."""
+        ...
+
+    @property
+    def target_scale(self) -> NDArray[np.float32] | None:
+        """Factor of the target; None leaves it as it is."""
+        ...
+
+
+AnyNormalization: TypeAlias = AffineNormalization | CenteredNormalization
+"""What `construct_batch` takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """Per sample of a batch: value · scale + offset in float32, then a turn or flip.
+    """Per sample of a batch: (value − shift) · scale + offset in float32, then a turn or flip.
 
-    Product and sum are rounded one by one, and the scale of mixtures is in their weights
-    (`fold_scale`), so copies and the native scale are the same to the last bit in all backends.
+    Each step is rounded by itself, so that copies and the native scale are the same to the last
+    bit in all backends. Of a mixture, each channel is shifted before it is weighted, and the sum,
+    at every scale, is scaled and offset: filters sum to 1, so a constant passes through them.
 
     Attributes
     ----------
@@ -56,6 +91,10 @@ class Epilogue:
         Of the target's channels, however many there are.
     orientation : array of uint8, shape (B,), or None
         See `turn`; None is all 0.
+    input_shift : array of float32, shape (B, C), or None
+        Of the input's channels; of a lateral context, of those that are mixed. None is all 0.
+    target_shift : array of float32, shape (B, C), or None
+        Of the target's channels. None is all 0.
     """
 
     input_scale: NDArray[np.float32]
@@ -63,6 +102,8 @@ class Epilogue:
     target_scale: NDArray[np.float32]
     target_offset: NDArray[np.float32]
     orientation: NDArray[np.uint8] | None = None
+    input_shift: NDArray[np.float32] | None = None
+    target_shift: NDArray[np.float32] | None = None
 
     @classmethod
     def identity(cls, n_samples: int, n_inputs: int, n_targets: int) -> Epilogue:
@@ -75,67 +116,169 @@ class Epilogue:
             np.zeros(targets, np.float32),
         )
 
-    def normalized(self, normalization: AffineNormalization) -> Epilogue:
-        """Return this followed by a normalisation."""
-        pairs = [
-            _followed(self, normalization, "input"),
-            _followed(self, normalization, "target"),
-        ]
-        return Epilogue(*pairs[0], *pairs[1], self.orientation)
+    def normalized(
+        self, normalization: AnyNormalization, weights: NDArray[np.float32] | None = None
+    ) -> Epilogue:
+        """Return this followed by a normalisation.
+
+        Parameters
+        ----------
+        normalization : AnyNormalization
+            What follows.
+        weights : array of float32, shape (B, C), optional
+            How channels are mixed, where the input is a mixture.
+        """
+        checked_normalization(normalization)
+        inputs = _step(normalization, "input", self.input_scale.shape[1])
+        targets = _step(normalization, "target", self.target_scale.shape[1])
+        # where several channels are mixed, they are the targets too
+        known = None if targets is None else targets.center
+        mixing = None
+        if weights is not None:
+            mixing = _Mixing(weights, known if weights.shape[1] > 1 else None)
+        of_input = _Part(self.input_shift, self.input_scale, self.input_offset)
+        of_target = _Part(self.target_shift, self.target_scale, self.target_offset)
+        of_input = _followed(of_input, inputs, mixing)
+        of_target = _followed(of_target, targets)
+        return replace(
+            self,
+            input_shift=of_input.shift,
+            input_scale=of_input.scale,
+            input_offset=of_input.offset,
+            target_shift=of_target.shift,
+            target_scale=of_target.scale,
+            target_offset=of_target.offset,
+        )
 
     def turned(self, orientation: NDArray[np.uint8]) -> Epilogue:
         """Return this with another orientation."""
         return replace(self, orientation=orientation)
 
+    def of_samples(self, samples: slice) -> Epilogue:
+        """Return what happens to some of the samples."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        own: dict[str, Any] = {k: v if v is None else v[samples] for k, v in columns.items()}
+        return Epilogue(**own)
+
     def of_target(self) -> Epilogue:
         """Return what happens to targets, as if they were inputs."""
-        return replace(self, input_scale=self.target_scale, input_offset=self.target_offset)
-
-    def fold_scale(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return mixing weights (B, C) that hold the input's scale too.
-
-        Every backend mixes with these and then adds the offset, so that the native scale is the
-        same to the last bit in all of them.
-        """
-        return np.asarray(weights * self.input_scale, np.float32)
+        return replace(
+            self,
+            input_shift=self.target_shift,
+            input_scale=self.target_scale,
+            input_offset=self.target_offset,
+        )
 
 
-def checked_normalization(normalization: Any) -> AffineNormalization:
+def checked_normalization(normalization: Any) -> AnyNormalization:
     """Return `normalization` where it has what an epilogue takes."""
-    parts = [f"{part}_{what}" for part in ("input", "target") for what in ("scale", "offset")]
-    if not all(hasattr(normalization, part) for part in parts):
+    parts = ("input", "target")
+    if not all(
+        hasattr(normalization, f"{part}_scale")
+        and (hasattr(normalization, f"{part}_center") or hasattr(normalization, f"{part}_offset"))
+        for part in parts
+    ):
         is_path = isinstance(normalization, (str, os.PathLike))
         hint = ": Normalization.load reads a file" if is_path else ""
         raise TypeError(
-            f"normalization must have {', '.join(parts[:3])} and {parts[3]}, as a Normalization "
-            f"has, found {shorten(normalization)}{hint}"
+            "normalization must have input_scale, input_center, target_scale and target_center, "
+            f"as a Normalization has, found {shorten(normalization)}{hint}"
         )
-    found: AffineNormalization = normalization
+    found: AnyNormalization = normalization
     return found
 
 
-def _followed(
-    epilogue: Epilogue, normalization: AffineNormalization, part: str
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return scale and offset of "input" or "target", followed by those of a normalisation."""
-    scale = getattr(epilogue, f"{part}_scale")
-    offset = getattr(epilogue, f"{part}_offset")
-    n_channels = scale.shape[1]
-    checked_normalization(normalization)
-    then = getattr(normalization, f"{part}_scale"), getattr(normalization, f"{part}_offset")
-    if n_channels == 0 or (part == "target" and then[0] is None and then[1] is None):
-        return scale, offset
-    factors = []
-    for name, values in zip(("scale", "offset"), then, strict=True):
-        factor = np.asarray(values, np.float32)
-        if factor.shape not in ((1,), (n_channels,)):
+class _Part(NamedTuple):
+    """What an epilogue does to input or target, (value − shift) · scale + offset."""
+
+    shift: NDArray[np.float32] | None
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+
+class _Step(NamedTuple):
+    """What a normalisation does, (value − center) · scale; without a center, + offset instead."""
+
+    scale: NDArray[np.float32]
+    center: NDArray[np.float64] | None
+    offset: NDArray[np.float32]
+
+
+class _Mixing(NamedTuple):
+    """Weights (B, C) of channels, and their centers, (C,) or (1,), where they are known."""
+
+    weights: NDArray[np.float32]
+    centers: NDArray[np.float64] | None
+
+
+def _step(normalization: AnyNormalization, part: str, n_channels: int) -> _Step | None:
+    """Return what is done to "input" or "target", None for nothing."""
+    scale, center, offset = (
+        getattr(normalization, f"{part}_{name}", None) for name in ("scale", "center", "offset")
+    )
+    if n_channels == 0 or (part == "target" and scale is None and center is offset is None):
+        return None
+
+    def checked(name: str, values: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+        found = np.asarray(values, dtype)
+        if found.shape not in ((1,), (n_channels,)):
             wanted = "(1,)" if n_channels == 1 else f"(1,) or ({n_channels},)"
             raise ValueError(
                 f"normalization.{part}_{name} must have the shape {wanted}, one number per channel "
                 f"of the {part}, found {shorten(values)}"
             )
-        factors.append(factor)
-    return scale * factors[0], offset * factors[0] + factors[1]
+        return found
+
+    factor = checked("scale", scale, np.float32)
+    if center is None:
+        return _Step(factor, None, checked("offset", offset, np.float32))
+    return _Step(factor, checked("center", center, np.float64), np.zeros(1, np.float32))
+
+
+def _followed(part: _Part, step: _Step | None, mixing: _Mixing | None = None) -> _Part:
+    """Return what happens to a part with a step after it."""
+    if step is None:
+        return part
+    scale = part.scale * step.scale
+    if step.center is None:
+        return _Part(part.shift, scale, part.offset * step.scale + step.offset)
+    center = step.center - part.offset
+    if mixing is None:
+        shift = np.empty(scale.shape, np.float32)
+        shift[:] = step.center
+    else:
+        shift = _shift_of_mixture(mixing, center)
+    level = shift.astype(np.float64) if part.shift is None else shift - part.shift.astype(float)
+    if mixing is not None:
+        level = _weighted_sum(mixing.weights, level)
+    # the exact center less what the shift takes away, rounded once
+    offset = np.empty(scale.shape, np.float32)
+    offset[:] = (part.scale * level - center) * step.scale
+    return _Part(shift, scale, offset)
+
+
+def _shift_of_mixture(mixing: _Mixing, center: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return what to subtract from each channel, (B, C), so that Σ weight · shift is the center.
+
+    All shifts of that sum give the same result but for rounding, which is least where they are
+    near the channels' own values. So the channels' centers are taken where they are known, and
+    what they lack is divided among the channels.
+    """
+    weights = mixing.weights
+    known = np.zeros(weights.shape)
+    if mixing.centers is not None:
+        known += mixing.centers
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        lack = (center - _weighted_sum(weights, known)) / np.abs(weights).cumsum(axis=1)[:, -1:]
+        shift = (known + np.sign(weights) * lack).astype(np.float32)
+        # without any weights there is nothing to divide among
+        return np.where(np.isfinite(shift), shift, known.astype(np.float32))
+
+
+def _weighted_sum(weights: NDArray[np.float32], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Σ weight · value, (B, 1), in the order of the channels whatever the batch's size."""
+    found: NDArray[np.float64] = (weights * values).cumsum(axis=1)[:, -1:]
+    return found
 
 
 def turn(array: Any, orientation: int) -> Any:

@@ -188,9 +188,11 @@ def turned(patch, orientation):
     return patch
 
 
-def finished(values, scale, offset, orientation):
+def finished(values, scale, offset, orientation, shift=None):
     """Values (B, C, ...), or (B, L, ...) with one scale and offset, in their own precision."""
     result = []
+    if shift is not None:
+        values = values - shift.astype(values.dtype).reshape(*shift.shape, *[1] * (values.ndim - 2))
     for sample, factors, summands, turn in zip(values, scale, offset, orientation, strict=True):
         shape = (-1, *(1,) * (sample.ndim - 1))
         affine = sample * factors.astype(values.dtype).reshape(shape)
@@ -198,12 +200,18 @@ def finished(values, scale, offset, orientation):
     return np.stack(result)
 
 
-def finished_input(values, epilogue):
-    return finished(values, epilogue.input_scale, epilogue.input_offset, epilogue.orientation)
+def finished_input(values, epilogue, weights=None):
+    """With `weights` (B, C), values are mixtures: what channels are shifted by is weighted."""
+    shift = epilogue.input_shift
+    if shift is not None and weights is not None:
+        shift = (weights.astype(np.float64) * shift).sum(axis=1, keepdims=True)
+    parts = epilogue.input_scale, epilogue.input_offset, epilogue.orientation
+    return finished(values, *parts, shift)
 
 
 def finished_target(values, epilogue):
-    return finished(values, epilogue.target_scale, epilogue.target_offset, epilogue.orientation)
+    parts = epilogue.target_scale, epilogue.target_offset, epilogue.orientation
+    return finished(values, *parts, epilogue.target_shift)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -130,17 +130,10 @@ def test_what_is_no_normalization_is_refused(wrong):
         Epilogue.identity(2, 1, 2).normalized(wrong)
 
 
-def test_weights_hold_the_scale_of_the_input():
-    epilogue = random_epilogue(1, 3, 1, 2, (3, 3))
-    weights = np.random.default_rng(0).uniform(-1, 1, (3, 2)).astype(np.float32)
-    found = epilogue.fold_scale(weights)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, weights * epilogue.input_scale)
-
-
 def test_the_epilogue_of_targets_has_theirs_as_input():
     epilogue = random_epilogue(2, 3, 1, 2, (3, 3))
     found = epilogue.of_target()
     assert found.input_scale is epilogue.target_scale
     assert found.input_offset is epilogue.target_offset
+    assert found.input_shift is epilogue.target_shift
     assert found.orientation is epilogue.orientation

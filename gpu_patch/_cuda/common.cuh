@@ -207,9 +207,9 @@ __device__ __forceinline__ float load_any(int pixel_type, const void* pixels, in
 // Of a channel of a sample.
 struct Finish {
     int64 first, along_y, along_x;  // where a pixel goes in its plane: turned
-    float scale, offset;            // of the channel: what gather copies, lateral context's target
-    float input_offset;             // of the sample's mixture, whose scale is in its weights
-    int unused;
+    float shift, scale, offset;     // of the channel: what gather copies, lateral context's target
+    float input_shift;              // of the channel, before it is mixed
+    float input_scale, input_offset;  // of the sample's mixture
 };
 
 // The last parameter of kernels, and what they give on.
@@ -236,16 +236,46 @@ __device__ __forceinline__ Int place(const Finish* finish, Int z, Int y, Int x, 
 // A value as it is handed out; no fused multiply-add, so that it equals NumPy's to the last bit.
 __device__ __forceinline__ float finished(const Finish* finish, float value) {
 #if EPILOGUE
+    value = __fsub_rn(value, finish->shift);
     return __fadd_rn(__fmul_rn(value, finish->scale), finish->offset);
 #else
     return value;
 #endif
 }
 
-// The same for a mixture.
+// The same for a mixture, whose channels are shifted before they are mixed.
 __device__ __forceinline__ float finished_input(const Finish* finish, float value) {
 #if EPILOGUE
-    return __fadd_rn(value, finish->input_offset);
+    return __fadd_rn(__fmul_rn(value, finish->input_scale), finish->input_offset);
+#else
+    return value;
+#endif
+}
+
+// What is subtracted from a channel before it is mixed.
+__device__ __forceinline__ float input_shift(const Finish* finish) {
+#if EPILOGUE
+    return finish->input_shift;
+#else
+    return 0.0f;
+#endif
+}
+
+// As input_shift, but read anew, from the cache, where to keep it would spill registers.
+__device__ __forceinline__ float input_shift_again(const Finish* finish) {
+#if EPILOGUE && defined(__CUDACC__)
+    const float* from = &finish->input_shift;
+    asm volatile("" : "+l"(from));
+    return __ldg(from);
+#else
+    return input_shift(finish);
+#endif
+}
+
+// Rounded by itself: exact where the shift is near the value, which no sum of products would be.
+__device__ __forceinline__ float shifted(float value, float shift) {
+#if EPILOGUE
+    return __fsub_rn(value, shift);
 #else
     return value;
 #endif

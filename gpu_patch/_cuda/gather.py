@@ -55,10 +55,14 @@ def gather(
         table = as_table(runtime, images)
         sources, finishes = table.sources(rows), []
         if epilogue is not None:
-            scale, offset = epilogue.input_scale, epilogue.input_offset
             finishes = [
                 finish_records(
-                    rows.shape, patch_size, epilogue.orientation, scale=scale, offset=offset
+                    rows.shape,
+                    patch_size,
+                    epilogue.orientation,
+                    shift=epilogue.input_shift,
+                    scale=epilogue.input_scale,
+                    offset=epilogue.input_offset,
                 )
             ]
         check_cuts(table, rows, patch_size, n_scales, mode)

@@ -48,6 +48,7 @@ __device__ __forceinline__ float dot(const float* __restrict__ taps,
 // Filter a chunk along Z and add it, weighted, to the plane.
 template <int TYPE>
 __device__ __forceinline__ void add_chunk(float* plane, const Source& source,
+                                          const float* shift_at,
                                           const float* __restrict__ taps, bool first,
                                           const int64* z_offsets, int n_z,
                                           const int64* y_offsets, int n_y,
@@ -58,10 +59,11 @@ __device__ __forceinline__ void add_chunk(float* plane, const Source& source,
 #pragma unroll 1
         for (int x = lane; x < n_x; x += 32) {
             const int64 column = y_offsets[y] + x_offsets[x];
+            const float shift = *shift_at;
             float sum = 0.0f;
             for (int z = 0; z < n_z; ++z)
                 sum = fmaf(__ldg(taps + z),
-                           load<TYPE>(source.pixels, z_offsets[z] + column), sum);
+                           shifted(load<TYPE>(source.pixels, z_offsets[z] + column), shift), sum);
             // a thread comes back to its own pixels for every channel: no barrier in between
             float* to = plane + y * CHUNK_X + x;
             *to = first ? source.weight * sum : fmaf(source.weight, sum, *to);
@@ -69,6 +71,7 @@ __device__ __forceinline__ void add_chunk(float* plane, const Source& source,
 }
 
 __device__ __forceinline__ void add_chunk_any(float* plane, const Source& source,
+                                              const float* shift_at,
                                               const float* taps, bool first,
                                               const int64* z_offsets, int n_z,
                                               const int64* y_offsets, int n_y,
@@ -76,8 +79,8 @@ __device__ __forceinline__ void add_chunk_any(float* plane, const Source& source
     switch (source.pixel_type) {
 #define ADD(TYPE)                                                                               \
     case TYPE:                                                                                  \
-        add_chunk<TYPE>(plane, source, taps, first, z_offsets, n_z, y_offsets, n_y, x_offsets,  \
-                        n_x);                                                                   \
+        add_chunk<TYPE>(plane, source, shift_at, taps, first, z_offsets, n_z, y_offsets, n_y,   \
+                        x_offsets, n_x);                                                        \
         break;
         ADD(BOOL)
         ADD(UINT8)
@@ -102,13 +105,15 @@ __device__ __noinline__ void fill_offsets(int64* offsets, int count, const Sourc
 
 __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
                             const float* __restrict__ taps, const Source* __restrict__ sources,
-                            int scale, int64 z, int64 y, int64 x) {
+                            const Finish* __restrict__ finish, int scale, int64 z, int64 y,
+                            int64 x) {
     DYNAMIC_SHARED(int64, shared);
     int64* z_offsets = shared;
     int64* y_offsets = z_offsets + CHUNK_Z;
     int64* x_offsets = y_offsets + CHUNK_Y;
-    float* plane = reinterpret_cast<float*>(x_offsets + CHUNK_X);  // [CHUNK_Y][CHUNK_X]
-    float* narrow = plane + CHUNK_Y * CHUNK_X;                     // [TILE_Y][CHUNK_X]
+    float* shift_at = reinterpret_cast<float*>(x_offsets + CHUNK_X);  // the channel's; 8 bytes
+    float* plane = shift_at + 2;                                      // [CHUNK_Y][CHUNK_X]
+    float* narrow = plane + CHUNK_Y * CHUNK_X;                        // [TILE_Y][CHUNK_X]
 
     const int z_scale = job.n_dims == 3 ? scale : 0;
     const Fir fir = firs[scale], z_fir = firs[z_scale];
@@ -136,9 +141,13 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
                     fill_offsets(y_offsets, n_y, source, 1, job, scale, y_reach.first + y_done,
                                  source.size[2]);
                     fill_offsets(x_offsets, n_x, source, 2, job, scale, x_reach.first + x_done, 1);
+#if EPILOGUE  // in shared memory: there is no register left for it
+                    if (threadIdx.x == 0) *shift_at = input_shift(finish + c);
+#endif
                     __syncthreads();  // the offsets are there
-                    add_chunk_any(plane, source, z_filter + z_done, c == 0 && z_done == 0,
-                                  z_offsets, n_z, y_offsets, n_y, x_offsets, n_x);
+                    add_chunk_any(plane, source, shift_at, z_filter + z_done,
+                                  c == 0 && z_done == 0, z_offsets, n_z, y_offsets, n_y,
+                                  x_offsets, n_x);
                 }
             }
             __syncthreads();  // the plane is mixed
@@ -194,7 +203,7 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
 
     if (scale > 0) {
         const float result =
-            downscaled(*job, firs, taps, sources, scale, z, tile_y, tile_x);
+            downscaled(*job, firs, taps, sources, finish, scale, z, tile_y, tile_x);
         if (is_output)
             store(input, (sample * job->n_scales + scale) * volume + at,
                   finished_input(finish, result), job->half_output);
@@ -213,7 +222,8 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
             store(target, (sample * n_channels + c) * volume + at, finished(finish + c, value),
                   job->half_output);
         // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
-        const float product = __fmul_rn(source.weight, value);
+        const float product =
+            __fmul_rn(source.weight, shifted(value, input_shift(finish + c)));
         mixed = c == 0 ? product : __fadd_rn(mixed, product);
     }
     store(input, sample * job->n_scales * volume + at, finished_input(finish, mixed),

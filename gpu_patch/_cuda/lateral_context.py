@@ -87,7 +87,6 @@ def lateral_context(
         table = as_table(runtime, images)
         finishes = []
         if epilogue is not None:
-            weights = epilogue.fold_scale(weights)
             finishes.append(_finish_records(epilogue, rows.shape, patch_size, targets))
         sources = table.sources(rows, weights)
         inside = check_cuts(table, rows, patch_size, n_scales, mode)
@@ -107,9 +106,10 @@ def lateral_context(
 def _finish_records(
     epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int], targets: bool
 ) -> NDArray[np.void]:
-    values = {"input_offset": epilogue.input_offset}
+    names = ["shift", "scale", "offset"]
+    values = {f"input_{name}": getattr(epilogue, f"input_{name}") for name in names}
     if targets:
-        values |= {"scale": epilogue.target_scale, "offset": epilogue.target_offset}
+        values |= {name: getattr(epilogue, f"target_{name}") for name in names}
     return finish_records(shape, patch_size, epilogue.orientation, **values)
 
 
@@ -144,7 +144,8 @@ def _launch_general(
     addresses = [runtime.pointer(device) + offset for offset in offsets]
     tile_y = N_THREADS // _TILE_X
     n_tiles = depth * -(-height // tile_y) * -(-width // _TILE_X)
-    offset_bytes = 8 * (_CHUNK_Z + _CHUNK_Y + _CHUNK_X)
+    # and 8 for the channel's shift
+    offset_bytes = 8 * (_CHUNK_Z + _CHUNK_Y + _CHUNK_X + 1)
     launch(
         runtime.kernel("lateral_context", "lateral_context", constants),
         n_samples * n_scales * n_tiles,

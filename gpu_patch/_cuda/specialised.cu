@@ -192,8 +192,8 @@ template <int SCALE, int COUNT>
 __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
                                                const Columns<SCALE>& columns,
                                                const Raw* const (&pixels)[N_CHANNELS],
-                                               const float (&weights)[N_CHANNELS], int slice,
-                                               int column) {
+                                               const float (&weights)[N_CHANNELS],
+                                               const Finish* finish, int slice, int column) {
     typedef Level<SCALE> L;
     constexpr int FACTOR = L::FACTOR, LIVE = L::LIVE;
     constexpr int ROWS = ceil_div(L::TILE_Y, L::STRIPS);
@@ -234,12 +234,16 @@ __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
         for (int r = 0; r < FACTOR; ++r) {
             float mixed[COUNT];
 #pragma unroll
-            for (int c = 0; c < N_CHANNELS; ++c)
+            for (int c = 0; c < N_CHANNELS; ++c) {
+                const float shift =
+                    N_CHANNELS > 2 ? input_shift(finish + c) : input_shift_again(finish + c);
 #pragma unroll
                 for (int k = 0; k < COUNT; ++k) {
-                    const float value = Stored<PIXEL_TYPE>::to_float(raw[r % AHEAD][c][k]);
+                    const float value =
+                        shifted(Stored<PIXEL_TYPE>::to_float(raw[r % AHEAD][c][k]), shift);
                     mixed[k] = c == 0 ? weights[0] * value : fmaf(weights[c], value, mixed[k]);
                 }
+            }
             ask(raw[r % AHEAD], group * FACTOR + r + AHEAD);
 #pragma unroll
             for (int a = 0; a < LIVE; ++a)  // a pixel meets only the taps that reach it
@@ -266,18 +270,19 @@ template <int SCALE>
 __device__ __forceinline__ void filter_slice(const Tile<SCALE>& tile,
                                              const Columns<SCALE>& columns,
                                              const Raw* const (&pixels)[N_CHANNELS],
-                                             const float (&weights)[N_CHANNELS], int slice) {
+                                             const float (&weights)[N_CHANNELS],
+                                             const Finish* finish, int slice) {
     typedef Level<SCALE> L;
     const int lane = threadIdx.x % L::LANES;
     constexpr int ROUND = L::TOGETHER * L::LANES;
     int done = 0;
     for (; done + ROUND <= columns.span(); done += ROUND)
-        filter_columns<SCALE, L::TOGETHER>(tile, columns, pixels, weights, slice,
+        filter_columns<SCALE, L::TOGETHER>(tile, columns, pixels, weights, finish, slice,
                                            columns.first + done + lane);
     for (int i = lane; i < L::N_COLUMNS - done; i += L::LANES) {
         const int column = i < columns.first ? i : i + done;
         if (columns.in_span(column) || columns.repeated(column) < 0)
-            filter_columns<SCALE, 1>(tile, columns, pixels, weights, slice, column);
+            filter_columns<SCALE, 1>(tile, columns, pixels, weights, finish, slice, column);
     }
 }
 
@@ -326,7 +331,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
                                                 Output* input) {
     typedef Level<SCALE> L;
 #if N_DIMS == 2
-    filter_slice(tile, columns, pixels, weights, 0);
+    filter_slice(tile, columns, pixels, weights, finish, 0);
     __syncthreads();  // the span is complete
     copy_columns(tile, columns);
     __syncthreads();  // the rows are complete
@@ -345,7 +350,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
         for (int own = 0; own < N_OWN; ++own) live[a][own] = 0.0f;
 #pragma unroll 1
     for (int slice = 0; slice < L::N_SLICES; ++slice) {
-        filter_slice(tile, columns, pixels, weights, slice);
+        filter_slice(tile, columns, pixels, weights, finish, slice);
         __syncthreads();  // the slice's span is complete
         copy_columns(tile, columns);
         __syncthreads();  // the slice's rows are complete
@@ -403,7 +408,7 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
                 target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(finish)] =
                     to_output(finished(finish + c, value));
             // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
-            const float product = __fmul_rn(weights[c], value);
+            const float product = __fmul_rn(weights[c], shifted(value, input_shift(finish + c)));
             mixed = c == 0 ? product : __fadd_rn(mixed, product);
         }
         input[at.index(finish)] = to_output(finished_input(finish, mixed));
@@ -462,6 +467,8 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
 #elif N_CHANNELS > 2
 #define BOUNDS __launch_bounds__(N_THREADS, 512 / N_THREADS)
+#elif EPILOGUE && N_DIMS == 2 && N_PLACES == 1 && __CUDA_ARCH__ <= 800
+#define BOUNDS __launch_bounds__(N_THREADS, 768 / N_THREADS)
 #else
 #define BOUNDS __launch_bounds__(N_THREADS)
 #endif

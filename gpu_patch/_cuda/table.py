@@ -44,10 +44,12 @@ FINISH = np.dtype(
         ("first", np.int64),
         ("along_y", np.int64),
         ("along_x", np.int64),
+        ("shift", np.float32),
         ("scale", np.float32),
         ("offset", np.float32),
+        ("input_shift", np.float32),
+        ("input_scale", np.float32),
         ("input_offset", np.float32),
-        ("unused", np.int32),
     ]
 )
 """`struct Finish`."""
@@ -182,7 +184,7 @@ def finish_records(
     shape: tuple[int, int],
     patch_size: Sequence[int],
     orientation: NDArray[np.uint8] | None,
-    **values: NDArray[np.float32],
+    **values: NDArray[np.float32] | None,
 ) -> NDArray[np.void]:
     """Return `FINISH` records.
 
@@ -194,8 +196,9 @@ def finish_records(
         (Z)YX.
     orientation : array of uint8, shape (B,), or None
         See `epilogue.turn`.
-    **values : array of float32, shape (B, C)
-        `scale`, `offset` and `input_offset`, as far as the kernel reads them.
+    **values : array of float32, shape (B, C) or (B, 1), or None
+        `shift`, `scale`, `offset` and those of the input, as far as the kernel reads them; None
+        is all 0.
     """
     records = np.zeros(shape, FINISH)
     places = turned_places(*patch_size[-2:])
@@ -203,7 +206,8 @@ def finish_records(
     for i, name in enumerate(("first", "along_y", "along_x")):
         records[name] = turned[:, i, None]
     for name, numbers in values.items():
-        records[name] = numbers
+        if numbers is not None:
+            records[name] = numbers
     return records
 
 

@@ -43,12 +43,12 @@ def lateral_context(
     """
     n_samples, n_scales = out.shape[:2]
     channels = out[:, :1] if target is None else target
-    orientation = None
+    orientation, shift = None, None
     if epilogue is not None:
-        weights, orientation = epilogue.fold_scale(weights), epilogue.orientation
+        orientation, shift = epilogue.orientation, epilogue.input_shift
     # mixing goes pixel by pixel, so what is turned may be mixed
     read_windows(images, rows, rows.coords, patch_size, n_scales, mode, channels, orientation)
-    mix(channels, weights, out[:, 0], epilogue, targets=target is not None)
+    mix(channels, weights, out[:, 0], shift, epilogue, targets=target is not None)
     if n_scales == 1:
         return
     mixer = _Mixer(images, rows, weights, patch_size, n_scales, mode, epilogue)
@@ -66,35 +66,44 @@ def mix(
     channels: NDArray[Any],
     weights: NDArray[np.float32],
     out: NDArray[np.float32],
+    shift: NDArray[np.float32] | None,
     epilogue: Epilogue | None = None,
     *,
     targets: bool = False,
 ) -> None:
     """Fill `out` (B, ...) with the sum of channels (B, C, ...) weighted by `weights` (B, C).
 
-    An epilogue adds the input's offset to the sum. With `targets` it goes over the channels too,
-    once they are mixed.
+    First `shift` (B, C) is subtracted from them. An epilogue scales the sum and adds the input's
+    offset. With `targets` it goes over the channels too, once they are mixed.
     """
     n_samples, n_channels = channels.shape[:2]
     flat, flat_out = channels.reshape(n_samples, n_channels, -1), out.reshape(n_samples, -1)
     n_pixels = flat_out.shape[1]
     group = min(n_samples, max(1, _STRIP // n_pixels))
     product = pool.take((group, min(n_pixels, _STRIP)), np.float32) if n_channels > 1 else None
+    if shift is not None and not shift.any():
+        shift = None
+    weighs = shift is None or bool((weights != 1).any())
     for b, i in itertools.product(range(0, n_samples, group), range(0, n_pixels, _STRIP)):
         part = (slice(b, b + group), slice(i, i + _STRIP))
         mixed = flat_out[part]
         for c in range(n_channels):
             pixels, factors = flat[part[0], c, part[1]], weights[part[0], c, None]
-            if product is None or c == 0:
-                np.multiply(pixels, factors, out=mixed)
-            else:
+            weighted = mixed
+            if product is not None and c > 0:
                 weighted = product[: mixed.shape[0], : mixed.shape[1]]
-                mixed += np.multiply(pixels, factors, out=weighted)
+            if shift is not None:
+                pixels = np.subtract(pixels, shift[part[0], c, None], out=weighted)
+            if weighs:
+                np.multiply(pixels, factors, out=weighted)
+            if c > 0:
+                mixed += weighted
         if epilogue is not None:
-            mixed += epilogue.input_offset[part[0]]
+            own = epilogue.of_samples(part[0])
+            finish(mixed[:, None], None, own.input_scale, own.input_offset)
             if targets:
-                scale, offset = epilogue.target_scale[part[0]], epilogue.target_offset[part[0]]
-                finish(flat[part[0], :, part[1]], scale, offset)
+                of_channels = flat[part[0], :, part[1]]
+                finish(of_channels, own.target_shift, own.target_scale, own.target_offset)
 
 
 def _all_scales(mixer: _Mixer, samples: slice, out: NDArray[np.float32]) -> None:
@@ -175,7 +184,9 @@ class _Mixer:
         pixels = pool.take((*rows.shape, *size), np.float32 if alone else self.dtype)
         read_windows(self.images, rows, start, self.patch_size, self.n_scales, self.mode, pixels)
         mixed = pixels[:, 0] if alone else pool.take((len(pixels), *size), np.float32)
-        mix(pixels, self.weights[samples], mixed)
+        shift = None if self.epilogue is None else self.epilogue.input_shift
+        own_shift = None if shift is None else shift[samples]
+        mix(pixels, self.weights[samples], mixed, own_shift)
         return mixed
 
     def put(self, values: NDArray[np.float32], samples: slice, out: NDArray[np.float32]) -> None:
@@ -183,11 +194,13 @@ class _Mixer:
         if self.epilogue is None:
             out[...] = values
             return
-        offset = self.epilogue.input_offset[samples]
-        if self.epilogue.orientation is None:
-            np.add(values, offset.reshape(-1, *(1,) * len(self.patch_size)), out=out)
+        own = self.epilogue.of_samples(samples)
+        shape = (-1, *(1,) * len(self.patch_size))
+        if (own.input_scale != 1).any():
+            values *= own.input_scale.reshape(shape)
+        if own.orientation is None:
+            np.add(values, own.input_offset.reshape(shape), out=out)
             return
-        orientation = self.epilogue.orientation[samples]
-        for each in zip(values, offset, out, orientation.tolist(), strict=True):
-            value, own_offset, place, turned = each
-            np.add(value, own_offset, out=turn_back(place, turned))
+        each = zip(values, own.input_offset, out, own.orientation.tolist(), strict=True)
+        for value, offset, place, turned in each:
+            np.add(value, offset, out=turn_back(place, turned))

@@ -16,7 +16,7 @@ from gpu_patch.chunks.image import ChunkKey
 from gpu_patch.constructors._protocol import PatchConstr
 from gpu_patch.constructors._source import Source
 from gpu_patch.draws import Draws, Request, Stream, checked_seed, restored_on_error
-from gpu_patch.epilogue import AffineNormalization, Epilogue
+from gpu_patch.epilogue import AnyNormalization, Epilogue
 from gpu_patch.errors import index_in, indices_in, instance, whole_number
 from gpu_patch.ops import Images
 from gpu_patch.plan import Plan, Rows
@@ -185,7 +185,7 @@ class PlannedConstr(PatchConstr):
         *,
         epoch: int = 0,
         dtype: DTypeLike = np.float32,
-        normalization: AffineNormalization | None = None,
+        normalization: AnyNormalization | None = None,
         augmentation: Augmentation | None = None,
     ) -> PatchBatch:
         with restored_on_error(self.generators(batch=True)):
@@ -220,7 +220,7 @@ class PlannedConstr(PatchConstr):
         indices: Sequence[int],
         *,
         epoch: int = 0,
-        normalization: AffineNormalization | None = None,
+        normalization: AnyNormalization | None = None,
         augmentation: Augmentation | None = None,
     ) -> Plan:
         """Decide what a batch reads and with which weights, without touching a pixel.
@@ -251,7 +251,9 @@ class PlannedConstr(PatchConstr):
             return plan
         epilogue = plan.epilogue or Epilogue.identity(len(index), *self._n_channels)
         if normalization is not None:
-            epilogue = epilogue.normalized(normalization)
+            # plain patches have no weights
+            weights = plan.weights if plan.weights.size else None
+            epilogue = epilogue.normalized(normalization, weights)
         if augmentation is not None:
             epilogue = epilogue.turned(self._turns(index, epoch, augmentation, plan.patch_size))
         return replace(plan, epilogue=epilogue)

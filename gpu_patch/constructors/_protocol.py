@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.augmentation import Augmentation
-from gpu_patch.epilogue import AffineNormalization
+from gpu_patch.epilogue import AnyNormalization
 from gpu_patch.errors import instance
 from gpu_patch.specs import ImageMetadata, PatchBatch, PatchSpecs
 
@@ -74,7 +74,7 @@ class PatchConstr(Protocol):
         *,
         epoch: int = 0,
         dtype: DTypeLike = np.float32,
-        normalization: AffineNormalization | None = None,
+        normalization: AnyNormalization | None = None,
         augmentation: Augmentation | None = None,
     ) -> PatchBatch:
         """Make a batch of patches at once, with draws by counter.
@@ -90,8 +90,12 @@ class PatchConstr(Protocol):
             0 ≤ epoch < 2^32; another epoch draws anew.
         dtype : {float32, float16}, default float32
             Of input and target. Values beyond 65504 become infinite in float16.
-        normalization : AffineNormalization or None, default None
-            Applied to input and target in float32, before anything is rounded to float16.
+        normalization : AnyNormalization or None, default None
+            Applied to input and target in float32, before anything is rounded to float16. A
+            `Normalization`, or what has `input_scale`, `input_center`, `target_scale` and
+            `target_center` as it has: values become (value − center) · scale, with the center
+            subtracted first. With `input_offset` and `target_offset` instead of centers, they
+            become value · scale + offset.
         augmentation : Augmentation or None, default None
             Flips and turns input, at all scales, and target alike. Specs stay those of the images.
 

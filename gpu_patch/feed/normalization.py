@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -36,13 +36,33 @@ KINDS = (*NAMES, "none")
 _STD_EPS, _RANGE_EPS = 1e-6, 1e-8
 _FORMAT, _VERSION = "gpu_patch normalization", 1
 _LARGEST = float(np.finfo(np.float32).max)
+_Float = TypeVar("_Float", bound=np.floating[Any])
+
+
+class Inverse(NamedTuple):
+    """How predictions are taken back, per channel: ``value * scale + rest + center``.
+
+    Attributes
+    ----------
+    scale : array of float32, shape (C,)
+        Factor.
+    rest : array of float32, shape (C,)
+        What the float32 center lacks of the exact one; added before it.
+    center : array of float32, shape (C,)
+        What 0 becomes.
+    """
+
+    scale: NDArray[np.float32]
+    rest: NDArray[np.float32]
+    center: NDArray[np.float32]
 
 
 @dataclass(frozen=True, repr=False)
 class Normalization:
-    """How values are normalised: ``value * scale + offset``.
+    """How values are normalised: ``(value - center) * scale``, with the center subtracted first.
 
-    Make one with `mean_std`, `min_max`, `quantile` or `none` from known numbers, with
+    So a small signal on a large background keeps its digits: values are as exact as float32
+    images are. Make one with `mean_std`, `min_max`, `quantile` or `none` from known numbers, with
     `compute_normalization` from images, or with `load`. Equal numbers are equal objects.
 
     Parameters
@@ -216,24 +236,34 @@ target_stds=[15.0, 25.0])
         return cls(kind, pairs[0], pairs[1], skip_target)
 
     @cached_property
-    def input_scale(self) -> NDArray[np.float32]:
-        """Factor of each input channel, (C,), or of all, (1,)."""
+    def input_center(self) -> NDArray[np.float64]:
+        """What becomes 0 of each input channel, (C,), or of all, (1,)."""
         return self._affine(self.input_statistics)[0]
 
     @cached_property
-    def input_offset(self) -> NDArray[np.float32]:
-        """What is added to each input channel, (C,), or to all, (1,)."""
+    def input_scale(self) -> NDArray[np.float32]:
+        """Factor of each input channel, (C,), or of all, (1,)."""
         return self._affine(self.input_statistics)[1]
+
+    @cached_property
+    def input_offset(self) -> NDArray[np.float32]:
+        """What 0 becomes in each input channel, (C,), or in all, (1,)."""
+        return self._affine(self.input_statistics)[2]
+
+    @cached_property
+    def target_center(self) -> NDArray[np.float64] | None:
+        """What becomes 0 of target channels, (C,) or (1,); None: targets stay as they are."""
+        return None if self.target_statistics is None else self._affine(self.target_statistics)[0]
 
     @cached_property
     def target_scale(self) -> NDArray[np.float32] | None:
         """Factor of each target channel, (C,), or of all, (1,); None: targets stay as they are."""
-        return None if self.target_statistics is None else self._affine(self.target_statistics)[0]
+        return None if self.target_statistics is None else self._affine(self.target_statistics)[1]
 
     @cached_property
     def target_offset(self) -> NDArray[np.float32] | None:
-        """What is added to target channels, (C,) or (1,); None: targets stay as they are."""
-        return None if self.target_statistics is None else self._affine(self.target_statistics)[1]
+        """What 0 becomes in target channels, (C,) or (1,); None: targets stay as they are."""
+        return None if self.target_statistics is None else self._affine(self.target_statistics)[2]
 
     def denormalize(self, prediction: Any) -> Any:
         """Take predictions back to the values of the images.
@@ -249,7 +279,8 @@ target_stds=[15.0, 25.0])
         Returns
         -------
         array or tensor of float32, (B, C, (Z), Y, X)
-            Of the same library and device. Like careamics, without the 1e-8 of ranges.
+            Of the same library and device. Like careamics, without the 1e-8 of ranges. The center
+            is added last, so that values are within float32's rounding of the exact ones.
 
         Raises
         ------
@@ -276,13 +307,13 @@ target_stds=[15.0, 25.0])
             return values
         # channel by channel, since plain numbers go with the arrays of any library
         result = values + 0
-        factors, offsets = (numbers.tolist() for numbers in inverse)
-        for c, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
-            result[:, c] = values[:, c] * factor + offset
+        columns = zip(*(numbers.tolist() for numbers in inverse), strict=True)
+        for c, (scale, rest, center) in enumerate(columns):
+            result[:, c] = values[:, c] * scale + rest + center
         return result
 
-    def inverse(self, n_channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Return what `denormalize` multiplies a prediction's channels with, and adds to them.
+    def inverse(self, n_channels: int) -> Inverse | None:
+        """Return what `denormalize` does to a prediction's channels.
 
         Parameters
         ----------
@@ -291,8 +322,8 @@ target_stds=[15.0, 25.0])
 
         Returns
         -------
-        pair of array of float32, shape (n_channels,), or None
-            Factors and summands; None where predictions stay as they are.
+        Inverse or None
+            Factor and summands of each channel; None where predictions stay as they are.
 
         Raises
         ------
@@ -309,11 +340,9 @@ target_stds=[15.0, 25.0])
                 f"has statistics, found {n_channels}"
             )
         factor = width + _STD_EPS if self.kind == "mean_std" else width
-        shape = (n_channels,)
-        return (
-            np.broadcast_to(factor.astype(np.float32), shape),
-            np.broadcast_to(low.astype(np.float32), shape),
-        )
+        center = low.astype(np.float32)
+        parts = (factor, low - center, center)
+        return Inverse(*(np.broadcast_to(v.astype(np.float32), (n_channels,)) for v in parts))
 
     def _low_and_width(
         self, statistics: Statistics
@@ -324,13 +353,17 @@ target_stds=[15.0, 25.0])
 
     def _affine(
         self, statistics: Statistics | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return scale and offset."""
-        if statistics is None:
-            return _fixed(np.ones(1)), _fixed(np.zeros(1))
-        low, width = self._low_and_width(statistics)
-        divisor = width + (_STD_EPS if self.kind == "mean_std" else _RANGE_EPS)
-        return _fixed(1 / divisor), _fixed(-low / divisor)
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+        """Return center, scale and offset."""
+        low, width = np.zeros(1), np.ones(1)
+        if statistics is not None:
+            low, width = self._low_and_width(statistics)
+            width = width + (_STD_EPS if self.kind == "mean_std" else _RANGE_EPS)
+        return (
+            _fixed(low),
+            _fixed((1 / width).astype(np.float32)),
+            _fixed((-low / width).astype(np.float32)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers, strings, lists and dicts, for JSON.
@@ -441,11 +474,10 @@ target_stds=[15.0, 25.0])
         return dict(zip(NAMES[self.kind], map(list, statistics), strict=True))
 
 
-def _fixed(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return float32 values that nobody can change."""
-    array = values.astype(np.float32)
-    array.setflags(write=False)
-    return array
+def _fixed(values: NDArray[_Float]) -> NDArray[_Float]:
+    """Return values that nobody can change."""
+    values.setflags(write=False)
+    return values
 
 
 def _checked_statistics(kind: str, part: str, statistics: object) -> Statistics | None:

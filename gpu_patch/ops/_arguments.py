@@ -28,6 +28,8 @@ def check_epilogue(
     inputs: tuple[int, int],
     targets: tuple[int, int] | None,
     patch_size: Sequence[int],
+    *,
+    sources: tuple[int, int] | None = None,
 ) -> None:
     """Check that an epilogue is for this batch: kernels do not.
 
@@ -39,14 +41,16 @@ def check_epilogue(
         Samples and channels; None where there are no targets.
     patch_size : sequence of int
         (Z)YX.
+    sources : (int, int), optional
+        Samples and channels that are mixed, where the input is a mixture.
     """
-    parts = [("input_scale", inputs), ("input_offset", inputs)]
+    parts = [("input_scale", inputs), ("input_offset", inputs), ("input_shift", sources or inputs)]
     if targets is not None:
-        parts += [("target_scale", targets), ("target_offset", targets)]
+        parts += [(f"target_{name}", targets) for name in ("scale", "offset", "shift")]
     for name, shape in parts:
-        found = getattr(epilogue, name).shape
-        if found != shape:
-            raise ValueError(f"epilogue.{name} must have the shape {shape}, found {found}")
+        numbers = getattr(epilogue, name)
+        if numbers is not None and numbers.shape != shape:
+            raise ValueError(f"epilogue.{name} must have the shape {shape}, found {numbers.shape}")
     if (orientation := epilogue.orientation) is None:
         return
     if orientation.shape != inputs[:1] or orientation.max(initial=0) > 7:

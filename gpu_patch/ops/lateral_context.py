@@ -66,7 +66,8 @@ def lateral_context(
     n_samples, n_channels = rows.shape
     wanted = targets or n_channels > 1
     if epilogue is not None:
-        check_epilogue(epilogue, (n_samples, 1), rows.shape if wanted else None, patch_size)
+        of_targets = rows.shape if wanted else None
+        check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=rows.shape)
     resident, rows = given.resident(rows, patch_size, n_scales - 1, n_scales, mode)
     if resident.runtime is not None:
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpu_patch import ops
 from gpu_patch.constructors._base import PlannedConstr
-from gpu_patch.feed.normalization import Normalization
+from gpu_patch.feed.normalization import Inverse, Normalization
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
 from gpu_patch.predict._departure import Departure, Departures, make_departures
 from gpu_patch.predict._results import Results
@@ -61,8 +61,7 @@ class Work:
         n_samples_of = [shape[0] for shape in constructor.input_shapes]
         self._first_tile = np.cumsum([0, *np.multiply(n_tiles, n_samples_of)])
         self._n_channels: int | None = None
-        self._scale: NDArray[np.float32] | None = None
-        self._offset: NDArray[np.float32] | None = None
+        self._inverse: Inverse | None = None
 
     @property
     def n_channels(self) -> int:
@@ -92,12 +91,18 @@ class Work:
                         run = runs[part.run]
                         self._results.open(run.image, self.n_channels)
                         shape = (tiles.shape[1], heights[part.run])
-                        slabs[part.run] = _Slab(run, self._grids[run.image], *shape, departures)
+                        slabs[part.run] = _Slab(
+                            run, self._grids[run.image], *shape, departures, self._take
+                        )
                 segments = [slabs[part.run].segment(part) for part in parts]
-                ops.stitch(tiles, segments, scale=self._scale, offset=self._offset)
+                if self._inverse is None:
+                    ops.stitch(tiles, segments)
+                else:
+                    scale, rest, _ = self._inverse
+                    ops.stitch(tiles, segments, scale=scale, offset=rest)
                 del tiles, segments  # or they would be there while the next ones are made
                 for part in parts:
-                    slabs[part.run].leave(part.rows, self._results)
+                    slabs[part.run].leave(part.rows)
                     image, stop = runs[part.run].image, runs[part.run].stop
                     if part.rows[1] == stop:
                         del slabs[part.run]
@@ -156,12 +161,21 @@ class Work:
         """Find what takes predictions, and their standard deviations, back."""
         assert self._normalization is not None
         inverse = self._normalization.inverse(n_channels)
-        if inverse is None:
-            return
-        self._scale, self._offset = inverse
-        if self._n_samples > 1:
-            self._scale = np.tile(self._scale, 2)
-            self._offset = np.concatenate([self._offset, np.zeros_like(self._offset)])
+        if inverse is not None and self._n_samples > 1:
+            scale, rest, center = inverse
+            none = np.zeros_like(rest)
+            inverse = Inverse(
+                np.tile(scale, 2), np.concatenate([rest, none]), np.concatenate([center, none])
+            )
+        self._inverse = inverse
+
+    def _take(self, image: int, sample: int, start: int, rows: NDArray[np.float32]) -> None:
+        """Take complete rows C(Z)YX from their slab."""
+        if self._inverse is not None and self._inverse.center.any():
+            # last: what tiles are blended from is small then, and keeps its digits
+            with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
+                rows += self._inverse.center.reshape(-1, *[1] * (rows.ndim - 1))
+        self._results.write(image, sample, start, rows)
 
     def _predicted(self, batch: Any, departures: Departures) -> Any:
         """Return tiles; of several samples, the means and standard deviations as channels."""
@@ -193,12 +207,21 @@ class _Slab:
         Size of the ring.
     departures : Departures
         Where rows go.
+    take : callable
+        Takes image, sample, first row and rows C(Z)YX there.
     """
 
     def __init__(
-        self, run: Run, grid: TileGrid, n_channels: int, height: int, departures: Departures
+        self,
+        run: Run,
+        grid: TileGrid,
+        n_channels: int,
+        height: int,
+        departures: Departures,
+        take: Callable[[int, int, int, NDArray[np.float32]], object],
     ) -> None:
         self._run, self._grid, self._height, self._departures = run, grid, height, departures
+        self._take = take
         size = list(grid.size)
         size[grid.slab_axis] = height
         self._array = departures.new((n_channels, *size))
@@ -211,13 +234,13 @@ class _Slab:
         rows = self._run.start, self._run.stop
         return Segment(self._array, self._grid, part.first, part.count, rows)
 
-    def leave(self, rows: tuple[int, int], results: Results) -> None:
+    def leave(self, rows: tuple[int, int]) -> None:
         """Send rows [start, stop) of the image away."""
         start, stop = rows
         while start < stop:
             at = start % self._height
             end = min(stop, start + self._height - at)  # where the ring ends
-            take = partial(results.write, self._run.image, self._run.sample, start)
+            take = partial(self._take, self._run.image, self._run.sample, start)
             place = slice(at, at + end - start)
             gone = self._departures.leave(self._array, 1 + self._grid.slab_axis, place, take)
             self._leaving.append((start, gone))

@@ -132,6 +132,9 @@ def random_epilogue(
         numbers(n_targets, 0.01),
         numbers(n_targets, 3),
         np.resize(np.roll(possible, -first), n_samples),
+        # where channels are mixed, they are the targets
+        input_shift=numbers(n_targets or n_inputs, 200),
+        target_shift=numbers(n_targets, 200),
     )
 
 

@@ -36,7 +36,7 @@ OPERATIONS = {
 CHANNELS = {"basic": 3, "multichannel": 3, "independent": 3, "paired": 1, "pred": 1}
 """Of the samples' input; their targets have 2."""
 
-ROW_BYTES, FINISH_BYTES, MOST_OTHER_BYTES = 64, 40, 512
+ROW_BYTES, FINISH_BYTES, MOST_OTHER_BYTES = 64, 48, 512
 """What is uploaded per channel of a sample, alone and for an epilogue, and at most besides: sizes
 and filters."""
 

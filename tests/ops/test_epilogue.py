@@ -1,5 +1,7 @@
 """Operations with an epilogue: as without one, then scaled, shifted and turned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import reference
@@ -45,11 +47,12 @@ def lateral_context(backend, problem, mode="reflect", **options):
 
 
 def assert_near(found, expected, epilogue, dtype=np.float32):
-    """Within 1e-6 of the largest value: before or after the offset, whichever is larger."""
+    """Within 1e-6 of the largest value: before or after shift and offset, whichever is larger."""
     assert found.dtype == dtype
     assert found.shape == expected.shape
     assert found.flags.c_contiguous
-    largest = max(np.abs(expected).max(), np.abs(epilogue.input_offset).max())
+    shifts = np.abs(epilogue.input_shift).sum(axis=1) * np.abs(epilogue.input_scale).max()
+    largest = max(np.abs(expected).max(), np.abs(epilogue.input_offset).max(), shifts.max())
     assert np.abs(found.astype(np.float64) - expected).max() <= 1e-6 * largest
 
 
@@ -70,7 +73,7 @@ def test_contexts_are_finished(backend, problem, mode, seed):
     epilogue = of_context(problem, seed)
     inputs, targets = lateral_context(backend, problem, mode, epilogue=epilogue)
     plain = reference.lateral_context(images, rows, weights, patch_size, n_scales, mode)
-    assert_near(inputs, finished_input(plain[0], epilogue), epilogue)
+    assert_near(inputs, finished_input(plain[0], epilogue, weights), epilogue)
     reference.assert_same(targets, finished_target(plain[1], epilogue))
 
 
@@ -138,9 +141,7 @@ def test_targets_may_be_left_out(backend, n_channels):
     expected, _ = lateral_context(backend, problem, epilogue=epilogue)
     if n_channels == 1:
         five = np.ones((5, 5), np.float32)
-        epilogue = Epilogue(
-            epilogue.input_scale, epilogue.input_offset, five, five, epilogue.orientation
-        )
+        epilogue = replace(epilogue, target_shift=five, target_scale=five, target_offset=five)
     found, _ = lateral_context(backend, problem, epilogue=epilogue, targets=False)
     reference.assert_same(found, expected)
 
@@ -156,7 +157,7 @@ def test_pixels_that_are_no_numbers_stay_where_they_are(backend, value):
         inputs, targets = lateral_context(backend, problem, epilogue=epilogue)
         plain = reference.lateral_context(images, rows, weights, patch_size, n_scales, "reflect")
         reference.assert_same(targets, finished_target(plain[1], epilogue))
-        expected = finished_input(plain[0], epilogue)
+        expected = finished_input(plain[0], epilogue, weights)
     finite = np.isfinite(expected)
     assert not finite.all()
     np.testing.assert_array_equal(inputs[~finite], expected[~finite])
@@ -171,13 +172,7 @@ def test_a_sample_is_bit_equal_in_any_batch(backend):
     for part in (slice(0, 1), slice(3, 4), slice(2, 7), slice(None, None, -1)):
         fewer = Rows(rows.image_idx[part], rows.sample_idx[part], rows.coords[part], rows.channels)
         some = Problem(images, fewer, weights[part], patch_size, n_scales)
-        own = Epilogue(
-            epilogue.input_scale[part],
-            epilogue.input_offset[part],
-            epilogue.target_scale[part],
-            epilogue.target_offset[part],
-            epilogue.orientation[part],
-        )
+        own = epilogue.of_samples(part)
         found = lateral_context(backend, some, epilogue=own)
         for one, other in zip(found, whole, strict=True):
             reference.assert_same(one, np.ascontiguousarray(other[part]))

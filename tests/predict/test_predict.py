@@ -407,7 +407,8 @@ def test_normalisation_is_taken_back_as_it_says(normalization, device):
     (raw,) = whole(
         make_stack((40, 37), n_channels=3, dtype="uint16")[0],
         lambda x: (
-            x * normalization.input_scale[:, None, None] + normalization.input_offset[:, None, None]
+            (x - normalization.input_center.astype(np.float32)[:, None, None])
+            * normalization.input_scale[:, None, None]
         ),
         TILINGS["2D"],
     ).images
