@@ -24,10 +24,24 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return native if native.name in STORED_DTYPES else np.dtype(np.float32)
 
 
-def warn_of_lost_precision(source: str, dtype: np.dtype[Any], *, stacklevel: int = 2) -> None:
-    """Warn that not all values of an image are kept as they are."""
+def largest_inexact(values: Any, stored: np.dtype[Any]) -> int:
+    """Return the size of the largest value where some are integers that `stored` rounds, else 0."""
+    if values.dtype.kind not in "iu" or stored.kind != "f" or not values.size:
+        return 0
+    largest = max(abs(int(values.max())), abs(int(values.min())))
+    return largest if largest > EXACT else 0
+
+
+def warn_of_lost_precision(
+    source: str, dtype: np.dtype[Any], largest: int, *, stacklevel: int = 2
+) -> None:
+    """Warn that not all values of an image, the largest of which is given, are kept as they are."""
     origin = f"{source}: " if source else ""
+    # between powers of 2 float32 has 2^23 values
+    step = 1 << ((largest - 1).bit_length() - 24)
     warnings.warn(
-        f"{origin}{dtype} data with values beyond 2^24 are kept as float32 and lose precision",
+        f"{origin}{dtype} data with values beyond 2^24 are kept as float32 and lose precision: "
+        f"near {largest} only multiples of {step} are kept, {step - 1} of {step} grey levels "
+        "are lost",
         stacklevel=stacklevel + 1,
     )

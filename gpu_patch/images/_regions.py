@@ -63,9 +63,9 @@ class FileRegions(RegionReader):
         with lock:
             reader.read(region, out)
         _open_files.used(self)
-        if reader.loses_precision and not self._warned:
+        if reader.largest_inexact and not self._warned:
             self._warned = True
-            warn_of_lost_precision(reader.info.path, reader.info.dtype)
+            warn_of_lost_precision(reader.info.path, reader.info.dtype, reader.largest_inexact)
 
     def _open(self) -> tuple[ImageReader, Any]:
         reader = self._first.pop() if self._first else self._open_again()

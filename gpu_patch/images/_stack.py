@@ -15,8 +15,8 @@ from gpu_patch.chunks import ChunkCache, ChunkedImage, RegionReader
 from gpu_patch.errors import index_in, shorten, whole_number, whole_numbers
 from gpu_patch.images._axes import checked_axes, to_canonical
 from gpu_patch.images._dtypes import (
-    EXACT,
     STORED_DTYPES,
+    largest_inexact,
     stored_dtype,
     warn_of_lost_precision,
 )
@@ -238,8 +238,8 @@ class ImageStack:
         opened = version(info.path, info.files)  # before its pixels are read
         stack = cls._described(info, load(reader, where, progress), where)
         stack.version = opened
-        if reader.loses_precision:
-            warn_of_lost_precision(info.path, info.dtype, stacklevel=3)
+        if reader.largest_inexact:
+            warn_of_lost_precision(info.path, info.dtype, reader.largest_inexact, stacklevel=3)
         return stack
 
     @classmethod
@@ -401,7 +401,6 @@ def _stored_dtype(array: Any) -> np.dtype[Any]:
         stored = stored_dtype(array.dtype)
     except TypeError as error:
         raise TypeError(f"{error}: {shorten(array)}") from None
-    exact = array.dtype.kind not in "iu" or stored.kind != "f" or not array.size
-    if not exact and max(abs(int(array.max())), abs(int(array.min()))) > EXACT:
-        warn_of_lost_precision("", array.dtype, stacklevel=4)
+    if largest := largest_inexact(array, stored):
+        warn_of_lost_precision("", array.dtype, largest, stacklevel=4)
     return stored

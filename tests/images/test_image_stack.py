@@ -123,6 +123,20 @@ def test_warning_only_where_integers_lose_precision(dtype, sign):
     assert [warning.filename for warning in caught] == [__file__]
 
 
+@pytest.mark.parametrize(
+    ("largest", "step"),
+    [(2**24 + 99, 2), (2**25, 2), (2**25 + 99, 4), (100_000_045, 8), (-(2**31), 128)],
+)
+def test_the_warning_says_how_many_grey_levels_are_lost(largest, step):
+    data = np.zeros((3, 4), np.int64)
+    data[2, 1] = largest
+    near = abs(largest) - np.arange(8 * step)
+    assert len(set(near.astype(np.float32))) in (8, 9)
+    wanted = rf"near {abs(largest)} only multiples of {step} are kept, {step - 1} of {step} "
+    with pytest.warns(UserWarning, match=wanted):
+        ImageStack.from_array(data, "YX")
+
+
 def test_extreme_integers():
     for dtype in (np.int64, np.uint64):
         limits = np.iinfo(dtype)

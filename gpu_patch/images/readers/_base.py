@@ -24,7 +24,7 @@ from gpu_patch.images._axes import (
     likely_axes,
     to_canonical,
 )
-from gpu_patch.images._dtypes import EXACT, stored_dtype
+from gpu_patch.images._dtypes import largest_inexact, stored_dtype
 from gpu_patch.images.readers._content import mistaken
 from gpu_patch.images.readers._units import Calibration
 
@@ -278,7 +278,7 @@ class ImageReader(ABC):
     ) -> None:
         self.info = info
         self._stored_shape = info.shape if stored_shape is None else stored_shape
-        self.loses_precision = False
+        self.largest_inexact = 0
         paths = [watched] if isinstance(watched, Path) else watched or ()
         self.stamps = {path: _stamp(path) for path in paths}
 
@@ -351,8 +351,8 @@ class ImageReader(ABC):
         for path in self._files_read():
             if _stamp(path) != self.stamps[path]:
                 raise self.changed(path)
-        if self.info.dtype.kind in "iu" and self.info.resident_dtype.kind == "f":
-            self.loses_precision |= max(abs(int(block.max())), abs(int(block.min()))) > EXACT
+        inexact = largest_inexact(block, self.info.resident_dtype)
+        self.largest_inexact = max(self.largest_inexact, inexact)
         return block
 
     def changed(self, path: Path) -> ValueError:
