@@ -26,8 +26,8 @@ def resolve(device: str | None) -> str:
     ----------
     device : str or None
         "cpu", "cuda" (the current device) or "cuda:1"; None is what the environment variable
-        ``GPU_PATCH_DEVICE`` says, else the current GPU (that of ``torch.cuda.set_device``, too)
-        where one is usable, else the CPU.
+        ``GPU_PATCH_DEVICE`` says where it is not empty, else the current GPU (that of
+        ``torch.cuda.set_device``, too) where one is usable, else the CPU.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def resolve(device: str | None) -> str:
         For any other name.
     """
     name, origin = device, argument("device")
-    if name is None and ENVIRONMENT_VARIABLE in os.environ:
+    if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
         name, origin = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if name is None:
         name = "cpu" if cuda_problem() else "cuda"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def check_agreement(sources: Sequence[str | Path], shapes: Sequence[Sequence[int
             rest = [source for i, source in enumerate(sources) if i not in others]
             raise ValueError(
                 f"images must agree in {what}: {', '.join(said)}. "
-                f"Give {_pattern(rest, [sources[i] for i in others])}"
+                f"{_advice(rest, [sources[i] for i in others])}"
             )
 
 
@@ -80,10 +81,27 @@ def _name(index: int, source: str | Path) -> str:
     return f"image_stacks[{index}]" if source == "array" else f"'{source}'"
 
 
-def _pattern(wanted: Sequence[str | Path], others: Sequence[str | Path]) -> str:
-    """Name a pattern that finds those that are wanted alone, where endings tell them."""
-    endings, unwanted = ({Path(path).suffix for path in of} for of in (wanted, others))
+def _advice(wanted: Sequence[str | Path], others: Sequence[str | Path]) -> str:
+    """Say what opens those that are wanted alone."""
+    scenes, unwanted = ([_scene(path) for path in of] for of in (wanted, others))
+    if {file for file, _ in scenes} & {file for file, _ in unwanted}:
+        numbers = sorted({number for _, number in scenes})
+        if set(numbers) & {number for _, number in unwanted}:
+            return "Open each file by itself, with its own scene"
+        said = [argument("scene", number) for number in numbers]
+        return (
+            f"Say {said[0]} to leave others out"
+            if len(said) == 1
+            else (f"Open one scene at a time: {', '.join(said[:_MOST_NAMED])}")
+        )
+    endings, their_endings = ({Path(path).suffix for path in of} for of in (wanted, others))
     folders = {Path(path).parent for path in wanted}
-    if len(endings) == len(folders) == 1 and not endings & unwanted and endings <= set(SUFFIXES):
-        return f"the pattern '{folders.pop() / f'*{endings.pop()}'}' to leave others out"
-    return "those alone that belong together"
+    if len(endings) == len(folders) == 1 and not endings & their_endings and endings <= {*SUFFIXES}:
+        return f"Give the pattern '{folders.pop() / f'*{endings.pop()}'}' to leave others out"
+    return "Give those alone that belong together"
+
+
+def _scene(source: str | Path) -> tuple[str, int]:
+    """Return the file of an image, and which image of the file it is."""
+    found = re.fullmatch(r"(.*), (?:series|scene) ([0-9]+)", str(source))
+    return (found[1], int(found[2])) if found else (str(source), 0)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from gpu_patch.errors import shorten
 from gpu_patch.images._names import natural_order
 from gpu_patch.images._sets import distinct
-from gpu_patch.images.readers import SUFFIXES, is_image, is_sequence
+from gpu_patch.images.readers import METADATA, SUFFIXES, is_image, is_sequence
 
 Name = TypeVar("Name", bound="str | Path")
+
+_MOST_LOOKED_AT = 10_000
 
 
 class Found(NamedTuple):
@@ -134,7 +137,10 @@ def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
     if is_sequence(path):
         return [(path, True)]
     if not path.exists() and glob.has_magic(str(path)):
-        matching = natural_order([Path(name) for name in glob.glob(str(path), recursive=True)])
+        pattern = _with_literal_folders(path)
+        matching = natural_order([Path(name) for name in glob.glob(pattern, recursive=True)])
+        # beside the images of a group lies what describes it
+        matching = [each for each in matching if each.name not in METADATA]
         if not matching:
             raise FileNotFoundError(f"no file matches {str(path)!r}")
         return [(path, False) for path in matching]
@@ -144,7 +150,29 @@ def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
     kept = [entry for entry in inside if is_image(entry) or (any_file and entry.is_file())]
     if not kept:
         raise FileNotFoundError(
-            f"the folder '{path}' has no image in it ({', '.join(SUFFIXES)}): name what is deeper "
-            "with a pattern such as '**/*.tif'"
+            f"the folder '{path}' has no image in it ({', '.join(SUFFIXES)}): {_instead(path)}"
         )
     return [(entry, False) for entry in kept]
+
+
+def _with_literal_folders(path: Path) -> str:
+    """Return a pattern in which the folders that are there are named as they are, [ and ] too."""
+    there = next((folder for folder in path.parents if folder.exists()), Path())
+    return str(Path(glob.escape(str(there))) / path.relative_to(there))
+
+
+def _instead(folder: Path) -> str:
+    """Say what to give instead of a folder without images."""
+    inside = list(islice(folder.rglob("*"), _MOST_LOOKED_AT))
+    deeper = next(filter(is_image, natural_order(inside)), None)
+    if deeper is not None:
+        name = deeper.name
+        length = max((len(s) for s in SUFFIXES if name.lower().endswith(s)), default=0)
+        at = folder / "**" / f"*{name[-length:]}" if length else deeper
+        return f"name what is deeper, such as '{at}'"
+    if any(path.is_file() for path in inside):
+        return (
+            "convert what is in it, or, in Python, give open_images a read_func, which takes a "
+            "path and returns an array"
+        )
+    return "it is empty"

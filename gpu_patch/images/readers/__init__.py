@@ -18,10 +18,12 @@ from gpu_patch.images.readers._base import (
 from gpu_patch.images.readers._content import content_of
 from gpu_patch.images.readers._ome import COMPANION
 from gpu_patch.images.readers._units import Calibration
+from gpu_patch.images.readers._zarr_place import METADATA
 from gpu_patch.images.readers.sequence import is_sequence
 
 __all__ = [
     "COMPANION",
+    "METADATA",
     "SUFFIXES",
     "Calibration",
     "ImageInfo",
@@ -39,9 +41,9 @@ _BY_SUFFIX = {
     ".npy": npy.open_all,
     ".czi": czi.open_all,
     **dict.fromkeys((".png", ".jpg", ".jpeg"), picture.open_all),
-    ".zarr": zarr.open_all,
+    **dict.fromkeys((".zarr", ".zarr.zip", ".ozx", ".zip"), zarr.open_all),
 }
-SUFFIXES = tuple(_BY_SUFFIX)
+SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if suffix != ".zip")
 """Endings of the files that can be read."""
 
 
@@ -82,8 +84,9 @@ def open_file(
 def is_image(path: Path) -> bool:
     """Tell by its name whether a file is one; a folder by what is in it."""
     if path.is_dir():
-        return any((path / name).is_file() for name in zarr.METADATA)
-    return path.suffix.lower() in _BY_SUFFIX
+        return any((path / name).is_file() for name in METADATA)
+    # another archive may hold anything: it is opened where it is named
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def members(path: Path, *, allow_outside: bool) -> tuple[Path, ...]:

@@ -466,15 +466,24 @@ def unknown_axes(path: object, shape: tuple[int, ...]) -> ValueError:
     )
 
 
-def chosen_scenes(path: object, scene: int | str | None, names: Sequence[str]) -> list[int]:
-    """Return the numbers of the scenes that `scene` means, of those with these names."""
+def chosen_scenes(
+    path: object, scene: int | str | None, names: Sequence[str], *, alike: bool = True
+) -> list[int]:
+    """Return the numbers of the scenes that `scene` means, of those with these names.
+
+    Images that are not `alike`, as a slide and the picture of its label, are not opened together.
+    """
     listed = _listed([f"{i} ({name})" if name else str(i) for i, name in enumerate(names)])
     if scene is None:
         if len(names) > 1:
             raise ValueError(
                 f"{path} has {len(names)} scenes ({listed}): "
-                f"say {argument('scene', 0)} or another number or name, or "
-                f"{argument('scene', 'all')}"
+                f"say {argument('scene', 0)} or another number or name"
+                + (
+                    f", or {argument('scene', 'all')}"
+                    if alike
+                    else ". They differ in channels or spatial axes, and open one at a time"
+                )
             )
         return [0]
     if isinstance(scene, str):

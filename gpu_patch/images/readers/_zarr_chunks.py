@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpu_patch.images.readers._base import checked_file
 from gpu_patch.images.readers._unpacking import HEAD, check_claim, check_stream, needs_unpacking
+from gpu_patch.images.readers._zarr_place import Folder
 
 _LEFT_OUT = 2**64 - 1
 """In the index of a shard: a chunk that is not in it."""
@@ -28,7 +27,7 @@ class ChunkFiles:
     ----------
     array : zarr.Array
         The array.
-    folder : Path
+    place : Folder
         Where it is.
 
     Raises
@@ -37,8 +36,8 @@ class ChunkFiles:
         Its chunks have no pixels.
     """
 
-    def __init__(self, array: Any, folder: Path) -> None:
-        self._array, self._folder = array, folder
+    def __init__(self, array: Any, place: Folder) -> None:
+        self._array, self._place = array, place
         self._chunks = tuple(map(int, array.chunks))
         self._stored = tuple(map(int, array.shards or array.chunks))
         if min((*self._chunks, *self._stored), default=1) < 1:
@@ -74,12 +73,12 @@ class ChunkFiles:
         """
         for place in _places(key, self._stored):
             name = self._array.metadata.encode_chunk_key(place)
-            path = self._folder / name
-            if not path.exists():
+            if not self._place.has(name):
                 continue
-            with checked_file(path).open("rb") as file:
+            n_bytes = self._place.size(name)
+            with self._place.open(name) as file:
                 if self._index is None:
-                    self._check_piece(name, file, 0, path.stat().st_size)
+                    self._check_piece(name, file, 0, n_bytes)
                 else:
                     self._check_shard(name, file, place, key)
 

@@ -6,7 +6,7 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
@@ -293,12 +293,20 @@ def open_all(path: Path, options: Options) -> list[ImageReader]:
     """Return the images of the file, or of the set it belongs to, that `options.scene` means."""
     ome = set_of(path, options)
     if ome is not None:
-        names = [image.name for image in ome.images]
+        found = [(image.name, image.axes, image.shape) for image in ome.images]
     else:
         with reading(path, TiffReader.kind), _tifffile().TiffFile(path) as tiff:
-            names = [series.name for series in tiff.series] or [""]
-    chosen = chosen_scenes(path, options.scene, names)
+            found = [(series.name, series.axes, series.shape) for series in tiff.series]
+    names = [name for name, _, _ in found] or [""]
+    kinds = {_kind_of(axes, shape) for _, axes, shape in found}
+    chosen = chosen_scenes(path, options.scene, names, alike=len(kinds) < 2)
     return [TiffReader(path, replace(options, scene=scene), ome) for scene in chosen]
+
+
+def _kind_of(axes: str, shape: Sequence[int]) -> tuple[bool, int]:
+    """Return what images that are opened together agree in: whether they have Z, and channels."""
+    size = dict(zip(axes, map(int, shape), strict=True))
+    return size.get("Z", 1) > 1, size.get("C", 1) * size.get("S", 1)
 
 
 @_without_log()

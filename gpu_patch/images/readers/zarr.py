@@ -18,7 +18,6 @@ from gpu_patch.images.readers._base import (
     ImageReader,
     Key,
     Options,
-    checked_file,
     checked_level,
     chosen_scenes,
     described,
@@ -28,9 +27,7 @@ from gpu_patch.images.readers._base import (
 )
 from gpu_patch.images.readers._units import Calibration, micrometres, positions, seconds
 from gpu_patch.images.readers._zarr_chunks import ChunkFiles
-
-METADATA = ("zarr.json", ".zarray", ".zgroup")
-"""A folder with one of these is an array or a group."""
+from gpu_patch.images.readers._zarr_place import METADATA, Folder, Zipped
 
 _KIND = "Zarr"
 _LETTERS = {"time": "T", "channel": "C"}
@@ -50,34 +47,44 @@ class ZarrReader(ImageReader):
 
     Parameters
     ----------
-    path : Path
-        The folder of the array, or of the image.
+    place : Folder
+        That of the array, or of the image.
     options : Options
         `level` chooses the resolution of an image.
     """
 
     kind = _KIND
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, place: Folder, options: Options) -> None:
+        self._place = place
+        try:
+            self._describe(place, options)
+        finally:
+            self._place.close()
+
+    def _describe(self, place: Folder, options: Options) -> None:
+        path = place.path
         with reading(path, _KIND):
-            node = _opened(path)
+            node = _opened(place)
             attributes = node.attrs.asdict()
             image = _multiscale(attributes)
             if hasattr(node, "shape"):
                 checked_level(path, options.level, 1)
-                array, folder, calibration = node, path, Calibration()
+                array, calibration = node, Calibration()
                 axes = _dimension_names(node, attributes)
             elif image is not None:
                 levels = image["datasets"]
                 level = levels[checked_level(path, options.level, len(levels))]
                 who = f"{path}: its multiscales"
-                folder = inside(path, level["path"], who, allow=options.allow_outside)
-                array = _opened(folder)
+                inside(place.file, level["path"], who, allow=options.allow_outside)
+                place.close()
+                self._place = place.at(level["path"])
+                array = _opened(self._place)
                 axes = _letters(image.get("axes", ()))
                 calibration = _calibration(image, level)
             else:
-                raise ValueError(_no_image(path, node, attributes))
-            self._files = ChunkFiles(array, folder)
+                raise ValueError(_no_image(place, node))
+            self._files = ChunkFiles(array, self._place)
             shape = tuple(map(int, array.shape))
             axes = axes if len(set(axes)) == len(axes) == len(shape) else ""
             version = array.metadata.zarr_format
@@ -93,11 +100,16 @@ class ZarrReader(ImageReader):
             dtype=np.dtype(array.dtype),
             chunk_shape=tuple(array.chunks),
             calibration=calibration,
-            files=(path, folder),
+            files=(place.file, self._place.file),
         )
-        super().__init__(info, folder / ("zarr.json" if version == 3 else ".zarray"), shape)
-        self._array, self._folder = array, folder
+        watched = self._place.watched("zarr.json" if version == 3 else ".zarray")
+        super().__init__(info, watched, shape)
+        self._array = array
         self._allow_missing = options.allow_missing_chunks
+
+    def close(self) -> None:
+        """Let go of an archive."""
+        self._place.close()
 
     def _select(self, key: Key) -> NDArray[Any]:
         if not self._allow_missing:
@@ -133,40 +145,64 @@ class ZarrReader(ImageReader):
         ]
         for place in product(*places):
             name = self._array.metadata.encode_chunk_key(place)
-            file = self._folder / name
             # an empty one is no chunk; zarr takes an empty shard for one without chunks
-            if not file.exists() or not file.stat().st_size:
+            if not self._place.size(name):
                 yield name
 
 
 def open_all(path: Path, options: Options) -> list[ImageReader]:
-    """Return the array, the image, or those of its images that `options.scene` means."""
+    """Return the array, the image, or those of its images that `options.scene` means.
+
+    All fields of a plate or of a well are meant where it says none.
+    """
     with reading(path, _KIND):
-        node = _opened(path)
-        attributes = node.attrs.asdict()
-        names = _scenes(path, node, attributes)
-    chosen = chosen_scenes(path, options.scene, names or [""])
+        place = Folder(path) if path.is_dir() else Zipped.outermost(path)
+        try:
+            node = _opened(place)
+            attributes = node.attrs.asdict()
+            fields = _fields(place, node, options)
+            names = fields or _scenes(place, node, attributes)
+        finally:
+            place.close()
     if not names:
-        return [ZarrReader(path, options)]
+        return [ZarrReader(place, options)]
+    scene = "all" if fields and options.scene is None else options.scene
     alone = replace(options, scene=None)
-    return [ZarrReader(path / names[scene], alone) for scene in chosen]
+    return [ZarrReader(place.at(names[i]), alone) for i in chosen_scenes(path, scene, names)]
 
 
-def _opened(path: Path) -> Any:
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError("reading Zarr needs zarr 3: pip install 'gpu_patch[io]'") from error
-    if int(zarr.__version__.partition(".")[0]) < 3:
-        raise ImportError(
-            f"reading Zarr needs zarr 3, found {zarr.__version__}: pip install 'gpu_patch[io]'"
-        )
-    for name in (*METADATA, ".zattrs", ".zmetadata"):
-        if (path / name).exists():
-            checked_file(path / name)
-    if not any((path / name).is_file() for name in METADATA):
-        raise ValueError(f"'{path.name}' has none of the files {', '.join(METADATA)}")
-    return zarr.open(path, mode="r")
+def _opened(place: Folder) -> Any:
+    if not any(place.has(name) for name in METADATA):
+        raise ValueError(f"'{place.path.name}' has none of the files {', '.join(METADATA)}")
+    return place.node()
+
+
+def _fields(place: Folder, node: Any, options: Options) -> list[str]:
+    """Return the names of the fields of a plate or a well, none where it is neither."""
+    ome = _ome(node.attrs.asdict())
+    if hasattr(node, "shape") or ("plate" not in ome and "well" not in ome):
+        return []
+    wells = [well["path"] for well in ome.get("plate", {}).get("wells", ())] or [""]
+    names, missing = [], []
+    for well in wells:
+        inside(place.file, well, f"{place.path}: its plate", allow=options.allow_outside)
+        if well and well not in node:
+            missing.append(f"well {well}")
+            continue
+        images = _ome((node[well] if well else node).attrs.asdict()).get("well", {})
+        for field in images.get("images", ()):
+            name = "/".join(filter(None, (well, field["path"])))
+            inside(place.file, name, f"{place.path}: its well", allow=options.allow_outside)
+            if name in node:
+                names.append(name)
+            else:
+                missing.append(f"field {name}")
+    if missing and not options.allow_missing_chunks:
+        said = never_written("wells and fields", missing, len(names) + len(missing))
+        raise ValueError(f"{said}: {argument('allow_missing_chunks', True)} opens the others")
+    if not names:
+        raise ValueError("it is a plate without fields")
+    return names
 
 
 def _ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -180,12 +216,17 @@ def _multiscale(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return images[0] if images else None
 
 
-def _scenes(path: Path, node: Any, attributes: Mapping[str, Any]) -> list[str]:
-    """Return the names of the images of a group as bioformats2raw makes it."""
-    if "bioformats2raw.layout" not in _ome(attributes) or hasattr(node, "shape"):
+def _scenes(place: Folder, node: Any, attributes: Mapping[str, Any]) -> list[str]:
+    """Return the names of the images of a group as bioformats2raw makes it, and of labels."""
+    ome = _ome(attributes)
+    if hasattr(node, "shape"):
         return []
-    names = (entry.name for entry in path.iterdir() if entry.name.isdigit())
-    return sorted(names, key=int)
+    if "bioformats2raw.layout" in ome:
+        return sorted(filter(str.isdigit, place.names()), key=int)
+    labels = ome.get("labels")
+    if isinstance(labels, list) and "multiscales" not in ome:
+        return [name for name in map(str, labels) if name in node]
+    return []
 
 
 def _letters(axes: Sequence[Any]) -> str:
@@ -235,14 +276,27 @@ def _calibration(image: Mapping[str, Any], level: Mapping[str, Any]) -> Calibrat
     )
 
 
-def _no_image(path: Path, group: Any, attributes: Mapping[str, Any]) -> str:
-    ome = _ome(attributes)
-    inside = [entry["path"] for entry in ome.get("plate", {}).get("wells", ())]
-    inside += [entry["path"] for entry in ome.get("well", {}).get("images", ())]
-    kind = "a plate" if "plate" in ome else "a well" if "well" in ome else "a group"
-    inside = inside or sorted(group.keys())
-    if not inside:
+def _no_image(place: Folder, group: Any) -> str:
+    """Say which images and arrays are in a group, the uppermost."""
+    found: list[str] = []
+    groups = [("", group)]
+    while groups and not found:
+        deeper = []
+        for start, node in groups:
+            for name, child in sorted(node.members()):
+                path = f"{start}{name}"
+                is_image = hasattr(child, "shape") or {"multiscales", "plate", "well"} & set(
+                    _ome(child.attrs.asdict())
+                )
+                if is_image:
+                    found.append(path)
+                else:
+                    deeper.append((f"{path}/", child))
+        groups = deeper
+    if not found:
         return "it is a group without images"
-    return f"it is {kind}: name what is inside, such as '{path / inside[0]}', of " + shorten(
-        inside, 200
+    if isinstance(place, Zipped):
+        return f"it is a group, of {shorten(found, 200)}: unpack it, and name what is inside"
+    return f"it is a group: name what is inside, such as '{place.path / found[0]}', of " + shorten(
+        found, 200
     )

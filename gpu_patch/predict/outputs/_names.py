@@ -29,6 +29,8 @@ def result_names(sources: Sequence[str | Path], variants: Sequence[str]) -> list
 
     Examples
     --------
+    >>> result_names(["plate.zarr/A/1/0", "cells.zarr.zip", "plate.ozx, A/2/0"], [""])
+    ['plate_A_1_0', 'cells', 'plate_A_2_0']
     >>> result_names(["a/cells.ome.tif", "b/cells.npy", "c.tif, series 1", "array"], [""])
     ['cells', 'cells_1', 'c_series_1', 'array']
     """
@@ -48,7 +50,14 @@ def result_names(sources: Sequence[str | Path], variants: Sequence[str]) -> list
 def _stem(source: str) -> str:
     """Return the name of a file without its ending; what follows a comma says which image of it."""
     file, *inside = source.split(", ")
-    name = Path(file).name
+    parts = Path(file).parts or ("",)
+    # of an image in a plate, its well too
+    first = max((i for i, part in enumerate(parts) if part.lower().endswith(".zarr")), default=-1)
+    name, *deeper = parts[first:]
+    name = name.removesuffix(".zip") if name.lower().endswith(".zarr.zip") else name
     known = ending(name)
-    stem = name[: -len(known[0])] if known else Path(file).stem
-    return "_".join([stem, *inside]).replace(" ", "_").lstrip(".") or "image"
+    stem = name[: -len(known[0])] if known else Path(name).stem
+    return (
+        "_".join([stem, *deeper, *inside]).replace(" ", "_").replace("/", "_").lstrip(".")
+        or "image"
+    )
