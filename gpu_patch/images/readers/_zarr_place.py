@@ -58,7 +58,7 @@ class Folder:
         for name in (*METADATA, ".zattrs", ".zmetadata"):
             if (self.path / name).exists():
                 checked_file(self.path / name)
-        return _zarr().open(self.path, mode="r")
+        return import_zarr().open(self.path, mode="r")
 
     def watched(self, name: str) -> Path:
         """Return the file whose change is one of the file of a name in it."""
@@ -126,7 +126,7 @@ class Zipped(Folder):
 
     def node(self) -> Any:
         """Return zarr's array or group."""
-        zarr = _zarr()
+        zarr = import_zarr()
         self._store = zarr.storage.ZipStore(self.file, mode="r")
         return zarr.open(self._store, path=self._inside, mode="r")
 
@@ -146,7 +146,8 @@ class Zipped(Folder):
         return f"{self._inside}/{name}" if self._inside else name
 
 
-def _zarr() -> Any:
+def import_zarr() -> Any:
+    """Return the package."""
     try:
         import zarr
     except ImportError as error:

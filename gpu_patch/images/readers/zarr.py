@@ -27,7 +27,7 @@ from gpu_patch.images.readers._base import (
 )
 from gpu_patch.images.readers._units import Calibration, micrometres, positions, seconds
 from gpu_patch.images.readers._zarr_chunks import ChunkFiles
-from gpu_patch.images.readers._zarr_place import METADATA, Folder, Zipped
+from gpu_patch.images.readers._zarr_place import METADATA, Folder, Zipped, import_zarr
 
 _KIND = "Zarr"
 _LETTERS = {"time": "T", "channel": "C"}
@@ -172,6 +172,7 @@ def open_all(path: Path, options: Options) -> list[ImageReader]:
 
 
 def _opened(place: Folder) -> Any:
+    import_zarr()
     if not any(place.has(name) for name in METADATA):
         raise ValueError(f"'{place.path.name}' has none of the files {', '.join(METADATA)}")
     return place.node()
