@@ -47,8 +47,8 @@ def open_images(
 ) -> PatchExtractor:
     """Open image files, or arrays, and keep them in the memory of a device.
 
-    TIFF (OME, ImageJ, BigTIFF), OME-Zarr 0.4 and 0.5, Zarr, CZI, .npy, PNG and JPEG; each needs
-    its own package, and asks for it by name.
+    TIFF (OME, ImageJ, BigTIFF), OME-Zarr 0.4 and 0.5, Zarr, also zipped (.ozx, .zarr.zip), CZI,
+    .npy, PNG and JPEG; each needs its own package, and asks for it by name.
 
     Images that do not fit are kept by chunk: those that batches used last are in memory, others
     are read again when they are needed. Results are the same. `BatchLoader(order="blocks")` asks
@@ -83,7 +83,7 @@ def open_images(
         Resolution level, of OME-Zarr and of TIFF pyramids.
     scene : int, str or None, default None
         Which image of a file that has several (scenes, series): its number or name, or "all".
-        None is an error there.
+        None is an error there, except for a plate or a well, of which it opens all fields.
     read_func : callable or None, default None
         Takes a path and returns an array; reads every file instead of gpu_patch's readers.
     allow_missing_chunks : bool, default False
