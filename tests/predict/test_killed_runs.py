@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -172,16 +174,26 @@ def test_a_full_disk_at_the_first_unit(tmp_path, monkeypatch, late):
     output = store.open(predicted)
     first, *_ = units(store, predicted)
 
-    async def fail(*arguments, **options):
-        raise OSError(28, "No space left on device")
+    put, sets = LocalStore.set, []
 
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "set", fail)
-        with pytest.raises(OSError, match="No space left"):
-            write_unit(output, predicted, first)
+    async def fail(*arguments, **options):
+        sets.append(None)
+        if len(sets) == 2:
+            raise OSError(28, "No space left on device")
+        await asyncio.sleep(0.05)  # and come when the other has failed
+        await put(*arguments, **options)
+
+    monkeypatch.setattr(LocalStore, "set", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_unit(output, predicted, first)
     output.close()
     store.abandon()
+    n_begun = len(sets)
+    assert n_begun > 2  # zarr-python begins some at once
+    time.sleep(0.3)
+    assert len(sets) == n_begun
     assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
     if late:
         chunk = store.partial("a") / "image" / "0" / "c" / "0" / "3"
         chunk.parent.mkdir(parents=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,22 @@ def create_image(
         )
 
 
-def open_level(image: Path, level: int) -> Any:
-    """Return the array of a level, which writes each chunk that it is given."""
+def open_levels(image: Path) -> tuple[Callable[[int], Any], Callable[[], None]]:
+    """Return what opens the array of a level, to write, and what ends writing to all of them."""
     zarr = import_zarr()
-    found = zarr.open_array(image / str(level), mode="r+")
-    # a chunk that is not there is one that was lost, also where all of it would be zero; said of
-    # this array alone, as zarr's own settings are those of the process
-    config = {"write_empty_chunks": True}
-    return zarr.Array(zarr.AsyncArray(found.metadata, found.store_path, config=config))
+    from gpu_patch.predict.outputs._zarr_store import EndingStore, Writes
+
+    writes = Writes()
+
+    def open_level(level: int) -> Any:
+        found = zarr.open_array(image / str(level), mode="r+")
+        place = zarr.storage.StorePath(EndingStore(image / str(level), writes))
+        # a chunk that is not there is one that was lost, also where all of it would be zero; said
+        # of this array alone, as zarr's own settings are those of the process
+        config = {"write_empty_chunks": True}
+        return zarr.Array(zarr.AsyncArray(found.metadata, place, config=config))
+
+    return open_level, writes.end
 
 
 def own_attributes(image: Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from gpu_patch.predict.outputs._base import Output, Predicted, Unit
 from gpu_patch.predict.outputs._levels import fill, levels
 from gpu_patch.predict.outputs._storage import Storage
 from gpu_patch.predict.outputs._work import Work
-from gpu_patch.predict.outputs._zarr_image import open_level, stored_shape
+from gpu_patch.predict.outputs._zarr_image import open_levels, stored_shape
 
 
 class ZarrOutput(Output):
@@ -56,7 +56,8 @@ class ZarrOutput(Output):
         self._storage, self._path, self._alone = storage, path, alone
         self._publish, self._done = publish, done
         self._axes = merged_axes(predicted.original_axes, predicted.shape[1])
-        self._array = open_level(work.image, 0)
+        self._level, self._end_writes = open_levels(work.image)
+        self._array = self._level(0)
         self._kept: NDArray[Any] | None = None
         self._unit: Unit | None = None
         self._next = 0
@@ -134,7 +135,7 @@ class ZarrOutput(Output):
         found = levels(self._predicted.size, self._predicted.calibration.physical_sizes)
         fine = self._array
         for i, level in enumerate(found[1:], 1):
-            coarse = open_level(self._work.image, i)
+            coarse = self._level(i)
             stored = stored_shape(self._storage.together(level.size), self._axes)
             fill(fine, coarse, stored, self._work.alive)
             fine = coarse
@@ -142,6 +143,7 @@ class ZarrOutput(Output):
     def close(self) -> None:
         """Forget the rows of a unit that is not complete. Units stay for resuming."""
         self._kept = self._unit = None
+        self._end_writes()
         if self._alone and not self._is_over and not self._work.units():
             self._work.remove()
         self._is_over = True

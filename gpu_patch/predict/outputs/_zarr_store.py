@@ -1,0 +1,56 @@
+"""A folder for zarr-python that can be closed to chunks that are still on their way."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from zarr.storage import LocalStore
+
+_PAUSE = 0.001
+
+
+class Writes:
+    """What is being written to some stores.
+
+    When one chunk of several cannot be written, zarr-python raises at once, while others are on
+    their way: they must not come when the folder has been removed, or is another run's.
+    """
+
+    def __init__(self) -> None:
+        self.n_begun = 0
+        self.ended = False
+
+    def end(self) -> None:
+        """Let nothing more begin, and wait for what has."""
+        self.ended = True
+        while self.n_begun:
+            time.sleep(_PAUSE)
+
+
+class EndingStore(LocalStore):
+    """A folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    writes : Writes
+        Ends this one too.
+    """
+
+    def __init__(self, root: Path, writes: Writes) -> None:
+        super().__init__(root)
+        self._writes = writes
+
+    async def set(self, key: str, value: Any, *arguments: Any, **options: Any) -> None:
+        """Write a chunk, unless writing has ended."""
+        # in this order: who ends it sets the one and then looks at the other
+        self._writes.n_begun += 1
+        try:
+            if self._writes.ended:
+                raise RuntimeError(f"{key} comes too late: the image has been closed")
+            await super().set(key, value, *arguments, **options)
+        finally:
+            self._writes.n_begun -= 1
