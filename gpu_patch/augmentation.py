@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.checks import choice, probability, shorten
 from gpu_patch.draws import integers
-from gpu_patch.errors import choice, probability, shorten
 
 N_UNIFORMS = 4
 """Numbers per sample: whether and along which axis to flip, whether and how far to turn."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gpu_patch import device as devices
 from gpu_patch.augmentation import Augmentation
+from gpu_patch.checks import shorten
 from gpu_patch.constructors import (
     BasicPatchConstr,
     IndependentTargetsMsPatchConstr,
@@ -25,10 +26,9 @@ from gpu_patch.constructors import (
     PatchConstr,
     PredMsPatchConstr,
 )
-from gpu_patch.constructors._base import PlannedConstr
+from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.draws import checked_seed
-from gpu_patch.errors import shorten
-from gpu_patch.feed._bounds import quantiles_beyond
+from gpu_patch.feed.bounds import quantiles_beyond
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.patching import (

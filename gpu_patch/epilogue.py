@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import shorten
+from gpu_patch.checks import shorten
 
 
 class AffineNormalization(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_patch.constructors import PatchConstr
-from gpu_patch.constructors._protocol import checked_constructor
+from gpu_patch.constructors.protocol import checked_constructor
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.torch import TensorBatch, TensorLoader
 

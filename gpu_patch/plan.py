@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.patching._locations import Locations
+from gpu_patch.locations import Locations
 from gpu_patch.specs import PatchSpecs
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import choice
+from gpu_patch.checks import choice
 
 BLENDS = ("crop", "hann", "gaussian")
 """How tiles become an image: by cutting overlaps in two, or as a weighted mean."""

@@ -25,9 +25,9 @@ from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from gpu_patch import device as devices
+from gpu_patch.checks import instance, whole_number
 from gpu_patch.constructors import PatchConstr
-from gpu_patch.constructors._protocol import checked_constructor
-from gpu_patch.errors import instance, whole_number
+from gpu_patch.constructors.protocol import checked_constructor
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.feed.ranks import Share, n_processes
 from gpu_patch.specs import PatchBatch

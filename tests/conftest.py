@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gpu_patch.images import _stack
+from gpu_patch.images import stack
 
 # the same examples in every run, on any machine
 settings.register_profile(
@@ -61,4 +61,4 @@ def device(backend):
 
 def pytest_runtest_setup(item):
     """Count the images of each test alone: those of others may still live."""
-    _stack.alive.clear()
+    stack.alive.clear()

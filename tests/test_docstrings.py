@@ -75,11 +75,11 @@ def parameters(function):
 
 
 def raises(function):
-    """Whether a function raises itself, or checks its arguments with `gpu_patch.errors`."""
+    """Whether a function raises itself, or checks its arguments with `gpu_patch.checks`."""
     checks = {
         name
         for name, value in vars(inspect.getmodule(function)).items()
-        if getattr(value, "__module__", "") == "gpu_patch.errors" and name != "shorten"
+        if getattr(value, "__module__", "") == "gpu_patch.checks" and name != "shorten"
     }
     for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
         if isinstance(node, ast.Raise) and node.exc:

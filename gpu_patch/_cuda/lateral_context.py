@@ -21,8 +21,8 @@ from gpu_patch._cuda.table import (
     pack,
     volume,
 )
+from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.errors import choice
 from gpu_patch.geometry import PADDING_MODES, fir_taps
 from gpu_patch.plan import Rows
 

@@ -11,10 +11,10 @@ from threading import Condition
 from typing import TYPE_CHECKING, Any
 
 from gpu_patch import device as devices
+from gpu_patch.checks import whole_number
 from gpu_patch.chunks.image import ChunkedImage, ChunkKey, KeptKey
 from gpu_patch.chunks.memory import make_memory
 from gpu_patch.chunks.per_process import PerProcess
-from gpu_patch.errors import whole_number
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import gpu_patch
+from gpu_patch.checks import spoken
 from gpu_patch.cli.arguments import Parser, said
 from gpu_patch.cli.bench.command import add_to as add_bench
 from gpu_patch.cli.demo import add_to as add_demo
@@ -18,7 +19,6 @@ from gpu_patch.cli.predict import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
 from gpu_patch.cli.termination import Terminated, terminable
 from gpu_patch.cli.training.command import add_to as add_train_demo
-from gpu_patch.errors import spoken
 
 
 def make_parser() -> Parser:

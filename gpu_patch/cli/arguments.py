@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from gpu_patch.images._budget import DEFAULT_FRACTION
+from gpu_patch.images.budget import DEFAULT_FRACTION
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What `add_subparsers` returns."""

@@ -23,15 +23,15 @@ from gpu_patch import (
     RandomPatching,
     TiledPatching,
 )
+from gpu_patch.checks import spoken
 from gpu_patch.cli.arguments import said
 from gpu_patch.cli.text import counted
-from gpu_patch.errors import spoken
 from gpu_patch.images import named_once, open_images
-from gpu_patch.images._names import check_pairs, describe
+from gpu_patch.images.names import check_pairs, describe
 
 if TYPE_CHECKING:
-    from gpu_patch.constructors._base import PlannedConstr
-    from gpu_patch.constructors._microsplit import PaddingMode
+    from gpu_patch.constructors.base import PlannedConstr
+    from gpu_patch.constructors.microsplit import PaddingMode
     from gpu_patch.plan import Plan
 
 MODES = ("multichannel", "independent", "paired", "pred", "basic")

@@ -32,9 +32,9 @@ from gpu_patch.cli.text import counted
 from gpu_patch.feed import Normalization
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.images import PatchExtractor
-from gpu_patch.images._budget import DEFAULT_FRACTION, size_text
-from gpu_patch.predict._model import TRAINING_MODES
-from gpu_patch.predict.outputs._names import ending
+from gpu_patch.images.budget import DEFAULT_FRACTION, size_text
+from gpu_patch.predict.model import TRAINING_MODES
+from gpu_patch.predict.outputs.names import ending
 from gpu_patch.tiling import BLENDS
 
 _MOST_LINES = 4

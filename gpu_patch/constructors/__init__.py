@@ -1,10 +1,10 @@
 """Patch constructors: input, target and spec of a network's patch, one by one or in batches."""
 
-from gpu_patch.constructors._basic import BasicPatchConstr
-from gpu_patch.constructors._independent import IndependentTargetsMsPatchConstr
-from gpu_patch.constructors._multichannel import MultiChannelTargetMsPatchConstr
-from gpu_patch.constructors._protocol import PatchConstr
-from gpu_patch.constructors._single_input import (
+from gpu_patch.constructors.basic import BasicPatchConstr
+from gpu_patch.constructors.independent import IndependentTargetsMsPatchConstr
+from gpu_patch.constructors.multichannel import MultiChannelTargetMsPatchConstr
+from gpu_patch.constructors.protocol import PatchConstr
+from gpu_patch.constructors.single_input import (
     PairedInputTargetMsPatchConstr,
     PredMsPatchConstr,
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.errors import argument, instance, shorten
+from gpu_patch.checks import argument, instance, shorten
 
 ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
 

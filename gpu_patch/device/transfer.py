@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpu_patch.checks import shorten
 from gpu_patch.device.pinned import Piece
 from gpu_patch.device.placement import (
     empty,
@@ -19,7 +20,6 @@ from gpu_patch.device.placement import (
     out_of_memory,
     resolve,
 )
-from gpu_patch.errors import shorten
 
 _PIECE_BYTES = 1 << 25
 

@@ -17,16 +17,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.constructors._checks import checked_extractor
-from gpu_patch.constructors._source import Source
+from gpu_patch.checks import choice, instance, probability, sequence, whole_number
+from gpu_patch.constructors.checks import checked_extractor
+from gpu_patch.constructors.placement import Source
 from gpu_patch.device import is_cuda_array
-from gpu_patch.errors import choice, instance, probability, sequence, whole_number
 from gpu_patch.feed.filters import PatchFilter
 from gpu_patch.images import PatchExtractor
-from gpu_patch.images._names import check_pairs
+from gpu_patch.images.names import check_pairs
+from gpu_patch.locations import Locations
 from gpu_patch.ops import gather
 from gpu_patch.patching import StratifiedPatching
-from gpu_patch.patching._locations import Locations
 from gpu_patch.plan import Rows
 from gpu_patch.progress import progress_bar
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from gpu_patch.checks import probability, shorten
 from gpu_patch.device import library_of
-from gpu_patch.errors import probability, shorten
 
 
 class PatchFilter(ABC):

@@ -15,13 +15,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch import device as devices
 from gpu_patch.augmentation import Augmentation
+from gpu_patch.checks import choice, instance, probability, whole_number
 from gpu_patch.constructors import PatchConstr
-from gpu_patch.constructors._base import PlannedConstr
-from gpu_patch.constructors._protocol import checked_constructor
+from gpu_patch.constructors.base import PlannedConstr
+from gpu_patch.constructors.protocol import checked_constructor
 from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
-from gpu_patch.errors import choice, instance, probability, whole_number
-from gpu_patch.feed import _loader_state
+from gpu_patch.feed import loader_state
 from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
 from gpu_patch.feed.ranks import NotGiven, n_processes
@@ -208,7 +208,7 @@ class BatchLoader:
         if self._order_of_epoch is None or not self._step:
             self._order_of_epoch = self._order()
         return {
-            "version": _loader_state.VERSION,
+            "version": loader_state.VERSION,
             "seed": self.seed,
             "constructor_seed": getattr(self.constructor, "seed", 0),
             "epoch": self.epoch,
@@ -241,7 +241,7 @@ class BatchLoader:
         n_patches = self.constructor.n_patches
         own_seed = getattr(self.constructor, "seed", 0)
         own = {"n_patches": n_patches, **self._order()}
-        found = _loader_state.checked_state(state, own, own_seed)
+        found = loader_state.checked_state(state, own, own_seed)
         seed = checked_seed(found["seed"])
         epoch = whole_number("state['epoch']", found["epoch"], minimum=0, maximum=2**32 - 1)
         position = whole_number(
@@ -325,7 +325,7 @@ class BatchLoader:
         return n_blocks(shapes, size, self.window)
 
     def _order(self) -> dict[str, Any]:
-        return _loader_state.order_of(
+        return loader_state.order_of(
             self.constructor,
             shuffle=self.shuffle,
             order=self.order,

@@ -20,7 +20,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_patch.errors import argument, choice, instance, mapping, shorten
+from gpu_patch.checks import argument, choice, instance, mapping, shorten
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Two numbers per channel, or two for all: means and stds, or lower and upper ends of a range."""

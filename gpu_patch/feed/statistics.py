@@ -12,13 +12,13 @@ from math import prod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpu_patch.checks import choice, indices_in, instance, probability, shorten, whole_number
 from gpu_patch.constructors import PatchConstr
-from gpu_patch.constructors._base import PlannedConstr
+from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.device import on_device
 from gpu_patch.draws import restored_on_error
-from gpu_patch.errors import choice, indices_in, instance, probability, shorten, whole_number
-from gpu_patch.feed._survey import Survey, Wanted
 from gpu_patch.feed.normalization import KINDS, Normalization
+from gpu_patch.feed.survey import Survey, Wanted
 from gpu_patch.plan import Plan
 from gpu_patch.progress import progress_bar
 

@@ -1,11 +1,11 @@
 """Images: reading them, keeping them resident, cutting patches out of them."""
 
-from gpu_patch.images._extractor import PatchExtractor
-from gpu_patch.images._files import read_image
-from gpu_patch.images._open import open_images
-from gpu_patch.images._residency import Residency, residency
-from gpu_patch.images._sources import named_once, sources
-from gpu_patch.images._stack import ImageStack, checked_channels
+from gpu_patch.images.extractor import PatchExtractor
+from gpu_patch.images.files import read_image
+from gpu_patch.images.opening import open_images
+from gpu_patch.images.residency import Residency, residency
+from gpu_patch.images.sources import named_once, sources
+from gpu_patch.images.stack import ImageStack, checked_channels
 
 __all__ = [
     "ImageStack",

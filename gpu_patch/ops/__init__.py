@@ -1,7 +1,7 @@
 """Operations on whole batches: each checks its arguments, then runs where the images are."""
 
-from gpu_patch.ops._images import Images
 from gpu_patch.ops.gather import gather
+from gpu_patch.ops.image_set import Images
 from gpu_patch.ops.lateral_context import lateral_context
 from gpu_patch.ops.moments import add_sample
 from gpu_patch.ops.stitch import stitch

@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.ops._arguments import check_epilogue, checked_dtype
-from gpu_patch.ops._images import Images, as_images
+from gpu_patch.ops.arguments import check_epilogue, checked_dtype
+from gpu_patch.ops.image_set import Images, as_images
 from gpu_patch.plan import Rows
 
 

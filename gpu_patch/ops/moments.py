@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpu_patch._numpy.moments import add_sample as numpy_add_sample
-from gpu_patch.ops._images import runtime_of
+from gpu_patch.ops.image_set import runtime_of
 
 
 def add_sample(values: Any, moments: Any, number: int, n_samples: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch._numpy.stitch import stitch as numpy_stitch
-from gpu_patch.ops._images import runtime_of
+from gpu_patch.ops.image_set import runtime_of
 from gpu_patch.tiling import Segment
 
 

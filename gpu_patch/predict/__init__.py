@@ -1,5 +1,5 @@
 """Whole images from a model that sees tiles."""
 
-from gpu_patch.predict._predict import Prediction, predict
+from gpu_patch.predict.prediction import Prediction, predict
 
 __all__ = ["Prediction", "predict"]

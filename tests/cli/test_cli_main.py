@@ -8,7 +8,7 @@ import pytest
 
 import gpu_patch
 from gpu_patch.cli import main
-from gpu_patch.images import _budget
+from gpu_patch.images import budget
 
 
 def test_without_arguments_it_prints_help(capsys):
@@ -162,7 +162,7 @@ def test_nothing_can_be_written(monkeypatch, files, capsys):
 
 
 def test_image_that_does_not_fit(monkeypatch, files, capsys):
-    monkeypatch.setattr(_budget, "free_host_bytes", lambda: 1000)
+    monkeypatch.setattr(budget, "free_host_bytes", lambda: 1000)
     assert_fails(["preview", "pair.tif"], ["IMAGE: 'pair.tif' does not fit in memory"], capsys)
 
 

@@ -5,7 +5,7 @@ import pytest
 from worlds import PATCH, SHAPES, SPEC, check, constructor, evaluated, images, named, strategy
 
 from gpu_patch import FixedPatching, RandomPatching, StratifiedPatching
-from gpu_patch.errors import probability
+from gpu_patch.checks import probability
 
 T, V = TypeError, ValueError
 ALL = "basic multi independent paired pred"

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gpu_patch.feed._careamics_quantiles import N_BINS, Histogram, rebinned
-from gpu_patch.feed._quantiles import Selection
+from gpu_patch.feed.careamics_quantiles import N_BINS, Histogram, rebinned
+from gpu_patch.feed.quantiles import Selection
 
 LEVELS = (0, 0.001, 0.01, 1 / 3, 0.5, 0.9, 0.99, 1)
 

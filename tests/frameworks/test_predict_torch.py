@@ -10,7 +10,7 @@ from pixels import distinct
 
 import gpu_patch
 from gpu_patch import predict
-from gpu_patch.predict._identity import identify
+from gpu_patch.predict.identity import identify
 
 torch = pytest.importorskip("torch")
 

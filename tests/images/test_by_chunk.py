@@ -14,7 +14,7 @@ import gpu_patch
 from gpu_patch import open_images
 from gpu_patch.chunks import image
 from gpu_patch.feed import BatchLoader
-from gpu_patch.images import _budget, _regions
+from gpu_patch.images import budget, regions
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -122,7 +122,7 @@ def test_what_is_said(tmp_path, monkeypatch):
         open_images(path, memory_budget=500)
     with pytest.raises(TypeError, match="by_chunk must be True, False or None, found 1"):
         open_images(path, by_chunk=1)
-    monkeypatch.setattr(_budget, "free_host_bytes", lambda: 10_000)
+    monkeypatch.setattr(budget, "free_host_bytes", lambda: 10_000)
     with pytest.warns(UserWarning, match=r"kept by chunk: .*order=.blocks") as caught:
         found = open_images(path)
     assert caught[0].filename == __file__
@@ -145,7 +145,7 @@ def opened(stack):
 
 
 def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(_regions, "_MOST_OPEN", 2)
+    monkeypatch.setattr(regions, "_MOST_OPEN", 2)
     for i in range(5):
         tifffile.imwrite(tmp_path / f"{i}.tif", numbered(AXES) + i, metadata={"axes": AXES})
     found = open_images(tmp_path, axes=AXES, memory_budget=20_000)

@@ -10,7 +10,7 @@ from emulation.gpu import gpu
 from formats import canonical, numbered
 
 from gpu_patch.device import Uploader
-from gpu_patch.images import _load
+from gpu_patch.images import loading
 from gpu_patch.images.readers import ImageInfo, ImageReader
 
 AXES = "TCZYX"
@@ -35,14 +35,14 @@ class Made(ImageReader):
 
 
 def load(reader, device="cuda:0", progress=lambda _: None):
-    return _load.load(reader, device, progress)
+    return loading.load(reader, device, progress)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int64"])
 @pytest.mark.parametrize("chunk", [(1, 1, 1, 1, 1), (2, 1, 3, 10, 20), (1, 2, 4, 37, 53), WHOLE])
 @pytest.mark.parametrize("nbytes", [1000, 5000, 1 << 25])
 def test_upload(monkeypatch, nbytes, chunk, dtype):
-    monkeypatch.setattr(_load, "_PIECE_BYTES", nbytes)
+    monkeypatch.setattr(loading, "_PIECE_BYTES", nbytes)
     with fake_cupy.installed():
         gpu.n_devices = 2
         reader, used, steps = Made(chunk, dtype), [], []
@@ -70,7 +70,7 @@ def test_upload(monkeypatch, nbytes, chunk, dtype):
 
 
 def test_reading_and_copying_overlap(monkeypatch):
-    monkeypatch.setattr(_load, "_PIECE_BYTES", 5000)
+    monkeypatch.setattr(loading, "_PIECE_BYTES", 5000)
     with fake_cupy.installed():
         copied = []
         load(Made(WHOLE), progress=lambda _: copied.append(gpu.stream.completed))
@@ -91,7 +91,7 @@ def test_larger_parts_after_smaller_ones():
 
 @pytest.mark.parametrize("n_pieces", [1, 4])
 def test_error_in_between(monkeypatch, n_pieces):
-    monkeypatch.setattr(_load, "_PIECE_BYTES", 5000)
+    monkeypatch.setattr(loading, "_PIECE_BYTES", 5000)
     with fake_cupy.installed():
         with pytest.raises(ValueError, match="damaged") as caught:
             load(Made((2, 1, 3, 10, 20), breaks_after=n_pieces))
@@ -102,7 +102,7 @@ def test_error_in_between(monkeypatch, n_pieces):
 
 
 def test_no_room_for_a_piece(monkeypatch):
-    monkeypatch.setattr(_load, "_PIECE_BYTES", 5000)
+    monkeypatch.setattr(loading, "_PIECE_BYTES", 5000)
     with fake_cupy.installed():
         reader = Made((2, 1, 3, 10, 20))
         gpu.capacity = reader.info.nbytes + 100

@@ -19,7 +19,7 @@ from gpu_patch import (
 )
 from gpu_patch.cli import main
 from gpu_patch.feed import MaskFilter, exclude_background, filter_background, find_background
-from gpu_patch.images._names import natural_order
+from gpu_patch.images.names import natural_order
 
 tifffile = pytest.importorskip("tifffile")
 PATCH = (16, 16)

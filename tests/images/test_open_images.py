@@ -13,9 +13,9 @@ from emulation.gpu import gpu
 from formats import canonical, numbered, write_ome_zarr
 
 from gpu_patch import ImageStack, open_images, residency
-from gpu_patch.images import _budget, _load, _open
-from gpu_patch.images._agreement import check_agreement
-from gpu_patch.images._budget import make_budget
+from gpu_patch.images import budget, loading, opening
+from gpu_patch.images.agreement import check_agreement
+from gpu_patch.images.budget import make_budget
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
 
 tifffile = pytest.importorskip("tifffile")
@@ -96,7 +96,7 @@ class Lazy:
 
 
 def test_arrays_of_other_packages_are_read_in_pieces(monkeypatch):
-    monkeypatch.setattr(_load, "_PIECE_BYTES", 2000)
+    monkeypatch.setattr(loading, "_PIECE_BYTES", 2000)
     lazy = Lazy(numbered("CTYX"))
     found = open_images(lazy, "CTYX").image_stacks[0]
     assert np.array_equal(found.data, canonical(lazy.data, "CTYX"))
@@ -109,7 +109,7 @@ def test_pieces_are_of_whole_chunks_and_cover_the_image(nbytes, chunk):
     data = numbered("TCZYX")
     info = ImageInfo("a", "made", data.shape, "TCZYX", data.dtype, chunk)
     seen = np.zeros(info.canonical_shape, int)
-    for region in _load.pieces(info, nbytes):
+    for region in loading.pieces(info, nbytes):
         seen[region] += 1
         for part, n, length in zip(region, chunk, info.canonical_shape, strict=True):
             assert part.start % n == 0
@@ -253,7 +253,7 @@ def test_complex_data_are_refused(tmp_path):
     ],
 )
 def test_budgets(given, limit, monkeypatch):
-    monkeypatch.setattr(_budget, "free_host_bytes", lambda: 1000)
+    monkeypatch.setattr(budget, "free_host_bytes", lambda: 1000)
     assert make_budget("cpu", given).limit == limit
 
 
@@ -316,7 +316,7 @@ def test_without_tqdm_there_is_no_bar(folder, monkeypatch):
 
 
 def test_onto_a_device_in_pieces(folder, monkeypatch):
-    monkeypatch.setattr(_load, "_PIECE_BYTES", 9000)
+    monkeypatch.setattr(loading, "_PIECE_BYTES", 9000)
     with fake_cupy.installed():
         found = open_images(folder, device="cuda")
         assert found.device == "cuda:0"
@@ -397,7 +397,7 @@ def is_closed(reader):
 
 def test_files_are_closed_one_by_one(folder, monkeypatch):
     readers, n_open = [], []
-    open_file, read = _open.open_file, ImageReader.read
+    open_file, read = opening.open_file, ImageReader.read
 
     def watched_open(*arguments):
         readers.extend(found := open_file(*arguments))
@@ -407,7 +407,7 @@ def test_files_are_closed_one_by_one(folder, monkeypatch):
         read(reader, region, out)
         n_open.append(sum(not is_closed(other) for other in readers))
 
-    monkeypatch.setattr(_open, "open_file", watched_open)
+    monkeypatch.setattr(opening, "open_file", watched_open)
     monkeypatch.setattr(ImageReader, "read", watched_read)
     open_images(folder)
     assert n_open == [1, 1]

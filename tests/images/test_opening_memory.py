@@ -11,8 +11,8 @@ import resource, sys
 import numpy as np
 import zarr
 from gpu_patch import open_images
-from gpu_patch.images import _load
-_load._PIECE_BYTES = int(sys.argv[2])
+from gpu_patch.images import loading
+loading._PIECE_BYTES = int(sys.argv[2])
 
 def peak():  # of this process alone: getrusage counts its parent's too, before exec
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

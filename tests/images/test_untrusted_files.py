@@ -18,8 +18,8 @@ from ome_sets import pixels_of, write_set
 
 from gpu_patch import open_images
 from gpu_patch.cli import main
-from gpu_patch.images.readers import Options, _unpacking, open_file
-from gpu_patch.images.readers._base import reading
+from gpu_patch.images.readers import Options, open_file, unpacking
+from gpu_patch.images.readers.base import reading
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")
@@ -289,7 +289,7 @@ def deflated(n_bytes, bits):
 @pytest.mark.parametrize(("codec", "bits"), [("gzip", 31), ("zlib", 15)])
 def test_streams_that_unpack_to_too_much(tmp_path, monkeypatch, codec, bits):
     """Short enough for their pixels, and nothing in them says what comes."""
-    monkeypatch.setattr(_unpacking, "_HARMLESS", 1 << 24)
+    monkeypatch.setattr(unpacking, "_HARMLESS", 1 << 24)
     options = {"shape": (256, 256), "chunks": (128, 128), "zarr_format": 2}
     path = write_zarr(tmp_path, codec_of(codec), **options)
     bomb = deflated(30 << 20, bits)
@@ -305,7 +305,7 @@ def test_streams_that_unpack_to_too_much(tmp_path, monkeypatch, codec, bits):
 def test_strips_that_unpack_to_too_much(tmp_path, monkeypatch, codec):
     if codec == "zstd":
         pytest.importorskip("imagecodecs")
-    monkeypatch.setattr(_unpacking, "_HARMLESS", 1 << 24)
+    monkeypatch.setattr(unpacking, "_HARMLESS", 1 << 24)
     path, data = tmp_path / "a.tif", numbered("YX", Y=128, X=128)
     tifffile.imwrite(path, data, compression=codec, rowsperstrip=64, metadata=None)
     zeros = bytes(30 << 20)
@@ -328,7 +328,7 @@ def test_strips_that_unpack_to_too_much(tmp_path, monkeypatch, codec):
 @pytest.mark.parametrize("codec", CODECS)
 def test_honest_chunks_are_read(tmp_path, monkeypatch, codec, what):
     """What does not compress is longer than its pixels; what does is much shorter."""
-    monkeypatch.setattr(_unpacking, "_HARMLESS", 0)  # all streams are looked into
+    monkeypatch.setattr(unpacking, "_HARMLESS", 0)  # all streams are looked into
     rng = np.random.default_rng(0)
     data = rng.integers(0, 2**16, (33, 51)) if what == "noise" else np.zeros((33, 51))
     options = {"shape": data.shape, "chunks": (8, 16), "pixels": data}
@@ -350,20 +350,20 @@ def test_what_frames_of_zstd_say():
     """By numcodecs itself, for lengths around those where the header changes."""
     for n in (0, 1, 255, 256, 257, 65_535, 65_536, 65_791, 65_792, 10**6, 2**24 + 1):
         frame = numcodecs.zstd.compress(bytes(n), 3)
-        claim = _unpacking.claimed_bytes("zstd", frame[: _unpacking.HEAD])
-        assert claim == n or len(frame) < _unpacking.HEAD
-    assert _unpacking.claimed_bytes("zstd", b"no frame at all, this") is None
+        claim = unpacking.claimed_bytes("zstd", frame[: unpacking.HEAD])
+        assert claim == n or len(frame) < unpacking.HEAD
+    assert unpacking.claimed_bytes("zstd", b"no frame at all, this") is None
 
 
 @pytest.mark.parametrize(
     ("codec", "pack"), [("gzip", gzip.compress), ("bz2", bz2.compress), ("lzma", lzma.compress)]
 )
 def test_streams_are_measured_to_the_byte(monkeypatch, codec, pack):
-    monkeypatch.setattr(_unpacking, "_PIECE", 100)
-    limit = 2 * 1000 + _unpacking._ROOM
-    _unpacking.check_stream("it", codec, pack(bytes(limit)), 1000)
+    monkeypatch.setattr(unpacking, "_PIECE", 100)
+    limit = 2 * 1000 + unpacking._ROOM
+    unpacking.check_stream("it", codec, pack(bytes(limit)), 1000)
     with pytest.raises(ValueError, match=r"it unpacks to more than 6,\d+ bytes, .*1,000 bytes"):
-        _unpacking.check_stream("it", codec, pack(bytes(limit + 1)), 1000)
+        unpacking.check_stream("it", codec, pack(bytes(limit + 1)), 1000)
 
 
 def test_errors_without_a_text_have_one():

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from gpu_patch.predict.outputs._claims import Claim
+from gpu_patch.predict.outputs.claims import Claim
 
 
 def hold(folder):

@@ -21,7 +21,7 @@ import zarr  # noqa: F401
 
 import gpu_patch
 from gpu_patch import predict
-from gpu_patch.predict.outputs import _levels
+from gpu_patch.predict.outputs import multiscale
 
 STEPS = ("rename", "replace", "unlink", "rmdir", "mkdir")
 ARRAY = np.arange(40 * 50, dtype=np.float32).reshape(40, 50)
@@ -144,7 +144,7 @@ def killed_and_gone_on_with(folder, ending, step, situation):
 
 
 def main(folder, ending, stride="1"):
-    _levels.SMALLEST = 32  # pyramids of small images
+    multiscale.SMALLEST = 32  # pyramids of small images
     wrong, n_killed, stride = [], 0, int(stride)
     for number, situation in enumerate(SITUATIONS + OF_ZARR * (ending == ".ome.zarr")):
         for step in range(number % stride, 1000, stride):

@@ -21,8 +21,8 @@ import numpy as np
 import gpu_patch
 from gpu_patch import device as devices
 from gpu_patch import ops
-from gpu_patch.predict._departure import make_departures
-from gpu_patch.predict._runs import Run, batches_of, choose_grid
+from gpu_patch.predict.schedule import Run, batches_of, choose_grid
+from gpu_patch.predict.slab_writer import make_departures
 
 TILE, OVERLAP, BATCH, SIZE, PASSES = 256, 64, 16, 2048, 7
 

@@ -16,9 +16,9 @@ from pixels import distinct
 from written import make_predicted, pixels, units, whole, write_all
 
 from gpu_patch import ImageStack, open_images, predict
-from gpu_patch.predict.outputs import _claims, make_store
-from gpu_patch.predict.outputs._claims import Claim
-from gpu_patch.predict.outputs._ranks import Ranks
+from gpu_patch.predict.outputs import claims, make_store
+from gpu_patch.predict.outputs.claims import Claim
+from gpu_patch.predict.outputs.ranks import Ranks
 
 pytest.importorskip("zarr")
 pytest.importorskip("tifffile")
@@ -216,7 +216,7 @@ def noted(folder, **changes):
 @pytest.mark.parametrize("locks", [True, False])
 def test_file_systems_without_locks(tmp_path, monkeypatch, locks):
     if not locks:
-        monkeypatch.setattr(_claims, "_lock", lambda *_, **__: None)
+        monkeypatch.setattr(claims, "_lock", lambda *_, **__: None)
     path = noted(tmp_path)
     with pytest.raises(
         BlockingIOError, match=rf"certain that it runs no more, remove .*{path.name}"

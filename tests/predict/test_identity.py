@@ -19,7 +19,7 @@ from pixels import distinct
 
 import gpu_patch
 from gpu_patch import predict
-from gpu_patch.predict._identity import identify
+from gpu_patch.predict.identity import identify
 
 FACTOR = 2.0
 TABLE = np.arange(6, dtype=np.float32)
@@ -281,7 +281,7 @@ def test_every_process_finds_the_same():
         sys.path.insert(0, sys.argv[1])
         import numpy as np
         import test_identity
-        from gpu_patch.predict._identity import identify
+        from gpu_patch.predict.identity import identify
         settings = {"a": {"x", "y", "z"}, ("b", 1): np.arange(4)}
         def model(x, k={"u", "v"}):
             return x in {"p", "q", "r"} or test_identity.through(settings)
@@ -325,7 +325,7 @@ TILES = {"tile_size": (32, 32), "overlaps": (8, 8), "progress": False, "batch_si
 def stopped(tmp_path, monkeypatch):
     """Runs that stop after some rows, whatever their model is; returns what predicts."""
     pytest.importorskip("zarr")
-    from gpu_patch.predict._results import Results
+    from gpu_patch.predict.results import Results
 
     image = gpu_patch.ImageStack.from_array(distinct((200, 70), "uint16"), "YX", device="cpu")
     options = {**TILES, "out": tmp_path / "out.ome.zarr", "chunk_size": (32, 64)}

@@ -16,8 +16,8 @@ from written import make_predicted, pixels, units, whole, write_unit
 
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import make_store
-from gpu_patch.predict.outputs._removal import discard, sweep
-from gpu_patch.predict.outputs._work import Work
+from gpu_patch.predict.outputs.removal import discard, sweep
+from gpu_patch.predict.outputs.unfinished import Work
 
 pytest.importorskip("zarr")
 pytest.importorskip("tifffile")

@@ -16,8 +16,8 @@ from written import OPTIONS, SOURCES, make_images, make_predicted, pixels, whole
 
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import make_store
-from gpu_patch.predict.outputs._ranks import Ranks
-from gpu_patch.predict.outputs._work import Work
+from gpu_patch.predict.outputs.ranks import Ranks
+from gpu_patch.predict.outputs.unfinished import Work
 
 pytest.importorskip("zarr")
 

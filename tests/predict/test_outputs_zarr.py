@@ -7,9 +7,9 @@ import pytest
 from written import SIZES, make_predicted, pixels, units, whole, write_all, write_unit
 
 from gpu_patch import open_images
-from gpu_patch.predict.outputs import _levels, make_store
-from gpu_patch.predict.outputs._levels import Level, halve, levels
-from gpu_patch.predict.outputs._work import Work
+from gpu_patch.predict.outputs import make_store, multiscale
+from gpu_patch.predict.outputs.multiscale import Level, halve, levels
+from gpu_patch.predict.outputs.unfinished import Work
 
 zarr = pytest.importorskip("zarr")
 
@@ -109,7 +109,7 @@ def test_levels_are_means(tmp_path, monkeypatch, axes, dtype, sharded):
             limit = {"f2": 1e-3, "f4": 1e-6}.get(predicted.dtype.str[1:], 0)
             np.testing.assert_allclose(found.data, mean, rtol=limit, atol=0)
         fine = found.data
-    monkeypatch.setattr(_levels, "_PIECE_BYTES", 1)
+    monkeypatch.setattr(multiscale, "_PIECE_BYTES", 1)
     small = write(tmp_path / "small", predicted, **options)
     assert contents(small) == contents(path)
 

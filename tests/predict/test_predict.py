@@ -20,7 +20,7 @@ from gpu_patch import PatchExtractor, TiledPatching, predict
 from gpu_patch.chunks import ChunkCache
 from gpu_patch.feed import Normalization
 from gpu_patch.finite import count_not_finite
-from gpu_patch.predict._departure import Departures
+from gpu_patch.predict.slab_writer import Departures
 from gpu_patch.tiling import BLENDS
 
 # sizes with one pixel left over, smaller than a tile, and of several layers; odd overlaps
@@ -451,10 +451,10 @@ def test_results_are_rounded_to_the_nearest_and_cut(dtype, device):
 
 @pytest.mark.parametrize("size", [(2000, 100), (100, 2000)])
 def test_the_slab_is_small(size, device, monkeypatch):
-    from gpu_patch.predict import _departure
+    from gpu_patch.predict import slab_writer
 
     shapes = []
-    for kind in (_departure.Departures, _departure.CudaDepartures):
+    for kind in (slab_writer.Departures, slab_writer.CudaDepartures):
         new = vars(kind)["new"]
         monkeypatch.setattr(
             kind, "new", lambda self, shape, new=new: shapes.append(shape) or new(self, shape)
@@ -468,11 +468,11 @@ def test_the_slab_is_small(size, device, monkeypatch):
 
 def test_writing_is_done_elsewhere_while_the_next_batch_is_made(monkeypatch):
     """The thread that writes waits for a batch that only comes if it is not waited for."""
-    from gpu_patch.predict import _results
+    from gpu_patch.predict import results
 
     stack, pixels = make_stack((300, 40))
     writing, gone_on, threads = threading.Event(), threading.Event(), set()
-    write = _results.Results.write
+    write = results.Results.write
 
     def slow(*arguments):
         threads.add(threading.get_ident())
@@ -485,7 +485,7 @@ def test_writing_is_done_elsewhere_while_the_next_batch_is_made(monkeypatch):
             gone_on.set()
         return x
 
-    monkeypatch.setattr(_results.Results, "write", slow)
+    monkeypatch.setattr(results.Results, "write", slow)
     (image,) = whole(stack, model, (None, (16, 16), (4, 4)), batch_size=2).images
     reference.assert_same(image, pixels)
     assert len(threads) == 1
@@ -708,7 +708,7 @@ def test_after_an_error_nothing_stays_on_the_device():
 
 @pytest.mark.skipif(not available(), reason="the emulated backend needs a C++ compiler")
 def test_the_memory_of_a_slab_waits_for_the_copies_of_its_rows():
-    from gpu_patch.predict._departure import CudaDepartures
+    from gpu_patch.predict.slab_writer import CudaDepartures
 
     with fake_cupy.installed():
         departures = CudaDepartures("cuda:0")

@@ -16,7 +16,7 @@ from predicted import OPTIONS, make_images, model
 
 import gpu_patch
 from gpu_patch import open_images, predict
-from gpu_patch.images._version import version
+from gpu_patch.images.version import version
 
 pytest.importorskip("zarr")
 pytest.importorskip("tifffile")

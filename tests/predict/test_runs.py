@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_patch.predict._runs import (
+from gpu_patch.predict.schedule import (
     Run,
     batches_of,
     choose_grid,

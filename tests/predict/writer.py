@@ -17,7 +17,7 @@ from written import OPTIONS, SOURCES, make_images, units, write_unit
 from zarr.storage import LocalStore
 
 from gpu_patch.predict.outputs import make_store
-from gpu_patch.predict.outputs._work import Work
+from gpu_patch.predict.outputs.unfinished import Work
 
 
 def main(out, report, rank, world_size, pause, resume=""):

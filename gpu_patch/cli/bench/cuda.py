@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_patch.checks import shorten
 from gpu_patch.cli.bench.baselines import ALTERNATIVES
 from gpu_patch.cli.bench.timing import (
     N_CALLS,
@@ -37,7 +38,6 @@ from gpu_patch.cli.bench.workloads import (
     shuffled_batches,
 )
 from gpu_patch.cli.machine import driver
-from gpu_patch.errors import shorten
 from gpu_patch.plan import Plan
 
 IMAGE_BYTES = 1 << 30

@@ -10,7 +10,7 @@ from gpu_patch._cuda.loader import folder_name
 from gpu_patch.cli.machine.diagnosis import problem
 from gpu_patch.cli.machine.driver import Device
 from gpu_patch.cli.machine.survey import PACKAGES, Machine, look, version_of, versions
-from gpu_patch.images._budget import size_text
+from gpu_patch.images.budget import size_text
 
 
 def show(device: str | None, *, as_json: bool, check: bool) -> None:

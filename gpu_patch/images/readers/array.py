@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch import device as devices
-from gpu_patch.errors import shorten
-from gpu_patch.images.readers._base import ImageReader, Key, Options, described
+from gpu_patch.checks import shorten
+from gpu_patch.images.readers.base import ImageReader, Key, Options, described
 
 
 class ArrayReader(ImageReader):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import argument
-from gpu_patch.images.readers._base import (
+from gpu_patch.checks import argument
+from gpu_patch.images.readers.base import (
     ImageReader,
     Key,
     Options,
@@ -23,7 +23,7 @@ from gpu_patch.images.readers._base import (
     never_written,
     reading,
 )
-from gpu_patch.images.readers._units import Calibration, micrometres, positions, seconds
+from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
 
 _PIXELS = {
     "Gray8": ("uint8", 1),

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gpu_patch.images.readers._base import (
+from gpu_patch.images.readers.base import (
     ImageReader,
     Key,
     Options,
@@ -17,7 +17,7 @@ from gpu_patch.images.readers._base import (
     described,
     reading,
 )
-from gpu_patch.images.readers._plain import check_length, read_plain
+from gpu_patch.images.readers.flat import check_length, read_plain
 
 
 class NpyReader(ImageReader):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.images.readers._base import (
+from gpu_patch.images.readers.base import (
     ImageReader,
     Key,
     Options,

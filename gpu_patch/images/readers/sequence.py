@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import shorten
-from gpu_patch.images.readers._base import ImageInfo, ImageReader, Key, Options, described
+from gpu_patch.checks import shorten
 from gpu_patch.images.readers.array import ArrayReader
+from gpu_patch.images.readers.base import ImageInfo, ImageReader, Key, Options, described
 
 _PLACE = re.compile(r"\{([STCZstcz])\}")
 _MOST_NAMES = 8

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import argument
-from gpu_patch.images.readers._base import (
+from gpu_patch.checks import argument
+from gpu_patch.images.readers.base import (
     ImageReader,
     Key,
     Options,
@@ -28,7 +28,8 @@ from gpu_patch.images.readers._base import (
     never_written,
     reading,
 )
-from gpu_patch.images.readers._ome import (
+from gpu_patch.images.readers.flat import check_length, read_plain
+from gpu_patch.images.readers.ome import (
     COMPANION,
     Element,
     OmeSet,
@@ -38,11 +39,10 @@ from gpu_patch.images.readers._ome import (
     parsed,
     pixels_of,
 )
-from gpu_patch.images.readers._plain import check_length, read_plain
-from gpu_patch.images.readers._planes import OneOpen, PlaneSeries
-from gpu_patch.images.readers._tiff_axes import channels_of_colours, samples_of, stated_axes
-from gpu_patch.images.readers._tiff_pages import check_layout, check_segment, read_part
-from gpu_patch.images.readers._units import Calibration, is_length, micrometres, seconds
+from gpu_patch.images.readers.planes import OneOpen, PlaneSeries
+from gpu_patch.images.readers.tiff_axes import channels_of_colours, samples_of, stated_axes
+from gpu_patch.images.readers.tiff_pages import check_layout, check_segment, read_part
+from gpu_patch.images.readers.units import Calibration, is_length, micrometres, seconds
 
 _RESOLUTION = ("XResolution", "YResolution", "ResolutionUnit")
 

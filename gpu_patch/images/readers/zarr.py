@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.errors import argument, shorten
-from gpu_patch.images._axes import AXES
-from gpu_patch.images.readers._base import (
+from gpu_patch.checks import argument, shorten
+from gpu_patch.images.axes import AXES
+from gpu_patch.images.readers.base import (
     ImageReader,
     Key,
     Options,
@@ -25,9 +25,9 @@ from gpu_patch.images.readers._base import (
     never_written,
     reading,
 )
-from gpu_patch.images.readers._units import Calibration, micrometres, positions, seconds
-from gpu_patch.images.readers._zarr_chunks import ChunkFiles
-from gpu_patch.images.readers._zarr_place import METADATA, Folder, Zipped, import_zarr
+from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
+from gpu_patch.images.readers.zarr_chunks import ChunkFiles
+from gpu_patch.images.readers.zarr_place import METADATA, Folder, Zipped, import_zarr
 
 _KIND = "Zarr"
 _LETTERS = {"time": "T", "channel": "C"}

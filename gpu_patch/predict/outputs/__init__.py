@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpu_patch.errors import argument, choice, instance, whole_number
-from gpu_patch.images._version import version
-from gpu_patch.predict.outputs._apart import check_apart, files_of
-from gpu_patch.predict.outputs._axes import restore, restored_axes
-from gpu_patch.predict.outputs._base import Output, Predicted, Store, Unit
-from gpu_patch.predict.outputs._names import FORMATS, ending, result_names
-from gpu_patch.predict.outputs._ranks import Ranks
-from gpu_patch.predict.outputs._storage import Storage
+from gpu_patch.checks import argument, choice, instance, whole_number
+from gpu_patch.images.version import version
+from gpu_patch.predict.outputs.apart import check_apart, files_of
 from gpu_patch.predict.outputs.array import ArrayStore
+from gpu_patch.predict.outputs.axes import restore, restored_axes
+from gpu_patch.predict.outputs.base import Output, Predicted, Store, Unit
+from gpu_patch.predict.outputs.names import FORMATS, ending, result_names
 from gpu_patch.predict.outputs.npy import NpyStore
+from gpu_patch.predict.outputs.ranks import Ranks
+from gpu_patch.predict.outputs.storage import Storage
 from gpu_patch.predict.outputs.tiff import TiffStore
 from gpu_patch.predict.outputs.zarr import ZarrStore
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.predict.outputs._axes import put_rows, restore
-from gpu_patch.predict.outputs._base import Output, Predicted, Store
+from gpu_patch.predict.outputs.axes import put_rows, restore
+from gpu_patch.predict.outputs.base import Output, Predicted, Store
 
 
 class ArrayStore(Store):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.predict.outputs._axes import restored_axes, restored_shape
-from gpu_patch.predict.outputs._base import Predicted
-from gpu_patch.predict.outputs._files import FileStore
+from gpu_patch.predict.outputs.axes import restored_axes, restored_shape
+from gpu_patch.predict.outputs.base import Predicted
+from gpu_patch.predict.outputs.files import FileStore
 
 
 class NpyStore(FileStore):

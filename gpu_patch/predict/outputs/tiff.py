@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.predict.outputs._axes import merged_axes, merged_shape
-from gpu_patch.predict.outputs._base import Predicted
-from gpu_patch.predict.outputs._files import FileStore
+from gpu_patch.predict.outputs.axes import merged_axes, merged_shape
+from gpu_patch.predict.outputs.base import Predicted
+from gpu_patch.predict.outputs.files import FileStore
 
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 

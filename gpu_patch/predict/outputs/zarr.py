@@ -8,23 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.errors import argument
-from gpu_patch.predict.outputs._axes import merged_axes
-from gpu_patch.predict.outputs._base import Output, Predicted, Unit
-from gpu_patch.predict.outputs._files import PathStore
-from gpu_patch.predict.outputs._ranks import Ranks
-from gpu_patch.predict.outputs._removal import discard, sweep
-from gpu_patch.predict.outputs._settings import difference
-from gpu_patch.predict.outputs._storage import Storage
-from gpu_patch.predict.outputs._work import Work
-from gpu_patch.predict.outputs._zarr_image import (
+from gpu_patch.checks import argument
+from gpu_patch.predict.outputs.axes import merged_axes
+from gpu_patch.predict.outputs.base import Output, Predicted, Unit
+from gpu_patch.predict.outputs.files import PathStore
+from gpu_patch.predict.outputs.ranks import Ranks
+from gpu_patch.predict.outputs.removal import discard, sweep
+from gpu_patch.predict.outputs.settings import difference
+from gpu_patch.predict.outputs.storage import Storage
+from gpu_patch.predict.outputs.unfinished import Work
+from gpu_patch.predict.outputs.zarr_image import (
     complete_units,
     create_image,
     has_levels,
     import_zarr,
     own_attributes,
 )
-from gpu_patch.predict.outputs._zarr_output import ZarrOutput
+from gpu_patch.predict.outputs.zarr_output import ZarrOutput
 
 
 class ZarrStore(PathStore):

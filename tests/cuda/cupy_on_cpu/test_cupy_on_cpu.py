@@ -15,7 +15,7 @@ from gpu_patch import (
 )
 from gpu_patch.cli import main
 from gpu_patch.device import cuda_problem
-from gpu_patch.images._budget import size_text
+from gpu_patch.images.budget import size_text
 
 if cuda_problem():
     pytest.skip(

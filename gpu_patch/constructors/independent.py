@@ -1,0 +1,247 @@
+"""MicroSplit mode II: each structure has images of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.checks import sequence
+from gpu_patch.constructors.checks import (
+    checked_alpha_ranges,
+    checked_extractor,
+    checked_generator,
+    checked_same_device,
+    checked_single_channel,
+)
+from gpu_patch.constructors.metadata import uncorrelated_metadata
+from gpu_patch.constructors.microsplit import (
+    MicroSplitConstr,
+    PaddingMode,
+    Weights,
+    checked_absence,
+    checked_patch_sizes,
+)
+from gpu_patch.constructors.placement import Source
+from gpu_patch.draws import Draws, Request, Stream, integers
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.images import PatchExtractor
+from gpu_patch.locations import Locations
+from gpu_patch.ops import Images
+from gpu_patch.patching import Patching
+from gpu_patch.patching.adapter import checked_patching
+from gpu_patch.plan import Plan, Rows, Specs
+from gpu_patch.specs import ImageMetadata, PatchSpecs
+
+
+class IndependentTargetsMsPatchConstr(MicroSplitConstr):
+    """Mode II: each structure has images of its own, the input mixes patches from all.
+
+    Input: the weighted sum of one patch per structure, at every scale, L(Z)YX. Target: those
+    patches at the native scale, unweighted, C(Z)YX. The principal channel is the first with the
+    most patches; it goes through its patches, the others are drawn at random.
+
+    Parameters
+    ----------
+    patching_strategies : sequence of Patching
+        One per structure, all with one patch size.
+    target_extractors : sequence of PatchExtractor
+        One per structure, with one channel each; numbers and shapes of images may differ.
+    multiscale_count : int
+        Number of scales L, at least 1: the field of view grows to 2^(L−1) times the patch.
+    padding_mode : {"reflect", "wrap", "periodic"}
+        What the context holds beyond the image, see `MultiChannelTargetMsPatchConstr`.
+    alpha_ranges : sequence of (float, float) or None
+        Range of each structure's weight. None: all are 1 / C.
+    rng : numpy.random.Generator or None, default None
+        Draws of `construct_patch`; None makes a fresh one.
+    seed : int or None, default None
+        Seed of the batches' draws; None takes a fresh one. Every structure draws from streams of
+        its own, also where their strategies have the same seed.
+    absent_prob : float, sequence of float, or None, default None
+        Probability that a structure is absent from a sample of a batch, the same for all or one
+        per structure. Then `background` stands in its place: in the mixture, weighted as the
+        structure would be, at all scales, and in the target. Structures are absent independently
+        of each other, so all may be. `construct_patch`, which draws as careamics does, knows no
+        absence.
+    background : float or sequence of float, default 0
+        Level of the images where a structure is absent, the same for all or one per structure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong, or they do not go together. The message names it, what was found and
+        what would be right.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpu_patch import ImageStack, PatchExtractor, RandomPatching
+    >>> nuclei = PatchExtractor([ImageStack.from_array(np.ones((200, 300), np.uint8), "YX")])
+    >>> actin = PatchExtractor([ImageStack.from_array(np.ones((5, 99, 70), np.uint16), "SYX")])
+    >>> strategies = [RandomPatching(e.shapes, (32, 32)) for e in (nuclei, actin)]
+    >>> constructor = IndependentTargetsMsPatchConstr(
+    ...     strategies, [nuclei, actin], 2, "reflect", None, seed=1
+    ... )
+    >>> constructor.n_patches, constructor.principal_channel
+    (70, 0)
+    >>> constructor.construct_batch([3, 4, 5]).input.shape
+    (3, 2, 32, 32)
+    """
+
+    def __init__(
+        self,
+        patching_strategies: Sequence[Patching],
+        target_extractors: Sequence[PatchExtractor],
+        multiscale_count: int,
+        padding_mode: PaddingMode,
+        alpha_ranges: Sequence[tuple[float, float]] | None,
+        rng: np.random.Generator | None = None,
+        *,
+        seed: int | None = None,
+        absent_prob: float | Sequence[float] | None = None,
+        background: float | Sequence[float] = 0,
+    ) -> None:
+        super().__init__(multiscale_count, padding_mode, seed)
+        self.patching_strategies, self.target_extractors = _checked_pairs(
+            patching_strategies, target_extractors
+        )
+        n_channels = len(self.patching_strategies)
+        self.alpha_ranges = alpha_ranges
+        self.absent_prob, self.background = absent_prob, background
+        self.rng = checked_generator(rng)
+        self._weights = Weights(checked_alpha_ranges(alpha_ranges, n_channels), n_channels)
+        self._absence = checked_absence(absent_prob, background, n_channels, range(n_channels))
+        self._sources = [
+            Source(f"patching_strategies[{i}]", strategy, extractor, self.multiscale_count)
+            for i, (strategy, extractor) in enumerate(
+                zip(self.patching_strategies, self.target_extractors, strict=True)
+            )
+        ]
+        checked_patch_sizes([size for s in self._sources for size in s.patch_sizes])
+        counts = self._counts()
+        self.principal_channel = counts.index(max(counts))
+        self._source = self._sources[self.principal_channel]
+
+        images = [extractor.images.arrays for extractor in self.target_extractors]
+        names = [extractor.images.names for extractor in self.target_extractors]
+        self._images = Images(
+            list(chain.from_iterable(images)), names=list(chain.from_iterable(names))
+        )
+        self._first_image = [sum(map(len, images[:c])) for c in range(n_channels)]
+        self._draws = Draws(
+            [
+                *(Request(Stream.PARTNER, c, 1) for c in range(n_channels)),
+                *(
+                    Request(Stream.LOCATION, c, source.n_uniforms)
+                    for c, source in enumerate(self._sources)
+                ),
+                *self._weights.requests,
+                *self._absence.requests,
+            ]
+        )
+
+    @property
+    def input_shapes(self) -> Sequence[Sequence[int]]:
+        return self._source.extractor.shapes
+
+    @property
+    def target_shapes(self) -> Sequence[Sequence[int]]:
+        return self._source.extractor.shapes
+
+    def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
+        stacks = [extractor.image_stacks for extractor in self.target_extractors]
+        return uncorrelated_metadata(stacks, patch_spec)
+
+    def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
+        return self.get_input_image_metadata(patch_spec)
+
+    def generators(self, *, batch: bool) -> list[object]:
+        own: list[object] = [] if batch else [self.rng]
+        return own + [g for source in self._sources for g in source.generators(batch=batch)]
+
+    def sources(self) -> list[tuple[Source, int]]:
+        return list(zip(self._sources, self._first_image, strict=True))
+
+    def _input_images(self) -> Images:
+        return self._images
+
+    @property
+    def _n_channels(self) -> tuple[int, int]:
+        return 1, len(self._sources)
+
+    def _plan_patch(self, index: int) -> Plan:
+        counts = self._counts()
+        indices = self.rng.integers(0, counts, len(counts)).tolist()
+        indices[self.principal_channel] = index
+        places = [source.from_specs(i) for source, i in zip(self._sources, indices, strict=True)]
+        return self._plan(places, self._weights.from_generator(self.rng))
+
+    def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
+        n = len(self._sources)
+        drawn = self._draws(self.seed, epoch, index, self.n_patches)
+        partners, locations, rest = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
+        n_weights = len(self._weights.requests)
+        weights = self._weights.from_uniforms(rest[:n_weights], len(index))
+        places = []
+        for c, (source, count) in enumerate(zip(self._sources, self._counts(), strict=True)):
+            own = integers(partners[c][0], count)
+            chosen = index if c == self.principal_channel else own
+            places.append(source.locate(chosen, locations[c]))
+        return self._plan(places, *self._absence(rest[n_weights:], weights))
+
+    def _counts(self) -> list[int]:
+        """Return the number of patches of each structure."""
+        counts = [source.n_patches for source in self._sources]
+        if 0 in counts:
+            name = self._sources[counts.index(0)].name
+            raise ValueError(f"{name} has 0 patches: every structure needs at least 1")
+        return counts
+
+    def _plan(
+        self,
+        places: list[Locations],
+        weights: NDArray[np.float32],
+        epilogue: Epilogue | None = None,
+    ) -> Plan:
+        checked_patch_sizes([place.patch_size for place in places])
+        rows = Rows.uncorrelated(places, np.zeros(len(places), np.int64), self._first_image)
+        specs = Specs(places, self.principal_channel, np.ones(len(weights), bool))
+        return Plan(rows, weights, places[0].patch_size, specs, epilogue)
+
+
+def _checked_pairs(
+    strategies: object, extractors: object
+) -> tuple[list[Patching], list[PatchExtractor]]:
+    """Return mode II's strategies and extractors, one of each per structure."""
+    checked = (
+        [
+            checked_patching(f"patching_strategies[{i}]", strategy)
+            for i, strategy in enumerate(
+                sequence("patching_strategies", strategies, "patching strategies")
+            )
+        ],
+        [
+            checked_extractor(f"target_extractors[{i}]", extractor)
+            for i, extractor in enumerate(
+                sequence("target_extractors", extractors, "PatchExtractor")
+            )
+        ],
+    )
+    if not checked[0] or len(checked[0]) != len(checked[1]):
+        raise ValueError(
+            "patching_strategies and target_extractors must have one entry per structure, found "
+            f"{len(checked[0])} and {len(checked[1])}"
+        )
+    for i, extractor in enumerate(checked[1]):
+        checked_single_channel(f"target_extractors[{i}]", extractor, "one structure each")
+        if extractor.n_spatial_dims != checked[1][0].n_spatial_dims:
+            raise ValueError(
+                "target_extractors must all be 2D or all be 3D, found "
+                f"{checked[1][0].n_spatial_dims}D and {extractor.n_spatial_dims}D"
+            )
+    names = [f"target_extractors[{i}]" for i in range(len(checked[1]))]
+    checked_same_device(names, checked[1])
+    return checked

@@ -1,0 +1,183 @@
+"""What the constructors with lateral context share, for MicroSplit.
+
+The modes are those of the MicroSplit paper (Ashesh et al., "MicroSplit: semantic unmixing of
+fluorescent microscopy data", 2025) as careamics 0.3.5 builds them
+(`careamics.dataset.patch_constructor.microsplit_patch_constructors`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpu_patch.checks import choice, probability, shorten, whole_number
+from gpu_patch.constructors.base import PlannedConstr, Read
+from gpu_patch.draws import Request, Stream
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.geometry import PADDING_MODES
+from gpu_patch.ops import Images, lateral_context
+from gpu_patch.plan import Plan
+
+PaddingMode = Literal["reflect", "wrap", "periodic"]
+MOST_SCALES = 16
+
+
+class MicroSplitConstr(PlannedConstr):
+    """What all constructors with lateral context share."""
+
+    def __init__(self, multiscale_count: int, padding_mode: str, seed: int | None) -> None:
+        super().__init__(seed)
+        self.multiscale_count = whole_number(
+            "multiscale_count", multiscale_count, minimum=1, maximum=MOST_SCALES
+        )
+        self.padding_mode = choice("padding_mode", padding_mode, PADDING_MODES)
+
+    @abstractmethod
+    def _input_images(self) -> Images:
+        """Images that the plan's `image_idx` counts."""
+        raise NotImplementedError
+
+    def get_principal_input(self, input_patch: NDArray[Any]) -> NDArray[Any]:
+        ndim = self._source.extractor.n_spatial_dims
+        return input_patch[:, [0]] if input_patch.ndim == ndim + 2 else input_patch[[0]]
+
+    _with_targets = True
+
+    def _all_images(self) -> list[Images]:
+        return [self._input_images()]
+
+    def reads(self, plan: Plan) -> list[Read]:
+        scale, mode = self.multiscale_count - 1, self.padding_mode
+        return [Read(self._input_images(), plan.rows, scale, mode)]
+
+    def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        return lateral_context(
+            self._input_images(),
+            plan.rows,
+            plan.weights,
+            plan.patch_size,
+            self.multiscale_count,
+            mode=self.padding_mode,
+            targets=self._with_targets,
+            dtype=dtype,
+            epilogue=plan.epilogue,
+        )
+
+
+class Weights:
+    """Mixing weights: drawn per channel, or 1 / C where no ranges are given."""
+
+    def __init__(self, ranges: Sequence[tuple[float, float]] | None, n_channels: int) -> None:
+        self.n_channels = n_channels
+        self.ranges = None if ranges is None else np.array(ranges).T
+        # one request per channel keeps a channel's draws apart from how many others there are
+        drawn = range(n_channels) if ranges is not None else ()
+        self.requests = [Request(Stream.WEIGHT, c, 1) for c in drawn]
+
+    def from_generator(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        if self.ranges is None:
+            return np.full((1, self.n_channels), 1 / self.n_channels, np.float32)
+        low, high = self.ranges
+        return np.asarray(rng.uniform(low, high)[None], np.float32)
+
+    def from_uniforms(
+        self, uniforms: Sequence[NDArray[np.float64]], n_samples: int
+    ) -> NDArray[np.float32]:
+        if self.ranges is None:
+            return np.full((n_samples, self.n_channels), 1 / self.n_channels, np.float32)
+        low, high = self.ranges
+        return np.asarray(low + (high - low) * np.concatenate(uniforms).T, np.float32)
+
+
+class Absence:
+    """Structures that samples of a batch may lack.
+
+    Parameters
+    ----------
+    prob : sequence of float, or None
+        Probability per channel; None: no structure is ever absent.
+    background : sequence of float
+        What is there instead, per channel.
+    """
+
+    def __init__(self, prob: Sequence[float] | None, background: Sequence[float]) -> None:
+        self._prob = None if prob is None else np.array(prob)
+        self._background = np.array(background, np.float32)
+        drawn = range(len(background)) if prob is not None else ()
+        self.requests = [Request(Stream.ABSENT, c, 1) for c in drawn]
+
+    def __call__(
+        self, uniforms: Sequence[NDArray[np.float64]], weights: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], Epilogue | None]:
+        """Return weights (B, C), 0 for what is absent, and what puts the background there."""
+        if self._prob is None:
+            return weights, None
+        absent = self._prob > np.concatenate(uniforms).T
+        level = np.where(absent, self._background, np.float32(0))
+        present = Epilogue.identity(len(weights), 1, weights.shape[1])
+        epilogue = replace(
+            present,
+            # summed in the order of the channels, whatever the size of the batch
+            input_offset=(weights * level).cumsum(axis=1)[:, -1:],
+            target_scale=np.where(absent, np.float32(0), present.target_scale),
+            target_offset=level,
+        )
+        return np.where(absent, np.float32(0), weights), epilogue
+
+
+def checked_absence(
+    absent_prob: object, background: object, n_channels: int, channels: Sequence[int]
+) -> Absence:
+    """Return what `absent_prob` and `background` say, given per channel of the images or for all.
+
+    Parameters
+    ----------
+    absent_prob, background
+        As the constructors take them.
+    n_channels : int
+        Channels of the images.
+    channels : sequence of int
+        Those that are used.
+    """
+    levels = _per_channel("background", background, n_channels, _level)
+    prob = absent_prob
+    if prob is not None:
+        prob = _per_channel("absent_prob", absent_prob, n_channels, probability)
+    return Absence(prob and [prob[c] for c in channels], [levels[c] for c in channels])
+
+
+def _per_channel(
+    name: str, value: object, n_channels: int, check: Callable[[str, object], float]
+) -> list[float]:
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        return [check(name, value)] * n_channels
+    if len(value) != n_channels:
+        raise ValueError(
+            f"{name} must be one number, or one per channel of the images, {n_channels}, "
+            f"found {shorten(value)}"
+        )
+    return [check(f"{name}[{i}]", item) for i, item in enumerate(value)]
+
+
+def _level(name: str, value: object) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, found {shorten(value)}")
+    if not abs(float(value)) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{name} must be finite in float32, found {shorten(value)}")
+    return float(value)
+
+
+def checked_patch_sizes(sizes: Sequence[Sequence[int]]) -> None:
+    """Check that all channels of a patch have one size."""
+    differ = [size for size in sizes if tuple(size) != tuple(sizes[0])]
+    if differ:
+        raise ValueError(
+            "the channels of a patch must have one patch_size, found "
+            f"{tuple(sizes[0])} and {tuple(differ[0])}"
+        )

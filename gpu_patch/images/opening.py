@@ -1,0 +1,322 @@
+"""Opening images of any format in one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gpu_patch import device as devices
+from gpu_patch.checks import argument, instance
+from gpu_patch.chunks import ChunkCache
+from gpu_patch.images.agreement import check_images, single_slices
+from gpu_patch.images.axes import AXES
+from gpu_patch.images.budget import Budget, make_budget, size_text
+from gpu_patch.images.extractor import PatchExtractor
+from gpu_patch.images.names import Origin
+from gpu_patch.images.readers import (
+    ImageReader,
+    Options,
+    open_file,
+)
+from gpu_patch.images.readers.array import ArrayReader
+from gpu_patch.images.regions import FileRegions
+from gpu_patch.images.remarks import warn_of_remarks
+from gpu_patch.images.sources import found_once
+from gpu_patch.images.stack import ImageStack
+from gpu_patch.progress import progress_bar
+
+
+def open_images(
+    images: Any,
+    axes: str | None = None,
+    *,
+    device: str | None = None,
+    memory_budget: float | str | None = None,
+    by_chunk: bool | None = None,
+    level: int = 0,
+    scene: int | str | None = None,
+    read_func: Callable[[Path], Any] | None = None,
+    allow_missing_chunks: bool = False,
+    keep_alpha: bool = False,
+    allow_outside: bool = False,
+    progress: bool = True,
+) -> PatchExtractor:
+    """Open image files, or arrays, and keep them in the memory of a device.
+
+    TIFF (OME, ImageJ, BigTIFF), OME-Zarr 0.4 and 0.5, Zarr, also zipped (.ozx, .zarr.zip), CZI,
+    .npy, PNG and JPEG; each needs its own package, and asks for it by name.
+
+    Images that do not fit are kept by chunk: those that batches used last are in memory, others
+    are read again when they are needed. Results are the same. `BatchLoader(order="blocks")` asks
+    for few chunks at a time, and `PatchExtractor.cache` tells what was read.
+
+    A file that changes while it is read is an error. Zarr has no date of its own: that its metadata
+    change is noticed, that its chunks are rewritten is not. Let nothing write to what is in use.
+
+    Parameters
+    ----------
+    images : path, array, or sequence of them
+        A file; a pattern such as ``"data/*.tif"``; a folder, for all images in it; an array, or
+        anything with `shape`, `dtype` and slices. Files of patterns and folders are in natural
+        order: t2 before t10. Files of one image, such as an OME-TIFF with a file per time point,
+        are opened together and once, whichever of them are named. Files that say nothing of each
+        other are one image by a name with {s}, {t}, {c} or {z} for the axes that it counts:
+        ``"data/t{t}_c{c}.tif"``. A file counts once, however many patterns and folders find it;
+        named twice, it counts twice.
+    axes : str or None, default None
+        Axes of every file, one letter of "STCZYX" each; None takes those that the file says,
+        without those of one pixel. A single Z is kept where other images have more slices, with a
+        warning; naming it keeps it too. Axes that contradict a file are taken, with a warning.
+    device : str or None, default None
+        Where to keep them; see `gpu_patch.device.resolve`.
+    memory_budget : int, float, str or None, default None
+        What they may take: bytes, also as "8GB" or "8GiB", or a float in (0, 1] as a fraction of
+        what is free. None is 0.8.
+    by_chunk : bool or None, default None
+        Whether to keep them by chunk; None is where they do not fit as a whole, with a warning
+        unless `memory_budget` is given.
+    level : int, default 0
+        Resolution level, of OME-Zarr and of TIFF pyramids.
+    scene : int, str or None, default None
+        Which image of a file that has several (scenes, series): its number or name, or "all".
+        None is an error there, except for a plate or a well, of which it opens all fields.
+    read_func : callable or None, default None
+        Takes a path and returns an array; reads every file instead of gpu_patch's readers.
+    allow_missing_chunks : bool, default False
+        Whether chunks of Zarr, pages, strips and tiles of TIFF and planes of CZI that were never
+        written are their fill value, and missing files of an image likewise. They cannot be told
+        from what got lost, so that they are an error otherwise.
+    keep_alpha : bool, default False
+        Whether an alpha channel is a channel like the others. Otherwise it is left out, with a
+        warning.
+    allow_outside : bool, default False
+        Whether a file may have its pixels in files outside of its folder, which it names: for files
+        whose makers you trust.
+    progress : bool, default True
+        Whether to show a bar where it takes more than a second and tqdm is installed.
+
+    Returns
+    -------
+    PatchExtractor
+        One image stack per image, in order.
+
+    Raises
+    ------
+    OSError, ValueError
+        A file cannot be read, or does not say its axes; the message names it. Nothing stays in
+        memory.
+    MemoryError
+        The images do not fit as a whole and `by_chunk` is False, or not even a chunk of one does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> open_images(np.zeros((5, 2, 64, 96), np.uint16), "SCYX", device="cpu").shapes
+    [(5, 2, 64, 96)]
+    """
+    options = Options(
+        axes,
+        level,
+        scene,
+        allow_missing_chunks,
+        allow_outside=allow_outside,
+        keep_alpha=keep_alpha,
+    )
+    images_found: list[_Image] = []
+    try:
+        found = found_once(images, any_file=read_func is not None, allow_outside=allow_outside)
+        for i, (source, item, _) in enumerate(found):
+            open_with = partial(_readers, source, f"images[{i}]", read_func)
+            file = str(source) if isinstance(source, Path) else ""
+            images_found += [
+                _Image(
+                    reader,
+                    partial(_nth, open_with, n),
+                    options,
+                    Origin(item, file, reader.info.path),
+                )
+                for n, reader in enumerate(open_with(options))
+            ]
+        are_stacks = single_slices([image.reader.info for image in images_found])
+        for image, is_stack in zip(images_found, are_stacks, strict=True):
+            if is_stack:
+                image.keep_single_slice()
+        infos = [image.reader.info for image in images_found]
+        check_images(infos)
+        warn_of_remarks(infos, stacklevel=2)
+        extractor = PatchExtractor(
+            _make_stacks(images_found, device, memory_budget, by_chunk, progress=progress)
+        )
+        extractor.origins = [image.origin for image in images_found]
+        return extractor
+    finally:
+        for image in images_found:
+            image.let_go()
+        images_found.clear()
+
+
+@dataclass(eq=False)
+class _Image:
+    """One image that is to be opened.
+
+    Attributes
+    ----------
+    reader : ImageReader
+        Closed in the end, unless chunks are read with it later.
+    open_with : callable
+        Returns another reader of the same image, with the options that it is given.
+    options : Options
+        Those of `reader`.
+    origin : Origin
+        Where it is from.
+    """
+
+    reader: ImageReader
+    open_with: Callable[[Options], ImageReader]
+    options: Options
+    origin: Origin
+    is_in_use: bool = False
+
+    @property
+    def open_again(self) -> Callable[[], ImageReader]:
+        return partial(self.open_with, self.options)
+
+    def keep_single_slice(self) -> None:
+        """Take a stack of one slice as one."""
+        self.let_go()
+        self.options = replace(self.options, kept="Z")
+        self.reader = self.open_again()
+
+    def let_go(self) -> None:
+        if not self.is_in_use:
+            self.reader.close()
+
+
+def _readers(
+    source: Any, name: str, read_func: Callable[[Path], Any] | None, options: Options
+) -> list[ImageReader]:
+    if isinstance(source, Path):
+        return open_file(source, options, read_func)
+    return [ArrayReader(source, name, options)]
+
+
+def _nth(
+    open_with: Callable[[Options], list[ImageReader]], n: int, options: Options
+) -> ImageReader:
+    return open_with(options)[n]
+
+
+def _make_stacks(
+    images: Sequence[_Image],
+    device: str | None,
+    memory_budget: float | str | None,
+    by_chunk: bool | None,
+    *,
+    progress: bool,
+) -> list[ImageStack]:
+    """Return the images as stacks, all of them or none; see `open_images`."""
+    if by_chunk is not None:
+        instance("by_chunk", by_chunk, bool, "True, False or None")
+    targets = [_target(image.reader, device) for image in images]
+    budgets = {name: make_budget(name, memory_budget) for name in sorted(set(targets))}
+    problem = ""
+    for name, budget in budgets.items():
+        here = [i.reader for i, target in zip(images, targets, strict=True) if target == name]
+        problem = problem or _problem(here, budget)
+    on_device = any(devices.is_cuda_array(image.reader.resident) for image in images)
+    if by_chunk or (problem and by_chunk is None and not on_device):
+        if on_device:
+            raise ValueError("by_chunk is True, but images are on a CUDA device already")
+        (budget,) = budgets.values()
+        if not by_chunk and memory_budget is None:
+            warnings.warn(
+                f"{problem}. They are kept by chunk: training is slower, least so with "
+                'BatchLoader(order="blocks"). Say by_chunk=True to silence this, or by_chunk=False '
+                "for an error",
+                stacklevel=3,
+            )
+        return _stacks_by_chunk(images, budget)
+    if problem:
+        way_out = "" if by_chunk is None else f", or leave out {argument('by_chunk', False)}"
+        budget_name = argument("memory_budget")
+        raise MemoryError(f"{problem}. Open fewer, a coarser level, raise {budget_name}{way_out}")
+    return _resident_stacks(images, targets, progress=progress)
+
+
+def _resident_stacks(
+    images: Sequence[_Image], targets: Sequence[str], *, progress: bool
+) -> list[ImageStack]:
+    stacks: list[ImageStack] = []
+    try:
+        total = sum(image.reader.info.nbytes for image in images)
+        label = f"reading {len(images)} image{'s' * (len(images) > 1)}"
+        with progress_bar(label, total, "B", unit_scale=True, wanted=progress) as advance:
+            for image, target in zip(images, targets, strict=True):
+                stacks.append(ImageStack.from_reader(image.reader, device=target, progress=advance))
+                image.reader.close()
+    except BaseException:
+        # tracebacks keep the variables of functions alive, in notebooks for long
+        stacks.clear()
+        raise
+    return stacks
+
+
+def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStack]:
+    """Return stacks that share one cache; all files are closed before they are read again."""
+    infos = [image.reader.info for image in images]
+    limit = sum(info.nbytes for info in infos) if budget.limit is None else budget.limit
+    cache = ChunkCache(max(1, limit), budget.device)
+    stacks = []
+    for image in images:
+        info = image.reader.info
+        stack = ImageStack.by_chunk(
+            FileRegions(image.reader, image.open_again), cache=cache, info=info
+        )
+        if stack.data.largest_chunk_bytes > limit:
+            raise MemoryError(
+                f"{info.path} is read in chunks of {stack.data.chunk_shape}, of which one takes "
+                f"{stack.data.largest_chunk_bytes} bytes, but all images may take {limit}: raise "
+                f"{argument('memory_budget')}, or store the image in smaller chunks or tiles where "
+                "it has large ones"
+            )
+        stacks.append(stack)
+    for image in images:
+        if isinstance(image.reader, ArrayReader):
+            image.is_in_use = True  # it would forget its array
+    return stacks
+
+
+def _problem(readers: Sequence[ImageReader], budget: Budget) -> str:
+    """Return what is wrong where the images do not fit in the memory that they may take."""
+    needed = {
+        reader: reader.info.nbytes for reader in readers if not _in_place(reader, budget.device)
+    }
+    total = sum(needed.values())
+    if budget.holds(total):
+        return ""
+    largest = max(needed, key=lambda reader: needed[reader])
+    free = "" if budget.free is None else f", {size_text(budget.free)} are free"
+    return (
+        f"{len(needed)} image(s) need {size_text(total)} on {budget.device}, but may take "
+        f"{size_text(budget.limit or 0)}{free}. The largest is {largest.info.path} with "
+        f"{size_text(needed[largest])}"
+    )
+
+
+def _target(reader: ImageReader, device: str | None) -> str:
+    if device is None and devices.is_cuda_array(reader.resident):
+        return f"cuda:{reader.resident.device.id}"
+    return devices.resolve(device)
+
+
+def _in_place(reader: ImageReader, device: str) -> bool:
+    """Tell whether an image takes no memory beyond what it has already."""
+    array, info = reader.resident, reader.info
+    if array is None or devices.is_cuda_array(array) != (device != "cpu"):
+        return False
+    ordered = array.transpose([info.axes.index(axis) for axis in AXES if axis in info.axes])
+    return bool(ordered.flags.c_contiguous and array.dtype == info.resident_dtype)

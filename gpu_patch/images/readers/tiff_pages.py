@@ -1,0 +1,114 @@
+"""Parts of one page of a TIFF, from the strips or tiles that they touch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.checks import argument
+from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
+
+_CODECS = {8: "zlib", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
+"""As numcodecs calls them, of the compressions that unpack to any length."""
+
+
+def read_part(
+    page: Any, name: str, key: Sequence[slice], file: Any, *, allow_missing: bool
+) -> NDArray[Any]:
+    """Return a part of a page.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage or tifffile.TiffFrame
+        The page.
+    name : str
+        What errors call it.
+    key : sequence of slice
+        One with start and stop, within the page, per axis.
+    file : tifffile.FileHandle
+        Its file, open.
+    allow_missing : bool
+        Whether strips and tiles that were never written are their fill value.
+
+    Raises
+    ------
+    ValueError
+        A strip or tile is missing, or cannot be what it should be.
+    """
+    # its own: a file of the same set may have another byte order, compression or tiling
+    keyframe = page.keyframe
+    wanted = dict(zip(keyframe.axes, key, strict=True))
+    rows, columns = wanted["Y"], wanted["X"]
+    n_planes, depth, _, _, n_samples = keyframe.shaped
+    out = np.empty(
+        (n_planes, depth, rows.stop - rows.start, columns.stop - columns.start, n_samples),
+        keyframe.dtype,
+    )
+    n_segments = check_layout(name, page)
+    for index in range(n_segments):
+        # decoding nothing says where the segment belongs
+        _, (plane, z, y, x, _), (n_z, n_y, n_x, _) = keyframe.decode(None, index)
+        y0, y1 = max(y, rows.start), min(y + n_y, rows.stop)
+        x0, x1 = max(x, columns.start), min(x + n_x, columns.stop)
+        if y0 >= y1 or x0 >= x1:
+            continue
+        start, count = page.dataoffsets[index], page.databytecounts[index]
+        if not start or not count:
+            if not allow_missing:
+                raise ValueError(
+                    f"strip or tile {index} of {name} was never written: "
+                    f"{argument('allow_missing_chunks', True)} takes {keyframe.nodata} for it"
+                )
+            segment = np.full((n_z, n_y, n_x, n_samples), keyframe.nodata, keyframe.dtype)
+        else:
+            check_segment(name, index, start + count, file.size)
+            file.seek(start)
+            data = file.read(count)
+            _check_unpacking(f"strip or tile {index} of {name}", keyframe, data)
+            segment, _, _ = keyframe.decode(
+                data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader
+            )
+        n_z = min(n_z, depth - z)
+        part = segment[:n_z, y0 - y : y1 - y, x0 - x : x1 - x]
+        out[
+            plane,
+            z : z + n_z,
+            y0 - rows.start : y1 - rows.start,
+            x0 - columns.start : x1 - columns.start,
+        ] = part
+    shape = [
+        {"Y": out.shape[2], "X": out.shape[3]}.get(axis, length)
+        for axis, length in zip(keyframe.axes, keyframe.shape, strict=True)
+    ]
+    rest = {"Y": slice(None), "X": slice(None)}
+    return out.reshape(shape)[tuple(rest.get(axis, wanted[axis]) for axis in keyframe.axes)]
+
+
+def check_layout(name: str, page: Any) -> int:
+    """Return the number of strips or tiles of a page, which are all there."""
+    if 0 in page.keyframe.chunks:
+        raise ValueError(f"{name} has strips or tiles of the shape {page.keyframe.chunks}")
+    n_segments = int(prod(page.keyframe.chunked))
+    if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
+        raise ValueError(f"{name} lacks some of its {n_segments} strips or tiles")
+    return n_segments
+
+
+def _check_unpacking(name: str, page: Any, data: bytes) -> None:
+    """Raise where a strip or tile unpacks to far more than its pixels."""
+    codec = _CODECS.get(int(page.compression))
+    if codec is None:
+        return
+    expected = prod(page.chunks) * page.dtype.itemsize
+    check_claim(name, codec, data[:HEAD], 0, expected)  # the length has been checked
+    if needs_unpacking(codec, len(data)):
+        check_stream(name, codec, data, expected)
+
+
+def check_segment(page: str, index: int, stop: int, length: int) -> None:
+    if stop > length:
+        raise ValueError(f"strip or tile {index} of {page} ends behind the file")

@@ -1,0 +1,127 @@
+"""Chunks of Zarr arrays as files, looked at before zarr unpacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from math import prod
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
+from gpu_patch.images.readers.zarr_place import Folder
+
+_LEFT_OUT = 2**64 - 1
+"""In the index of a shard: a chunk that is not in it."""
+
+
+class ChunkFiles:
+    """The files of an array's chunks.
+
+    Looked at is what the outermost compression says: blosc, zstd and LZ4 by their headers, gzip,
+    zlib, bz2 and LZMA by unpacking a little at a time where it could be too much. Not looked at are
+    zstd frames that do not say their size, shards in shards, and shards that are compressed.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        The array.
+    place : Folder
+        Where it is.
+
+    Raises
+    ------
+    ValueError
+        Its chunks have no pixels.
+    """
+
+    def __init__(self, array: Any, place: Folder) -> None:
+        self._array, self._place = array, place
+        self._chunks = tuple(map(int, array.chunks))
+        self._stored = tuple(map(int, array.shards or array.chunks))
+        if min((*self._chunks, *self._stored), default=1) < 1:
+            raise ValueError(f"its chunks have the shape {self._chunks}")
+        metadata = array.metadata
+        if metadata.zarr_format == 2:
+            codecs, filters = [metadata.compressor] if metadata.compressor else [], metadata.filters
+        else:
+            codecs, filters = list(metadata.codecs), None
+        self._index = None
+        if array.shards:
+            self._index, codecs = codecs[0], list(codecs[0].codecs) if len(codecs) == 1 else []
+        names = [_name(codec) for codec in codecs]
+        known = ("bytes", "transpose", "crc32c")
+        compressors = [name for name in names if name not in known]
+        self._codec = compressors[-1] if compressors else ""
+        # filters may make pixels larger
+        size = array.dtype.itemsize
+        self._expected = prod(self._chunks) * (max(size, 8) if filters else size)
+
+    def check(self, key: Sequence[slice]) -> None:
+        """Raise where a chunk of a part of the image would unpack to far more than its pixels.
+
+        Parameters
+        ----------
+        key : sequence of slice
+            One with start and stop, within the image, per axis.
+
+        Raises
+        ------
+        ValueError
+            A chunk does, or is no file. The message names it.
+        """
+        for place in _places(key, self._stored):
+            name = self._array.metadata.encode_chunk_key(place)
+            if not self._place.has(name):
+                continue
+            n_bytes = self._place.size(name)
+            with self._place.open(name) as file:
+                if self._index is None:
+                    self._check_piece(name, file, 0, n_bytes)
+                else:
+                    self._check_shard(name, file, place, key)
+
+    def _check_piece(self, name: str, file: BinaryIO, start: int, n_bytes: int) -> None:
+        file.seek(start)
+        head = file.read(min(HEAD, n_bytes))
+        said = f"its chunk {name}"
+        check_claim(said, self._codec, head, n_bytes, self._expected)
+        if needs_unpacking(self._codec, n_bytes):
+            content = head + file.read(n_bytes - len(head))
+            check_stream(said, self._codec, content, self._expected)
+
+    def _check_shard(
+        self, name: str, file: BinaryIO, place: tuple[int, ...], key: Sequence[slice]
+    ) -> None:
+        index: Any = self._index
+        if [_name(codec) for codec in index.index_codecs] != ["bytes", "crc32c"]:
+            return
+        grid = [n // m for n, m in zip(self._stored, self._chunks, strict=True)]
+        n_bytes = 16 * prod(grid) + 4
+        length = file.seek(0, 2)
+        start = length - n_bytes if index.index_location.value == "end" else 0
+        if start < 0:
+            return  # zarr says so
+        parts = []
+        for part, at, n in zip(key, place, self._stored, strict=True):
+            parts.append(slice(max(part.start - at * n, 0), min(part.stop - at * n, n)))
+        file.seek(start)
+        entries = np.frombuffer(file.read(n_bytes - 4), "<u8").reshape(*grid, 2)
+        for inner in _places(parts, self._chunks):
+            begin, size = map(int, entries[inner])
+            if begin != _LEFT_OUT and begin + size <= length:
+                self._check_piece(f"{inner} in shard {name}", file, begin, size)
+
+
+def _places(key: Sequence[slice], chunks: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Return the numbers of the chunks that a part of an image touches."""
+    return product(
+        *(range(part.start // n, -(-part.stop // n)) for part, n in zip(key, chunks, strict=True))
+    )
+
+
+def _name(codec: Any) -> str:
+    """Return what numcodecs calls a codec, of zarr or of numcodecs."""
+    name = getattr(codec, "codec_id", None) or codec.to_dict()["name"]
+    return str(name).removeprefix("numcodecs.")

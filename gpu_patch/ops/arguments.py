@@ -1,0 +1,65 @@
+"""Arguments that several operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_patch.checks import shorten
+from gpu_patch.epilogue import Epilogue
+
+
+def checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float16."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float16, found {shorten(dtype)}") from None
+    if found not in (np.float32, np.float16):
+        raise ValueError(f"dtype must be float32 or float16, found {found}")
+    return found
+
+
+def check_epilogue(
+    epilogue: Epilogue,
+    inputs: tuple[int, int],
+    targets: tuple[int, int] | None,
+    patch_size: Sequence[int],
+    *,
+    sources: tuple[int, int] | None = None,
+) -> None:
+    """Check that an epilogue is for this batch: kernels do not.
+
+    Parameters
+    ----------
+    epilogue : Epilogue
+        What to check.
+    inputs, targets : (int, int)
+        Samples and channels; None where there are no targets.
+    patch_size : sequence of int
+        (Z)YX.
+    sources : (int, int), optional
+        Samples and channels that are mixed, where the input is a mixture.
+    """
+    parts = [("input_scale", inputs), ("input_offset", inputs), ("input_shift", sources or inputs)]
+    if targets is not None:
+        parts += [(f"target_{name}", targets) for name in ("scale", "offset", "shift")]
+    for name, shape in parts:
+        numbers = getattr(epilogue, name)
+        if numbers is not None and numbers.shape != shape:
+            raise ValueError(f"epilogue.{name} must have the shape {shape}, found {numbers.shape}")
+    if (orientation := epilogue.orientation) is None:
+        return
+    if orientation.shape != inputs[:1] or orientation.max(initial=0) > 7:
+        raise ValueError(
+            f"epilogue.orientation must be {inputs[0]} numbers in 0 … 7, "
+            f"found {shorten(orientation)}"
+        )
+    if patch_size[-2] != patch_size[-1] and (orientation % 2).any():
+        raise ValueError(
+            "epilogue.orientation turns patches by 90°, which must be square in XY, found the "
+            f"patch_size {tuple(patch_size)}"
+        )

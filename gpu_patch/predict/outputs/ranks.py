@@ -1,0 +1,192 @@
+"""What processes that write together tell each other, through files in a folder that all see."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpu_patch.predict.outputs.removal import discard, sweep
+
+_PAUSE = 0.05
+
+
+class Ranks:
+    """The processes of one run.
+
+    Parameters
+    ----------
+    folder : Path
+        Theirs alone. What is in it from an earlier run is never taken for this one's.
+    rank, world_size : int
+        Number of this process, and how many there are.
+    timeout : float
+        Seconds without any sign of the others after which waiting is an error.
+    """
+
+    def __init__(self, folder: Path, rank: int, world_size: int, timeout: float) -> None:
+        self._folder, self._rank, self._world_size = folder, rank, world_size
+        self._timeout = timeout
+
+    @property
+    def together(self) -> bool:
+        """Whether there are several."""
+        return self._world_size > 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0."""
+        return self._rank == 0
+
+    def share(self, make: Callable[[], Any]) -> Any:
+        """Return on every rank what `make`, called on rank 0, returns there; its error as well.
+
+        All ranks are there when it returns.
+        """
+        if not self.together:
+            found = make()  # first: the folder may be another run's until then
+            discard(self._folder)
+            return found
+        return self._tell(make) if self._rank == 0 else self._listen()
+
+    def mark(self, name: str) -> None:
+        """Leave a sign that every rank sees."""
+        if self.together:
+            (self._folder / name).touch()
+
+    def marked(self, name: str) -> bool:
+        """Tell whether a rank left the sign."""
+        return (self._folder / name).exists()
+
+    def leave(self) -> None:
+        """Remove the folder when the last rank is here."""
+        if not self.together:
+            return
+        self.mark(f"{self._rank}.left")
+        if self._rank == 0:
+            left = [f"{rank}.left" for rank in range(self._world_size)]
+            self.until(
+                lambda: all(map(self.marked, left)),
+                lambda: sum(map(self.marked, left)),
+                lambda: "not every rank has ended",
+            )
+            discard(self._folder)
+            sweep(self._folder)
+
+    def until(
+        self,
+        reached: Callable[[], bool],
+        signs: Callable[[], object],
+        missing: Callable[[], str],
+    ) -> None:
+        """Wait for something.
+
+        Parameters
+        ----------
+        reached : callable
+            Tells whether it has come.
+        signs : callable
+            Its value changes as long as the others live.
+        missing : callable
+            Says what has not come, for the error.
+        """
+        seen, since = signs(), time.monotonic()
+        while not reached():
+            time.sleep(_PAUSE)
+            now = signs()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self._timeout:
+                raise TimeoutError(
+                    f"rank {self._rank} of {self._world_size} gave up after {self._timeout:g} s "
+                    f"without a sign of the others: {missing()}"
+                )
+
+    def _tell(self, make: Callable[[], Any]) -> Any:
+        # ranks answer a call that was never made before, and believe what repeats their answer:
+        # files of an earlier run cannot, nor those of another one, which has what this one wants
+        call = uuid.uuid4().hex
+        said: dict[str, Any] = {"call": call, "seen": {}}
+        error = None
+        try:
+            said["found"] = make()
+            # what is there now is no other run's
+            for old in self._folder.iterdir() if self._folder.is_dir() else ():
+                discard(old)
+        except Exception as raised:
+            error = raised
+            said["error"] = f"{type(error).__name__}: {error}"
+        seen = said["seen"]
+        self._say(said)
+
+        def all_seen() -> bool:
+            for rank in range(1, self._world_size):
+                answer = self._read(f"{rank}.json")
+                if answer.get("call") == call and answer["token"] != seen.get(str(rank)):
+                    seen[str(rank)] = answer["token"]
+                    self._say(said)
+            return len(seen) == self._world_size - 1
+
+        def missing() -> str:
+            absent = [r for r in range(1, self._world_size) if str(r) not in seen]
+            return f"the ranks {absent} have not begun"
+
+        try:
+            self.until(all_seen, lambda: len(seen), missing)
+        except TimeoutError:
+            if error is None:
+                raise
+        if error is not None:
+            raise error
+        return said["found"]
+
+    def _say(self, said: dict[str, Any]) -> None:
+        if not self._folder.is_dir():
+            discard(self._folder)
+        while True:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._write("0.json", said)
+            except FileNotFoundError:
+                pass  # removed by another run, which has what this one wants, at its end
+
+    def _listen(self) -> Any:
+        token = uuid.uuid4().hex
+        said: dict[str, Any] = {}
+        answered: str | None = None
+
+        def heard() -> bool:
+            nonlocal said, answered
+            said = self._read("0.json")
+            if said.get("seen", {}).get(str(self._rank)) == token:
+                return True
+            call = said.get("call")
+            if call and call != answered:
+                try:
+                    self._write(f"{self._rank}.json", {"token": token, "call": call})
+                    answered = call
+                except (FileNotFoundError, NotADirectoryError):
+                    pass  # rank 0 has emptied the folder meanwhile, and will call again
+            return False
+
+        self.until(heard, lambda: None, lambda: "rank 0 has not begun")
+        if "error" in said:
+            raise RuntimeError(f"rank 0 could not begin: {said['error']}")
+        return said["found"]
+
+    def _write(self, name: str, content: Any) -> None:
+        hidden = self._folder / f".{name}.{uuid.uuid4().hex}"
+        hidden.write_text(json.dumps(content))
+        os.replace(hidden, self._folder / name)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Return what a rank wrote, nothing where it has not."""
+        try:
+            found = json.loads((self._folder / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}

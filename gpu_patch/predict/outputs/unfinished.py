@@ -1,0 +1,140 @@
+"""The folder in which an OME-Zarr is, until it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+from gpu_patch.predict.outputs.base import Unit
+from gpu_patch.predict.outputs.removal import discard, sweep
+from gpu_patch.predict.outputs.settings import begin_anew, difference
+
+
+class Work:
+    """An image that is being written, with what another run needs to go on with it.
+
+    Parameters
+    ----------
+    folder : Path
+        It holds the image, what it was made with, and an empty file for each unit that is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.image = folder / "image"
+        self._about = folder / "about.json"
+        self._units = folder / "units"
+        self._finishing = folder / "finishing"
+
+    def exists(self) -> bool:
+        """Tell whether there is an image, with all that belongs to it."""
+        metadata = self.image / "zarr.json"
+        return metadata.is_file() and self._units.is_dir() and bool(self.about())
+
+    def about(self) -> dict[str, Any]:
+        """Return what it was made with, nothing where that cannot be read."""
+        try:
+            found = json.loads(self._about.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def sketch(self, about: dict[str, Any]) -> Work:
+        """Return a new one, which becomes this one by `become`."""
+        made = Work(self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}"))
+        made._units.mkdir(parents=True)
+        made._about.write_text(json.dumps(about))
+        return made
+
+    def become(self, other: Work) -> None:
+        """Take the place of `other`, at once; where another process did, be removed."""
+        try:
+            os.rename(self.folder, other.folder)
+        except OSError:
+            discard(self.folder)
+            if not other.exists():
+                raise
+
+    def check(self, about: dict[str, Any]) -> None:
+        """Raise where it was made with something else than `about`."""
+        if differ := self.difference(about):
+            raise ValueError(f"{self.folder} cannot be gone on with: {differ}. {begin_anew()}")
+
+    def difference(self, about: dict[str, Any]) -> str:
+        """Say what it was made with else than `about`, "" where that is nothing."""
+        found = self.about()
+        for key, wanted in about.items():
+            if found.get(key) != wanted:
+                return difference(key, found.get(key), wanted)
+        return ""
+
+    def record(self, unit: Unit) -> None:
+        """Note that a unit is written."""
+        sample, first = unit
+        (self._units / f"{sample}-{first}").touch()
+
+    def forget(self, unit: Unit) -> None:
+        """Take a unit for one that is not written."""
+        sample, first = unit
+        (self._units / f"{sample}-{first}").unlink(missing_ok=True)
+
+    def units(self) -> list[Unit]:
+        """Return the units that are written, none where there is no image."""
+        # others' files are passed over, as those that file managers leave
+        found = map(_UNIT.fullmatch, _names(self._units) if self.exists() else [])
+        return sorted((int(unit[1]), int(unit[2])) for unit in found if unit)
+
+    def finishing(self) -> bool:
+        """Tell whether it is this call that may finish the image: one alone may."""
+        try:
+            self._finishing.touch(exist_ok=False)
+        # none: another process has finished it already
+        except (FileExistsError, FileNotFoundError):
+            return False
+        return True
+
+    def alive(self) -> None:
+        """Show other processes that the image is being finished."""
+        self._finishing.touch()
+
+    def pulse(self) -> tuple[int, float]:
+        """Return what changes while the image is written or finished."""
+        units = len(_names(self._units))
+        try:
+            return units, self._finishing.stat().st_mtime
+        except OSError:
+            return units, 0.0
+
+    def tidy(self) -> set[str]:
+        """Remove what killed processes left half done; return the files of the image by name."""
+        discard(self._finishing)
+        sweep(self.folder)
+        found = set()
+        for folder, _, files in os.walk(self.image):
+            within = Path(folder).relative_to(self.image)
+            for name in files:
+                # zarr-python gives a file its name when it is complete
+                if name.endswith(".partial"):
+                    Path(folder, name).unlink(missing_ok=True)
+                else:
+                    found.add((within / name).as_posix())
+        return found
+
+    def remove(self) -> None:
+        """Remove it, and what never became it."""
+        discard(self.folder)
+        sweep(self.folder)
+
+
+_UNIT = re.compile(r"(\d+)-(\d+)")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # it is gone
+        return []

@@ -1,0 +1,143 @@
+"""The arrays of an OME-Zarr image: made, opened to write every chunk, and looked over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from gpu_patch.predict.outputs.axes import merged_axes, merged_shape
+from gpu_patch.predict.outputs.base import Predicted, Unit
+from gpu_patch.predict.outputs.multiscale import levels
+from gpu_patch.predict.outputs.ngff import image_attributes
+from gpu_patch.predict.outputs.storage import Storage
+
+_OWN = "gpu_patch"
+"""Key of the attributes that are the package's own."""
+
+
+def create_image(
+    image: Path, predicted: Predicted, storage: Storage, made_of: dict[str, Any]
+) -> None:
+    """Make an image without pixels.
+
+    Parameters
+    ----------
+    image : Path
+        Its folder.
+    predicted : Predicted
+        Its description.
+    storage : Storage
+        Chunks and shards.
+    made_of : dict
+        What is noted of the run, as JSON has it.
+    """
+    axes = merged_axes(predicted.original_axes, predicted.shape[1])
+    found = levels(predicted.size, predicted.calibration.physical_sizes)
+    attributes = {
+        "ome": image_attributes(predicted, axes, found),
+        _OWN: {"source": predicted.source, "axes": predicted.original_axes, **made_of},
+    }
+    group = import_zarr().create_group(image, zarr_format=3, attributes=attributes)
+    for i, level in enumerate(found):
+        chunk, shard = storage.of(level.size)
+        group.create_array(
+            str(i),
+            shape=merged_shape((*predicted.shape[:2], *level.size), axes),
+            dtype=predicted.dtype,
+            chunks=stored_shape(chunk, axes),
+            shards=None if shard is None else stored_shape(shard, axes),
+            dimension_names=list(axes.lower()),
+        )
+
+
+def open_levels(image: Path) -> tuple[Callable[[int], Any], Callable[[], None]]:
+    """Return what opens the array of a level, to write, and what ends writing to all of them."""
+    zarr = import_zarr()
+    from gpu_patch.predict.outputs.zarr_store import EndingStore, Writes
+
+    writes = Writes()
+
+    def open_level(level: int) -> Any:
+        found = zarr.open_array(image / str(level), mode="r+")
+        place = zarr.storage.StorePath(EndingStore(image / str(level), writes))
+        # a chunk that is not there is one that was lost, also where all of it would be zero; said
+        # of this array alone, as zarr's own settings are those of the process
+        config = {"write_empty_chunks": True}
+        return zarr.Array(zarr.AsyncArray(found.metadata, place, config=config))
+
+    return open_level, writes.end
+
+
+def own_attributes(image: Path) -> dict[str, Any] | None:
+    """Return what the package has noted in an image, None where that was written by others."""
+    try:
+        own = json.loads((image / "zarr.json").read_text())["attributes"][_OWN]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+    return own if isinstance(own, dict) and "fingerprint" in own else None
+
+
+def has_levels(image: Path) -> bool:
+    """Tell whether every level that an image describes is there."""
+    try:
+        described = json.loads((image / "zarr.json").read_text())["attributes"]["ome"]
+        paths = [level["path"] for level in described["multiscales"][0]["datasets"]]
+        return all((image / path / "zarr.json").is_file() for path in paths)
+    except (OSError, KeyError, IndexError, TypeError, ValueError):
+        return False
+
+
+def complete_units(
+    image: Path, units: Iterable[Unit], files: Collection[str], axes: str, slab_axis: int
+) -> list[Unit]:
+    """Return the units of which every chunk of the full resolution is there.
+
+    Parameters
+    ----------
+    image : Path
+        The folder of the image.
+    units : iterable of Unit
+        Units.
+    files : collection of str
+        Files that the image has.
+    axes : str
+        Of the image as stored.
+    slab_axis : int
+        Spatial axis along which rows are counted.
+    """
+    array = import_zarr().open_array(image / "0", mode="r")
+    stored = array.shards or array.chunks
+    n_stored = [-(-n // s) for n, s in zip(array.shape, stored, strict=True)]
+    n_spatial = len(axes.replace("T", "").replace("C", ""))
+    slab = len(axes) - n_spatial + slab_axis
+    found = []
+    for sample, first in units:
+        places = [range(n) for n in n_stored]
+        if "T" in axes:
+            places[axes.index("T")] = range(sample, sample + 1)
+        row = first // stored[slab]
+        places[slab] = range(row, row + 1)
+        names = (array.metadata.encode_chunk_key(place) for place in product(*places))
+        if all(f"0/{name}" in files for name in names):
+            found.append((sample, first))
+    return found
+
+
+def stored_shape(size: tuple[int, ...], axes: str) -> tuple[int, ...]:
+    """Return the shape of what is stored together, of one time and channel."""
+    return (1,) * (len(axes) - len(size)) + size
+
+
+def import_zarr() -> Any:
+    try:
+        import zarr
+    except ImportError as error:
+        raise ImportError("writing Zarr needs zarr 3: pip install 'gpu_patch[io]'") from error
+    if int(zarr.__version__.partition(".")[0]) < 3:
+        raise ImportError(
+            f"writing Zarr needs zarr 3, found {zarr.__version__}: pip install 'gpu_patch[io]'"
+        )
+    return zarr

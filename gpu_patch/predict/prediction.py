@@ -1,0 +1,334 @@
+"""Whole images from a model that sees tiles."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpu_patch.checks import argument, choice, instance, sequence, whole_number, whole_numbers
+from gpu_patch.chunks import ChunkedImage
+from gpu_patch.constructors import BasicPatchConstr, PredMsPatchConstr
+from gpu_patch.constructors.microsplit import PaddingMode
+from gpu_patch.feed.normalization import Normalization
+from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.locations import LARGEST_PIXEL
+from gpu_patch.patching import TiledPatching
+from gpu_patch.patching.base import checked_overlaps
+from gpu_patch.predict.code import version_of
+from gpu_patch.predict.digests import of_planes
+from gpu_patch.predict.identity import identify
+from gpu_patch.predict.model import TRAINING_MODES, is_module, modes, modes_of, running
+from gpu_patch.predict.outputs import make_store
+from gpu_patch.predict.pixels import checked_dtype
+from gpu_patch.predict.remarks import equal_samples, evaluating_samples, not_finite
+from gpu_patch.predict.results import Results
+from gpu_patch.predict.schedule import choose_grid, share_of
+from gpu_patch.predict.worker import Work
+from gpu_patch.tiling import BLENDS
+
+
+class Prediction(NamedTuple):
+    """What `predict` returns.
+
+    Attributes
+    ----------
+    images : list of array or Path
+        Per image stack the prediction: the array, in the axes of the image as given, or the path
+        where it is.
+    std : list of array or Path, or None
+        Per image stack the standard deviation of the samples; None where there is one sample.
+    """
+
+    images: list[Any]
+    std: list[Any] | None
+
+
+def predict(
+    images: PatchExtractor | ImageStack | Sequence[PatchExtractor | ImageStack],
+    model: Callable[[Any], Any],
+    *,
+    tile_size: Sequence[int],
+    overlaps: Sequence[int],
+    batch_size: int = 16,
+    multiscale_count: int | None = None,
+    padding_mode: PaddingMode = "reflect",
+    blend: str = "crop",
+    n_samples: int = 1,
+    training_mode: str | None = None,
+    normalization: Normalization | None = None,
+    dtype: DTypeLike = np.float32,
+    out: str | os.PathLike[str] | None = None,
+    format: str | None = None,
+    channel_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    model_id: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    chunk_size: Sequence[int] | None = None,
+    shard_size: Sequence[int] | None = None,
+    timeout: float = 1800.0,
+    progress: bool = True,
+) -> Prediction:
+    """Run a model over whole images, tile by tile.
+
+    Tiles are cut out, given to the model in batches and put together where the images are. Of the
+    prediction only a slab is there at a time, a few tiles high; what is complete goes to the host
+    and to `out` while the next batch is made.
+
+    Parameters
+    ----------
+    images : PatchExtractor, ImageStack, or sequence of them
+        All 2D or all 3D, with as many channels each, on one device. Of those with pixels that are
+        NaN or infinite a warning says how many, at the end.
+    model : torch.nn.Module or callable
+        Takes a batch (B, L, (Z), Y, X), or (B, C, (Z), Y, X) without context, and returns tiles of
+        the same size with any number of channels. A torch module, scripted and exported ones too,
+        gets a tensor, without gradients and in the modes that `training_mode` says. Anything else
+        is called with NumPy's or CuPy's array, and may return an array or tensor of any library.
+        It may change what it is given.
+    tile_size : sequence of int
+        Pixels of a tile, (Z)YX. Larger ones than the image are zero beyond it, or what
+        `padding_mode` says where there is context.
+    overlaps : sequence of int
+        Pixels that neighbouring tiles share, (Z)YX, 0 ≤ overlap < tile.
+    batch_size : int, default 16
+        Tiles per batch; the last batch may have fewer.
+    multiscale_count : int or None, default None
+        Number of scales of the lateral context, see `PredMsPatchConstr`; None gives plain tiles of
+        all channels.
+    padding_mode : {"reflect", "wrap", "periodic"}, default "reflect"
+        What the context holds beyond the image.
+    blend : {"crop", "hann", "gaussian"}, default "crop"
+        How tiles become an image: half of each overlap is cut off, as in careamics, or the tiles
+        are averaged with weights that fall off towards their edges.
+    n_samples : int, default 1
+        How often the model sees each batch. From 2 on, for models that draw at random, the result
+        is the mean, and the standard deviation comes with it. Where that is 0 everywhere, a
+        warning says so.
+    training_mode : {"eval", "keep"} or None, default None
+        Modes of a torch module during the run; afterwards they are as before. None puts a module
+        that is in training mode as a whole into evaluation mode (with a warning where there are
+        several samples, which may then be equal), and leaves one in evaluation mode as it is: parts
+        of it that were put into training mode, such as dropout that is to be sampled, stay so.
+        "eval" puts all parts into evaluation mode, "keep" leaves all as they are.
+    normalization : Normalization or None, default None
+        Applied to the tiles; what the model returns is taken back as `Normalization.denormalize`
+        does.
+    dtype : data type, default float32
+        Of the result: float32, float16, or uint8, int8, uint16 or int16, for which values are
+        rounded to the nearest and cut to the range. Standard deviations are float32.
+    out : path or None, default None
+        Where the result goes. None is arrays in memory. For one image a path that ends in
+        .ome.zarr, .zarr, .ome.tif, .tif or .npy; else a folder, which is made, with a file named
+        after each image. Files take their name when they are complete.
+    format : {"ome-zarr", "ome-tiff", "npy"} or None, default None
+        Of the files in a folder; None is "ome-zarr".
+    channel_names : sequence of str or None, default None
+        What the model's channels are called in OME-Zarr and OME-TIFF. None leaves them without
+        names. Pixel sizes, position and time interval are those of the image.
+    overwrite : bool, default False
+        Whether to replace files that are there, once the new ones are complete; links themselves,
+        not what they lead to, and never the images that are read.
+    resume : bool, default False
+        Whether to go on where an earlier run with the same arguments ended (OME-Zarr alone). What
+        another model, other arguments, another version of gpu_patch or other files made, by size
+        and date, is refused, and the error says what differs; with `overwrite` it is made anew.
+    model_id : str or None, default None
+        What tells the model from others where a run is gone on with, such as a version, or a digest
+        of its file. None is what shows: a torch module's classes, settings and weights; a
+        function's code, its defaults, and what it closes over or reads from its module; code of
+        installed packages by their version. Whatever running the model changes, such as a counter,
+        does not count. Where nothing shows, as of a session of another library, `resume` warns.
+    rank, world_size : int, default 0 and 1
+        This process, and how many there are (OME-Zarr alone). Each predicts other rows of chunks,
+        and all of them return when all files are complete.
+    chunk_size, shard_size : sequence of int or None, default None
+        (Z)YX, of OME-Zarr.
+    timeout : float, default 1800
+        Seconds without a sign of the other processes after which waiting for them is an error.
+    progress : bool, default True
+        Whether to show a bar where it takes more than a second and tqdm is installed.
+
+    Returns
+    -------
+    Prediction
+        (images, std), a result per image stack.
+
+    Raises
+    ------
+    ValueError
+        For values out of range, where the model returns anything but a tile for each that it gets,
+        where it is on another device than the images, and for values that are not finite where
+        `dtype` is of whole numbers.
+    FileExistsError
+        Where there is a file already, or where one would have to replace a folder or a folder a
+        file; before anything is predicted.
+    BlockingIOError
+        Where another run is writing one of the files; the message names its process.
+
+    Notes
+    -----
+    After an error or Ctrl-C nothing half done is left but what `resume` goes on with. SIGTERM ends
+    a Python process without that, unless a handler raises:
+    ``signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))``.
+
+    A run marks what it writes by a hidden file in the folder, ``.gpu_patch-….run``, that is locked
+    (flock) as long as its process lives.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpu_patch
+    >>> image = np.arange(600 * 800, dtype=np.float32).reshape(600, 800)
+    >>> images = gpu_patch.ImageStack.from_array(image, "YX", device="cpu")
+    >>> found = predict(images, lambda x: x + 1, tile_size=(256, 256), overlaps=(64, 64))
+    >>> np.array_equal(found.images[0], image + 1)
+    True
+    """
+    extractor = _as_extractor(images)
+    n_dims, device = extractor.n_spatial_dims, extractor.device
+    tile = whole_numbers("tile_size", tile_size, minimum=1, maximum=LARGEST_PIXEL, length=n_dims)
+    shared = checked_overlaps(overlaps, tile, "tile_size")
+    whole_number("batch_size", batch_size, minimum=1)
+    whole_number("n_samples", n_samples, minimum=1)
+    choice("blend", blend, BLENDS)
+    if model_id is not None and not instance("model_id", model_id, str, "a str or None"):
+        raise ValueError("model_id must not be empty, found ''")
+    if training_mode is not None:
+        choice("training_mode", training_mode, TRAINING_MODES)
+    if normalization is not None:
+        instance("normalization", normalization, Normalization, "a Normalization or None")
+    # of the mean, and of the standard deviation
+    dtypes = {"": checked_dtype(dtype), "_std": np.dtype(np.float32)}
+    if n_samples == 1:
+        del dtypes["_std"]
+    names = [] if channel_names is None else sequence("channel_names", channel_names, "str")
+    for i, name in enumerate(names):
+        instance(f"channel_names[{i}]", name, str, "a str")
+    tiling = TiledPatching(extractor.shapes, tile, shared)
+    constructor = (
+        BasicPatchConstr(tiling, extractor, seed=0)
+        if multiscale_count is None
+        else PredMsPatchConstr(tiling, extractor, multiscale_count, padding_mode, seed=0)
+    )
+    sizes = [shape[2:] for shape in extractor.shapes]
+    # one grid for images of one size: its tables are uploaded once
+    grid_of = {size: choose_grid(size, tile, shared, blend) for size in set(sizes)}
+    grids = [grid_of[size] for size in sizes]
+    axes = _axes_of_batches(n_dims, multiscale_count)
+    with modes(model, training_mode) as evaluating, running(model, device, axes) as tiles_of:
+        if evaluating and n_samples > 1:
+            warnings.warn(evaluating_samples(), stacklevel=2)
+        about = {
+            "tile_size": tile,
+            "overlaps": shared,
+            "multiscale_count": multiscale_count,
+            "padding_mode": padding_mode,
+            "blend": blend,
+            "n_samples": n_samples,
+            "dtype": dtypes[""].name,
+            "normalization": None if normalization is None else normalization.to_dict(),
+            "training_mode": modes_of(model),
+            "version of gpu_patch": version_of(__name__),
+        }
+
+        def fingerprint() -> str:
+            return json.dumps({**about, "model": _identity(model, model_id, resume=resume)})
+
+        store = make_store(
+            None if out is None else os.fspath(out),
+            [stack.source for stack in extractor.image_stacks],
+            variants=list(dtypes),
+            format=format,
+            overwrite=overwrite,
+            resume=resume,
+            fingerprint=fingerprint,
+            versions=lambda: [_version(stack) for stack in extractor.image_stacks],
+            files=[stack.files for stack in extractor.image_stacks],
+            rank=rank,
+            world_size=world_size,
+            chunk_size=chunk_size,
+            shard_size=shard_size,
+            timeout=timeout,
+        )
+        results = Results(store, extractor.image_stacks, grids, dtypes, names)
+        try:
+            todo = results.todo()
+            share = share_of(todo, rank, world_size)
+            work = Work(constructor, tiles_of, n_samples, normalization, grids, results)
+            work.run(share, batch_size, progress=progress and rank == 0)
+            if rank == 0:
+                for image in results.written:
+                    results.open(image, work.n_channels)
+                    results.finish(image)
+            store.wait()
+        except BaseException:
+            try:
+                results.close()
+            finally:
+                store.abandon()
+            raise
+        # those of files that are read by chunk are known as far as this process has read them
+        seen = {unit.image for unit in todo if rank == 0 or extractor.cache is not None}
+        if said := not_finite([extractor.image_stacks[image] for image in sorted(seen)]):
+            warnings.warn(said, stacklevel=2)
+    if results.deviates is False and rank == 0:
+        warnings.warn(equal_samples(n_samples, module=is_module(model)), stacklevel=2)
+    return Prediction(results.all(""), results.all("_std") if n_samples > 1 else None)
+
+
+def _axes_of_batches(n_dims: int, multiscale_count: int | None) -> str:
+    """Say which argument decides on each axis of what a model gets."""
+    inner = "channels of the images" if multiscale_count is None else argument("multiscale_count")
+    return (
+        f"({argument('batch_size')} or less, {inner}, "
+        f"{', '.join(argument(f'tile_size[{axis}]') for axis in range(n_dims))})"
+    )
+
+
+def _identity(model: Any, model_id: str | None, *, resume: bool) -> str | dict[str, str]:
+    if model_id is not None:
+        return model_id
+    found = identify(model)
+    if found.unknown and resume:
+        warnings.warn(
+            f"model may be another one than that of the earlier run: nothing is known of "
+            f"{', '.join(found.unknown)}. Give {argument('model_id')} from the first run on, such "
+            "as a version, or a digest of its file",
+            stacklevel=6,
+        )
+    return found.parts
+
+
+def _version(stack: ImageStack) -> str:
+    """Tell an image from others that its file has held, or holds; an array by what is in it."""
+    said = [stack.version]
+    if (
+        not stack.files
+        and stack.version == str(stack.source)
+        and not isinstance(stack.data, ChunkedImage)
+    ):
+        said.append(f"digest {of_planes(stack.data).hex()[:16]}")
+    return ", ".join([*said, f"shape {stack.original_data_shape}, axes {stack.original_axes}"])
+
+
+def _as_extractor(images: object) -> PatchExtractor:
+    if isinstance(images, PatchExtractor):
+        return images
+    if isinstance(images, ImageStack):
+        return PatchExtractor([images])
+    stacks: list[Any] = []
+    for item in sequence("images", images, "ImageStack, or an ImageStack or a PatchExtractor"):
+        stacks += item.image_stacks if isinstance(item, PatchExtractor) else [item]
+    if not stacks:
+        raise ValueError("images is empty: at least one ImageStack is needed")
+    for i, stack in enumerate(stacks):
+        instance(f"images[{i}]", stack, ImageStack, "an ImageStack, as open_images gives them")
+    return PatchExtractor(stacks)
