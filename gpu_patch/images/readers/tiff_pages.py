@@ -110,5 +110,6 @@ def _check_unpacking(name: str, page: Any, data: bytes) -> None:
 
 
 def check_segment(page: str, index: int, stop: int, length: int) -> None:
+    """Check that a strip or tile lies within its file."""
     if stop > length:
         raise ValueError(f"strip or tile {index} of {page} ends behind the file")

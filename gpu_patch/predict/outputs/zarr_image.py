@@ -132,6 +132,7 @@ def stored_shape(size: tuple[int, ...], axes: str) -> tuple[int, ...]:
 
 
 def import_zarr() -> Any:
+    """Return zarr, or say what to install."""
     try:
         import zarr
     except ImportError as error:
