@@ -35,8 +35,9 @@ class BasicPatchConstr(PlannedConstr):
     input_extractor : PatchExtractor
         Input images.
     target_extractor : PatchExtractor or None, default None
-        Target images of the same samples and spatial shapes, with any number of channels. None
-        for self-supervised training and for prediction.
+        Target images of the same samples and spatial shapes, with any number of channels. Those of
+        folders and patterns are paired by the names of their files, others by position. None for
+        self-supervised training and for prediction.
     channels : sequence of int or None, default None
         Channels of the input, in the order wanted; None is all. Targets have all channels.
     seed : int or None, default None

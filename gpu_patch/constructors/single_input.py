@@ -97,7 +97,8 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
     input_extractor : PatchExtractor
         Input images, single-channel.
     target_extractor : PatchExtractor
-        Target images of the same samples and spatial shapes.
+        Target images of the same samples and spatial shapes. Those of folders and patterns are
+        paired by the names of their files, others by position.
     multiscale_count : int
         Number of scales L, at least 1: the field of view grows to 2^(L−1) times the patch.
     padding_mode : {"reflect", "wrap", "periodic"}

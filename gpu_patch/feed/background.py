@@ -117,7 +117,9 @@ def filter_background(
     patching_strategy : StratifiedPatching
         Changed in place: its number of patches falls.
     extractor : PatchExtractor
-        The images that decide; of the strategy's shapes, with any channels.
+        The images that decide; of the strategy's shapes, with any channels. A strategy made of
+        `PatchExtractor.shapes` knows its images: those of folders and patterns must be partners
+        by the names of their files.
     patch_filter : PatchFilter or sequence of PatchFilter
         One for all channels named, or one for each.
     ref_channel : int or sequence of int, default 0

@@ -12,6 +12,8 @@ pytest.importorskip("careamics", reason="the live comparison needs careamics 0.3
 
 from builders import UPSTREAM
 
+pytestmark = pytest.mark.filterwarnings("ignore:patch_size is .*, larger than")
+
 KINDS = ("basic", "multichannel", "independent", "paired", "pred")
 STRATEGIES = ("random", "fixed_random", "sequential", "fixed")
 ALL_DTYPES = (*DTYPES, "int32", "uint32", "float64")
