@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
@@ -35,62 +35,77 @@ class Names(NamedTuple):
         Names outside of it that it assigns.
     changed : set of str
         Names outside of it whose values it changes, by an item or a method.
-    written_attributes : set of str
-        Attributes, of whatever, that it assigns or changes likewise.
+    of_others : set of (str, str)
+        Names outside of it and attributes of their values that it assigns, or changes likewise.
+    of_own : set of str
+        Attributes of what is its own, such as a method's object, that it assigns or changes.
     """
 
     globals: set[str]
     attributes: set[str]
     written: set[str]
     changed: set[str]
-    written_attributes: set[str]
+    of_others: set[tuple[str, str]]
+    of_own: set[str]
 
     @classmethod
     def of(cls, code: CodeType) -> Names:
         """Return those of some code and all code inside it."""
-        found = cls(set(), set(), set(), set(), set())
+        found = cls(set(), set(), set(), set(), set(), set())
         for part in nested(code):
             found._add(part)
         return found
 
     def joined(self, other: Names) -> Names:
         """Return those of two functions."""
-        return Names(*(one | another for one, another in zip(self, other, strict=True)))
+        return Names(
+            self.globals | other.globals,
+            self.attributes | other.attributes,
+            self.written | other.written,
+            self.changed | other.changed,
+            self.of_others | other.of_others,
+            self.of_own | other.of_own,
+        )
 
     def _add(self, code: CodeType) -> None:
         # all that begins at one place of the source is one chain, as in `counts.of[0].append`
-        roots: dict[Any, str] = {}
-        chains: dict[Any, list[str]] = {}
+        chains: dict[Any, _Chain] = {}
         for step in dis.get_instructions(code):
             place = step.positions and (step.positions.lineno, step.positions.col_offset)
             kind, name = step.opname, step.argval
+            chain = chains.get(place, _Chain(None, ()))
             if kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
-                roots[place] = name
-                chains[place] = []
+                chains[place] = _Chain(name, ())
                 if kind != "LOAD_DEREF":
                     self.globals.add(name)
+            elif kind.startswith("LOAD_FAST"):
+                chains[place] = _Chain(None, ())
             elif kind in ("LOAD_ATTR", "LOAD_METHOD"):
                 self.attributes.add(name)
                 if name in _MUTATORS:
-                    self._change(place, roots, chains)
-                chains.setdefault(place, []).append(name)
+                    self._change(chain)
+                chains[place] = _Chain(chain.root, (*chain.attributes, name))
             elif kind in ("STORE_GLOBAL", "STORE_NAME", "STORE_DEREF"):
                 self.written.add(name)
             elif kind == "STORE_ATTR":
-                self.written_attributes.add(name)
+                self._change(_Chain(chain.root, (*chain.attributes, name)))
             elif kind == "STORE_SUBSCR":
-                self._change(place, roots, chains)
-            elif kind.startswith("LOAD_FAST"):
-                roots.pop(place, None)
-                chains[place] = []
+                self._change(chain)
 
-    def _change(self, place: Any, roots: dict[Any, str], chains: dict[Any, list[str]]) -> None:
-        if place is None:
-            return
-        if chain := chains.get(place):
-            self.written_attributes.add(chain[-1])
-        elif place in roots:
-            self.changed.add(roots[place])
+    def _change(self, chain: _Chain) -> None:
+        if chain.root is None:
+            self.of_own.update(chain.attributes[-1:])
+        elif chain.attributes:
+            self.of_others.add((chain.root, chain.attributes[-1]))
+        else:
+            self.changed.add(chain.root)
+
+
+class _Chain(NamedTuple):
+    """A name outside of a function, None for what is its own, and attributes that follow."""
+
+    root: str | None
+    attributes: tuple[str, ...]
 
 
 def nested(code: CodeType) -> Iterator[CodeType]:
@@ -116,8 +131,8 @@ class Attributes(NamedTuple):
     read: set[str]
 
     @classmethod
-    def of(cls, kind: type, *called: str) -> Attributes:
-        """Return those of a class, whose objects are run by methods of some names, else by any."""
+    def of(cls, kind: type, called: Iterable[str]) -> Attributes:
+        """Return those of a class, whose objects are run by methods of some names."""
         names: dict[str, Names] = {}
         for base in kind.__mro__:
             for name, found in vars(base).items():
@@ -125,14 +140,12 @@ class Attributes(NamedTuple):
                     own = Names.of(found.__code__)
                     # one of a base may be called by that of the class
                     names[name] = own.joined(names[name]) if name in names else own
-        reached = [name for name in called or _CALLED if name in names]
-        reached = reached or [name for name in names if not name.startswith("__")]
+        reached = [name for name in sorted({*called, *_CALLED}) if name in names]
         for name in reached:  # which grows
             reached += [n for n in names[name].attributes if n in names and n not in reached]
-        return cls(
-            {attribute for name in reached for attribute in names[name].written_attributes},
-            {attribute for found in names.values() for attribute in found.attributes},
-        )
+        state = {attribute for name in reached for attribute in names[name].of_own}
+        state |= {each for name in reached for _, each in names[name].of_others}  # of the class
+        return cls(state, {each for found in names.values() for each in found.attributes})
 
 
 def home(function: FunctionType) -> str | None:

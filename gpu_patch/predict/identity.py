@@ -11,7 +11,7 @@ import re
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import cached_property, partial
@@ -49,6 +49,16 @@ _CHANGING = (
 
 _CONTAINERS = (list, dict, set, bytearray, deque, np.ndarray)
 _NOT_CALLED = {"__dict__", "__weakref__", "__doc__", "__module__", "_abc_impl"}
+
+
+class _Use(NamedTuple):
+    """What a function does with a value: attributes that it changes, and methods that it calls."""
+
+    changed: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
+
+
+_UNUSED = _Use()
 
 
 class Identity(NamedTuple):
@@ -96,10 +106,9 @@ class _Digester:
         self.unknown: dict[str, None] = {}
         self._known: dict[int, tuple[object, bytes]] = {}
         self._within: list[int] = []
-        self._attributes: dict[tuple[Any, ...], Attributes] = {}
-        self._state: frozenset[str] = frozenset()
+        self._attributes: dict[tuple[type, frozenset[str]], Attributes] = {}
 
-    def digest(self, value: Any, name: str) -> bytes:
+    def digest(self, value: Any, name: str, use: _Use = _UNUSED) -> bytes:
         """Return the digest of a value, which is called by a name where it is unknown."""
         if isinstance(value, _PLAIN):
             return combined(type(value).__qualname__, repr(value))
@@ -109,27 +118,26 @@ class _Digester:
             self._within.append(id(value))
             try:
                 # kept, or another value could get its number
-                self._known[id(value)] = value, self._digest(value, name)
+                self._known[id(value)] = value, self._digest(value, name, use)
             finally:
                 self._within.pop()
         return self._known[id(value)][1]
 
-    def parts(self, value: Any) -> dict[str, bytes] | None:
+    def parts(self, value: Any, use: _Use = _UNUSED) -> dict[str, bytes] | None:
         """Return digests of the parts of what a model can be made of, by name; None for others."""
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.nn.Module):
-            return self._torch_module(value)
+            return self._torch_module(value, use)
         if torch is not None and isinstance(value, torch.jit.ScriptFunction):
             return {"code": combined(modules.text(value))}
         if isinstance(value, FunctionType):
             return self._function(value)
         if isinstance(value, MethodType):
-            state = self._attributes_of(type(value.__self__), value.__func__.__name__).state
-            with self._running(state):
-                own = self.parts(value.__self__)
-                if own is None:
-                    own = {"object": self.digest(value.__self__, type(value.__self__).__name__)}
-                return {**own, "method": self.digest(value.__func__, value.__func__.__name__)}
+            name, owner = value.__func__.__name__, value.__self__
+            own = self.parts(owner, _Use(called=frozenset([name])))
+            if own is None:
+                own = {"object": self.digest(owner, type(owner).__name__)}
+            return {**own, "method": self.digest(value.__func__, name)}
         if isinstance(value, partial):
             given = {**{str(i): each for i, each in enumerate(value.args)}, **value.keywords}
             inner = self.parts(value.func)
@@ -143,9 +151,9 @@ class _Digester:
             return None
         if callable(wrapped := getattr(value, "__wrapped__", None)):  # of functools, of jax.jit
             return {"function": self.digest(wrapped, "function")}
-        return self._object(value) if _is_own(value) else None
+        return self._object(value, use) if _is_own(value) else None
 
-    def _digest(self, value: Any, name: str) -> bytes:
+    def _digest(self, value: Any, name: str, use: _Use) -> bytes:
         kind = type(value)
         if (found := self._simple(value, name)) is not None:
             return found
@@ -154,7 +162,7 @@ class _Digester:
         if isinstance(value, ModuleType):
             return of_module(value)
         if isinstance(value, type):
-            return self._class(value)
+            return self._class(value, use)
         if isinstance(value, (property, cached_property, classmethod, staticmethod)):
             functions = [getattr(value, way, None) for way in ("fget", "fset", "func", "__func__")]
             return combined(kind.__name__, *(self.digest(each, name) for each in functions))
@@ -162,7 +170,7 @@ class _Digester:
             own = getattr(value, "__self__", None)
             known = own is None or isinstance(own, ModuleType)
             return combined("built in", value.__name__, b"" if known else self.digest(own, name))
-        if (parts := self.parts(value)) is not None:
+        if (parts := self.parts(value, use)) is not None:
             return combined("parts", *_flat(parts))
         if hasattr(kind, "__get__"):  # what a class has for its slots, and the like
             return combined("descriptor", kind.__qualname__)
@@ -234,59 +242,63 @@ class _Digester:
                 reversed(function.__defaults__ or ()), strict=False)
         )  # fmt: skip
         defaults |= function.__kwdefaults__ or {}
-        with self._running(names.written_attributes):
-            return {
-                "code": self._code(code),
-                **{f"default of {k}": self.digest(v, k) for k, v in sorted(defaults.items())},
-                **self._values(
-                    {
-                        name: each
-                        for name, each in values.items()
-                        if name not in names.written
-                        and not (name in names.changed and isinstance(each, _CONTAINERS))
-                    }
+        used = {
+            name: self.digest(
+                each,
+                name,
+                _Use(
+                    frozenset(own for root, own in names.of_others if root == name),
+                    frozenset(names.attributes),
                 ),
-            }
+            )
+            for name, each in values.items()
+            if name not in names.written
+            and not (name in names.changed and isinstance(each, _CONTAINERS))
+        }
+        return {
+            "code": self._code(code),
+            **{f"default of {k}": self.digest(v, k) for k, v in sorted(defaults.items())},
+            **used,
+        }
 
-    def _class(self, kind: type) -> bytes:
+    def _class(self, kind: type, use: _Use) -> bytes:
         if is_installed(kind.__module__):
             return combined("class", package(kind.__module__), kind.__qualname__)
-        state = self._attributes_of(kind).state
-        with self._running(state):
-            members = {
-                name: member
-                for name, member in sorted(vars(kind).items())
-                if name not in self._state and _is_member(kind, name, member)
-            }
-            bases = [self.digest(base, base.__name__) for base in kind.__bases__]
-            return combined("class", kind.__qualname__, *bases, *_flat(self._values(members)))
+        state = use.changed | self._attributes_of(kind, use).state
+        members = {
+            name: member
+            for name, member in sorted(vars(kind).items())
+            if name not in state and _is_member(kind, name, member)
+        }
+        bases = [self.digest(base, base.__name__, use) for base in kind.__bases__]
+        return combined("class", kind.__qualname__, *bases, *_flat(self._values(members)))
 
-    def _object(self, value: Any) -> dict[str, bytes]:
+    def _object(self, value: Any, use: _Use) -> dict[str, bytes]:
         kind = type(value)
-        with self._running(self._attributes_of(kind).state):
-            found = dict(getattr(value, "__dict__", {}))
-            for base in kind.__mro__:
-                slots = vars(base).get("__slots__", ())
-                for name in [slots] if isinstance(slots, str) else slots:
-                    if hasattr(value, name):
-                        found[name] = getattr(value, name)
-            kept = {name: found[name] for name in sorted(found) if name not in self._state}
-            return {"class": self.digest(kind, kind.__name__), **self._values(kept)}
+        state = use.changed | self._attributes_of(kind, use).state
+        found = dict(getattr(value, "__dict__", {}))
+        for base in kind.__mro__:
+            slots = vars(base).get("__slots__", ())
+            for name in [slots] if isinstance(slots, str) else slots:
+                if hasattr(value, name):
+                    found[name] = getattr(value, name)
+        kept = {name: found[name] for name in sorted(found) if name not in state}
+        return {"class": self.digest(kind, kind.__name__, use), **self._values(kept)}
 
-    def _torch_module(self, model: Any) -> dict[str, bytes]:
+    def _torch_module(self, model: Any, use: _Use) -> dict[str, bytes]:
         code: list[str | bytes] = []
         settings: list[str | bytes] = []
         weights: list[str | bytes] = []
         for name, part in modules.named_parts(model):
             kind = type(part)
-            attributes = self._attributes_of(kind)
-            with self._running(attributes.state):
-                code += [name, self.digest(kind, kind.__name__), modules.text(part)]
-                code += [self.digest(hook, f"{name} hook") for hook in modules.hooks(part)]
-                found = modules.settings(part, attributes.read)
-                with self._quiet():  # trainers, loggers and the like
-                    kept = {k: v for k, v in sorted(found.items()) if k not in self._state}
-                    settings += [name, str(part.training), *_flat(self._values(kept))]
+            attributes = self._attributes_of(kind, use)
+            code += [name, self.digest(kind, kind.__name__, use), modules.text(part)]
+            code += [self.digest(hook, f"{name} hook") for hook in modules.hooks(part)]
+            state = use.changed | attributes.state
+            found = modules.settings(part, attributes.read)
+            kept = {key: each for key, each in sorted(found.items()) if key not in state}
+            with self._quiet():  # trainers, loggers and the like
+                settings += [name, str(part.training), *_flat(self._values(kept))]
             for key, tensor in modules.tensors(part):
                 weights += [f"{name}.{key}", self.digest(tensor, f"{name}.{key}")]
         return {
@@ -298,20 +310,11 @@ class _Digester:
     def _values(self, values: Mapping[str, Any]) -> dict[str, bytes]:
         return {name: self.digest(value, name) for name, value in values.items()}
 
-    def _attributes_of(self, kind: type, *called: str) -> Attributes:
-        key = (kind, *called)
+    def _attributes_of(self, kind: type, use: _Use) -> Attributes:
+        key = kind, use.called
         if key not in self._attributes:
-            self._attributes[key] = Attributes.of(kind, *called)
+            self._attributes[key] = Attributes.of(*key)
         return self._attributes[key]
-
-    @contextmanager
-    def _running(self, state: Iterable[str]) -> Iterator[None]:
-        """Leave out attributes that running a model changes."""
-        before, self._state = self._state, self._state.union(state)
-        try:
-            yield
-        finally:
-            self._state = before
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,57 @@ def test_what_is_set_from_outside_counts():
     before = parts(model)
     model.factor = 4
     assert {k for k in before if parts(model)[k] != before[k]} == {"factor"}
+
+
+class Loaded:
+    """Gets its factor from a method that a model does not call."""
+
+    def __init__(self):
+        self.factor, self.n_calls = None, 0
+
+    def load(self, factor):
+        self.factor = factor
+        return self
+
+    def run(self, x):
+        self.n_calls += 1
+        return x * self.factor
+
+
+def test_what_other_methods_set_counts():
+    def inside(model):
+        return lambda x: model.run(x)
+
+    def assigning(model):
+        def function(x):
+            model.last = x
+            x.factor = None  # of another object
+            return model.run(x)
+
+        return function
+
+    for make in (lambda model: model.run, inside, assigning):
+        model = Loaded().load(2)
+        before = parts(make(model))
+        model.n_calls, model.last = 7, 1
+        if make is assigning:
+            assert parts(make(model)) == before
+        del model.last
+        assert parts(make(model)) == before != parts(make(Loaded().load(3)))
+
+
+def test_attributes_of_one_name_are_told_apart():
+    class Outer:
+        def __init__(self, scale):
+            self.inner, self.scale = types.SimpleNamespace(scale=scale), 0
+
+        def __call__(self, x):
+            self.scale = x.max()  # not that of what it holds
+            return x * self.inner.scale
+
+    first = parts(Outer(2.0))
+    assert parts(Outer(2.0)) == first
+    assert {k for k in first if parts(Outer(3.0))[k] != first[k]} == {"inner"}
 
 
 def test_modules_of_the_user_count_by_their_file(tmp_path, monkeypatch):
