@@ -25,6 +25,7 @@ MODULES = (
     "gpu_patch.torch",
     "gpu_patch.lightning",
     "gpu_patch.device",
+    "gpu_patch.plots",
 )
 OPTIONAL = ("torch", "lightning", "pytorch_lightning")
 

@@ -15,6 +15,7 @@ MODULES = {
     "gpu_patch.patching": None,
     "gpu_patch.images": None,
     "gpu_patch.chunks": None,
+    "gpu_patch.plots": None,
     "gpu_patch.careamics": None,
     "gpu_patch.torch": "torch",
     "gpu_patch.lightning": "lightning",
