@@ -41,7 +41,9 @@ def make_plate(path, *, version="0.4", absent=()):
         describe(plate.create_group(well), well={"images": [{"path": "0"}, {"path": "1"}]})
         for n in (0, 1):
             image = plate.create_group(f"{well}/{n}")
-            image.create_array("0", data=field(2 * w + n), chunks=(8, 16))
+            pixels = field(2 * w + n)
+            array = image.create_array("0", shape=pixels.shape, dtype=pixels.dtype, chunks=(8, 16))
+            array[...] = pixels
             old = version == "0.4"
             describe(image, multiscales=multiscales("YX", version=version if old else None))
     return path

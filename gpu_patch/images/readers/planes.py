@@ -184,7 +184,9 @@ class PlaneSeries(Sequence[Any]):
         if file not in self._tiffs:
             try:
                 self._tiffs[file] = self._open_file(checked_file(path))
-            except ValueError as error:
+            except OSError:
+                raise
+            except Exception as error:  # whatever tifffile makes of it
                 raise ValueError(f"'{path.name}', one of its files, is none: {error}") from error
             _forget(self._tiffs, _MOST_FILES)
         tiff = self._tiffs[file]
