@@ -66,7 +66,7 @@ def mix(
     channels: NDArray[Any],
     weights: NDArray[np.float32],
     out: NDArray[np.float32],
-    shift: NDArray[np.float32] | None,
+    shift: NDArray[np.float32] | None = None,
     epilogue: Epilogue | None = None,
     *,
     targets: bool = False,

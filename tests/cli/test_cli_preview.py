@@ -185,6 +185,7 @@ def test_colours_are_called_by_their_names(files, monkeypatch, capsys):
     assert titles == ["channel 0", "channel 1"]
 
 
+@pytest.mark.filterwarnings("default:la.png")
 def test_alpha(files, capsys):
     Image.fromarray(np.arange(40 * 50 * 2, dtype=np.uint8).reshape(40, 50, 2)).save("la.png")
     assert main(["preview", "la.png", "--mode", "pred", "--patch-size", "16"]) == 0
