@@ -20,7 +20,7 @@ from careamics.dataset import factory, image_stack, patching
 from careamics.dataset.patch_constructor import BasicPatchConstr
 from careamics.dataset.patch_extractor import PatchExtractor
 from careamics.lightning.data.grouped_index_sampler import GroupedIndexSampler
-from test_readme import blocks
+from test_readme import ROOT, blocks
 from tifffile import imwrite
 from torch.utils.data import DataLoader, default_collate
 
@@ -453,9 +453,10 @@ def test_items_of_datasets_are_equal(mode, data_type, tmp_path):
         ours[len(ours)]
 
 
-def test_the_readme_with_a_dataset(tmp_path):
+def test_the_guide_with_a_dataset(tmp_path):
     names = {}
-    (block,) = (block for block in blocks() if "from_careamics(dataset)" in block.code)
+    guide = blocks(ROOT / "docs/guide/from-careamics.md")
+    (block,) = (block for block in guide if "from_careamics(dataset)" in block.code)
     exec(block.code, names)
     theirs, ours = (make_dataset("multichannel", "array", tmp_path) for _ in range(2))
     names["with_its_own_loader"](ours)
