@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from math import prod
 
 import numpy as np
@@ -87,3 +88,21 @@ def write_all(store, predicted, seed=0):
     for unit in units(store, predicted):
         write_unit(output, predicted, unit, seed)
     return output.finish()
+
+
+def together(function, world_size):
+    """Call a function with each rank at once; what they return or raise."""
+    found = [None] * world_size
+
+    def call(rank):
+        try:
+            found[rank] = function(rank)
+        except Exception as error:
+            found[rank] = error
+
+    threads = [threading.Thread(target=call, args=(rank,)) for rank in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found

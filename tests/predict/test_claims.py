@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pixels import distinct
-from written import make_predicted, pixels, units, whole, write_all
+from written import make_predicted, pixels, together, units, whole, write_all
 
 from gpu_patch import ImageStack, open_images, predict
 from gpu_patch.predict.outputs import claims, make_store
@@ -243,24 +243,6 @@ def test_a_claim_that_was_never_written_does_not_stop_anyone(tmp_path):
 
 
 # ---- ranks -------------------------------------------------------------------------------------
-
-
-def together(function, world_size):
-    """Call a function with each rank at once; what they return or raise."""
-    found = [None] * world_size
-
-    def call(rank):
-        try:
-            found[rank] = function(rank)
-        except Exception as error:
-            found[rank] = error
-
-    threads = [threading.Thread(target=call, args=(rank,)) for rank in range(world_size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
 
 
 def test_every_rank_of_the_second_run_is_told(tmp_path):

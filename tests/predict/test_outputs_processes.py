@@ -6,13 +6,21 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from written import OPTIONS, SOURCES, make_images, make_predicted, pixels, whole, write_all
+from written import (
+    OPTIONS,
+    SOURCES,
+    make_images,
+    make_predicted,
+    pixels,
+    together,
+    whole,
+    write_all,
+)
 
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import make_store
@@ -196,24 +204,6 @@ def test_ranks_do_not_wait_for_ever(tmp_path):
         make_store(tmp_path / "a.zarr", ["a"], rank=0, **options)
     with pytest.raises(TimeoutError, match=r"rank 1 of 2 gave up .* rank 0 has not begun"):
         make_store(tmp_path / "a.zarr", ["a"], rank=1, **options)
-
-
-def together(function, world_size):
-    """Call a function with each rank at once; what they return or raise."""
-    found = [None] * world_size
-
-    def call(rank):
-        try:
-            found[rank] = function(rank)
-        except Exception as error:
-            found[rank] = error
-
-    threads = [threading.Thread(target=call, args=(rank,)) for rank in range(world_size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
 
 
 def test_what_stops_rank_0_stops_all(tmp_path):
