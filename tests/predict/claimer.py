@@ -22,10 +22,13 @@ def hold(folder):
 def fork(folder):
     """Likewise, with a forked process that lives until its input ends."""
     claim = Claim(folder, ["a.tif"])
+    read, write = os.pipe()
     if os.fork() == 0:
+        os.write(write, b"1")
         sys.stdin.read()
         claim.release()  # it is not this process' own
         os._exit(0)
+    os.read(read, 1)  # the forked one runs: it has let go of what it must not hold
     print("held", flush=True)
     time.sleep(600)
 
