@@ -26,7 +26,7 @@ _ROUNDS = 10
 _TABLE_SIZE = 1 << 20
 
 
-class Stream(IntEnum):
+class DrawPurpose(IntEnum):
     """What a draw is for; part of the counter, so values must never change."""
 
     LOCATION = 0
@@ -67,26 +67,26 @@ def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.
     return np.stack([even[0], odd[0], even[1], odd[1]]).reshape(shape)
 
 
-class Request(NamedTuple):
+class DrawSpec(NamedTuple):
     """Uniform numbers that each sample needs from one stream and channel."""
 
-    stream: Stream
+    stream: DrawPurpose
     channel: int
     n_uniforms: int
 
 
-class Draws:
+class CounterDraws:
     """The uniform numbers that every sample of a constructor needs, made in one go.
 
     Parameters
     ----------
-    requests : sequence of Request
+    requests : sequence of DrawSpec
         What a sample needs. The counter of block b of a request is, from its first word on:
         index mod 2^32; epoch; stream · 2^24 + index div 2^32; b · 2^24 + channel. A block gives
         two numbers.
     """
 
-    def __init__(self, requests: Sequence[Request]) -> None:
+    def __init__(self, requests: Sequence[DrawSpec]) -> None:
         self.requests = tuple(requests)
         blocks = [
             (request.stream << 24, block << 24 | request.channel)

@@ -17,7 +17,7 @@ from gpu_patch.locations import Locations
 from gpu_patch.specs import PatchSpecs
 
 
-class Rows(NamedTuple):
+class ChannelSources(NamedTuple):
     """What the channels of each sample read.
 
     Places are (B, 1) where all channels of a sample come from one, (B, C) where each has its own.
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
         return len(self.image_idx), len(self.channels)
 
     @classmethod
-    def correlated(cls, places: Locations, channels: NDArray[np.int64]) -> Rows:
+    def correlated(cls, places: Locations, channels: NDArray[np.int64]) -> ChannelSources:
         """All channels of a sample from one place."""
         return cls(
             places.data_idx[:, None], places.sample_idx[:, None], places.coords[:, None], channels
@@ -55,7 +55,7 @@ class Rows(NamedTuple):
         places: Sequence[Locations],
         channels: NDArray[np.int64],
         first_image: Sequence[int] | None = None,
-    ) -> Rows:
+    ) -> ChannelSources:
         """Each channel from a place of its own; `first_image` is added to its image index."""
         # filled rather than stacked: np.stack takes longer than all the rest
         shape = (len(places[0].data_idx), len(places))
@@ -75,7 +75,7 @@ class Plan:
 
     Attributes
     ----------
-    rows : Rows
+    sources : ChannelSources
         Sources of the input's channels.
     weights : array of float32, shape (B, C)
         Mixing weights.
@@ -87,7 +87,7 @@ class Plan:
         What happens to the values before they are handed out.
     """
 
-    rows: Rows
+    sources: ChannelSources
     weights: NDArray[np.float32]
     patch_size: tuple[int, ...]
     specs: Specs

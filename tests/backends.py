@@ -30,7 +30,7 @@ class Backend:
 
     def images(self, arrays):
         """The images, where this backend computes."""
-        return ops.Images([self.array(array) for array in arrays])
+        return ops.ImageSet([self.array(array) for array in arrays])
 
     def array(self, array):
         """An array, where this backend computes."""

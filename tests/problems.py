@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what the operations work on: images, rows, weights."""
+"""Hypothesis strategies for what the operations work on: images, sources, weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from pixels import DTYPES, distinct
 
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 # Largest patch along an axis for each number of scales, so that windows stay small
 MOST_PIXELS = {2: (12, 12, 10, 9, 6), 3: (7, 7, 5, 3, 2)}
@@ -18,7 +18,7 @@ LONG_AXIS_SIZES = st.one_of(AXIS_SIZES, st.integers(41, 150))
 
 class Problem(NamedTuple):
     images: list[np.ndarray]
-    rows: Rows
+    sources: ChannelSources
     weights: np.ndarray
     patch_size: tuple[int, ...]
     n_scales: int
@@ -71,7 +71,7 @@ def problems(
             for n, p in zip(shape[2:], patch_size, strict=True)
         ]
         places.append((image, draw(st.integers(0, shape[0] - 1)), coords))
-    rows = Rows(
+    sources = ChannelSources(
         np.array([p[0] for p in places]).reshape(n_samples, n_places),
         np.array([p[1] for p in places]).reshape(n_samples, n_places),
         np.array([p[2] for p in places]).reshape(n_samples, n_places, n_dims),
@@ -79,7 +79,7 @@ def problems(
     )
     seed = draw(st.integers(0, 2**32 - 1))
     weights = np.random.default_rng(seed).uniform(0.1, 1.5, (n_samples, len(chosen)))
-    return Problem(images, rows, weights.astype(np.float32), patch_size, n_scales)
+    return Problem(images, sources, weights.astype(np.float32), patch_size, n_scales)
 
 
 def random_problem(seed, n_dims, n_scales, patch_size, size, dtypes=("uint16",), **options):
@@ -97,11 +97,11 @@ def random_problem(seed, n_dims, n_scales, patch_size, size, dtypes=("uint16",),
         coords = rng.integers(0, spatial - patch_size + 1)
     else:
         coords = rng.integers(0, spatial) - np.array(patch_size) // 2
-    rows = Rows(
+    sources = ChannelSources(
         image_idx,
         rng.integers(0, 2, image_idx.shape),
         coords,
         rng.permutation(n_channels),
     )
     weights = rng.uniform(0.1, 1.5, (n_samples, n_channels)).astype(np.float32)
-    return Problem(images, rows, weights, tuple(patch_size), n_scales)
+    return Problem(images, sources, weights, tuple(patch_size), n_scales)

@@ -133,40 +133,40 @@ def pyramid(volume, coords, patch_size, n_scales, mode):
 
 
 # ---------------------------------------------------------------------------------------------
-# Batches; `rows` is a `gpu_patch.plan.Rows`
+# Batches; `sources` is a `gpu_patch.plan.ChannelSources`
 
 
-def places(rows, b, c):
+def places(sources, b, c):
     """Image, sample, first pixel and channel that channel `c` of sample `b` reads."""
-    k = 0 if rows.image_idx.shape[1] == 1 else c
+    k = 0 if sources.image_idx.shape[1] == 1 else c
     return (
-        int(rows.image_idx[b, k]),
-        int(rows.sample_idx[b, k]),
-        rows.coords[b, k].tolist(),
-        int(rows.channels[c]),
+        int(sources.image_idx[b, k]),
+        int(sources.sample_idx[b, k]),
+        sources.coords[b, k].tolist(),
+        int(sources.channels[c]),
     )
 
 
-def gather(images, rows, patch_size, mode="zero", n_scales=0):
+def gather(images, sources, patch_size, mode="zero", n_scales=0):
     """Patches (B, C, (Z), Y, X), in float32."""
-    n_samples, n_channels = len(rows.image_idx), len(rows.channels)
+    n_samples, n_channels = len(sources.image_idx), len(sources.channels)
     result = np.empty((n_samples, n_channels, *patch_size), np.float32)
     for b, c in product(range(n_samples), range(n_channels)):
-        image, sample, coords, channel = places(rows, b, c)
+        image, sample, coords, channel = places(sources, b, c)
         volume = images[image][sample, channel]
         result[b, c] = window(volume, coords, patch_size, 0, n_scales, mode)
     return result
 
 
-def lateral_context(images, rows, weights, patch_size, n_scales, mode):
+def lateral_context(images, sources, weights, patch_size, n_scales, mode):
     """Input (B, L, (Z), Y, X) in float64 and target (B, C, (Z), Y, X) in float32."""
-    n_samples, n_channels = len(rows.image_idx), len(rows.channels)
+    n_samples, n_channels = len(sources.image_idx), len(sources.channels)
     mixed = np.zeros((n_samples, n_scales, *patch_size))
     for b, c in product(range(n_samples), range(n_channels)):
-        image, sample, coords, channel = places(rows, b, c)
+        image, sample, coords, channel = places(sources, b, c)
         volume = images[image][sample, channel]
         mixed[b] += float(weights[b, c]) * pyramid(volume, coords, patch_size, n_scales, mode)
-    return mixed, gather(images, rows, patch_size, mode, n_scales)
+    return mixed, gather(images, sources, patch_size, mode, n_scales)
 
 
 # ---------------------------------------------------------------------------------------------

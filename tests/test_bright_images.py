@@ -87,15 +87,15 @@ class Case:
         """Input and target in float64."""
         plan = self.constructor.plan_batch(INDICES)
         if self.kind == "basic":
-            inputs = reference.gather(self.images, plan.rows, self.patch).astype(np.float64)
+            inputs = reference.gather(self.images, plan.sources, self.patch).astype(np.float64)
             target = None
         else:
             inputs, target = reference.lateral_context(
-                self.images, plan.rows, plan.weights, self.patch, N_SCALES, "reflect"
+                self.images, plan.sources, plan.weights, self.patch, N_SCALES, "reflect"
             )
         if self.targets is not None:
-            rows = plan.rows._replace(channels=np.arange(2))
-            target = reference.gather(self.targets, rows, self.patch)
+            sources = plan.sources._replace(channels=np.arange(2))
+            target = reference.gather(self.targets, sources, self.patch)
         if plan.epilogue is not None:
             shape = (-1, 1, *[1] * len(self.patch))
             inputs = inputs + plan.epilogue.input_offset.astype(np.float64).reshape(shape)

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_patch import draws
-from gpu_patch.draws import Draws, Request, Stream, integers, philox4x32, restored_on_error
+from gpu_patch.draws import (
+    CounterDraws,
+    DrawPurpose,
+    DrawSpec,
+    integers,
+    philox4x32,
+    restored_on_error,
+)
 
 WORDS = st.integers(0, 2**32 - 1)
 # Random123, kat_vectors, philox4x32 with 10 rounds
@@ -45,7 +52,9 @@ def test_philox_takes_counters_of_any_shape(counters, key):
 
 
 REQUESTS = st.lists(
-    st.builds(Request, st.sampled_from(list(Stream)), st.integers(0, 2**24 - 1), st.integers(0, 5)),
+    st.builds(
+        DrawSpec, st.sampled_from(list(DrawPurpose)), st.integers(0, 2**24 - 1), st.integers(0, 5)
+    ),
     min_size=1,
     max_size=6,
 )
@@ -70,7 +79,7 @@ def documented(requests, seed, epoch, index):
     st.lists(st.integers(0, 2**56 - 1), min_size=1, max_size=6),
 )
 def test_numbers_come_from_the_documented_counters(requests, seed, epoch, index):
-    found = Draws(requests)(seed, epoch, np.array(index), 2**56)
+    found = CounterDraws(requests)(seed, epoch, np.array(index), 2**56)
     for request, numbers, expected in zip(
         requests, found, documented(requests, seed, epoch, index), strict=True
     ):
@@ -80,7 +89,7 @@ def test_numbers_come_from_the_documented_counters(requests, seed, epoch, index)
 
 
 def test_streams_never_change():
-    assert {stream.name: stream.value for stream in Stream} == {
+    assert {stream.name: stream.value for stream in DrawPurpose} == {
         "LOCATION": reference.LOCATION,
         "UNCORRELATED": reference.UNCORRELATED,
         "PARTNER": reference.PARTNER,
@@ -95,7 +104,9 @@ def test_streams_never_change():
 @pytest.mark.parametrize("index", [0, 2**31, 2**32 - 1, 2**32, 2**40 + 7, 2**56 - 1])
 @pytest.mark.parametrize("epoch", [0, 1, 2**32 - 1])
 def test_every_bit_of_seed_epoch_and_index_counts(seed, index, epoch):
-    (numbers,) = Draws([Request(Stream.WEIGHT, 3, 3)])(seed, epoch, np.array([index]), 2**56)
+    (numbers,) = CounterDraws([DrawSpec(DrawPurpose.WEIGHT, 3, 3)])(
+        seed, epoch, np.array([index]), 2**56
+    )
     expected = [reference.uniform(seed, epoch, index, reference.WEIGHT, 3, k) for k in range(3)]
     assert numbers.ravel().tolist() == expected
 
@@ -108,9 +119,9 @@ def test_the_table_of_an_epoch_holds_the_same_numbers(monkeypatch):
         return philox4x32(counter, key)
 
     monkeypatch.setattr(draws, "philox4x32", spy)
-    requests = [Request(Stream.LOCATION, 0, 3), Request(Stream.WEIGHT, 1, 1)]
+    requests = [DrawSpec(DrawPurpose.LOCATION, 0, 3), DrawSpec(DrawPurpose.WEIGHT, 1, 1)]
     rng = np.random.default_rng(0)
-    one = Draws(requests)
+    one = CounterDraws(requests)
     for seed, epoch in [(5, 0), (5, 0), (5, 0), (5, 1), (5, 0), (5, 0), (6, 0), (6, 0), (6, 0)]:
         index = rng.integers(0, 100, 7)
         found = one(seed, epoch, index, 100)
@@ -124,11 +135,11 @@ def test_the_table_of_an_epoch_holds_the_same_numbers(monkeypatch):
 
 
 def test_a_changed_number_of_patches_does_not_read_an_old_table():
-    one = Draws([Request(Stream.LOCATION, 0, 2)])
+    one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 2)])
     for n_patches in (10, 10, 10, 500, 500, 20, 20):
         index = np.array([n_patches - 1, 0])
         (found,) = one(3, 4, index, n_patches)
-        (expected,) = Draws([Request(Stream.LOCATION, 0, 2)])(3, 4, index, 2**40)
+        (expected,) = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 2)])(3, 4, index, 2**40)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -139,7 +150,7 @@ def test_large_epochs_are_not_tabulated(monkeypatch, size):
         draws, "philox4x32", lambda c, k: (drawn.append(c.shape[-1]), philox4x32(c, k))[1]
     )
     monkeypatch.setattr(draws, "_TABLE_SIZE", size)
-    one = Draws([Request(Stream.LOCATION, 0, 4)])  # 4 numbers a patch
+    one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 4)])  # 4 numbers a patch
     results = [one(1, 2, np.array([3, 99]), 100)[0] for _ in range(4)]
     assert drawn == ([2, 2, 2, 2] if size < 400 else [2, 100])
     for result in results[1:]:
@@ -147,7 +158,7 @@ def test_large_epochs_are_not_tabulated(monkeypatch, size):
 
 
 def test_numbers_returned_are_not_those_of_the_table():
-    one = Draws([Request(Stream.LOCATION, 0, 2)])
+    one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 2)])
     index = np.arange(4)
     expected = one(1, 0, index, 4)[0].copy()
     for _ in range(4):
@@ -157,7 +168,7 @@ def test_numbers_returned_are_not_those_of_the_table():
 
 
 def test_nothing_asked_for_is_nothing_drawn():
-    one = Draws([Request(Stream.LOCATION, 0, 0), Request(Stream.WEIGHT, 0, 0)])
+    one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 0), DrawSpec(DrawPurpose.WEIGHT, 0, 0)])
     assert [numbers.shape for numbers in one(1, 2, np.arange(3), 5)] == [(0, 3), (0, 3)]
 
 
@@ -168,18 +179,18 @@ N = 100_000
 def many():
     """Numbers of neighbouring counters: streams, channels, blocks, epochs and seeds."""
     requests = [
-        Request(Stream.LOCATION, 0, 3),
-        Request(Stream.LOCATION, 1, 1),
-        Request(Stream.UNCORRELATED, 0, 1),
-        Request(Stream.PARTNER, 1, 1),
-        Request(Stream.WEIGHT, 0, 1),
-        Request(Stream.WEIGHT, 1, 1),
+        DrawSpec(DrawPurpose.LOCATION, 0, 3),
+        DrawSpec(DrawPurpose.LOCATION, 1, 1),
+        DrawSpec(DrawPurpose.UNCORRELATED, 0, 1),
+        DrawSpec(DrawPurpose.PARTNER, 1, 1),
+        DrawSpec(DrawPurpose.WEIGHT, 0, 1),
+        DrawSpec(DrawPurpose.WEIGHT, 1, 1),
     ]
     index = np.arange(N)
     rows = [
         row
         for seed, epoch in [(0, 0), (0, 1), (1, 0), (2**32, 0)]
-        for numbers in Draws(requests)(seed, epoch, index, N)
+        for numbers in CounterDraws(requests)(seed, epoch, index, N)
         for row in numbers
     ]
     return np.array(rows)

@@ -15,7 +15,7 @@ enum PixelType { BOOL, UINT8, INT8, UINT16, INT16, FLOAT16, FLOAT32 };
 
 // Where a channel of a sample comes from. Axes are Z, Y, X; images of two axes have size 1 and
 // coordinate 0 along Z.
-struct Source {
+struct ChannelSource {
     const void* pixels;  // ZYX, of that image sample and image channel
     int64 size[3];       // of the image
     int64 coords[3];     // first pixel of the patch
@@ -92,8 +92,8 @@ struct Axis {
 
     Axis() = default;
     // scale: of the window; cut_scale: of upstream's cut, which says what borders fold into
-    __device__ __forceinline__ Axis(const Source& source, int axis, Int patch_size, int scale,
-                                    int cut_scale, int border_mode) {
+    __device__ __forceinline__ Axis(const ChannelSource& source, int axis, Int patch_size,
+                                    int scale, int cut_scale, int border_mode) {
         const Int coords = static_cast<Int>(source.coords[axis]);
         const Int n = static_cast<Int>(source.size[axis]);
         start = window_start(coords, patch_size, scale);
@@ -205,7 +205,7 @@ __device__ __forceinline__ float load_any(int pixel_type, const void* pixels, in
 // gpu_patch/epilogue.py. Without EPILOGUE nothing happens to values, and nothing is read for it.
 
 // Of a channel of a sample.
-struct Finish {
+struct EpilogueRecord {
     int64 first, along_y, along_x;  // where a pixel goes in its plane: turned
     float shift, scale, offset;     // of the channel: what gather copies, lateral context's target
     float input_shift;              // of the channel, before it is mixed
@@ -214,61 +214,61 @@ struct Finish {
 
 // The last parameter of kernels, and what they give on.
 #if EPILOGUE
-#define EPILOGUE_PARAMETER , const Finish* __restrict__ finishes
-#define FINISHES finishes
+#define EPILOGUE_PARAMETER , const EpilogueRecord* __restrict__ records
+#define RECORDS records
 #else
 #define EPILOGUE_PARAMETER
-#define FINISHES static_cast<const Finish*>(nullptr)
+#define RECORDS static_cast<const EpilogueRecord*>(nullptr)
 #endif
 
 // Where the output has the pixel (z, y, x).
 template <class Int>
-__device__ __forceinline__ Int place(const Finish* finish, Int z, Int y, Int x, Int height,
+__device__ __forceinline__ Int place(const EpilogueRecord* record, Int z, Int y, Int x, Int height,
                                      Int width) {
 #if EPILOGUE
-    return z * height * width + static_cast<Int>(finish->first) +
-           y * static_cast<Int>(finish->along_y) + x * static_cast<Int>(finish->along_x);
+    return z * height * width + static_cast<Int>(record->first) +
+           y * static_cast<Int>(record->along_y) + x * static_cast<Int>(record->along_x);
 #else
     return (z * height + y) * width + x;
 #endif
 }
 
 // A value as it is handed out; no fused multiply-add, so that it equals NumPy's to the last bit.
-__device__ __forceinline__ float finished(const Finish* finish, float value) {
+__device__ __forceinline__ float finished(const EpilogueRecord* record, float value) {
 #if EPILOGUE
-    value = __fsub_rn(value, finish->shift);
-    return __fadd_rn(__fmul_rn(value, finish->scale), finish->offset);
+    value = __fsub_rn(value, record->shift);
+    return __fadd_rn(__fmul_rn(value, record->scale), record->offset);
 #else
     return value;
 #endif
 }
 
 // The same for a mixture, whose channels are shifted before they are mixed.
-__device__ __forceinline__ float finished_input(const Finish* finish, float value) {
+__device__ __forceinline__ float finished_input(const EpilogueRecord* record, float value) {
 #if EPILOGUE
-    return __fadd_rn(__fmul_rn(value, finish->input_scale), finish->input_offset);
+    return __fadd_rn(__fmul_rn(value, record->input_scale), record->input_offset);
 #else
     return value;
 #endif
 }
 
 // What is subtracted from a channel before it is mixed.
-__device__ __forceinline__ float input_shift(const Finish* finish) {
+__device__ __forceinline__ float input_shift(const EpilogueRecord* record) {
 #if EPILOGUE
-    return finish->input_shift;
+    return record->input_shift;
 #else
     return 0.0f;
 #endif
 }
 
 // As input_shift, but read anew, from the cache, where to keep it would spill registers.
-__device__ __forceinline__ float input_shift_again(const Finish* finish) {
+__device__ __forceinline__ float input_shift_again(const EpilogueRecord* record) {
 #if EPILOGUE && defined(__CUDACC__)
-    const float* from = &finish->input_shift;
+    const float* from = &record->input_shift;
     asm volatile("" : "+l"(from));
     return __ldg(from);
 #else
-    return input_shift(finish);
+    return input_shift(record);
 #endif
 }
 

@@ -21,14 +21,14 @@ struct GatherJob {
 #define BOUNDS __launch_bounds__(256)
 #endif
 extern "C" __global__ BOUNDS
-void gather(const GatherJob* __restrict__ job, const Source* __restrict__ sources,
+void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__ sources,
             void* __restrict__ out EPILOGUE_PARAMETER) {
     const int64 patch_index = blockIdx.x / job->n_row_groups;
     const int64 first_row = blockIdx.x % job->n_row_groups * ROWS;
     const int64 n_rows = job->patch[0] * job->patch[1], n_columns = job->patch[2];
     const int64 last_row = min(first_row + ROWS, n_rows);
 
-    const Source& source = sources[patch_index];
+    const ChannelSource& source = sources[patch_index];
     const Axis<int64> z_axis(source, 0, job->patch[0], 0, job->cut_scale, job->mode);
     const Axis<int64> y_axis(source, 1, job->patch[1], 0, job->cut_scale, job->mode);
     const Axis<int64> x_axis(source, 2, n_columns, 0, job->cut_scale, job->mode);
@@ -37,14 +37,14 @@ void gather(const GatherJob* __restrict__ job, const Source* __restrict__ source
         const int64 z = z_axis(row / job->patch[1]), y = y_axis(row % job->patch[1]);
         const int64 source_row = (z * source.size[1] + y) * source.size[2];
 #if EPILOGUE
-        const Finish* finish = finishes + patch_index;
+        const EpilogueRecord* record = records + patch_index;
         const int64 out_plane = patch_index * job->patch[0] + row / job->patch[1];
         const int64 out_row =
-            place(finish, out_plane, row % job->patch[1], int64(0), job->patch[1], n_columns);
-        const int64 step = finish->along_x;
+            place(record, out_plane, row % job->patch[1], int64(0), job->patch[1], n_columns);
+        const int64 step = record->along_x;
 #else
         const int64 out_row = (patch_index * n_rows + row) * n_columns;
-        constexpr const Finish* finish = nullptr;
+        constexpr const EpilogueRecord* record = nullptr;
         constexpr int64 step = 1;
 #endif
         for (int64 column = threadIdx.x; column < n_columns; column += blockDim.x) {
@@ -52,7 +52,7 @@ void gather(const GatherJob* __restrict__ job, const Source* __restrict__ source
             const bool inside = z >= 0 && y >= 0 && x >= 0;  // always so, except under "zero"
             const float value =
                 inside ? load_any(source.pixel_type, source.pixels, source_row + x) : 0.0f;
-            store(out, out_row + column * step, finished(finish, value), job->half_output);
+            store(out, out_row + column * step, finished(record, value), job->half_output);
         }
     }
 }

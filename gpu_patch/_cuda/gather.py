@@ -15,13 +15,13 @@ from gpu_patch._cuda.table import (
     ImageTable,
     as_table,
     check_cuts,
-    finish_records,
+    epilogue_records,
     pack,
     volume,
 )
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 _ROWS = 32
 """Rows per block, ROWS in gather.cu."""
@@ -41,7 +41,7 @@ _JOB = np.dtype(
 def gather(
     runtime: Runtime,
     images: ImageTable | Sequence[Any],
-    rows: Rows,
+    sources: ChannelSources,
     patch_size: Sequence[int],
     n_scales: int,
     mode: str,
@@ -49,15 +49,15 @@ def gather(
     *,
     epilogue: Epilogue | None = None,
 ) -> Any:
-    """Return the patches of `rows`, (B, C, (Z), Y, X); see `ops.gather`."""
+    """Return the patches of `sources`, (B, C, (Z), Y, X); see `ops.gather`."""
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        sources, finishes = table.sources(rows), []
+        places, records = table.sources(sources), []
         if epilogue is not None:
-            finishes = [
-                finish_records(
-                    rows.shape,
+            records = [
+                epilogue_records(
+                    sources.shape,
                     patch_size,
                     epilogue.orientation,
                     shift=epilogue.input_shift,
@@ -65,8 +65,8 @@ def gather(
                     offset=epilogue.input_offset,
                 )
             ]
-        check_cuts(table, rows, patch_size, n_scales, mode)
-        out = runtime.output((*rows.shape, *patch_size), dtype)
+        check_cuts(table, sources, patch_size, n_scales, mode)
+        out = runtime.output((*sources.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)
         n_row_groups = -(-depth * height // _ROWS)
         job = np.array(
@@ -80,12 +80,12 @@ def gather(
             ),
             _JOB,
         )
-        packed, offsets = pack(job, sources, *finishes)
+        packed, offsets = pack(job, places, *records)
         device = runtime.upload(packed)
         addresses = [runtime.pointer(device) + offset for offset in offsets]
         launch(
-            runtime.kernel("gather", "gather", EPILOGUE if finishes else {}),
-            sources.size * n_row_groups,
+            runtime.kernel("gather", "gather", EPILOGUE if records else {}),
+            places.size * n_row_groups,
             (32, 8),
             [*addresses[:2], runtime.pointer(out), *addresses[2:]],
         )

@@ -47,7 +47,7 @@ __device__ __forceinline__ float dot(const float* __restrict__ taps,
 
 // Filter a chunk along Z and add it, weighted, to the plane.
 template <int TYPE>
-__device__ __forceinline__ void add_chunk(float* plane, const Source& source,
+__device__ __forceinline__ void add_chunk(float* plane, const ChannelSource& source,
                                           const float* shift_at,
                                           const float* __restrict__ taps, bool first,
                                           const int64* z_offsets, int n_z,
@@ -70,7 +70,7 @@ __device__ __forceinline__ void add_chunk(float* plane, const Source& source,
         }
 }
 
-__device__ __forceinline__ void add_chunk_any(float* plane, const Source& source,
+__device__ __forceinline__ void add_chunk_any(float* plane, const ChannelSource& source,
                                               const float* shift_at,
                                               const float* taps, bool first,
                                               const int64* z_offsets, int n_z,
@@ -95,7 +95,7 @@ __device__ __forceinline__ void add_chunk_any(float* plane, const Source& source
 
 // Element offsets of part of an axis: window's edge and image's border folded into one map. Not
 // inlined: its 64-bit divisions would take the registers of the loops around it.
-__device__ __noinline__ void fill_offsets(int64* offsets, int count, const Source& source,
+__device__ __noinline__ void fill_offsets(int64* offsets, int count, const ChannelSource& source,
                                           int axis, const Job& job, int scale, int64 first,
                                           int64 stride) {
     const Axis<int64> map(source, axis, job.patch[axis], scale, job.n_scales, job.mode);
@@ -104,8 +104,9 @@ __device__ __noinline__ void fill_offsets(int64* offsets, int count, const Sourc
 }
 
 __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
-                            const float* __restrict__ taps, const Source* __restrict__ sources,
-                            const Finish* __restrict__ finish, int scale, int64 z, int64 y,
+                            const float* __restrict__ taps,
+                            const ChannelSource* __restrict__ sources,
+                            const EpilogueRecord* __restrict__ record, int scale, int64 z, int64 y,
                             int64 x) {
     DYNAMIC_SHARED(int64, shared);
     int64* z_offsets = shared;
@@ -132,7 +133,7 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
         for (int y_done = 0; y_done < y_reach.size; y_done += CHUNK_Y) {
             const int n_y = min(CHUNK_Y, y_reach.size - y_done);
             for (int c = 0; c < job.n_channels; ++c) {
-                const Source& source = sources[c];
+                const ChannelSource& source = sources[c];
                 for (int z_done = 0; z_done < z_reach.size; z_done += CHUNK_Z) {
                     const int n_z = min(CHUNK_Z, z_reach.size - z_done);
                     __syncthreads();  // nobody reads the last offsets, or the last plane, any more
@@ -142,7 +143,7 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
                                  source.size[2]);
                     fill_offsets(x_offsets, n_x, source, 2, job, scale, x_reach.first + x_done, 1);
 #if EPILOGUE  // in shared memory: there is no register left for it
-                    if (threadIdx.x == 0) *shift_at = input_shift(finish + c);
+                    if (threadIdx.x == 0) *shift_at = input_shift(record + c);
 #endif
                     __syncthreads();  // the offsets are there
                     add_chunk_any(plane, source, shift_at, z_filter + z_done,
@@ -176,7 +177,7 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
 
 extern "C" __global__ __launch_bounds__(N_THREADS, 2)
 void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
-                     const float* __restrict__ taps, const Source* __restrict__ all_sources,
+                     const float* __restrict__ taps, const ChannelSource* __restrict__ all_sources,
                      void* __restrict__ input,
                      void* __restrict__ target EPILOGUE_PARAMETER) {
     const int64 depth = job->patch[0], height = job->patch[1], width = job->patch[2];
@@ -194,38 +195,38 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
     const int64 sample = rest / job->n_scales;
 
     const int n_channels = job->n_channels;
-    const Source* sources = all_sources + sample * n_channels;
-    const Finish* finish = FINISHES + sample * n_channels;
+    const ChannelSource* sources = all_sources + sample * n_channels;
+    const EpilogueRecord* record = RECORDS + sample * n_channels;
     const int64 y = tile_y + threadIdx.x / TILE_X, x = tile_x + threadIdx.x % TILE_X;
     const bool is_output = y < height && x < width;
     const int64 volume = depth * height * width;
-    const int64 at = place(finish, z, y, x, height, width);
+    const int64 at = place(record, z, y, x, height, width);
 
     if (scale > 0) {
         const float result =
-            downscaled(*job, firs, taps, sources, finish, scale, z, tile_y, tile_x);
+            downscaled(*job, firs, taps, sources, record, scale, z, tile_y, tile_x);
         if (is_output)
             store(input, (sample * job->n_scales + scale) * volume + at,
-                  finished_input(finish, result), job->half_output);
+                  finished_input(record, result), job->half_output);
         return;
     }
     if (!is_output) return;
     float mixed = 0.0f;
     for (int c = 0; c < n_channels; ++c) {
-        const Source& source = sources[c];
+        const ChannelSource& source = sources[c];
         const Axis<int64> z_axis(source, 0, depth, 0, job->n_scales, job->mode);
         const Axis<int64> y_axis(source, 1, height, 0, job->n_scales, job->mode);
         const Axis<int64> x_axis(source, 2, width, 0, job->n_scales, job->mode);
         const int64 offset = (z_axis(z) * source.size[1] + y_axis(y)) * source.size[2] + x_axis(x);
         const float value = load_any(source.pixel_type, source.pixels, offset);
         if (target)
-            store(target, (sample * n_channels + c) * volume + at, finished(finish + c, value),
+            store(target, (sample * n_channels + c) * volume + at, finished(record + c, value),
                   job->half_output);
         // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
         const float product =
-            __fmul_rn(source.weight, shifted(value, input_shift(finish + c)));
+            __fmul_rn(source.weight, shifted(value, input_shift(record + c)));
         mixed = c == 0 ? product : __fadd_rn(mixed, product);
     }
-    store(input, sample * job->n_scales * volume + at, finished_input(finish, mixed),
+    store(input, sample * job->n_scales * volume + at, finished_input(record, mixed),
           job->half_output);
 }

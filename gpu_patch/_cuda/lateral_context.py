@@ -17,14 +17,14 @@ from gpu_patch._cuda.table import (
     ImageTable,
     as_table,
     check_cuts,
-    finish_records,
+    epilogue_records,
     pack,
     volume,
 )
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 N_THREADS = 256
 """Threads per block of the general path."""
@@ -50,7 +50,7 @@ _FIR = np.dtype([(name, np.int32) for name in ("first_tap", "n_taps", "offset", 
 def lateral_context(
     runtime: Runtime,
     images: ImageTable | Sequence[Any],
-    rows: Rows,
+    sources: ChannelSources,
     weights: NDArray[np.float32],
     patch_size: Sequence[int],
     n_scales: int,
@@ -69,7 +69,7 @@ def lateral_context(
         Whose arrays the images are.
     images : ImageTable or sequence of array, SC(Z)YX
         C-contiguous, of stored data types.
-    rows : Rows
+    sources : ChannelSources
         What to read.
     weights : array of float32, shape (B, C)
         Mixing weights.
@@ -85,32 +85,34 @@ def lateral_context(
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        finishes = []
+        records = []
         if epilogue is not None:
-            finishes.append(_finish_records(epilogue, rows.shape, patch_size, targets))
-        sources = table.sources(rows, weights)
-        inside = check_cuts(table, rows, patch_size, n_scales, mode)
-        n_samples, n_channels = rows.shape
+            records.append(_epilogue_records(epilogue, sources.shape, patch_size, targets))
+        places = table.sources(sources, weights)
+        inside = check_cuts(table, sources, patch_size, n_scales, mode)
+        n_samples, n_channels = sources.shape
         mixed = runtime.output((n_samples, n_scales, *patch_size), dtype)
         target = runtime.output((n_samples, n_channels, *patch_size), dtype) if targets else None
         shape = None
         if specialise:
-            shape = specialised.choose(table, rows, patch_size, n_scales, mode, mixed.dtype, inside)
+            shape = specialised.choose(
+                table, sources, patch_size, n_scales, mode, mixed.dtype, inside
+            )
         if shape is None:
-            _launch_general(runtime, table, sources, patch_size, mode, mixed, target, finishes)
+            _launch_general(runtime, table, places, patch_size, mode, mixed, target, records)
         else:
-            specialised.launch_shape(runtime, shape, sources, mixed, target, finishes)
+            specialised.launch_shape(runtime, shape, places, mixed, target, records)
     return mixed, target
 
 
-def _finish_records(
+def _epilogue_records(
     epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int], targets: bool
 ) -> NDArray[np.void]:
     names = ["shift", "scale", "offset"]
     values = {f"input_{name}": getattr(epilogue, f"input_{name}") for name in names}
     if targets:
         values |= {name: getattr(epilogue, f"target_{name}") for name in names}
-    return finish_records(shape, patch_size, epilogue.orientation, **values)
+    return epilogue_records(shape, patch_size, epilogue.orientation, **values)
 
 
 def _launch_general(
@@ -121,7 +123,7 @@ def _launch_general(
     mode: str,
     mixed: Any,
     target: Any,
-    finishes: Sequence[NDArray[np.void]],
+    records: Sequence[NDArray[np.void]],
 ) -> None:
     (n_samples, n_channels), n_scales = sources.shape, mixed.shape[1]
     depth, height, width = volume(patch_size)
@@ -138,8 +140,8 @@ def _launch_general(
         ),
         _JOB,
     )
-    constants = {"N_THREADS": N_THREADS, **(EPILOGUE if finishes else {})}
-    packed, offsets = pack(job, firs, taps, sources, *finishes)
+    constants = {"N_THREADS": N_THREADS, **(EPILOGUE if records else {})}
+    packed, offsets = pack(job, firs, taps, sources, *records)
     device = runtime.upload(packed)
     addresses = [runtime.pointer(device) + offset for offset in offsets]
     tile_y = N_THREADS // _TILE_X

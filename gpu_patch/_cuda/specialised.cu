@@ -117,21 +117,21 @@ __device__ __noinline__ int fold(Axis<int> map, int in_window, int window) {
     return map(mirror(in_window, window));
 }
 
-__device__ __forceinline__ void fill_offsets(unsigned* offsets, int count, const Source& source,
-                                             int axis, int patch_size, int scale, int first,
-                                             unsigned stride) {
+__device__ __forceinline__ void fill_offsets(unsigned* offsets, int count,
+                                             const ChannelSource& source, int axis, int patch_size,
+                                             int scale, int first, unsigned stride) {
     const Axis<int> map(source, axis, patch_size, scale, N_SCALES, MODE);
     for (int i = threadIdx.x; i < count; i += N_THREADS)
         offsets[i] = fold(map, first + i, patch_size << scale) * stride;
 }
 
 template <int SCALE>
-__device__ __forceinline__ void fill_tile(const Tile<SCALE>& tile, const Source* sources,
+__device__ __forceinline__ void fill_tile(const Tile<SCALE>& tile, const ChannelSource* sources,
                                           int first_z, int first_y) {
     typedef Level<SCALE> L;
     constexpr int Z_SCALE = N_DIMS == 3 ? SCALE : 0;
     for (int p = 0; p < N_PLACES; ++p) {
-        const Source& source = sources[p];
+        const ChannelSource& source = sources[p];
         const unsigned height = static_cast<unsigned>(source.size[1]);
         const unsigned width = static_cast<unsigned>(source.size[2]);
         fill_offsets(tile.slices + p * L::N_SLICES, L::N_SLICES, source, 0, PATCH_Z, Z_SCALE,
@@ -149,7 +149,7 @@ template <int SCALE> struct Columns {
     int before;       // columns of the window before the tile's first
     int first, stop;  // the span: columns that are neighbours in every image
 
-    __device__ __forceinline__ Columns(const Source* sources, int first_x) {
+    __device__ __forceinline__ Columns(const ChannelSource* sources, int first_x) {
         before = first_x * L::FACTOR + Taps<SCALE>::OFFSET;
         int lo = 0, hi = WINDOW;
 #pragma unroll
@@ -193,7 +193,8 @@ __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
                                                const Columns<SCALE>& columns,
                                                const Raw* const (&pixels)[N_CHANNELS],
                                                const float (&weights)[N_CHANNELS],
-                                               const Finish* finish, int slice, int column) {
+                                               const EpilogueRecord* record, int slice,
+                                               int column) {
     typedef Level<SCALE> L;
     constexpr int FACTOR = L::FACTOR, LIVE = L::LIVE;
     constexpr int ROWS = ceil_div(L::TILE_Y, L::STRIPS);
@@ -236,7 +237,7 @@ __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
 #pragma unroll
             for (int c = 0; c < N_CHANNELS; ++c) {
                 const float shift =
-                    N_CHANNELS > 2 ? input_shift(finish + c) : input_shift_again(finish + c);
+                    N_CHANNELS > 2 ? input_shift(record + c) : input_shift_again(record + c);
 #pragma unroll
                 for (int k = 0; k < COUNT; ++k) {
                     const float value =
@@ -271,18 +272,18 @@ __device__ __forceinline__ void filter_slice(const Tile<SCALE>& tile,
                                              const Columns<SCALE>& columns,
                                              const Raw* const (&pixels)[N_CHANNELS],
                                              const float (&weights)[N_CHANNELS],
-                                             const Finish* finish, int slice) {
+                                             const EpilogueRecord* record, int slice) {
     typedef Level<SCALE> L;
     const int lane = threadIdx.x % L::LANES;
     constexpr int ROUND = L::TOGETHER * L::LANES;
     int done = 0;
     for (; done + ROUND <= columns.span(); done += ROUND)
-        filter_columns<SCALE, L::TOGETHER>(tile, columns, pixels, weights, finish, slice,
+        filter_columns<SCALE, L::TOGETHER>(tile, columns, pixels, weights, record, slice,
                                            columns.first + done + lane);
     for (int i = lane; i < L::N_COLUMNS - done; i += L::LANES) {
         const int column = i < columns.first ? i : i + done;
         if (columns.in_span(column) || columns.repeated(column) < 0)
-            filter_columns<SCALE, 1>(tile, columns, pixels, weights, finish, slice, column);
+            filter_columns<SCALE, 1>(tile, columns, pixels, weights, record, slice, column);
     }
 }
 
@@ -317,8 +318,8 @@ struct Place {
     __device__ __forceinline__ bool in_patch() const {
         return z < PATCH_Z && y < PATCH_Y && x < PATCH_X;
     }
-    __device__ __forceinline__ int index(const Finish* finish) const {
-        return place(finish, z, y, x, PATCH_Y, PATCH_X);
+    __device__ __forceinline__ int index(const EpilogueRecord* record) const {
+        return place(record, z, y, x, PATCH_Y, PATCH_X);
     }
 };
 
@@ -327,19 +328,19 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
                                                 const Columns<SCALE>& columns,
                                                 const Raw* const (&pixels)[N_CHANNELS],
                                                 const float (&weights)[N_CHANNELS],
-                                                const Finish* finish, Place first,
+                                                const EpilogueRecord* record, Place first,
                                                 Output* input) {
     typedef Level<SCALE> L;
 #if N_DIMS == 2
-    filter_slice(tile, columns, pixels, weights, finish, 0);
+    filter_slice(tile, columns, pixels, weights, record, 0);
     __syncthreads();  // the span is complete
     copy_columns(tile, columns);
     __syncthreads();  // the rows are complete
     for (int i = threadIdx.x; i < L::TILE_Y * TILE_X; i += N_THREADS) {
         const Place at = {0, first.y + i / TILE_X, first.x + i % TILE_X};
         if (at.in_patch())
-            input[at.index(finish)] = to_output(finished_input(
-                finish, filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X)));
+            input[at.index(record)] = to_output(finished_input(
+                record, filter_row<SCALE>(tile.narrow + i / TILE_X * L::ROW + i % TILE_X)));
     }
 #else
     constexpr int LIVE = L::LIVE, N_OWN = ceil_div(L::TILE_Y * TILE_X, N_THREADS);
@@ -350,7 +351,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
         for (int own = 0; own < N_OWN; ++own) live[a][own] = 0.0f;
 #pragma unroll 1
     for (int slice = 0; slice < L::N_SLICES; ++slice) {
-        filter_slice(tile, columns, pixels, weights, finish, slice);
+        filter_slice(tile, columns, pixels, weights, record, slice);
         __syncthreads();  // the slice's span is complete
         copy_columns(tile, columns);
         __syncthreads();  // the slice's rows are complete
@@ -368,8 +369,8 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
             const Place at = {first.z + z, first.y + i / TILE_X, first.x + i % TILE_X};
             // its last tap is in this slice
             if (r == (L::N_TAPS - 1) % L::FACTOR && z >= 0 && at.in_patch())
-                input[at.index(finish)] =
-                    to_output(finished_input(finish, live[LIVE - 1][own]));
+                input[at.index(record)] =
+                    to_output(finished_input(record, live[LIVE - 1][own]));
         }
         if (r == L::FACTOR - 1) {
 #pragma unroll
@@ -388,8 +389,8 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
 __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0>& columns,
                                             const Raw* const (&pixels)[N_CHANNELS],
                                             const float (&weights)[N_CHANNELS],
-                                            const Finish* finish, Place first, Output* input,
-                                            Output* target) {
+                                            const EpilogueRecord* record, Place first,
+                                            Output* input, Output* target) {
     typedef Level<0> L;
     for (int i = threadIdx.x; i < TILE_Z * L::TILE_Y * TILE_X; i += N_THREADS) {
         const int x = i % TILE_X, y = i / TILE_X % L::TILE_Y, z = i / TILE_X / L::TILE_Y;
@@ -405,30 +406,30 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
                 load<PIXEL_TYPE>(row, static_cast<int>(tile.slices[p * L::N_SLICES + z]) +
                                           columns.in_image(p, x));
             if (target)
-                target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(finish)] =
-                    to_output(finished(finish + c, value));
+                target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(record)] =
+                    to_output(finished(record + c, value));
             // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
-            const float product = __fmul_rn(weights[c], shifted(value, input_shift(finish + c)));
+            const float product = __fmul_rn(weights[c], shifted(value, input_shift(record + c)));
             mixed = c == 0 ? product : __fadd_rn(mixed, product);
         }
-        input[at.index(finish)] = to_output(finished_input(finish, mixed));
+        input[at.index(record)] = to_output(finished_input(record, mixed));
     }
 }
 
 template <int SCALE>
-__device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources,
-                                          const Finish* all_finishes, int64 sample,
+__device__ __forceinline__ void make_tile(const ChannelSource* __restrict__ all_sources,
+                                          const EpilogueRecord* all_records, int64 sample,
                                           int tile_index, Output* __restrict__ input,
                                           Output* __restrict__ target) {
     typedef Level<SCALE> L;
     if constexpr (SCALE > 0)
         if (tile_index >= L::TILES)
-            return make_tile<SCALE - 1>(all_sources, all_finishes, sample, tile_index - L::TILES,
+            return make_tile<SCALE - 1>(all_sources, all_records, sample, tile_index - L::TILES,
                                         input, target);
 
     DYNAMIC_SHARED(float, shared);
     const Tile<SCALE> tile(shared);
-    const Source* sources = all_sources + sample * N_CHANNELS;
+    const ChannelSource* sources = all_sources + sample * N_CHANNELS;
     const Place first = {tile_index / (L::TILES_Y * L::TILES_X) * TILE_Z,
                          tile_index / L::TILES_X % L::TILES_Y * L::TILE_Y,
                          tile_index % L::TILES_X * TILE_X};
@@ -444,12 +445,12 @@ __device__ __forceinline__ void make_tile(const Source* __restrict__ all_sources
     __syncthreads();  // the offsets are there
 
     constexpr int64 VOLUME = PATCH_Z * PATCH_Y * PATCH_X;
-    const Finish* finish = all_finishes + sample * N_CHANNELS;
+    const EpilogueRecord* record = all_records + sample * N_CHANNELS;
     input += (sample * N_SCALES + SCALE) * VOLUME;
     if constexpr (SCALE > 0)
-        make_downscaled(tile, columns, pixels, weights, finish, first, input);
+        make_downscaled(tile, columns, pixels, weights, record, first, input);
     else
-        make_native(tile, columns, pixels, weights, finish, first, input,
+        make_native(tile, columns, pixels, weights, record, first, input,
                     target ? target + sample * N_CHANNELS * VOLUME : nullptr);
 }
 
@@ -472,10 +473,10 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 #else
 #define BOUNDS __launch_bounds__(N_THREADS)
 #endif
-extern "C" __global__ BOUNDS void specialised(const Source* __restrict__ sources,
+extern "C" __global__ BOUNDS void specialised(const ChannelSource* __restrict__ sources,
                                               Output* __restrict__ input,
                                               Output* __restrict__ target EPILOGUE_PARAMETER) {
     constexpr int N_TILES = tiles_up_to<N_SCALES - 1>();
-    make_tile<N_SCALES - 1>(sources, FINISHES, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input,
+    make_tile<N_SCALES - 1>(sources, RECORDS, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input,
                             target);
 }

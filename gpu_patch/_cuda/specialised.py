@@ -14,7 +14,7 @@ from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch._cuda.table import EPILOGUE, MODES, ImageTable, all_within, pack, volume
 from gpu_patch.geometry import fir_taps
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 LEAST_PATCH, MOST_PATCH = 8, 256
 """Sides along Y and X. Below, tiles are mostly border; above, patches are whole images, each of
@@ -103,7 +103,7 @@ class Shape:
 
 def choose(
     table: ImageTable,
-    rows: Rows,
+    sources: ChannelSources,
     patch_size: Sequence[int],
     n_scales: int,
     mode: str,
@@ -114,8 +114,8 @@ def choose(
 
     `starts_inside` is what `check_cuts` returned, if it is known.
     """
-    n_channels = rows.shape[1]
-    n_places = rows.image_idx.shape[1] if n_channels > 1 else 1
+    n_channels = sources.shape[1]
+    n_places = sources.image_idx.shape[1] if n_channels > 1 else 1
     patch = volume(patch_size)
     fits = (
         n_scales <= (FAST_SCALES if table.n_dims == 2 else MOST_SCALES_3D)
@@ -125,7 +125,7 @@ def choose(
         and min(patch[1:]) >= LEAST_PATCH
         and max(patch) <= MOST_PATCH
         and table.most_pixels < _LIMIT
-        and (starts_inside or all_within(rows.coords, -_LIMIT, _LIMIT))
+        and (starts_inside or all_within(sources.coords, -_LIMIT, _LIMIT))
     )
     if not fits:
         return None
@@ -139,7 +139,7 @@ def choose(
         pixel_type,
         MODES.index(mode),
         int(dtype == np.float16),
-        len(rows.image_idx) >= MANY_SAMPLES,
+        len(sources.image_idx) >= MANY_SAMPLES,
     )
 
 
@@ -187,20 +187,20 @@ def launch_shape(
     sources: NDArray[np.void],
     mixed: Any,
     target: Any,
-    finishes: Sequence[NDArray[np.void]] = (),
+    records: Sequence[NDArray[np.void]] = (),
 ) -> None:
     """Fill input and target, which may be None.
 
-    `finishes` holds the `FINISH` records of an epilogue, and nothing without one.
+    `records` holds the `EPILOGUE_RECORD` records of an epilogue, and nothing without one.
     """
-    packed, offsets = pack(sources, *finishes)
+    packed, offsets = pack(sources, *records)
     device = runtime.upload(packed)
     first = runtime.pointer(device)
     addresses = [first + offset for offset in offsets]
-    key = (runtime, bool(finishes))
+    key = (runtime, bool(records))
     kernel = shape.kernels.get(key)  # to put the constants together takes longer
     if kernel is None:
-        constants = shape.constants | EPILOGUE if finishes else shape.constants
+        constants = shape.constants | EPILOGUE if records else shape.constants
         kernel = shape.kernels[key] = runtime.kernel("specialised", "specialised", constants)
     launch(
         kernel,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpu_patch._cuda.runtime import Runtime
 from gpu_patch.epilogue import turned_places
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 MODES = ("zero", "reflect", "wrap", "periodic")
 """Order of `enum Mode`."""
@@ -28,7 +28,7 @@ PIXEL_TYPES = {
 }
 """Numbers of `enum PixelType`."""
 
-SOURCE = np.dtype(
+CHANNEL_SOURCE = np.dtype(
     [
         ("pixels", np.uint64),
         ("size", np.int64, 3),
@@ -37,9 +37,9 @@ SOURCE = np.dtype(
         ("weight", np.float32),
     ]
 )
-"""`struct Source`."""
+"""`struct ChannelSource`."""
 
-FINISH = np.dtype(
+EPILOGUE_RECORD = np.dtype(
     [
         ("first", np.int64),
         ("along_y", np.int64),
@@ -52,10 +52,10 @@ FINISH = np.dtype(
         ("input_offset", np.float32),
     ]
 )
-"""`struct Finish`."""
+"""`struct EpilogueRecord`."""
 
 EPILOGUE = {"EPILOGUE": 1}
-"""Macro of kernels that have `FINISH` records as their last parameter."""
+"""Macro of kernels that have `EPILOGUE_RECORD` records as their last parameter."""
 
 _ALIGNMENT = 16
 
@@ -119,7 +119,7 @@ class ImageTable:
             rows.append((*place, depth, height, width, pixel_type, n_samples, n_channels))
         self._table = np.array(rows, np.int64)
         # bytes from sample to sample and from channel to channel, then a record of the image
-        self._records = np.zeros((len(rows), 2 + SOURCE.itemsize // 8), np.int64)
+        self._records = np.zeros((len(rows), 2 + CHANNEL_SOURCE.itemsize // 8), np.int64)
         self._records[:, :2] = self._table[:, 1:3]
         self._records[:, 2], self._records[:, 3:6] = self._table[:, 0], self._table[:, 3:6]
         self._records.view(np.int32)[:, 2 * 2 + 14] = self._table[:, 6]
@@ -133,15 +133,17 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sources(self, rows: Rows, weights: NDArray[np.float32] | None = None) -> NDArray[np.void]:
-        """Return `SOURCE` records of shape (B, C).
+    def sources(
+        self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
+    ) -> NDArray[np.void]:
+        """Return `CHANNEL_SOURCE` records of shape (B, C).
 
         Raises
         ------
         IndexError
             Where an image, sample or channel does not exist: the kernels do not check.
         """
-        image_idx, sample_idx, coords, channels = rows
+        image_idx, sample_idx, coords, channels = sources
         if not all_within(image_idx, 0, len(self.images)):
             _check_index("image_idx", image_idx, len(self.images))
         records = self._records[image_idx]
@@ -155,18 +157,18 @@ class ImageTable:
             elif not channels.flags.writeable:
                 self._checked_channels = channels
         # written as int64, which NumPy does faster than by the names of a record
-        words = np.empty((*rows.shape, SOURCE.itemsize // 8), np.int64)
+        words = np.empty((*sources.shape, CHANNEL_SOURCE.itemsize // 8), np.int64)
         words[:] = records[..., 2:]
         words[..., 0] += records[..., 0] * sample_idx + records[..., 1] * channels
         words[..., 7 - self.n_dims : 7] = coords
         if weights is not None:
             words.view(np.float32)[..., 15] = weights
-        sources: NDArray[np.void] = words.view(SOURCE)[..., 0]
-        return sources
+        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
+        return found
 
-    def sizes(self, rows: Rows) -> NDArray[np.int64]:
+    def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
-        return self._table[rows.image_idx, 6 - self.n_dims : 6]
+        return self._table[sources.image_idx, 6 - self.n_dims : 6]
 
 
 def as_table(runtime: Runtime, images: ImageTable | Sequence[Any]) -> ImageTable:
@@ -180,13 +182,13 @@ def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def finish_records(
+def epilogue_records(
     shape: tuple[int, int],
     patch_size: Sequence[int],
     orientation: NDArray[np.uint8] | None,
     **values: NDArray[np.float32] | None,
 ) -> NDArray[np.void]:
-    """Return `FINISH` records.
+    """Return `EPILOGUE_RECORD` records.
 
     Parameters
     ----------
@@ -200,7 +202,7 @@ def finish_records(
         `shift`, `scale`, `offset` and those of the input, as far as the kernel reads them; None
         is all 0.
     """
-    records = np.zeros(shape, FINISH)
+    records = np.zeros(shape, EPILOGUE_RECORD)
     places = turned_places(*patch_size[-2:])
     turned = places[:1] if orientation is None else places[orientation]
     for i, name in enumerate(("first", "along_y", "along_x")):
@@ -244,7 +246,7 @@ def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.in
 
 
 def check_cuts(
-    table: ImageTable, rows: Rows, patch_size: Sequence[int], n_scales: int, mode: str
+    table: ImageTable, sources: ChannelSources, patch_size: Sequence[int], n_scales: int, mode: str
 ) -> bool:
     """Check that there is something to fold into: the kernels would divide by its size.
 
@@ -253,16 +255,16 @@ def check_cuts(
     bool
         Whether, as most often, every patch starts in its image.
     """
-    if all_within(rows.coords, 0, table.least_side):
+    if all_within(sources.coords, 0, table.least_side):
         return True
     if mode in ("zero", "periodic"):
         return False
     patch = np.array(patch_size)
-    start = window_start(rows.coords, patch, n_scales)
-    misses = (start >= table.sizes(rows)) | (start + (patch << n_scales) <= 0)
+    start = window_start(sources.coords, patch, n_scales)
+    misses = (start >= table.sizes(sources)) | (start + (patch << n_scales) <= 0)
     if misses.any():
         raise ValueError(
-            f"rows.coords holds places whose patch and context miss the image: under {mode!r} "
+            f"sources.coords holds places whose patch and context miss the image: under {mode!r} "
             "there is nothing to fill them with"
         )
     return False

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._numpy.windows import read_windows
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 # Pixels finished at once: they should not leave the cache between one step and the next.
 _STRIP = 1 << 16
@@ -19,16 +19,16 @@ _STRIP = 1 << 16
 
 def gather(
     images: Sequence[NDArray[Any]],
-    rows: Rows,
+    sources: ChannelSources,
     patch_size: tuple[int, ...],
     n_scales: int,
     mode: str,
     out: NDArray[Any],
     epilogue: Epilogue | None = None,
 ) -> None:
-    """Fill `out` (B, C, (Z), Y, X) with the patches of `rows`; see `ops.gather`."""
+    """Fill `out` (B, C, (Z), Y, X) with the patches of `sources`; see `ops.gather`."""
     orientation = None if epilogue is None else epilogue.orientation
-    read_windows(images, rows, rows.coords, patch_size, n_scales, mode, out, orientation)
+    read_windows(images, sources, sources.coords, patch_size, n_scales, mode, out, orientation)
     if epilogue is None:
         return
     flat = out.reshape(*out.shape[:2], -1)

@@ -16,7 +16,7 @@ from gpu_patch._numpy.windows import read_windows
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue, turn_back
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 # Pixels of mixed windows in work at once: a few windows while they are small, so that they stay
 # in the cache, and of large ones so few that they, what they are made from and what becomes of
@@ -29,7 +29,7 @@ _STRIP = 1 << 16
 
 def lateral_context(
     images: Sequence[NDArray[Any]],
-    rows: Rows,
+    sources: ChannelSources,
     weights: NDArray[np.float32],
     patch_size: tuple[int, ...],
     mode: str,
@@ -47,11 +47,11 @@ def lateral_context(
     if epilogue is not None:
         orientation, shift = epilogue.orientation, epilogue.input_shift
     # mixing goes pixel by pixel, so what is turned may be mixed
-    read_windows(images, rows, rows.coords, patch_size, n_scales, mode, channels, orientation)
+    read_windows(images, sources, sources.coords, patch_size, n_scales, mode, channels, orientation)
     mix(channels, weights, out[:, 0], shift, epilogue, targets=target is not None)
     if n_scales == 1:
         return
-    mixer = _Mixer(images, rows, weights, patch_size, n_scales, mode, epilogue)
+    mixer = _Mixer(images, sources, weights, patch_size, n_scales, mode, epilogue)
     largest = prod(mixer.window_size(n_scales - 1))
     step = max(1, _PIXELS_IN_CACHE // largest)
     for first in range(0, n_samples, step):
@@ -144,7 +144,7 @@ class _Mixer:
     def __init__(
         self,
         images: Sequence[NDArray[Any]],
-        rows: Rows,
+        sources: ChannelSources,
         weights: NDArray[np.float32],
         patch_size: tuple[int, ...],
         n_scales: int,
@@ -152,7 +152,7 @@ class _Mixer:
         epilogue: Epilogue | None,
     ) -> None:
         self.images = images
-        self.rows = rows
+        self.sources = sources
         self.weights = weights
         self.patch_size = patch_size
         self.n_scales = n_scales
@@ -163,7 +163,7 @@ class _Mixer:
         # integers stay finite, unless weights are enormous
         self.finite = self.dtype.kind != "f" and bool(np.abs(weights).max() < 1e30)
         # a pixel is read from each channel, mixed, and a weighted channel is added to it
-        self.most_pixels = _MOST_BYTES // (rows.shape[1] * self.dtype.itemsize + 8)
+        self.most_pixels = _MOST_BYTES // (sources.shape[1] * self.dtype.itemsize + 8)
 
     def window_size(self, scale: int) -> tuple[int, ...]:
         return tuple(p << scale for p in self.patch_size)
@@ -172,17 +172,17 @@ class _Mixer:
         self, samples: slice, scale: int, first: int = 0, stop: int | None = None
     ) -> NDArray[np.float32]:
         """Return mixed windows (n, ...), or their rows ``first … stop − 1``."""
-        image_idx, sample_idx, coords, channels = self.rows
-        rows = Rows(image_idx[samples], sample_idx[samples], coords[samples], channels)
+        image_idx, sample_idx, coords, channels = self.sources
+        sources = ChannelSources(image_idx[samples], sample_idx[samples], coords[samples], channels)
         size = self.window_size(scale)
-        start = window_start(rows.coords, np.array(self.patch_size), scale)
+        start = window_start(sources.coords, np.array(self.patch_size), scale)
         if stop is not None:
             start[..., 0] += first
             size = (stop - first, *size[1:])
         # a single channel is read where it is mixed
         alone = len(channels) == 1
-        pixels = pool.take((*rows.shape, *size), np.float32 if alone else self.dtype)
-        read_windows(self.images, rows, start, self.patch_size, self.n_scales, self.mode, pixels)
+        pixels = pool.take((*sources.shape, *size), np.float32 if alone else self.dtype)
+        read_windows(self.images, sources, start, self.patch_size, self.n_scales, self.mode, pixels)
         mixed = pixels[:, 0] if alone else pool.take((len(pixels), *size), np.float32)
         shift = None if self.epilogue is None else self.epilogue.input_shift
         own_shift = None if shift is None else shift[samples]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.epilogue import turn_back
 from gpu_patch.geometry import border_index, border_range, border_runs, window_start
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 _SMALL_WINDOW = 1 << 14
 """Pixels up to which one index for many windows beats a copy each."""
@@ -22,7 +22,7 @@ _MOST_RUNS = 8
 
 def read_windows(
     images: Sequence[NDArray[Any]],
-    rows: Rows,
+    sources: ChannelSources,
     start: NDArray[np.int64],
     patch_size: tuple[int, ...],
     n_scales: int,
@@ -36,10 +36,10 @@ def read_windows(
     ----------
     images : sequence of array, SC(Z)YX
         C-contiguous.
-    rows : Rows
+    sources : ChannelSources
         What to read.
     start : array of int, shape (B, 1 or C, D)
-        First pixels of the windows; `rows.coords` for the patches themselves.
+        First pixels of the windows; `sources.coords` for the patches themselves.
     patch_size, n_scales : tuple of int, int
         Size and number of scales of the patches; they say what "reflect" and "wrap" fold into.
     mode : {"zero", "reflect", "wrap", "periodic"}
@@ -53,24 +53,24 @@ def read_windows(
     if orientation is not None:
         samples = [turn_back(*each) for each in zip(out, orientation.tolist(), strict=True)]
     size = out.shape[2:]
-    for i in np.unique(rows.image_idx).tolist() if len(images) > 1 else [0]:
-        todo = rows.image_idx == i
+    for i in np.unique(sources.image_idx).tolist() if len(images) > 1 else [0]:
+        todo = sources.image_idx == i
         if prod(size) <= _SMALL_WINDOW:
             last = np.array(images[i].shape[2:]) - size
             inside = todo & ((start >= 0) & (start <= last)).all(axis=-1)
             if inside.any():
-                _read_inside(images[i], rows, start, inside, out, samples)
+                _read_inside(images[i], sources, start, inside, out, samples)
             todo &= ~inside
         for b, k in np.argwhere(todo).tolist() if todo.any() else []:
             # a place shared by all channels stands in column 0
-            c = slice(None) if rows.image_idx.shape[1] == 1 else slice(k, k + 1)
+            c = slice(None) if sources.image_idx.shape[1] == 1 else slice(k, k + 1)
             _read_one(
-                images[i][rows.sample_idx[b, k]],
-                rows.channels[c].tolist(),
+                images[i][sources.sample_idx[b, k]],
+                sources.channels[c].tolist(),
                 start[b, k].tolist(),
                 [
                     (window_start(x, p, n_scales), p << n_scales)
-                    for x, p in zip(rows.coords[b, k].tolist(), patch_size, strict=True)
+                    for x, p in zip(sources.coords[b, k].tolist(), patch_size, strict=True)
                 ],
                 mode,
                 (out if samples is None else samples)[b][c],
@@ -79,7 +79,7 @@ def read_windows(
 
 def _read_inside(
     image: NDArray[Any],
-    rows: Rows,
+    sources: ChannelSources,
     start: NDArray[np.int64],
     which: NDArray[np.bool_],
     out: NDArray[Any],
@@ -96,13 +96,13 @@ def _read_inside(
         step = max(1, _PIXELS_AT_ONCE * len(out) // out.size)
         for first in range(0, len(out), step):
             part = slice(first, first + step)
-            out[part] = _index(image, rows.sample_idx[part], rows.channels, start[part], size)
+            out[part] = _index(image, sources.sample_idx[part], sources.channels, start[part], size)
         return
     b, k = np.nonzero(which)
     if correlated:
-        found = _index(image, rows.sample_idx[b], rows.channels, start[b], size)
+        found = _index(image, sources.sample_idx[b], sources.channels, start[b], size)
     else:
-        found = _index(image, rows.sample_idx[b, k], rows.channels[k], start[b, k], size)
+        found = _index(image, sources.sample_idx[b, k], sources.channels[k], start[b, k], size)
     if samples is None:
         out[b if correlated else (b, k)] = found
         return

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gpu_patch.chunks.cache import ChunkCache
 from gpu_patch.chunks.image import ChunkedImage, ChunkKey
 from gpu_patch.geometry import Run, border_range, border_runs, window_start
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 Keys: TypeAlias = dict[ChunkCache, list[ChunkKey]]
 """Chunks, each once."""
@@ -67,7 +67,7 @@ class Cuts(NamedTuple):
 
     Attributes
     ----------
-    rows : Rows
+    sources : ChannelSources
         Where the batch reads them.
     groups : list of (dtype, shape)
         The images, SC(Z)YX; each sample of theirs is one cut.
@@ -75,7 +75,7 @@ class Cuts(NamedTuple):
         What they are made from. The boxes fill the images, and none overlaps another.
     """
 
-    rows: Rows
+    sources: ChannelSources
     groups: list[tuple[np.dtype[Any], tuple[int, ...]]]
     copies: list[Copy]
 
@@ -114,7 +114,7 @@ def _keys(copies: Sequence[Copy]) -> Keys:
 
 def plan_cuts(
     images: Sequence[ChunkedImage],
-    rows: Rows,
+    sources: ChannelSources,
     patch_size: Sequence[int],
     scale: int,
     n_scales: int,
@@ -126,7 +126,7 @@ def plan_cuts(
     ----------
     images : sequence of ChunkedImage
         The images.
-    rows : Rows
+    sources : ChannelSources
         What the batch reads of them.
     patch_size : sequence of int
         (Z)YX.
@@ -135,20 +135,20 @@ def plan_cuts(
     n_scales, mode : int, str
         What borders fold into; see `geometry.border_range`.
     """
-    n_samples, n_places = rows.image_idx.shape
+    n_samples, n_places = sources.image_idx.shape
     correlated = n_places == 1
-    channels, row_channels = np.unique(rows.channels, return_inverse=True)
+    channels, row_channels = np.unique(sources.channels, return_inverse=True)
     if not correlated:
-        row_channels = np.zeros(len(rows.channels), np.int64)
-    _check_indices(images, rows)
-    coords = np.array(rows.coords, np.int64)
-    image_idx, sample_idx = np.empty_like(rows.image_idx), np.empty_like(rows.sample_idx)
+        row_channels = np.zeros(len(sources.channels), np.int64)
+    _check_indices(images, sources)
+    coords = np.array(sources.coords, np.int64)
+    image_idx, sample_idx = np.empty_like(sources.image_idx), np.empty_like(sources.sample_idx)
     groups: dict[tuple[np.dtype[Any], tuple[int, ...]], int] = {}
     counts: list[int] = []
     copies: list[Copy] = []
     starts = window_start(coords, np.array(patch_size), scale).tolist()
-    images_read, samples_read = rows.image_idx.tolist(), rows.sample_idx.tolist()
-    channels_read = [channels.tolist()] if correlated else [[c] for c in rows.channels.tolist()]
+    images_read, samples_read = sources.image_idx.tolist(), sources.sample_idx.tolist()
+    channels_read = [channels.tolist()] if correlated else [[c] for c in sources.channels.tolist()]
     channel_pieces = lru_cache(maxsize=None)(_channel_pieces)
     for b, k in itertools.product(range(n_samples), range(n_places)):
         image = images[images_read[b][k]]
@@ -168,7 +168,7 @@ def plan_cuts(
                 )
                 if lo >= hi:
                     raise ValueError(
-                        "rows.coords holds places whose patch and context miss the image: under "
+                        "sources.coords holds places whose patch and context miss the image: under "
                         f"{mode!r} there is nothing to fill them with"
                     )
                 if n <= length:
@@ -191,27 +191,27 @@ def plan_cuts(
             key = None if min(place) < 0 else ChunkKey(image, place)
             copies.append(Copy(group, cut, key, s, box))
     shapes = [(dtype, (n, *size)) for (dtype, size), n in zip(groups, counts, strict=True)]
-    return Cuts(Rows(image_idx, sample_idx, coords, row_channels), shapes, copies)
+    return Cuts(ChannelSources(image_idx, sample_idx, coords, row_channels), shapes, copies)
 
 
 def touched(
-    images: Sequence[ChunkedImage], rows: Rows, patch_size: Sequence[int], scale: int
+    images: Sequence[ChunkedImage], sources: ChannelSources, patch_size: Sequence[int], scale: int
 ) -> Keys:
     """Return the chunks under the windows of a batch, each once.
 
     Those that a window reads by going round an image are not among them.
     """
     length = np.array(patch_size) << scale
-    starts = window_start(np.array(rows.coords, np.int64), np.array(patch_size), scale)
+    starts = window_start(np.array(sources.coords, np.int64), np.array(patch_size), scale)
     found: Keys = {}
-    for i in np.unique(rows.image_idx).tolist():
+    for i in np.unique(sources.image_idx).tolist():
         image = images[i]
-        here = rows.image_idx == i
+        here = sources.image_idx == i
         size, chunk = np.array(image.shape[2:]), np.array(image.chunk_shape[2:])
         first = np.clip(starts[here], 0, size - 1) // chunk
         last = np.clip(starts[here] + length - 1, 0, size - 1) // chunk
-        samples = rows.sample_idx[here] // image.chunk_shape[0]
-        channels = rows.channels // image.chunk_shape[1]
+        samples = sources.sample_idx[here] // image.chunk_shape[0]
+        channels = sources.channels // image.chunk_shape[1]
         if here.shape[1] > 1:  # a place per channel
             channels = np.broadcast_to(channels, here.shape)[here][:, None]
         else:
@@ -273,21 +273,21 @@ def _channel_pieces(channels: Sequence[int], chunk: int) -> list[Piece]:
     return _pieces(runs, len(channels), chunk)
 
 
-def _check_indices(images: Sequence[ChunkedImage], rows: Rows) -> None:
+def _check_indices(images: Sequence[ChunkedImage], sources: ChannelSources) -> None:
     """Check what would otherwise be read from another place."""
     n_images = len(images)
-    if rows.image_idx.min() < 0 or rows.image_idx.max() >= n_images:
-        wrong = rows.image_idx[(rows.image_idx < 0) | (rows.image_idx >= n_images)][0]
-        raise IndexError(f"rows.image_idx holds {wrong}, which must be in 0 … {n_images - 1}")
-    counts = np.array([image.shape[:2] for image in images])[rows.image_idx]
+    if sources.image_idx.min() < 0 or sources.image_idx.max() >= n_images:
+        wrong = sources.image_idx[(sources.image_idx < 0) | (sources.image_idx >= n_images)][0]
+        raise IndexError(f"sources.image_idx holds {wrong}, which must be in 0 … {n_images - 1}")
+    counts = np.array([image.shape[:2] for image in images])[sources.image_idx]
     for name, values, below in (
-        ("sample_idx", rows.sample_idx, counts[..., 0]),
-        ("channels", rows.channels, counts[..., 1]),
+        ("sample_idx", sources.sample_idx, counts[..., 0]),
+        ("channels", sources.channels, counts[..., 1]),
     ):
         values, below = np.broadcast_arrays(values, below)
         outside = (values < 0) | (values >= below)
         if outside.any():
             raise IndexError(
-                f"rows.{name} holds {values[outside][0]}, which must be in "
+                f"sources.{name} holds {values[outside][0]}, which must be in "
                 f"0 … {below[outside][0] - 1}"
             )

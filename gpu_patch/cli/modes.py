@@ -91,10 +91,10 @@ class Subject:
     def pixels(self, plan: Plan, b: int, c: int, *, of_target: bool) -> NDArray[Any]:
         """Return the whole image, (Z)YX, that channel `c` of patch `b` was cut from."""
         images = self.targets if of_target and self.targets else self.images
-        k = c if plan.rows.image_idx.shape[1] > 1 else 0
-        image = images[int(plan.rows.image_idx[b, k])]
+        k = c if plan.sources.image_idx.shape[1] > 1 else 0
+        image = images[int(plan.sources.image_idx[b, k])]
         channel = 0 if self.mode == "independent" else c
-        pixels: NDArray[Any] = image.data[int(plan.rows.sample_idx[b, k]), channel]
+        pixels: NDArray[Any] = image.data[int(plan.sources.sample_idx[b, k]), channel]
         return pixels
 
     def target_titles(self, weights: NDArray[np.float32]) -> list[str]:

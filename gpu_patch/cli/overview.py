@@ -78,7 +78,7 @@ class Overview(NamedTuple):
 def overviews_of(plan: Plan, n_scales: int) -> list[Overview]:
     """Return the images that a plan reads, each with the boxes of its patches."""
     found: dict[tuple[int, int], Overview] = {}
-    image_idx, sample_idx, coords, _ = plan.rows
+    image_idx, sample_idx, coords, _ = plan.sources
     for b, c in np.ndindex(image_idx.shape):
         key = int(image_idx[b, c]), int(sample_idx[b, c])
         overview = found.setdefault(key, Overview(*key, {}))

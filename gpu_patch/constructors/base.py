@@ -14,12 +14,12 @@ from gpu_patch.augmentation import N_UNIFORMS, Augmentation
 from gpu_patch.checks import index_in, indices_in, instance, whole_number
 from gpu_patch.chunks.cache import ChunkCache
 from gpu_patch.chunks.image import ChunkKey
-from gpu_patch.constructors.placement import Source
+from gpu_patch.constructors.placement import Placement
 from gpu_patch.constructors.protocol import PatchConstr
-from gpu_patch.draws import Draws, Request, Stream, checked_seed, restored_on_error
+from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, checked_seed, restored_on_error
 from gpu_patch.epilogue import AnyNormalization, Epilogue
-from gpu_patch.ops import Images
-from gpu_patch.plan import Plan, Rows
+from gpu_patch.ops import ImageSet
+from gpu_patch.plan import ChannelSources, Plan
 from gpu_patch.specs import PatchBatch, PatchSpecs
 
 
@@ -32,38 +32,38 @@ class PlannedConstr(PatchConstr):
         Key of the batch draws, 0 ≤ seed < 2^64; None takes a fresh one, kept in `seed`.
     """
 
-    _source: Source
+    _placement: Placement
     """Strategy and images of the patches that indices count."""
 
     def __init__(self, seed: int | None) -> None:
         self.seed = checked_seed(seed)
-        self._orientations = Draws([Request(Stream.AUGMENTATION, 0, N_UNIFORMS)])
+        self._orientations = CounterDraws([DrawSpec(DrawPurpose.AUGMENTATION, 0, N_UNIFORMS)])
 
     @property
     def n_patches(self) -> int:
-        return self._source.n_patches
+        return self._placement.n_patches
 
     @property
     def device(self) -> str:
-        return self._source.extractor.device
+        return self._placement.extractor.device
 
     @property
     def draws_by_counter(self) -> bool:
         return all(generator is None for generator in self.generators(batch=True))
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        return self._source.get_patch_indices(data_idx)
+        return self._placement.get_patch_indices(data_idx)
 
-    def sources(self) -> list[tuple[Source, int]]:
+    def placements(self) -> list[tuple[Placement, int]]:
         """Tell which strategies place patches, and in which images.
 
         Returns
         -------
-        list of (Source, int)
+        list of (Placement, int)
             Each strategy with its images, and the number of the first of these among all images
             that the input is read from.
         """
-        return [(self._source, 0)]
+        return [(self._placement, 0)]
 
     def sites(self) -> NDArray[np.int64]:
         """Tell roughly where every patch lies, without drawing.
@@ -74,7 +74,7 @@ class PlannedConstr(PatchConstr):
             Image, sample and first pixel. Where a patch is drawn from a whole sample, the middle
             of it; patches of channels that come from elsewhere do not count.
         """
-        return self._source.sites()
+        return self._placement.sites()
 
     @property
     def is_chunked(self) -> bool:
@@ -98,26 +98,26 @@ class PlannedConstr(PatchConstr):
         """
         plan = self.plan_batch(indices, epoch=epoch)
         needed: dict[ChunkCache, dict[ChunkKey, None]] = {}
-        for images, rows, scale, _ in self.reads(plan):
+        for images, sources, scale, _ in self.reads(plan):
             if images.chunked:
-                for cache, keys in images.touched(rows, plan.patch_size, scale).items():
+                for cache, keys in images.touched(sources, plan.patch_size, scale).items():
                     needed.setdefault(cache, {}).update(dict.fromkeys(keys))
         return {cache: list(keys) for cache, keys in needed.items()}
 
     @property
     def patch_sizes(self) -> Sequence[Sequence[int]]:
         """Sizes that patches may have, (Z)YX, as far as the strategy says them."""
-        return self._source.patch_sizes
+        return self._placement.patch_sizes
 
     @property
     def window_size(self) -> tuple[int, ...]:
         """What a patch reads at most with its context, (Z)YX, as far as the strategy says it."""
-        sizes = self.patch_sizes or [(0,) * self._source.extractor.n_spatial_dims]
-        scale = max(self._source.n_scales - 1, 0)
+        sizes = self.patch_sizes or [(0,) * self._placement.extractor.n_spatial_dims]
+        scale = max(self._placement.n_scales - 1, 0)
         return tuple(int(max(side)) << scale for side in zip(*sizes, strict=True))
 
     @abstractmethod
-    def _all_images(self) -> list[Images]:
+    def _all_images(self) -> list[ImageSet]:
         """Return all images that patches are read from."""
         raise NotImplementedError
 
@@ -171,7 +171,7 @@ class PlannedConstr(PatchConstr):
         list
             Of `numpy.random.Generator`, or None.
         """
-        return self._source.generators(batch=batch)
+        return self._placement.generators(batch=batch)
 
     def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
         with restored_on_error(self.generators(batch=False)):
@@ -275,7 +275,7 @@ class PlannedConstr(PatchConstr):
 class Read(NamedTuple):
     """What an operation reads, up to the windows of a scale, and beyond the border by a mode."""
 
-    images: Images
-    rows: Rows
+    images: ImageSet
+    sources: ChannelSources
     scale: int = 0
     mode: str = "zero"

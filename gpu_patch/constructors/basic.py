@@ -11,14 +11,14 @@ from numpy.typing import DTypeLike, NDArray
 from gpu_patch.constructors.base import PlannedConstr, Read
 from gpu_patch.constructors.checks import checked_extractor, checked_pairs
 from gpu_patch.constructors.metadata import image_metadata
-from gpu_patch.constructors.placement import Source
-from gpu_patch.draws import Draws, Request, Stream
+from gpu_patch.constructors.placement import Placement
+from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.locations import Locations
-from gpu_patch.ops import Images, gather
+from gpu_patch.ops import ImageSet, gather
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.plan import Plan, Rows, Specs
+from gpu_patch.plan import ChannelSources, Plan, Specs
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
@@ -79,8 +79,8 @@ class BasicPatchConstr(PlannedConstr):
             )
         self.channels = channels
         self._channels = np.array(checked_channels(channels, input_extractor.n_channels))
-        self._source = Source("patching_strategy", patching_strategy, input_extractor)
-        self._draws = Draws([Request(Stream.LOCATION, 0, self._source.n_uniforms)])
+        self._placement = Placement("patching_strategy", patching_strategy, input_extractor)
+        self._draws = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, self._placement.n_uniforms)])
 
     @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
@@ -107,22 +107,22 @@ class BasicPatchConstr(PlannedConstr):
         return len(self._channels), 0 if target is None else target.n_channels
 
     def _plan_patch(self, index: int) -> Plan:
-        return self._plan(self._source.from_specs(index))
+        return self._plan(self._placement.from_specs(index))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         (uniforms,) = self._draws(self.seed, epoch, index, self.n_patches)
-        return self._plan(self._source.locate(index, uniforms))
+        return self._plan(self._placement.locate(index, uniforms))
 
     def _plan(self, places: Locations) -> Plan:
-        rows = Rows.correlated(places, self._channels)
-        return Plan(rows, np.empty(0, np.float32), places.patch_size, Specs([places]))
+        sources = ChannelSources.correlated(places, self._channels)
+        return Plan(sources, np.empty(0, np.float32), places.patch_size, Specs([places]))
 
-    def _all_images(self) -> list[Images]:
+    def _all_images(self) -> list[ImageSet]:
         target = self.target_extractor
         return [self.input_extractor.images, *([] if target is None else [target.images])]
 
     def reads(self, plan: Plan) -> list[Read]:
-        reads = [Read(self.input_extractor.images, plan.rows)]
+        reads = [Read(self.input_extractor.images, plan.sources)]
         if self.target_extractor is not None:
             reads.append(read_targets(self.target_extractor, plan))
         return reads
@@ -130,7 +130,7 @@ class BasicPatchConstr(PlannedConstr):
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         patches = gather(
             self.input_extractor.images,
-            plan.rows,
+            plan.sources,
             plan.patch_size,
             dtype=dtype,
             epilogue=plan.epilogue,
@@ -142,11 +142,11 @@ class BasicPatchConstr(PlannedConstr):
 
 def gather_targets(extractor: PatchExtractor, plan: Plan, dtype: DTypeLike) -> Any:
     """Plain patches of all target channels, where the inputs lie."""
-    images, rows, *_ = read_targets(extractor, plan)
+    images, sources, *_ = read_targets(extractor, plan)
     epilogue = plan.epilogue and plan.epilogue.of_target()
-    return gather(images, rows, plan.patch_size, dtype=dtype, epilogue=epilogue)
+    return gather(images, sources, plan.patch_size, dtype=dtype, epilogue=epilogue)
 
 
 def read_targets(extractor: PatchExtractor, plan: Plan) -> Read:
     """Tell what `gather_targets` reads."""
-    return Read(extractor.images, plan.rows._replace(channels=np.arange(extractor.n_channels)))
+    return Read(extractor.images, plan.sources._replace(channels=np.arange(extractor.n_channels)))

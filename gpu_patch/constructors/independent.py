@@ -24,15 +24,15 @@ from gpu_patch.constructors.microsplit import (
     checked_absence,
     checked_patch_sizes,
 )
-from gpu_patch.constructors.placement import Source
-from gpu_patch.draws import Draws, Request, Stream, integers
+from gpu_patch.constructors.placement import Placement
+from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, integers
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.images import PatchExtractor
 from gpu_patch.locations import Locations
-from gpu_patch.ops import Images
+from gpu_patch.ops import ImageSet
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.plan import Plan, Rows, Specs
+from gpu_patch.plan import ChannelSources, Plan, Specs
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
@@ -114,29 +114,29 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         self.rng = checked_generator(rng)
         self._weights = Weights(checked_alpha_ranges(alpha_ranges, n_channels), n_channels)
         self._absence = checked_absence(absent_prob, background, n_channels, range(n_channels))
-        self._sources = [
-            Source(f"patching_strategies[{i}]", strategy, extractor, self.multiscale_count)
+        self._placements = [
+            Placement(f"patching_strategies[{i}]", strategy, extractor, self.multiscale_count)
             for i, (strategy, extractor) in enumerate(
                 zip(self.patching_strategies, self.target_extractors, strict=True)
             )
         ]
-        checked_patch_sizes([size for s in self._sources for size in s.patch_sizes])
+        checked_patch_sizes([size for s in self._placements for size in s.patch_sizes])
         counts = self._counts()
         self.principal_channel = counts.index(max(counts))
-        self._source = self._sources[self.principal_channel]
+        self._placement = self._placements[self.principal_channel]
 
         images = [extractor.images.arrays for extractor in self.target_extractors]
         names = [extractor.images.names for extractor in self.target_extractors]
-        self._images = Images(
+        self._images = ImageSet(
             list(chain.from_iterable(images)), names=list(chain.from_iterable(names))
         )
         self._first_image = [sum(map(len, images[:c])) for c in range(n_channels)]
-        self._draws = Draws(
+        self._draws = CounterDraws(
             [
-                *(Request(Stream.PARTNER, c, 1) for c in range(n_channels)),
+                *(DrawSpec(DrawPurpose.PARTNER, c, 1) for c in range(n_channels)),
                 *(
-                    Request(Stream.LOCATION, c, source.n_uniforms)
-                    for c, source in enumerate(self._sources)
+                    DrawSpec(DrawPurpose.LOCATION, c, source.n_uniforms)
+                    for c, source in enumerate(self._placements)
                 ),
                 *self._weights.requests,
                 *self._absence.requests,
@@ -145,11 +145,11 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
     @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
-        return self._source.extractor.shapes
+        return self._placement.extractor.shapes
 
     @property
     def target_shapes(self) -> Sequence[Sequence[int]]:
-        return self._source.extractor.shapes
+        return self._placement.extractor.shapes
 
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         stacks = [extractor.image_stacks for extractor in self.target_extractors]
@@ -160,33 +160,33 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
     def generators(self, *, batch: bool) -> list[object]:
         own: list[object] = [] if batch else [self.rng]
-        return own + [g for source in self._sources for g in source.generators(batch=batch)]
+        return own + [g for source in self._placements for g in source.generators(batch=batch)]
 
-    def sources(self) -> list[tuple[Source, int]]:
-        return list(zip(self._sources, self._first_image, strict=True))
+    def placements(self) -> list[tuple[Placement, int]]:
+        return list(zip(self._placements, self._first_image, strict=True))
 
-    def _input_images(self) -> Images:
+    def _input_images(self) -> ImageSet:
         return self._images
 
     @property
     def _n_channels(self) -> tuple[int, int]:
-        return 1, len(self._sources)
+        return 1, len(self._placements)
 
     def _plan_patch(self, index: int) -> Plan:
         counts = self._counts()
         indices = self.rng.integers(0, counts, len(counts)).tolist()
         indices[self.principal_channel] = index
-        places = [source.from_specs(i) for source, i in zip(self._sources, indices, strict=True)]
+        places = [source.from_specs(i) for source, i in zip(self._placements, indices, strict=True)]
         return self._plan(places, self._weights.from_generator(self.rng))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
-        n = len(self._sources)
+        n = len(self._placements)
         drawn = self._draws(self.seed, epoch, index, self.n_patches)
         partners, locations, rest = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
         n_weights = len(self._weights.requests)
         weights = self._weights.from_uniforms(rest[:n_weights], len(index))
         places = []
-        for c, (source, count) in enumerate(zip(self._sources, self._counts(), strict=True)):
+        for c, (source, count) in enumerate(zip(self._placements, self._counts(), strict=True)):
             own = integers(partners[c][0], count)
             chosen = index if c == self.principal_channel else own
             places.append(source.locate(chosen, locations[c]))
@@ -194,9 +194,9 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
     def _counts(self) -> list[int]:
         """Return the number of patches of each structure."""
-        counts = [source.n_patches for source in self._sources]
+        counts = [source.n_patches for source in self._placements]
         if 0 in counts:
-            name = self._sources[counts.index(0)].name
+            name = self._placements[counts.index(0)].name
             raise ValueError(f"{name} has 0 patches: every structure needs at least 1")
         return counts
 
@@ -207,9 +207,11 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         epilogue: Epilogue | None = None,
     ) -> Plan:
         checked_patch_sizes([place.patch_size for place in places])
-        rows = Rows.uncorrelated(places, np.zeros(len(places), np.int64), self._first_image)
+        sources = ChannelSources.uncorrelated(
+            places, np.zeros(len(places), np.int64), self._first_image
+        )
         specs = Specs(places, self.principal_channel, np.ones(len(weights), bool))
-        return Plan(rows, weights, places[0].patch_size, specs, epilogue)
+        return Plan(sources, weights, places[0].patch_size, specs, epilogue)
 
 
 def _checked_pairs(

@@ -18,10 +18,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.checks import choice, probability, shorten, whole_number
 from gpu_patch.constructors.base import PlannedConstr, Read
-from gpu_patch.draws import Request, Stream
+from gpu_patch.draws import DrawPurpose, DrawSpec
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES
-from gpu_patch.ops import Images, lateral_context
+from gpu_patch.ops import ImageSet, lateral_context
 from gpu_patch.plan import Plan
 
 PaddingMode = Literal["reflect", "wrap", "periodic"]
@@ -39,27 +39,27 @@ class MicroSplitConstr(PlannedConstr):
         self.padding_mode = choice("padding_mode", padding_mode, PADDING_MODES)
 
     @abstractmethod
-    def _input_images(self) -> Images:
+    def _input_images(self) -> ImageSet:
         """Images that the plan's `image_idx` counts."""
         raise NotImplementedError
 
     def get_principal_input(self, input_patch: NDArray[Any]) -> NDArray[Any]:
-        ndim = self._source.extractor.n_spatial_dims
+        ndim = self._placement.extractor.n_spatial_dims
         return input_patch[:, [0]] if input_patch.ndim == ndim + 2 else input_patch[[0]]
 
     _with_targets = True
 
-    def _all_images(self) -> list[Images]:
+    def _all_images(self) -> list[ImageSet]:
         return [self._input_images()]
 
     def reads(self, plan: Plan) -> list[Read]:
         scale, mode = self.multiscale_count - 1, self.padding_mode
-        return [Read(self._input_images(), plan.rows, scale, mode)]
+        return [Read(self._input_images(), plan.sources, scale, mode)]
 
     def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return lateral_context(
             self._input_images(),
-            plan.rows,
+            plan.sources,
             plan.weights,
             plan.patch_size,
             self.multiscale_count,
@@ -78,7 +78,7 @@ class Weights:
         self.ranges = None if ranges is None else np.array(ranges).T
         # one request per channel keeps a channel's draws apart from how many others there are
         drawn = range(n_channels) if ranges is not None else ()
-        self.requests = [Request(Stream.WEIGHT, c, 1) for c in drawn]
+        self.requests = [DrawSpec(DrawPurpose.WEIGHT, c, 1) for c in drawn]
 
     def from_generator(self, rng: np.random.Generator) -> NDArray[np.float32]:
         if self.ranges is None:
@@ -110,7 +110,7 @@ class Absence:
         self._prob = None if prob is None else np.array(prob)
         self._background = np.array(background, np.float32)
         drawn = range(len(background)) if prob is not None else ()
-        self.requests = [Request(Stream.ABSENT, c, 1) for c in drawn]
+        self.requests = [DrawSpec(DrawPurpose.ABSENT, c, 1) for c in drawn]
 
     def __call__(
         self, uniforms: Sequence[NDArray[np.float64]], weights: NDArray[np.float32]

@@ -21,15 +21,15 @@ from gpu_patch.constructors.microsplit import (
     checked_absence,
     checked_patch_sizes,
 )
-from gpu_patch.constructors.placement import Source
-from gpu_patch.draws import Draws, Request, Stream, integers
+from gpu_patch.constructors.placement import Placement
+from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, integers
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.locations import Locations
-from gpu_patch.ops import Images
+from gpu_patch.ops import ImageSet
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.plan import Plan, Rows, Specs
+from gpu_patch.plan import ChannelSources, Plan, Specs
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
@@ -123,18 +123,18 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         self._absence = checked_absence(
             absent_prob, background, target_extractor.n_channels, self._channels.tolist()
         )
-        self._source = Source(
+        self._placement = Placement(
             "patching_strategy", patching_strategy, target_extractor, self.multiscale_count
         )
         # places that a patch may have: one, or one per channel
         self._n_places = len(self._channels) if self.uncorrelated_channel_prob > 0 else 1
-        per_place, others = self._source.n_uniforms, range(1, self._n_places)
-        self._draws = Draws(
+        per_place, others = self._placement.n_uniforms, range(1, self._n_places)
+        self._draws = CounterDraws(
             [
-                Request(Stream.LOCATION, 0, per_place),
-                Request(Stream.UNCORRELATED, 0, int(self.uncorrelated_channel_prob > 0)),
-                *(Request(Stream.PARTNER, c, 1) for c in others),
-                *(Request(Stream.LOCATION, c, per_place) for c in others),
+                DrawSpec(DrawPurpose.LOCATION, 0, per_place),
+                DrawSpec(DrawPurpose.UNCORRELATED, 0, int(self.uncorrelated_channel_prob > 0)),
+                *(DrawSpec(DrawPurpose.PARTNER, c, 1) for c in others),
+                *(DrawSpec(DrawPurpose.LOCATION, c, per_place) for c in others),
                 *self._weights.requests,
                 *self._absence.requests,
             ]
@@ -155,9 +155,9 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         return image_metadata(self.target_extractor, patch_spec)
 
     def generators(self, *, batch: bool) -> list[object]:
-        return [*([] if batch else [self.rng]), *self._source.generators(batch=batch)]
+        return [*([] if batch else [self.rng]), *self._placement.generators(batch=batch)]
 
-    def _input_images(self) -> Images:
+    def _input_images(self) -> ImageSet:
         return self.target_extractor.images
 
     @property
@@ -168,10 +168,10 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         indices = [index]
         if self.rng.random() < self.uncorrelated_channel_prob:
             indices += self.rng.integers(0, self.n_patches, len(self._channels) - 1).tolist()
-            places = [self._source.from_specs(i) for i in indices]
+            places = [self._placement.from_specs(i) for i in indices]
             uncorrelated = np.ones(1, bool)
         else:
-            places, uncorrelated = [self._source.from_specs(index)], np.zeros(1, bool)
+            places, uncorrelated = [self._placement.from_specs(index)], np.zeros(1, bool)
         return self._plan(places, uncorrelated, self._weights.from_generator(self.rng))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
@@ -181,12 +181,12 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         partners, rest = rest[:n_others], rest[n_others:]
         locations, rest = rest[:n_others], rest[n_others:]
         weights = self._weights.from_uniforms(rest[:n_weights], len(index))
-        places = [self._source.locate(index, location)]
+        places = [self._placement.locate(index, location)]
         uncorrelated = np.any(decision < self.uncorrelated_channel_prob, axis=0)
         if uncorrelated.any():
             for partner, uniforms in zip(partners, locations, strict=True):
                 other = integers(partner[0, uncorrelated], self.n_patches)
-                elsewhere = self._source.locate(other, uniforms[:, uncorrelated])
+                elsewhere = self._placement.locate(other, uniforms[:, uncorrelated])
                 places.append(_moved(places[0], uncorrelated, elsewhere))
         return self._plan(places, uncorrelated, *self._absence(rest[n_weights:], weights))
 
@@ -198,12 +198,12 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         epilogue: Epilogue | None = None,
     ) -> Plan:
         if len(places) == 1:
-            rows = Rows.correlated(places[0], self._channels)
+            sources = ChannelSources.correlated(places[0], self._channels)
         else:
             checked_patch_sizes([place.patch_size for place in places])
-            rows = Rows.uncorrelated(places, self._channels)
+            sources = ChannelSources.uncorrelated(places, self._channels)
         specs = Specs(places, 0, uncorrelated)
-        return Plan(rows, weights, places[0].patch_size, specs, epilogue)
+        return Plan(sources, weights, places[0].patch_size, specs, epilogue)
 
 
 def _moved(places: Locations, which: NDArray[np.bool_], to: Locations) -> Locations:

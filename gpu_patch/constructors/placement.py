@@ -16,7 +16,7 @@ from gpu_patch.patching.adapter import places_batches
 from gpu_patch.patching.base import BatchPatching, SampledPatching
 
 
-class Source:
+class Placement:
     """A strategy and the images that it places patches in.
 
     Parameters

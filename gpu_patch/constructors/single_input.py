@@ -20,14 +20,14 @@ from gpu_patch.constructors.microsplit import (
     MicroSplitConstr,
     PaddingMode,
 )
-from gpu_patch.constructors.placement import Source
-from gpu_patch.draws import Draws, Request, Stream
+from gpu_patch.constructors.placement import Placement
+from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
 from gpu_patch.images import PatchExtractor
 from gpu_patch.locations import Locations
-from gpu_patch.ops import Images
+from gpu_patch.ops import ImageSet
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.plan import Plan, Rows, Specs
+from gpu_patch.plan import ChannelSources, Plan, Specs
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
@@ -48,10 +48,10 @@ class _SingleInputConstr(MicroSplitConstr):
         self.patching_strategy = checked_patching("patching_strategy", patching_strategy)
         self.input_extractor = checked_extractor("input_extractor", input_extractor)
         checked_single_channel("input_extractor", input_extractor, "the mixed input image")
-        self._source = Source(
+        self._placement = Placement(
             "patching_strategy", patching_strategy, input_extractor, self.multiscale_count
         )
-        self._draws = Draws([Request(Stream.LOCATION, 0, self._source.n_uniforms)])
+        self._draws = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, self._placement.n_uniforms)])
 
     @property
     def input_shapes(self) -> Sequence[Sequence[int]]:
@@ -60,7 +60,7 @@ class _SingleInputConstr(MicroSplitConstr):
     def get_input_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.input_extractor, patch_spec)
 
-    def _input_images(self) -> Images:
+    def _input_images(self) -> ImageSet:
         return self.input_extractor.images
 
     @property
@@ -68,16 +68,16 @@ class _SingleInputConstr(MicroSplitConstr):
         return 1, 0
 
     def _plan_patch(self, index: int) -> Plan:
-        return self._plan(self._source.from_specs(index))
+        return self._plan(self._placement.from_specs(index))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         (uniforms,) = self._draws(self.seed, epoch, index, self.n_patches)
-        return self._plan(self._source.locate(index, uniforms))
+        return self._plan(self._placement.locate(index, uniforms))
 
     def _plan(self, places: Locations) -> Plan:
         weights = np.ones((len(places.data_idx), 1), np.float32)
         return Plan(
-            Rows.correlated(places, np.zeros(1, np.int64)),
+            ChannelSources.correlated(places, np.zeros(1, np.int64)),
             weights,
             places.patch_size,
             Specs([places]),
@@ -138,7 +138,7 @@ class PairedInputTargetMsPatchConstr(_SingleInputConstr):
     def _n_channels(self) -> tuple[int, int]:
         return 1, self.target_extractor.n_channels
 
-    def _all_images(self) -> list[Images]:
+    def _all_images(self) -> list[ImageSet]:
         return [*super()._all_images(), self.target_extractor.images]
 
     def reads(self, plan: Plan) -> list[Read]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.checks import choice, instance, probability, sequence, whole_number
 from gpu_patch.constructors.checks import checked_extractor
-from gpu_patch.constructors.placement import Source
+from gpu_patch.constructors.placement import Placement
 from gpu_patch.device import is_cuda_array
 from gpu_patch.feed.filters import PatchFilter
 from gpu_patch.images import PatchExtractor
@@ -27,7 +27,7 @@ from gpu_patch.images.names import check_pairs
 from gpu_patch.locations import Locations
 from gpu_patch.ops import gather
 from gpu_patch.patching import StratifiedPatching
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 from gpu_patch.progress import progress_bar
 
 _HOST_BYTES, _DEVICE_BYTES = 1 << 20, 1 << 26
@@ -312,7 +312,7 @@ def _check_together(strategy: object, extractor: object) -> None:
     images = checked_extractor("extractor", extractor)
     if strategy.origins is not None:  # type: ignore[attr-defined]
         check_pairs(("patching_strategy", "extractor"), strategy.origins, images.origins)  # type: ignore[attr-defined]
-    Source("patching_strategy", strategy, images)  # type: ignore[arg-type]
+    Placement("patching_strategy", strategy, images)  # type: ignore[arg-type]
 
 
 def _filters_of_channels(
@@ -388,7 +388,7 @@ class _Windows:
                 places = Locations(
                     self._data_idx[chunk], self._sample_idx[chunk], self._start[chunk], size
                 )
-                cells = gather(images, Rows.correlated(places, np.array(channels)), size)
+                cells = gather(images, ChannelSources.correlated(places, np.array(channels)), size)
                 for name, values in function(cells).items():
                     host = values.get() if is_cuda_array(values) else values
                     found.setdefault(name, np.empty(n, host.dtype))[chunk] = host

@@ -29,7 +29,7 @@ def order_of(
     n_blocks : int or None
         How many blocks images are cut into, where they are.
     """
-    sources = constructor.sources() if isinstance(constructor, PlannedConstr) else []
+    sources = constructor.placements() if isinstance(constructor, PlannedConstr) else []
     return {
         "shuffle": shuffle,
         "order": order,

@@ -13,10 +13,10 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.draws import Draws, Request, Stream
+from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
 
-_KEYS = [Request(Stream.ORDER, 0, 1)]
-_BLOCK_KEYS = [Request(Stream.ORDER, 1, 1)]
+_KEYS = [DrawSpec(DrawPurpose.ORDER, 0, 1)]
+_BLOCK_KEYS = [DrawSpec(DrawPurpose.ORDER, 1, 1)]
 _BLOCKS_IN_WINDOW = (8, 4, 2, 1)
 _MOST_READ = 1.5
 """How often a pixel may be read."""
@@ -65,9 +65,9 @@ def epoch_order(
     return np.argsort(begin[blocks] + keys * spread[blocks], kind="stable")
 
 
-def _uniform(requests: Sequence[Request], seed: int, epoch: int, n: int) -> NDArray[np.float64]:
-    # a fresh call each: what `Draws` keeps for an epoch is of no use here
-    (keys,) = Draws(requests)(seed, epoch, np.arange(n), n)
+def _uniform(requests: Sequence[DrawSpec], seed: int, epoch: int, n: int) -> NDArray[np.float64]:
+    # a fresh call each: what `CounterDraws` keeps for an epoch is of no use here
+    (keys,) = CounterDraws(requests)(seed, epoch, np.arange(n), n)
     first: NDArray[np.float64] = keys[0]
     return first
 

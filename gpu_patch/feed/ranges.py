@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gpu_patch.device import library_of
 from gpu_patch.feed.accumulators import on_host
-from gpu_patch.ops import Images
-from gpu_patch.plan import Rows
+from gpu_patch.ops import ImageSet
+from gpu_patch.plan import ChannelSources
 
 _STRIP = {True: 1 << 23, False: 1 << 17}
 """Pixels looked at in one go: on a device, and where a cache should hold them."""
@@ -24,13 +24,13 @@ class Ranges:
     ----------
     part : {"input", "target"}
         What messages call the images.
-    images : Images
+    images : ImageSet
         Where patches come from.
     channels : array of int64, shape (C,)
         Channels of the images that patches hold.
     """
 
-    def __init__(self, part: str, images: Images, channels: NDArray[np.int64]) -> None:
+    def __init__(self, part: str, images: ImageSet, channels: NDArray[np.int64]) -> None:
         self.part, self.images, self.channels = part, images, channels
         n_channels = len(channels)
         n_samples = np.array([array.shape[0] for array in images.arrays])
@@ -38,7 +38,7 @@ class Ranges:
         self._low = np.full((n_samples.sum(), n_channels), np.inf)
         self._high = np.full((n_samples.sum(), n_channels), -np.inf)
 
-    def update(self, patches: Any, rows: Rows) -> None:
+    def update(self, patches: Any, sources: ChannelSources) -> None:
         """Take patches (B, C, (Z), Y, X) in.
 
         Raises
@@ -46,8 +46,8 @@ class Ranges:
         ValueError
             Where a value is not finite; names the image, the sample, the channel and the pixel.
         """
-        lows, highs = finite_range(self.part, self.images, patches, rows)
-        at = self._first[rows.image_idx] + rows.sample_idx, np.arange(lows.shape[1])
+        lows, highs = finite_range(self.part, self.images, patches, sources)
+        at = self._first[sources.image_idx] + sources.sample_idx, np.arange(lows.shape[1])
         np.minimum.at(self._low, at, lows)
         np.maximum.at(self._high, at, highs)
 
@@ -83,13 +83,13 @@ class Ranges:
         return place_named(self.images, image, sample - int(self._first[image]))
 
 
-def place_named(images: Images, image_idx: int, sample_idx: int) -> str:
+def place_named(images: ImageSet, image_idx: int, sample_idx: int) -> str:
     """Name a sample for messages."""
     return f"sample {sample_idx} of {images.names[image_idx]} (image stack {image_idx})"
 
 
 def finite_range(
-    part: str, images: Images, patches: Any, rows: Rows
+    part: str, images: ImageSet, patches: Any, sources: ChannelSources
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the smallest and the largest value of patches, (B, C) each.
 
@@ -102,11 +102,11 @@ def finite_range(
     lows, highs = on_host(values.min(axis=2)), on_host(values.max(axis=2))
     wrong = ~(np.isfinite(lows) & np.isfinite(highs))
     if wrong.any():
-        raise _not_finite(part, images, patches, rows, *np.argwhere(wrong)[0].tolist())
+        raise _not_finite(part, images, patches, sources, *np.argwhere(wrong)[0].tolist())
     return lows, highs
 
 
-def all_finite(images: Images) -> bool:
+def all_finite(images: ImageSet) -> bool:
     """Tell whether resident images hold finite values alone, quickly."""
     for array in images.arrays:
         if array.dtype.kind != "f":
@@ -119,26 +119,28 @@ def all_finite(images: Images) -> bool:
     return True
 
 
-def _not_finite(part: str, images: Images, patches: Any, rows: Rows, b: int, c: int) -> ValueError:
+def _not_finite(
+    part: str, images: ImageSet, patches: Any, sources: ChannelSources, b: int, c: int
+) -> ValueError:
     """Return what to raise where channel `c` of patch `b` is not finite."""
     patch = patches[b, c]
     patch = patch if isinstance(patch, np.ndarray) else patch.get()
     where = np.argwhere(~np.isfinite(patch))
-    k = c if rows.image_idx.shape[1] > 1 else 0
-    image, sample = int(rows.image_idx[b, k]), int(rows.sample_idx[b, k])
-    pixel = rows.coords[b, k] + where[0]
+    k = c if sources.image_idx.shape[1] > 1 else 0
+    image, sample = int(sources.image_idx[b, k]), int(sources.sample_idx[b, k])
+    pixel = sources.coords[b, k] + where[0]
     inside = ((pixel >= 0) & (pixel < images.arrays[image].shape[2:])).all()
     at = f" at pixel {tuple(pixel.tolist())}" if inside else ""
     value = "NaN" if np.isnan(patch[tuple(where[0])]) else "infinity"
     return ValueError(
         f"the {part} images must hold finite values, found {value}{at}, channel "
-        f"{rows.channels[c]}, {place_named(images, image, sample)}"
+        f"{sources.channels[c]}, {place_named(images, image, sample)}"
         f"{_others(images, image, sample)}. "
         "Replace such values, or leave their surroundings out of the patching strategy"
     )
 
 
-def _others(images: Images, image_idx: int, sample_idx: int) -> str:
+def _others(images: ImageSet, image_idx: int, sample_idx: int) -> str:
     """Say how many more samples are not finite, where that is known without reading files."""
     if images.chunked:
         return ""

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from gpu_patch.constructors.base import PlannedConstr
-from gpu_patch.constructors.placement import Source
+from gpu_patch.constructors.placement import Placement
 from gpu_patch.locations import Locations
 from gpu_patch.patching import RandomPatching, StratifiedPatching
-from gpu_patch.plan import Plan, Rows
+from gpu_patch.plan import ChannelSources, Plan
 
 
 def reach(constructor: PlannedConstr, like: Plan) -> Iterator[Plan]:
@@ -27,16 +27,16 @@ def reach(constructor: PlannedConstr, like: Plan) -> Iterator[Plan]:
     like : Plan
         One of its plans.
     """
-    sources = constructor.sources()
-    channels = like.rows.channels if len(sources) == 1 else like.rows.channels[:1]
+    sources = constructor.placements()
+    channels = like.sources.channels if len(sources) == 1 else like.sources.channels[:1]
     for source, first_image in sources:
         for places in _cells(source):
-            rows = Rows.correlated(places, channels)
-            rows = rows._replace(image_idx=rows.image_idx + first_image)
-            yield replace(like, rows=rows, patch_size=places.patch_size, epilogue=None)
+            read = ChannelSources.correlated(places, channels)
+            read = read._replace(image_idx=read.image_idx + first_image)
+            yield replace(like, sources=read, patch_size=places.patch_size, epilogue=None)
 
 
-def _cells(source: Source) -> Iterator[Locations]:
+def _cells(source: Placement) -> Iterator[Locations]:
     strategy = source.strategy
     if not source.places_batches or not source.n_uniforms:
         return

@@ -129,7 +129,9 @@ def compute_normalization(
     survey = Survey(checked, Wanted(kind, *levels, quantile_method, per_channel, not skip_target))
     plans = partial(_plans, checked, index, epoch, batch_size, most_pixels, upstream_draws)
     # what is drawn anew whenever it is asked for is kept for a second pass
-    repeats = not upstream_draws and all(source.places_batches for source, _ in checked.sources())
+    repeats = not upstream_draws and all(
+        placement.places_batches for placement, _ in checked.placements()
+    )
     bar = partial(progress_bar, total=len(index), unit=" patches", wanted=progress)
     with (
         restored_on_error(checked.generators(batch=not upstream_draws)),
@@ -142,14 +144,14 @@ def compute_normalization(
                 survey.update(plan)
                 if not repeats:
                     kept.append(plan)
-                advance(len(plan.rows.image_idx))
+                advance(len(plan.sources.image_idx))
         if indices is None:
             survey.check_reach(plan, most_pixels)
         if survey.needs_second_pass():
             with bar("Normalization, second pass") as advance:
                 for plan in plans() if repeats else kept:
                     survey.update(plan)
-                    advance(len(plan.rows.image_idx))
+                    advance(len(plan.sources.image_idx))
         results = survey.results()
         made = Normalization(kind, results["input"], results.get("target"), skip_target)
     for remark in survey.remarks():
@@ -190,17 +192,17 @@ def _plans(
 def _joined(plans: Sequence[Plan]) -> Plan:
     """Join plans without epilogues; the specs, which are not looked at, stay those of the first."""
     # some samples may have their channels from one place, others from places of their own
-    n_places = max(plan.rows.image_idx.shape[1] for plan in plans)
+    n_places = max(plan.sources.image_idx.shape[1] for plan in plans)
 
     def joined(column: str) -> NDArray[np.int64]:
-        parts = [getattr(plan.rows, column) for plan in plans]
+        parts = [getattr(plan.sources, column) for plan in plans]
         return np.concatenate(
             [np.broadcast_to(part, (len(part), n_places, *part.shape[2:])) for part in parts]
         )
 
     columns = {name: joined(name) for name in ("image_idx", "sample_idx", "coords")}
     weights = np.concatenate([plan.weights for plan in plans])
-    return replace(plans[0], rows=plans[0].rows._replace(**columns), weights=weights)
+    return replace(plans[0], sources=plans[0].sources._replace(**columns), weights=weights)
 
 
 def _checked_levels(

@@ -72,10 +72,10 @@ class Survey:
     def update(self, plan: Plan) -> None:
         """Take the patches of a plan in; in a second pass, all of them again."""
         patches = self._gathered(plan)
-        for name, (images, rows, *_), pixels in patches:
+        for name, (images, sources, *_), pixels in patches:
             if name not in self._ranges:
-                self._ranges[name] = Ranges(name, images, rows.channels)
-            self._ranges[name].update(pixels, rows)
+                self._ranges[name] = Ranges(name, images, sources.channels)
+            self._ranges[name].update(pixels, sources)
         for part, pixels in self._native_scale(plan, patches).items():
             n_channels = pixels.shape[1] if self._wanted.per_channel else 1
             values = pixels.reshape(len(pixels), n_channels, -1)
@@ -103,15 +103,15 @@ class Survey:
         for plan in reach(self._constructor, like):
             n = max(1, at_once // prod(plan.patch_size))
             for name, read in self._reads(plan):
-                images, rows = read.images, read.rows
+                images, sources = read.images, read.sources
                 if id(images) not in finite:
                     finite[id(images)] = not images.chunked and all_finite(images)
                 if finite[id(images)] or not any(a.dtype.kind == "f" for a in images.arrays):
                     continue
-                for i in range(0, len(rows.image_idx), n):
-                    places = (rows.image_idx, rows.sample_idx, rows.coords)
-                    some = rows._replace(
-                        **dict(zip(rows._fields, (p[i : i + n] for p in places), strict=False))
+                for i in range(0, len(sources.image_idx), n):
+                    places = (sources.image_idx, sources.sample_idx, sources.coords)
+                    some = sources._replace(
+                        **dict(zip(sources._fields, (p[i : i + n] for p in places), strict=False))
                     )
                     pixels = gather(images, some, plan.patch_size)
                     finite_range(name, images, pixels, some)
@@ -191,7 +191,11 @@ class Survey:
                 read,
                 # what lies beyond a border depends on how many scales there are
                 gather(
-                    read.images, read.rows, plan.patch_size, mode=read.mode, n_scales=read.scale + 1
+                    read.images,
+                    read.sources,
+                    plan.patch_size,
+                    mode=read.mode,
+                    n_scales=read.scale + 1,
                 ),
             )
             for name, read in self._reads(plan)

@@ -13,7 +13,7 @@ from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.images.agreement import check_agreement
 from gpu_patch.images.names import ImageShapes, Origin
 from gpu_patch.images.stack import ImageStack
-from gpu_patch.ops import Images
+from gpu_patch.ops import ImageSet
 
 
 class PatchExtractor:
@@ -66,7 +66,7 @@ class PatchExtractor:
                     f"image_stacks[{i}] has {stack.device}"
                 )
         self.device = first.device
-        self.images = Images(
+        self.images = ImageSet(
             [stack.data for stack in self.image_stacks],
             names=[str(stack.source) for stack in self.image_stacks],
         )

@@ -27,7 +27,7 @@ from gpu_patch.images.remarks import warn_of_remarks
 from gpu_patch.images.version import version
 from gpu_patch.locations import LARGEST_PIXEL, Locations
 from gpu_patch.ops import gather
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 from gpu_patch.specs import ImageMetadata
 
 alive: WeakSet[ImageStack] = WeakSet()
@@ -356,7 +356,7 @@ class ImageStack:
         chosen = checked_channels(channels, self.data_shape[1])
         place = Locations(np.array([0]), np.array([sample]), np.array([start]), size)
         patch: NDArray[np.float32] = gather(
-            [self.data], Rows.correlated(place, np.array(chosen)), size
+            [self.data], ChannelSources.correlated(place, np.array(chosen)), size
         )[0]
         return patch
 

@@ -1,10 +1,10 @@
 """Operations on whole batches: each checks its arguments, then runs where the images are."""
 
 from gpu_patch.ops.gather import gather
-from gpu_patch.ops.image_set import Images
+from gpu_patch.ops.image_set import ImageSet
 from gpu_patch.ops.lateral_context import lateral_context
 from gpu_patch.ops.moments import add_sample
 from gpu_patch.ops.stitch import stitch
 from gpu_patch.tiling import Segment
 
-__all__ = ["Images", "Segment", "add_sample", "gather", "lateral_context", "stitch"]
+__all__ = ["ImageSet", "Segment", "add_sample", "gather", "lateral_context", "stitch"]

@@ -12,13 +12,13 @@ from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_epilogue, checked_dtype
-from gpu_patch.ops.image_set import Images, as_images
-from gpu_patch.plan import Rows
+from gpu_patch.ops.image_set import ImageSet, as_images
+from gpu_patch.plan import ChannelSources
 
 
 def gather(
-    images: Images | Sequence[Any],
-    rows: Rows,
+    images: ImageSet | Sequence[Any],
+    sources: ChannelSources,
     patch_size: tuple[int, ...],
     *,
     mode: str = "zero",
@@ -30,10 +30,10 @@ def gather(
 
     Parameters
     ----------
-    images : Images or sequence of array, SC(Z)YX
+    images : ImageSet or sequence of array, SC(Z)YX
         C-contiguous, of stored data types, all in one place.
-    rows : Rows
-        What to read, (B, C) rows.
+    sources : ChannelSources
+        What to read, of B samples and C channels.
     patch_size : tuple of int
         Pixels, (Z)YX.
     mode : {"zero", "reflect", "wrap", "periodic"}
@@ -53,8 +53,8 @@ def gather(
     """
     found, given = checked_dtype(dtype), as_images(images)
     if epilogue is not None:
-        check_epilogue(epilogue, rows.shape, None, patch_size)
-    resident, rows = given.resident(rows, patch_size, 0, n_scales, mode)
+        check_epilogue(epilogue, sources.shape, None, patch_size)
+    resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
     if resident.runtime is not None:
         from gpu_patch._cuda.gather import gather as cuda_gather
 
@@ -62,7 +62,7 @@ def gather(
             return cuda_gather(
                 resident.runtime,
                 resident.table,
-                rows,
+                sources,
                 patch_size,
                 n_scales,
                 mode,
@@ -72,8 +72,8 @@ def gather(
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
     # the epilogue computes in float32
-    out = pool.take((*rows.shape, *patch_size), found if epilogue is None else np.float32)
+    out = pool.take((*sources.shape, *patch_size), found if epilogue is None else np.float32)
     # float16 has no room for more than 65504; infinities in, infinities out
     with np.errstate(over="ignore", invalid="ignore"):
-        numpy_gather(resident.arrays, rows, patch_size, n_scales, mode, out, epilogue)
+        numpy_gather(resident.arrays, sources, patch_size, n_scales, mode, out, epilogue)
         return out.astype(found, copy=False)

@@ -13,14 +13,14 @@ from gpu_patch.chunks.image import ChunkedImage, ChunkKey
 from gpu_patch.chunks.windows import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
 from gpu_patch.device import is_cuda_array, out_of_memory
 from gpu_patch.device.host_memory import pool
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime
     from gpu_patch._cuda.table import ImageTable
 
 
-class Images:
+class ImageSet:
     """Arrays SC(Z)YX, all in one place.
 
     A constructor makes this once, so that what a backend has to know of the images is gathered
@@ -55,23 +55,28 @@ class Images:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a table of addresses means nothing in another process
-        return Images, (self.arrays, None, self.names)
+        return ImageSet, (self.arrays, None, self.names)
 
     def resident(
-        self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str
-    ) -> tuple[Images, Rows]:
-        """Return images that are resident, and rows that read the same from them.
+        self,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        scale: int,
+        n_scales: int,
+        mode: str,
+    ) -> tuple[ImageSet, ChannelSources]:
+        """Return images that are resident, and sources that read the same from them.
 
         Parameters
         ----------
-        rows, patch_size
+        sources, patch_size
             What is read.
         scale, n_scales, mode : int, int, str
             The largest scale that is read, and what borders fold into.
         """
         if not self.chunked:
-            return self, rows
-        cuts = self.cuts(rows, patch_size, scale, n_scales, mode)
+            return self, sources
+        cuts = self.cuts(sources, patch_size, scale, n_scales, mode)
         arrays = self._new_arrays(cuts)
         for keys, copies in cuts.parts():
             with ExitStack() as stack:
@@ -80,7 +85,7 @@ class Images:
                 for cache, wanted in sorted(keys.items(), key=lambda item: id(item[0])):
                     chunks |= stack.enter_context(cache.hold(wanted))
                 self._copy(copies, chunks, arrays)
-        return Images(arrays, self._whole), cuts.rows
+        return ImageSet(arrays, self._whole), cuts.sources
 
     def _new_arrays(self, cuts: Cuts) -> list[Any]:
         if self.runtime is None:
@@ -103,14 +108,19 @@ class Images:
             assemble(self.runtime, copies, chunks, arrays)
 
     def cuts(
-        self, rows: Rows, patch_size: Sequence[int], scale: int, n_scales: int, mode: str
+        self,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        scale: int,
+        n_scales: int,
+        mode: str,
     ) -> Cuts:
         """Plan what `resident` makes of chunked images."""
-        return plan_cuts(self.arrays, rows, patch_size, scale, n_scales, mode)
+        return plan_cuts(self.arrays, sources, patch_size, scale, n_scales, mode)
 
-    def touched(self, rows: Rows, patch_size: Sequence[int], scale: int) -> Keys:
+    def touched(self, sources: ChannelSources, patch_size: Sequence[int], scale: int) -> Keys:
         """Return the chunks of chunked images that lie under what is read."""
-        return touched(self.arrays, rows, patch_size, scale)
+        return touched(self.arrays, sources, patch_size, scale)
 
     @cached_property
     def runtime(self) -> Runtime | None:
@@ -144,6 +154,6 @@ def runtime_of(array: Any, name: str = "images") -> Runtime | None:
     raise TypeError(f"{name} must be NumPy or CuPy arrays, found {type(array).__name__}")
 
 
-def as_images(images: Images | Sequence[Any]) -> Images:
-    """Return `images` as `Images`."""
-    return images if isinstance(images, Images) else Images(images)
+def as_images(images: ImageSet | Sequence[Any]) -> ImageSet:
+    """Return `images` as an `ImageSet`."""
+    return images if isinstance(images, ImageSet) else ImageSet(images)

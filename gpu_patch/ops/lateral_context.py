@@ -12,13 +12,13 @@ from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_co
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_epilogue, checked_dtype
-from gpu_patch.ops.image_set import Images, as_images
-from gpu_patch.plan import Rows
+from gpu_patch.ops.image_set import ImageSet, as_images
+from gpu_patch.plan import ChannelSources
 
 
 def lateral_context(
-    images: Images | Sequence[Any],
-    rows: Rows,
+    images: ImageSet | Sequence[Any],
+    sources: ChannelSources,
     weights: NDArray[np.float32],
     patch_size: tuple[int, ...],
     n_scales: int,
@@ -36,10 +36,10 @@ def lateral_context(
 
     Parameters
     ----------
-    images : Images or sequence of array, SC(Z)YX
+    images : ImageSet or sequence of array, SC(Z)YX
         C-contiguous, of stored data types, all in one place.
-    rows : Rows
-        What to read, (B, C) rows.
+    sources : ChannelSources
+        What to read, of B samples and C channels.
     weights : array of float32, shape (B, C)
         Mixing weights.
     patch_size : tuple of int
@@ -63,12 +63,12 @@ def lateral_context(
         Each channel at the native scale, unweighted. Both are where the images are.
     """
     found, given = checked_dtype(dtype), as_images(images)
-    n_samples, n_channels = rows.shape
+    n_samples, n_channels = sources.shape
     wanted = targets or n_channels > 1
     if epilogue is not None:
-        of_targets = rows.shape if wanted else None
-        check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=rows.shape)
-    resident, rows = given.resident(rows, patch_size, n_scales - 1, n_scales, mode)
+        of_targets = sources.shape if wanted else None
+        check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=sources.shape)
+    resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
     if resident.runtime is not None:
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
 
@@ -76,7 +76,7 @@ def lateral_context(
             return cuda_lateral_context(
                 resident.runtime,
                 resident.table,
-                rows,
+                sources,
                 weights,
                 patch_size,
                 n_scales,
@@ -91,7 +91,7 @@ def lateral_context(
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
     with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
         numpy_lateral_context(
-            resident.arrays, rows, weights, patch_size, mode, mixed, target, epilogue
+            resident.arrays, sources, weights, patch_size, mode, mixed, target, epilogue
         )
         if target is not None:
             target = target.astype(found, copy=False)

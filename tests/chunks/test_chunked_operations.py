@@ -17,7 +17,7 @@ from samples import KINDS, STRATEGIES, make_sample
 from gpu_patch import ops, residency
 from gpu_patch.feed import compute_normalization
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 
 @st.composite
@@ -50,8 +50,8 @@ def assert_same_bits(found, expected):
 def both(operation, case, backend, **options):
     """What an operation makes of resident and of chunked images."""
     resident = backend.images(case.images)
-    chunked = ops.Images(
-        chunked_images(case.images, device=backend.device, seed=case.rows.coords.size)
+    chunked = ops.ImageSet(
+        chunked_images(case.images, device=backend.device, seed=case.sources.coords.size)
     )
     return [
         found if isinstance(found, tuple) else (found,)
@@ -64,7 +64,7 @@ def both(operation, case, backend, **options):
 def test_patches(backend, case, mode):
     def operation(images, **options):
         return ops.gather(
-            images, case.rows, case.patch_size, mode=mode, n_scales=case.n_scales, **options
+            images, case.sources, case.patch_size, mode=mode, n_scales=case.n_scales, **options
         )
 
     with backend.running():
@@ -77,7 +77,7 @@ def test_patches(backend, case, mode):
 def test_contexts(backend, case):
     def operation(images, **options):
         return ops.lateral_context(
-            images, case.rows, case.weights, case.patch_size, case.n_scales, mode=case.mode,
+            images, case.sources, case.weights, case.patch_size, case.n_scales, mode=case.mode,
             **options,
         )  # fmt: skip
 
@@ -151,10 +151,10 @@ def test_another_process_reads_for_itself(monkeypatch):
 def test_places_that_miss_the_image(mode):
     (image,) = chunked_images([distinct((1, 1, 9, 9), "uint8")])
     zero = np.zeros((1, 1), np.int64)
-    rows = Rows(zero, zero, np.full((1, 1, 2), 100), np.array([0]))
+    sources = ChannelSources(zero, zero, np.full((1, 1, 2), 100), np.array([0]))
     with pytest.raises(ValueError, match="miss the image: under"):
-        ops.gather([image], rows, (4, 4), mode=mode)
-    assert not ops.gather([image], rows, (4, 4), mode="zero").any()
+        ops.gather([image], sources, (4, 4), mode=mode)
+    assert not ops.gather([image], sources, (4, 4), mode="zero").any()
 
 
 @pytest.mark.parametrize(
@@ -170,22 +170,24 @@ def test_places_that_miss_the_image(mode):
 def test_indices_beyond_the_images(name, change):
     (image,) = chunked_images([distinct((2, 3, 9, 9), "uint8")])
     zero = np.zeros((1, 1), np.int64)
-    rows = Rows(zero, zero, np.zeros((1, 1, 2), np.int64), np.array([0]))._replace(**change)
-    with pytest.raises(IndexError, match=f"rows.{name} holds"):
-        ops.gather([image], rows, (4, 4))
+    sources = ChannelSources(zero, zero, np.zeros((1, 1, 2), np.int64), np.array([0]))._replace(
+        **change
+    )
+    with pytest.raises(IndexError, match=f"sources.{name} holds"):
+        ops.gather([image], sources, (4, 4))
     assert not image.cache.traffic.misses
 
 
 def test_resident_and_chunked_images_do_not_mix():
     (image,) = chunked_images([distinct((2, 3, 9, 9), "uint8")])
     with pytest.raises(ValueError, match="found 1 of 2 chunked"):
-        ops.Images([image, np.zeros((2, 3, 9, 9), np.uint8)])
+        ops.ImageSet([image, np.zeros((2, 3, 9, 9), np.uint8)])
 
 
 def test_resident_images_pass_through():
-    images = ops.Images([np.zeros((1, 1, 9, 9), np.uint8)])
-    rows = object()
-    assert images.resident(rows, (4, 4), 0, 0, "zero") == (images, rows)
+    images = ops.ImageSet([np.zeros((1, 1, 9, 9), np.uint8)])
+    sources = object()
+    assert images.resident(sources, (4, 4), 0, 0, "zero") == (images, sources)
 
 
 def test_residency():
@@ -202,17 +204,17 @@ def test_residency():
 
 @given(case=cases())
 def test_what_windows_touch_is_what_their_cuts_read(case):
-    images = ops.Images(chunked_images(case.images, seed=case.rows.coords.size))
+    images = ops.ImageSet(chunked_images(case.images, seed=case.sources.coords.size))
     scale = case.n_scales - 1
-    cuts = images.cuts(case.rows, case.patch_size, scale, case.n_scales, "zero")
+    cuts = images.cuts(case.sources, case.patch_size, scale, case.n_scales, "zero")
     read = {key.kept for keys in cuts.keys.values() for key in keys}
     found = [
-        k.kept for ks in images.touched(case.rows, case.patch_size, scale).values() for k in ks
+        k.kept for ks in images.touched(case.sources, case.patch_size, scale).values() for k in ks
     ]
     assert len(found) == len(set(found))
     window = np.array(case.patch_size) << scale
-    start = window_start(case.rows.coords, np.array(case.patch_size), scale)
-    sizes = np.array([image.shape[2:] for image in case.images])[case.rows.image_idx]
+    start = window_start(case.sources.coords, np.array(case.patch_size), scale)
+    sizes = np.array([image.shape[2:] for image in case.images])[case.sources.image_idx]
     # an image that a window covers is cut whole, and so is all of it touched
     if ((start >= 0) & (start + window <= sizes)).all() or (
         (start <= 0) & (start + window >= sizes)

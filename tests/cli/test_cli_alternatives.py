@@ -5,7 +5,7 @@ import pytest
 
 from gpu_patch import ops
 from gpu_patch.cli.bench import baselines
-from gpu_patch.plan import Plan, Rows, Specs
+from gpu_patch.plan import ChannelSources, Plan, Specs
 
 PATCHES = [(16, 12), (4, 8, 6)]
 N_SCALES = 3
@@ -19,9 +19,9 @@ def make_plan(patch_size, image, n_samples=6):
     coords[0] = 0
     coords[1] = last
     sample_idx = rng.integers(0, len(image), (n_samples, 1))
-    rows = Rows(np.zeros_like(sample_idx), sample_idx, coords, np.array([1, 0]))
+    sources = ChannelSources(np.zeros_like(sample_idx), sample_idx, coords, np.array([1, 0]))
     weights = rng.random((n_samples, 2)).astype(np.float32)
-    return Plan(rows, weights, patch_size, Specs([]))
+    return Plan(sources, weights, patch_size, Specs([]))
 
 
 def random_image(patch_size):
@@ -39,7 +39,7 @@ def smooth_image(patch_size):
 def assert_similar(found, image, plan, tolerance):
     """Compare with gpu_patch; differences are parts of the largest value."""
     expected, target = ops.lateral_context(
-        [image], plan.rows, plan.weights, plan.patch_size, N_SCALES, mode="reflect"
+        [image], plan.sources, plan.weights, plan.patch_size, N_SCALES, mode="reflect"
     )
     inputs, found_target = (np.asarray(array) for array in found)
     assert inputs.dtype == found_target.dtype == np.float32

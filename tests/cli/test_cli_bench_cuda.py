@@ -17,7 +17,7 @@ from gpu_patch.cli.bench import command, cuda, process, report, timing
 from gpu_patch.cli.bench.traffic import pixels_read
 from gpu_patch.cli.bench.workloads import CONSTRUCTORS, Case, Workload, settings_of
 from gpu_patch.device import placement
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 needs_compiler = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 SMALL = (1, 2, 70, 80)
@@ -47,19 +47,19 @@ def careamics(*times):
 # ---- bytes -------------------------------------------------------------------------------------
 
 
-def painted(rows, patch_size, n_scales, image_size):
+def painted(sources, patch_size, n_scales, image_size):
     """Pixels read, by painting them."""
     read = set()
     factor = 1 << max(n_scales - 1, 0)
-    n_places = rows.image_idx.shape[1]
-    for b in range(len(rows.image_idx)):
-        for c in range(len(rows.channels)):
+    n_places = sources.image_idx.shape[1]
+    for b in range(len(sources.image_idx)):
+        for c in range(len(sources.channels)):
             k = c if n_places > 1 else 0
             image = np.zeros(image_size, bool)
-            start = [x + p // 2 - p * factor // 2 for x, p in zip(rows.coords[b, k], patch_size)]  # noqa: B905
+            start = [x + p // 2 - p * factor // 2 for x, p in zip(sources.coords[b, k], patch_size)]  # noqa: B905
             window = (slice(max(a, 0), a + p * factor) for a, p in zip(start, patch_size))  # noqa: B905
             image[tuple(window)] = True
-            here = (int(rows.image_idx[b, k]), int(rows.sample_idx[b, k]), c)
+            here = (int(sources.image_idx[b, k]), int(sources.sample_idx[b, k]), c)
             read |= {(*here, int(i)) for i in np.flatnonzero(image)}
     return len(read)
 
@@ -74,9 +74,11 @@ def test_each_pixel_counts_once(patch_size, n_scales, image_size, n_places):
     shape = (12, n_places)
     last = np.array(image_size) - patch_size
     coords = rng.integers(0, last, (*shape, len(last)), endpoint=True)
-    rows = Rows(rng.integers(0, 2, shape), rng.integers(0, 2, shape), coords, np.arange(3))
-    expected = painted(rows, patch_size, n_scales, image_size)
-    assert pixels_read(rows, patch_size, n_scales, image_size) == expected
+    sources = ChannelSources(
+        rng.integers(0, 2, shape), rng.integers(0, 2, shape), coords, np.arange(3)
+    )
+    expected = painted(sources, patch_size, n_scales, image_size)
+    assert pixels_read(sources, patch_size, n_scales, image_size) == expected
 
 
 def test_copy_bandwidth(cupy):
@@ -122,7 +124,7 @@ def same(image, n_scales):
 
     def run(plan):
         return ops.lateral_context(
-            [image], plan.rows, plan.weights, plan.patch_size, n_scales, mode="reflect"
+            [image], plan.sources, plan.weights, plan.patch_size, n_scales, mode="reflect"
         )
 
     return run
@@ -133,7 +135,7 @@ def without_border(image, n_scales):
 
     def run(plan):
         return ops.lateral_context(
-            [image], plan.rows, plan.weights, plan.patch_size, n_scales, mode="periodic"
+            [image], plan.sources, plan.weights, plan.patch_size, n_scales, mode="periodic"
         )
 
     return run

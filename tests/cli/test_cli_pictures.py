@@ -141,9 +141,9 @@ def test_a_structure_may_have_many_images(phantom):
     indices = subject.choose(9, 0)
     plan, batch = subject.plan(indices), subject.constructor.construct_batch(indices)
     assert batch.target.shape == (9, 2, 32, 32)
-    assert set(plan.rows.image_idx[:, 0].tolist()) == {0, 1}
-    assert set(plan.rows.image_idx[:, 1].tolist()) == {2}
-    for b, (y, x) in enumerate(plan.rows.coords[:, 1]):
+    assert set(plan.sources.image_idx[:, 0].tolist()) == {0, 1}
+    assert set(plan.sources.image_idx[:, 1].tolist()) == {2}
+    for b, (y, x) in enumerate(plan.sources.coords[:, 1]):
         assert (batch.target[b, 1] == nuclei[0].data[0, 0, y : y + 32, x : x + 32]).all()
     # files of one name are told apart by their folders
     assert _names(subject.images) == ["filaments/a.tif", "b.tif", "nuclei/a.tif"]

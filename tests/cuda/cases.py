@@ -12,7 +12,7 @@ from gpu_patch import ops
 from gpu_patch._cuda.gather import gather
 from gpu_patch._cuda.lateral_context import lateral_context
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
@@ -23,7 +23,7 @@ class Case:
     """Arguments of both operations."""
 
     images: list[Any]
-    rows: Rows
+    sources: ChannelSources
     weights: np.ndarray
     patch_size: tuple[int, ...]
     n_scales: int
@@ -57,9 +57,11 @@ class Case:
         # centre outside too; some of the patch stays inside
         patch = np.array(patch_size)
         coords = rng.integers(1 - patch, sizes)
-        rows = Rows(image_idx, rng.integers(0, 2, shape), coords, rng.integers(0, 3, n_channels))
+        sources = ChannelSources(
+            image_idx, rng.integers(0, 2, shape), coords, rng.integers(0, 3, n_channels)
+        )
         weights = rng.uniform(-0.3, 1, (n_samples, n_channels)).astype(np.float32)
-        return cls(images, rows, weights, tuple(patch_size), n_scales, mode)
+        return cls(images, sources, weights, tuple(patch_size), n_scales, mode)
 
     def with_dtype(self, dtype: str) -> Case:
         """The same with images of another data type."""
@@ -67,14 +69,14 @@ class Case:
 
     def epilogue(self, seed: int = 0, *, mixed: bool) -> Epilogue:
         """Make one for contexts, whose channels are mixed, or for patches."""
-        n_samples, n_channels = self.rows.shape
+        n_samples, n_channels = self.sources.shape
         channels = (1, n_channels) if mixed else (n_channels, 0)
         return random_epilogue(seed, n_samples, *channels, self.patch_size)
 
     def numpy_context(self, **options) -> tuple[np.ndarray, np.ndarray]:
         return ops.lateral_context(
             self.images,
-            self.rows,
+            self.sources,
             self.weights,
             self.patch_size,
             self.n_scales,
@@ -84,7 +86,7 @@ class Case:
 
     def numpy_patches(self, mode: str, **options) -> np.ndarray:
         return ops.gather(
-            self.images, self.rows, self.patch_size, mode=mode, n_scales=self.n_scales, **options
+            self.images, self.sources, self.patch_size, mode=mode, n_scales=self.n_scales, **options
         )
 
     def context(self, runtime, *, images=None, dtype=np.float32, **options) -> tuple[Any, Any]:
@@ -92,7 +94,7 @@ class Case:
         return lateral_context(
             runtime,
             self.images if images is None else images,
-            self.rows,
+            self.sources,
             self.weights,
             self.patch_size,
             self.n_scales,
@@ -105,7 +107,7 @@ class Case:
         return gather(
             runtime,
             self.images if images is None else images,
-            self.rows,
+            self.sources,
             self.patch_size,
             self.n_scales,
             mode,

@@ -71,8 +71,8 @@ def chunked_extractor(arrays, budget=10**9, device="cpu", cache=None, chunk_shap
 
 def assembled(runtime, case, mode):
     """What a kernel and NumPy make of chunks: the images that a batch reads."""
-    images = chunked_images(case.images, seed=case.rows.coords.size)
-    cuts = plan_cuts(images, case.rows, case.patch_size, case.n_scales - 1, case.n_scales, mode)
+    images = chunked_images(case.images, seed=case.sources.coords.size)
+    cuts = plan_cuts(images, case.sources, case.patch_size, case.n_scales - 1, case.n_scales, mode)
     with images[0].cache.hold(cuts.keys[images[0].cache] if cuts.keys else []) as chunks:
         found = [runtime.output(shape, dtype) for dtype, shape in cuts.groups]
         assemble(runtime, cuts.copies, chunks, found)

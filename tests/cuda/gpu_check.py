@@ -151,7 +151,7 @@ def time_paths(
         return lateral_context(
             runtime,
             table,
-            plan.rows,
+            plan.sources,
             plan.weights,
             plan.patch_size,
             n_scales,
@@ -179,8 +179,8 @@ def time_paths(
     if sweep:
         dtype = np.dtype(np.float32)
         patch_size = plans[0].patch_size
-        shape = specialised.choose(table, plans[0].rows, patch_size, n_scales, "reflect", dtype)
-        sources = [table.sources(plan.rows, plan.weights) for plan in plans]
+        shape = specialised.choose(table, plans[0].sources, patch_size, n_scales, "reflect", dtype)
+        sources = [table.sources(plan.sources, plan.weights) for plan in plans]
         for tile_rows in (4, 8, 16):
             for n_threads in (128, 192, 256, 288):
                 other = replace(shape, tile_rows=tile_rows, n_threads=n_threads)

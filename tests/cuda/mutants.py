@@ -25,7 +25,7 @@ from emulation.runtime import EmulatedRuntime
 from gpu_patch import ops
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.moments import add_sample
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
 ASSEMBLE, STITCH, MOMENTS = "assemble.cu", "stitch.cu", "moments.cu"
@@ -153,7 +153,7 @@ def _huge(folder: Path) -> Case:
     corner = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
     image[0, 0, side - 200 :, side - 200 :] = corner
     one = np.zeros((1, 1), np.int64)
-    rows = Rows(one, one, np.full((1, 1, 2), side - 20), np.array([0]))
+    rows = ChannelSources(one, one, np.full((1, 1, 2), side - 20), np.array([0]))
     return Case([image], rows, np.ones((1, 1), np.float32), (8, 8), 2, "reflect")
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.table import ImageTable
 from gpu_patch.epilogue import Epilogue, turn
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 
@@ -127,8 +127,8 @@ def test_many_samples_have_larger_tiles_and_the_same_results():
     runtime = EmulatedRuntime()
     made = case.context(runtime)
     assert_same_context(made, case.numpy_context())
-    few = replace(case, rows=case.rows._replace(
-        **{name: getattr(case.rows, name)[:9] for name in ("image_idx", "sample_idx", "coords")}
+    few = replace(case, sources=case.sources._replace(
+        **{name: getattr(case.sources, name)[:9] for name in ("image_idx", "sample_idx", "coords")}
     ), weights=case.weights[:9])  # fmt: skip
     for all_of_them, some in zip(made, few.context(runtime), strict=True):
         np.testing.assert_array_equal(all_of_them[:9].view(np.int32), some.view(np.int32))
@@ -204,8 +204,8 @@ def test_half_precision_output(specialise):
 
 def test_half_precision_input_of_all_values():
     image = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 1, 256, 256)
-    rows = Rows(*(np.zeros(s, np.int64) for s in ((1, 1), (1, 1), (1, 1, 2), (1,))))
-    case = Case([image], rows, np.ones((1, 1), np.float32), (256, 256), 1, "reflect")
+    sources = ChannelSources(*(np.zeros(s, np.int64) for s in ((1, 1), (1, 1), (1, 1, 2), (1,))))
+    case = Case([image], sources, np.ones((1, 1), np.float32), (256, 256), 1, "reflect")
     np.testing.assert_array_equal(case.patches(EmulatedRuntime(), "zero"), image.astype("f4"))
     back = case.patches(EmulatedRuntime(), "zero", dtype=np.float16)
     np.testing.assert_array_equal(back, image)
@@ -228,33 +228,33 @@ def test_infinity_and_nan_stay_within_the_taps_reach(name, specialise, any_patch
 
 def test_zero_mode_far_outside_is_zero():
     case = Case.random(0, (4, 5), 1, "reflect")
-    far = case.rows._replace(coords=np.full_like(case.rows.coords, 2**40))
+    far = case.sources._replace(coords=np.full_like(case.sources.coords, 2**40))
     case = Case(case.images, far, case.weights, (4, 5), 1, "reflect")
     assert (case.patches(EmulatedRuntime(), "zero") == 0).all()
 
 
 def test_windows_many_images_away():
     case = Case.random(7, (33, 40), 4, "periodic", most=3)
-    far = case.rows._replace(coords=case.rows.coords - 12_345_678)
+    far = case.sources._replace(coords=case.sources.coords - 12_345_678)
     case = Case(case.images, far, case.weights, (33, 40), 4, "periodic")
     for specialise in (False, True):
         made = case.context(EmulatedRuntime(), specialise=specialise)
         assert_same_context(made, case.numpy_context())
 
 
-def huge_case(path, shape, rows: Rows) -> Case:
+def huge_case(path, shape, sources: ChannelSources) -> Case:
     """An image of which only the pixels that are read exist: a hole in a file takes no room."""
     image = np.memmap(path, np.uint8, "w+", shape=shape)
     height, width = shape[2:]
     corner = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
     image[-1, -1, height - 200 :, width - 200 :] = corner
     image[-1, 0, height - 200 :, width - 200 :] = corner[::-1]
-    return Case([image], rows, np.ones((1, 2), np.float32), (16, 16), 3, "reflect")
+    return Case([image], sources, np.ones((1, 2), np.float32), (16, 16), 3, "reflect")
 
 
-def corner_rows(sample: int, side: int) -> Rows:
+def corner_rows(sample: int, side: int) -> ChannelSources:
     one = np.zeros((1, 1), np.int64)
-    return Rows(one, one + sample, np.full((1, 1, 2), side - 20), np.array([1, 0]))
+    return ChannelSources(one, one + sample, np.full((1, 1, 2), side - 20), np.array([1, 0]))
 
 
 def test_channels_beyond_32_bits(tmp_path):
@@ -297,18 +297,18 @@ def test_one_table_for_many_calls():
 )
 def test_places_that_do_not_exist_are_refused(column, value):
     case = specialised_case("common")
-    wrong = getattr(case.rows, column).copy()
+    wrong = getattr(case.sources, column).copy()
     wrong.reshape(-1)[-1] = value
-    case = Case(case.images, case.rows._replace(**{column: wrong}), *_rest(case))
+    case = Case(case.images, case.sources._replace(**{column: wrong}), *_rest(case))
     for make in (case.context, lambda runtime: case.patches(runtime, "zero")):
-        with pytest.raises(IndexError, match=rf"rows\.{column} holds {value}"):
+        with pytest.raises(IndexError, match=rf"sources\.{column} holds {value}"):
             make(EmulatedRuntime())
 
 
 @pytest.mark.parametrize("mode", ["wrap", "reflect"])
 def test_nothing_to_fill_windows_with_is_refused(mode):
     case = Case.random(0, (4, 5), 2, mode)
-    away = case.rows._replace(coords=case.rows.coords + 1000)
+    away = case.sources._replace(coords=case.sources.coords + 1000)
     case = Case(case.images, away, *_rest(case))
     with pytest.raises(ValueError, match="miss the image"):
         case.context(EmulatedRuntime())
@@ -344,7 +344,7 @@ def test_mutants_fit_the_kernels():
 @pytest.mark.parametrize("specialise", [False, True])
 def test_images_larger_than_the_cut_that_borders_fold_into(specialise, mode):
     case = Case.random(8, (8, 9), 2, mode, n_samples=40, least=40, most=60)
-    assert (case.rows.coords < -4).any(), "some patch's centre must be outside"
+    assert (case.sources.coords < -4).any(), "some patch's centre must be outside"
     made = case.context(EmulatedRuntime(), specialise=specialise)
     assert_same_context(made, case.numpy_context())
     np.testing.assert_array_equal(case.patches(EmulatedRuntime(), mode), made[1])

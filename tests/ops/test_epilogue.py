@@ -16,7 +16,7 @@ from reference import finished_input, finished_target, turned
 from gpu_patch._numpy import lateral_context as numpy_lateral_context
 from gpu_patch._numpy import windows
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 SEEDS = st.integers(0, 2**32 - 1)
@@ -29,17 +29,17 @@ def numpy_backend():
 
 
 def of_patches(problem, seed):
-    n_samples, n_channels = problem.rows.shape
+    n_samples, n_channels = problem.sources.shape
     return random_epilogue(seed, n_samples, n_channels, 0, problem.patch_size)
 
 
 def of_context(problem, seed):
-    n_samples, n_channels = problem.rows.shape
+    n_samples, n_channels = problem.sources.shape
     return random_epilogue(seed, n_samples, 1, n_channels, problem.patch_size)
 
 
 def gather(backend, problem, **options):
-    return backend.gather(problem.images, problem.rows, problem.patch_size, **options)
+    return backend.gather(problem.images, problem.sources, problem.patch_size, **options)
 
 
 def lateral_context(backend, problem, mode="reflect", **options):
@@ -59,20 +59,20 @@ def assert_near(found, expected, epilogue, dtype=np.float32):
 @settings(max_examples=200)
 @given(problem=problems(square=None), mode=st.sampled_from(("zero", *MODES)), seed=SEEDS)
 def test_patches_are_finished_to_the_last_bit(backend, problem, mode, seed):
-    images, rows, _, patch_size, n_scales = problem
+    images, sources, _, patch_size, n_scales = problem
     epilogue = of_patches(problem, seed)
     found = gather(backend, problem, mode=mode, n_scales=n_scales, epilogue=epilogue)
-    plain = reference.gather(images, rows, patch_size, mode, n_scales)
+    plain = reference.gather(images, sources, patch_size, mode, n_scales)
     reference.assert_same(found, finished_input(plain, epilogue))
 
 
 @settings(max_examples=200)
 @given(problem=problems(square=None), mode=st.sampled_from(MODES), seed=SEEDS)
 def test_contexts_are_finished(backend, problem, mode, seed):
-    images, rows, weights, patch_size, n_scales = problem
+    images, sources, weights, patch_size, n_scales = problem
     epilogue = of_context(problem, seed)
     inputs, targets = lateral_context(backend, problem, mode, epilogue=epilogue)
-    plain = reference.lateral_context(images, rows, weights, patch_size, n_scales, mode)
+    plain = reference.lateral_context(images, sources, weights, patch_size, n_scales, mode)
     assert_near(inputs, finished_input(plain[0], epilogue, weights), epilogue)
     reference.assert_same(targets, finished_target(plain[1], epilogue))
 
@@ -83,7 +83,7 @@ def test_every_orientation(backend, orientation, n_dims):
     """Nothing but the turn: the values are those without it, to the last bit."""
     patch_size = (9, 9) if n_dims == 2 else (3, 5, 5)
     problem = random_problem(orientation, n_dims, 3, patch_size, 60 // n_dims, n_samples=3)
-    n_channels = problem.rows.shape[1]
+    n_channels = problem.sources.shape[1]
     turns = np.full(3, orientation, np.uint8)
     plain = lateral_context(backend, problem)
     found = lateral_context(
@@ -98,7 +98,7 @@ def test_every_orientation(backend, orientation, n_dims):
 @pytest.mark.parametrize("patch_size", [(6, 9), (9, 6), (4, 5, 3)])
 def test_the_identity_changes_no_bit(backend, patch_size):
     problem = random_problem(7, len(patch_size), 3, patch_size, 40, ("float32", "uint16"))
-    n_samples, n_channels = problem.rows.shape
+    n_samples, n_channels = problem.sources.shape
     found = lateral_context(backend, problem, epilogue=Epilogue.identity(n_samples, 1, n_channels))
     for one, other in zip(found, lateral_context(backend, problem), strict=True):
         reference.assert_same(one, other)
@@ -122,8 +122,10 @@ def test_float16_is_the_rounded_float32(backend, problem, seed):
 
 def test_what_float16_cannot_hold_is_scaled_first(backend):
     images = [np.full((1, 1, 9, 9), 65535, np.uint16)]
-    rows = Rows(*np.zeros((2, 1, 1), np.int64), np.zeros((1, 1, 2), np.int64), np.array([0]))
-    problem = Problem(images, rows, np.ones((1, 1), np.float32), (4, 4), 2)
+    sources = ChannelSources(
+        *np.zeros((2, 1, 1), np.int64), np.zeros((1, 1, 2), np.int64), np.array([0])
+    )
+    problem = Problem(images, sources, np.ones((1, 1), np.float32), (4, 4), 2)
     scale, offset = np.float32([[1 / 65535]]), np.float32([[1]])
     epilogue = Epilogue(scale, offset, scale, offset)
     arrays = lateral_context(backend, problem, epilogue=epilogue, dtype=np.float16)
@@ -151,11 +153,11 @@ def test_pixels_that_are_no_numbers_stay_where_they_are(backend, value):
     problem = random_problem(0, 2, 1, (6, 6), 30, ("float32",), n_channels=2)
     for image in problem.images:
         image.flat[::7] = value
-    images, rows, weights, patch_size, n_scales = problem
+    images, sources, weights, patch_size, n_scales = problem
     epilogue = of_context(problem, 1)
     with np.errstate(all="ignore"):
         inputs, targets = lateral_context(backend, problem, epilogue=epilogue)
-        plain = reference.lateral_context(images, rows, weights, patch_size, n_scales, "reflect")
+        plain = reference.lateral_context(images, sources, weights, patch_size, n_scales, "reflect")
         reference.assert_same(targets, finished_target(plain[1], epilogue))
         expected = finished_input(plain[0], epilogue, weights)
     finite = np.isfinite(expected)
@@ -166,11 +168,16 @@ def test_pixels_that_are_no_numbers_stay_where_they_are(backend, value):
 
 def test_a_sample_is_bit_equal_in_any_batch(backend):
     problem = random_problem(6, 2, 4, (16, 16), 120, ("float32", "uint8"), n_samples=9)
-    images, rows, weights, patch_size, n_scales = problem
+    images, sources, weights, patch_size, n_scales = problem
     epilogue = of_context(problem, 4)
     whole = lateral_context(backend, problem, epilogue=epilogue)
     for part in (slice(0, 1), slice(3, 4), slice(2, 7), slice(None, None, -1)):
-        fewer = Rows(rows.image_idx[part], rows.sample_idx[part], rows.coords[part], rows.channels)
+        fewer = ChannelSources(
+            sources.image_idx[part],
+            sources.sample_idx[part],
+            sources.coords[part],
+            sources.channels,
+        )
         some = Problem(images, fewer, weights[part], patch_size, n_scales)
         own = epilogue.of_samples(part)
         found = lateral_context(backend, some, epilogue=own)
@@ -237,12 +244,14 @@ def test_weights_and_images_are_only_read(backend):
 )
 def test_epilogues_of_other_batches_are_refused(backend, name, value, words):
     images = [distinct((1, 3, 30, 30), "uint16")]
-    rows = Rows(*np.zeros((2, 2, 1), np.int64), np.zeros((2, 1, 2), np.int64), np.arange(3))
+    sources = ChannelSources(
+        *np.zeros((2, 2, 1), np.int64), np.zeros((2, 1, 2), np.int64), np.arange(3)
+    )
     weights = np.ones((2, 3), np.float32)
     epilogue = Epilogue.identity(2, 1, 3)
     changed = {field: getattr(epilogue, field) for field in Epilogue.__slots__} | {name: value}
     with pytest.raises(ValueError, match="epilogue") as raised:
         backend.lateral_context(
-            images, rows, weights, (6, 7), 2, mode="reflect", epilogue=Epilogue(**changed)
+            images, sources, weights, (6, 7), 2, mode="reflect", epilogue=Epilogue(**changed)
         )
     assert all(word in str(raised.value) for word in words)

@@ -13,7 +13,7 @@ from problems import Problem, problems, random_problem
 
 from gpu_patch._numpy import fir, windows
 from gpu_patch._numpy import lateral_context as numpy_lateral_context
-from gpu_patch.plan import Rows
+from gpu_patch.plan import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 # What the work is cut into; each is set to values that change the path or the parts
@@ -50,16 +50,16 @@ def numpy_backend():
 
 
 def run(backend, problem: Problem, mode, dtype=np.float32):
-    images, rows, weights, patch_size, n_scales = problem
+    images, sources, weights, patch_size, n_scales = problem
     return backend.lateral_context(
-        images, rows, weights, patch_size, n_scales, mode=mode, dtype=dtype
+        images, sources, weights, patch_size, n_scales, mode=mode, dtype=dtype
     )
 
 
 def assert_as_defined(backend, problem: Problem, mode):
-    images, rows, weights, patch_size, n_scales = problem
+    images, sources, weights, patch_size, n_scales = problem
     inputs, targets = run(backend, problem, mode)
-    expected = reference.lateral_context(images, rows, weights, patch_size, n_scales, mode)
+    expected = reference.lateral_context(images, sources, weights, patch_size, n_scales, mode)
     reference.assert_filtered(inputs, expected[0])
     reference.assert_same(targets, expected[1])
     return inputs, targets
@@ -107,14 +107,14 @@ def test_equal_for_contexts_far_larger_than_the_image(backend, mode):
     ]
     for i, image in enumerate(images):
         n_y, n_x = image.shape[2:]
-        rows = Rows(
+        sources = ChannelSources(
             np.array([[i], [i]]),
             np.array([[1], [0]]),
             np.array([[[0, n_x // 2]], [[n_y - 1, n_x - 2]]]),
             np.array([1, 0]),
         )
         weights = np.array([[0.5, 1.5], [0.25, 0.75]], np.float32)
-        assert_as_defined(backend, Problem(images, rows, weights, (2, 3), 8), mode)
+        assert_as_defined(backend, Problem(images, sources, weights, (2, 3), 8), mode)
 
 
 def test_large_windows_are_never_in_memory_as_a_whole(numpy_backend, monkeypatch):
@@ -135,8 +135,10 @@ def test_large_windows_are_never_in_memory_as_a_whole(numpy_backend, monkeypatch
 
 def test_float16_is_infinite_beyond_its_range(backend):
     images = [np.full((1, 1, 5, 5), 65535, np.uint16)]
-    rows = Rows(*np.zeros((2, 1, 1), np.int64), np.zeros((1, 1, 2), np.int64), np.array([0]))
-    problem = Problem(images, rows, np.ones((1, 1), np.float32), (2, 2), 2)
+    sources = ChannelSources(
+        *np.zeros((2, 1, 1), np.int64), np.zeros((1, 1, 2), np.int64), np.array([0])
+    )
+    problem = Problem(images, sources, np.ones((1, 1), np.float32), (2, 2), 2)
     inputs, targets = run(backend, problem, "reflect", np.float16)
     assert np.isposinf(inputs).all()
     assert np.isposinf(targets).all()
@@ -150,7 +152,7 @@ def test_windows_many_times_larger_than_the_image(backend, mode):
         rng.permutation(10).reshape(1, 2, 1, 5).astype(np.int16),
         rng.permutation(2).reshape(1, 2, 1, 1).astype(np.float32),
     ]
-    rows = Rows(
+    sources = ChannelSources(
         np.array([[0, 1], [1, 2], [2, 0]]),
         np.zeros((3, 2), int),
         np.array([[[-5, -4], [-5, -2]], [[-5, -1], [-5, -4]], [[-5, -4], [-3, -3]]]),
@@ -158,7 +160,7 @@ def test_windows_many_times_larger_than_the_image(backend, mode):
     )
     weights = rng.uniform(0.5, 2, (3, 2)).astype(np.float32)
     for n_scales in (1, 3, 5):
-        assert_as_defined(backend, Problem(images, rows, weights, (10, 9), n_scales), mode)
+        assert_as_defined(backend, Problem(images, sources, weights, (10, 9), n_scales), mode)
 
 
 @pytest.mark.parametrize("n_dims", [2, 3])
@@ -256,12 +258,12 @@ def test_one_odd_pixel_gives_no_warning(backend, monkeypatch, value, most_bytes)
 def test_weights_that_overflow_reach_as_far_as_the_taps(backend):
     image = np.zeros((1, 1, 90, 90), np.uint16)
     image[..., 40, 50] = 65535
-    rows = Rows(*np.zeros((2, 1, 1), np.int64), np.array([[[36, 46]]]), np.array([0]))
-    problem = Problem([image], rows, np.full((1, 1), 1e37, np.float32), (9, 8), 3)
+    sources = ChannelSources(*np.zeros((2, 1, 1), np.int64), np.array([[[36, 46]]]), np.array([0]))
+    problem = Problem([image], sources, np.full((1, 1), 1e37, np.float32), (9, 8), 3)
     with np.errstate(all="ignore"):
         inputs, _ = run(backend, problem, "reflect")
     image = np.where(image > 0, np.inf, 0)
-    expected, _ = reference.lateral_context([image], rows, np.ones((1, 1)), (9, 8), 3, "reflect")
+    expected, _ = reference.lateral_context([image], sources, np.ones((1, 1)), (9, 8), 3, "reflect")
     np.testing.assert_array_equal(inputs, expected)
 
 
@@ -276,14 +278,21 @@ def test_repeated_calls_are_bit_equal(backend):
 @pytest.mark.parametrize("value", [1, np.nan], ids=["finite", "nan"])
 @pytest.mark.parametrize("patch_size", [(24, 21), (11, 9), (64, 64), (1, 1), (4, 5, 3), (9, 8, 7)])
 def test_a_sample_is_bit_equal_in_any_batch(backend, patch_size, value):
-    images, rows, weights, _, n_scales = random_problem(
+    images, sources, weights, _, n_scales = random_problem(
         6, len(patch_size), 6 - len(patch_size), patch_size, 150 // len(patch_size),
         ("float32", "uint8"), n_samples=9,
     )  # fmt: skip
     images[0][1, :, ..., 7, 7] = value  # in some of the samples
-    inputs, targets = run(backend, Problem(images, rows, weights, patch_size, n_scales), "reflect")
+    inputs, targets = run(
+        backend, Problem(images, sources, weights, patch_size, n_scales), "reflect"
+    )
     for part in (slice(0, 1), slice(3, 4), slice(2, 7), slice(None, None, -1)):
-        fewer = Rows(rows.image_idx[part], rows.sample_idx[part], rows.coords[part], rows.channels)
+        fewer = ChannelSources(
+            sources.image_idx[part],
+            sources.sample_idx[part],
+            sources.coords[part],
+            sources.channels,
+        )
         problem = Problem(images, fewer, weights[part], patch_size, n_scales)
         found = run(backend, problem, "reflect")
         reference.assert_same(found[0], np.ascontiguousarray(inputs[part]))

@@ -126,12 +126,12 @@ def _context(
 
 def _gather(upload: Callable[..., Any], image: Any, plan: Plan, scale: int) -> Any:
     """Return the windows of all channels, (B, C, (Z), Y, X)."""
-    sample_idx, coords = plan.rows.sample_idx, plan.rows.coords[:, 0]
+    sample_idx, coords = plan.sources.sample_idx, plan.sources.coords[:, 0]
     start = upload(window_start(coords, np.array(plan.patch_size), scale))
     n_dims = len(plan.patch_size)
     index = [
         upload(sample_idx).reshape(-1, 1, *[1] * n_dims),
-        upload(plan.rows.channels).reshape(1, -1, *[1] * n_dims),
+        upload(plan.sources.channels).reshape(1, -1, *[1] * n_dims),
     ]
     for axis, size in enumerate(plan.patch_size):
         last = image.shape[2 + axis] - 1

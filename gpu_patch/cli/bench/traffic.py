@@ -12,11 +12,11 @@ from gpu_patch.cli.bench.workloads import (
     Case,
 )
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import Plan, Rows
+from gpu_patch.plan import ChannelSources, Plan
 
 
 def pixels_read(
-    rows: Rows, patch_size: Sequence[int], n_scales: int, image_size: Sequence[int]
+    sources: ChannelSources, patch_size: Sequence[int], n_scales: int, image_size: Sequence[int]
 ) -> int:
     """Return how many pixels the windows of a batch hold, each counted once.
 
@@ -25,7 +25,7 @@ def pixels_read(
 
     Parameters
     ----------
-    rows : Rows
+    sources : ChannelSources
         What the batch reads.
     patch_size, n_scales : sequence of int, int
         They give the largest windows.
@@ -33,14 +33,14 @@ def pixels_read(
         (Z)YX, of all images.
     """
     patch, scale = np.array(patch_size), max(n_scales - 1, 0)
-    start = window_start(rows.coords, patch, scale)
+    start = window_start(sources.coords, patch, scale)
     stop = np.minimum(start + (patch << scale), image_size)
     start = np.maximum(start, 0)
     # a place of its own is one channel's, a shared one all channels'
-    n_places = rows.image_idx.shape[1]
-    n_channels = len(rows.channels) // int(n_places)
-    place = np.broadcast_to(np.arange(n_places), rows.image_idx.shape)
-    volumes = np.stack([rows.image_idx, rows.sample_idx, place], axis=-1).reshape(-1, 3)
+    n_places = sources.image_idx.shape[1]
+    n_channels = len(sources.channels) // int(n_places)
+    place = np.broadcast_to(np.arange(n_places), sources.image_idx.shape)
+    volumes = np.stack([sources.image_idx, sources.sample_idx, place], axis=-1).reshape(-1, 3)
     start, stop = start.reshape(-1, len(patch)), stop.reshape(-1, len(patch))
     _, volume = np.unique(volumes, axis=0, return_inverse=True)
     same = [volume.reshape(-1) == v for v in range(volume.max() + 1)]
@@ -50,10 +50,10 @@ def pixels_read(
 
 def bytes_read(case: Case, plan: Plan, image_size: Sequence[int], itemsize: int) -> int:
     """Return the bytes of the pixels that a batch reads, each counted once."""
-    n_pixels = pixels_read(plan.rows, plan.patch_size, case.n_scales, image_size)
+    n_pixels = pixels_read(plan.sources, plan.patch_size, case.n_scales, image_size)
     if case.constructor == "paired":  # targets of other images, with all channels
-        rows = plan.rows._replace(channels=np.arange(2))
-        n_pixels += pixels_read(rows, plan.patch_size, 0, image_size)
+        sources = plan.sources._replace(channels=np.arange(2))
+        n_pixels += pixels_read(sources, plan.patch_size, 0, image_size)
     return n_pixels * itemsize
 
 
