@@ -1,11 +1,11 @@
 """Images: reading them, keeping them resident, cutting patches out of them."""
 
+from gpu_patch.images.channels import checked_channels
 from gpu_patch.images.extractor import PatchExtractor
-from gpu_patch.images.files import read_image
 from gpu_patch.images.opening import open_images
 from gpu_patch.images.residency import Residency, residency
 from gpu_patch.images.sources import named_once, sources
-from gpu_patch.images.stack import ImageStack, checked_channels
+from gpu_patch.images.stack import ImageStack
 
 __all__ = [
     "ImageStack",
@@ -14,7 +14,6 @@ __all__ = [
     "checked_channels",
     "named_once",
     "open_images",
-    "read_image",
     "residency",
     "sources",
 ]

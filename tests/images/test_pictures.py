@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from whole import read_image
 
 from gpu_patch import ImageStack
-from gpu_patch.images import read_image
 
 Image = pytest.importorskip("PIL.Image")
 

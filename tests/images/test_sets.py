@@ -10,9 +10,9 @@ import warnings
 import numpy as np
 import pytest
 from ome_sets import describe, pixels_of, write_set
+from whole import read_image
 
 from gpu_patch import ImageStack, open_images, predict
-from gpu_patch.images import read_image
 from gpu_patch.images.readers import Options, open_file
 
 tifffile = pytest.importorskip("tifffile")

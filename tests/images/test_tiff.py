@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from formats import canonical
+from whole import read_image
 
 from gpu_patch import ImageStack
-from gpu_patch.images import read_image
 
 tifffile = pytest.importorskip("tifffile")
 Image = pytest.importorskip("PIL.Image")

@@ -19,7 +19,7 @@ from ome_sets import pixels_of, write_set
 from gpu_patch import open_images
 from gpu_patch.cli import main
 from gpu_patch.images.readers import Options, open_file, unpacking
-from gpu_patch.images.readers.base import reading
+from gpu_patch.images.readers.paths import reading
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")

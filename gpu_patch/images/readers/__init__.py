@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.images.readers import array, czi, npy, picture, sequence, tiff, zarr
-from gpu_patch.images.readers.base import (
-    ImageInfo,
-    ImageReader,
-    Options,
-    checked_file,
-    checked_path,
-)
+from gpu_patch.images.readers.base import ImageReader
 from gpu_patch.images.readers.content import content_of
-from gpu_patch.images.readers.ome import COMPANION
+from gpu_patch.images.readers.info import ImageInfo, Options
+from gpu_patch.images.readers.paths import checked_file, checked_path
 from gpu_patch.images.readers.sequence import is_sequence
+from gpu_patch.images.readers.tiff import COMPANION
 from gpu_patch.images.readers.units import Calibration
-from gpu_patch.images.readers.zarr_place import METADATA
+from gpu_patch.images.readers.zarr import METADATA
 
 __all__ = [
     "COMPANION",

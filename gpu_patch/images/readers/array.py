@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gpu_patch import device as devices
 from gpu_patch.checks import shorten
-from gpu_patch.images.readers.base import ImageReader, Key, Options, described
+from gpu_patch.images.readers.base import ImageReader, Key
+from gpu_patch.images.readers.info import Options, described
 
 
 class ArrayReader(ImageReader):

@@ -13,16 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import argument
-from gpu_patch.images.readers.base import (
-    ImageReader,
-    Key,
-    Options,
-    checked_level,
-    chosen_scenes,
-    described,
-    never_written,
-    reading,
-)
+from gpu_patch.images.readers.base import ImageReader, Key
+from gpu_patch.images.readers.choices import checked_level, chosen_scenes
+from gpu_patch.images.readers.info import Options, described, never_written
+from gpu_patch.images.readers.paths import reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
 
 _PIXELS = {

@@ -8,16 +8,11 @@ from typing import Any
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gpu_patch.images.readers.base import (
-    ImageReader,
-    Key,
-    Options,
-    checked_level,
-    chosen_scenes,
-    described,
-    reading,
-)
+from gpu_patch.images.readers.base import ImageReader, Key
+from gpu_patch.images.readers.choices import checked_level, chosen_scenes
 from gpu_patch.images.readers.flat import check_length, read_plain
+from gpu_patch.images.readers.info import Options, described
+from gpu_patch.images.readers.paths import reading
 
 
 class NpyReader(ImageReader):

@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.images.readers.base import (
-    ImageReader,
-    Key,
-    Options,
-    alpha_left_out,
-    checked_level,
-    chosen_scenes,
-    described,
-    reading,
-)
+from gpu_patch.images.readers.base import ImageReader, Key
+from gpu_patch.images.readers.choices import checked_level, chosen_scenes
+from gpu_patch.images.readers.info import Options, alpha_left_out, described
+from gpu_patch.images.readers.paths import reading
 
 
 class PictureReader(ImageReader):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from gpu_patch.checks import shorten
 from gpu_patch.images.readers.array import ArrayReader
-from gpu_patch.images.readers.base import ImageInfo, ImageReader, Key, Options, described
+from gpu_patch.images.readers.base import ImageReader, Key
+from gpu_patch.images.readers.info import ImageInfo, Options, described
 
 _PLACE = re.compile(r"\{([STCZstcz])\}")
 _MOST_NAMES = 8

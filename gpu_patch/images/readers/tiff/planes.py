@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpu_patch.checks import argument
-from gpu_patch.images.readers.base import checked_file
-from gpu_patch.images.readers.ome import OmeSet
+from gpu_patch.images.readers.paths import checked_file
+from gpu_patch.images.readers.tiff.ome import OmeSet
 
 _MOST_FILES = 64
 """Whose layout is kept; they are not open."""

@@ -1,4 +1,4 @@
-"""Zarr by zarr-python: OME-Zarr 0.4 and 0.5, plain arrays, formats 2 and 3, sharded."""
+"""An array of a Zarr as an image, and which arrays are meant."""
 
 from __future__ import annotations
 
@@ -14,20 +14,13 @@ from numpy.typing import NDArray
 
 from gpu_patch.checks import argument, shorten
 from gpu_patch.images.axes import AXES
-from gpu_patch.images.readers.base import (
-    ImageReader,
-    Key,
-    Options,
-    checked_level,
-    chosen_scenes,
-    described,
-    inside,
-    never_written,
-    reading,
-)
+from gpu_patch.images.readers.base import ImageReader, Key
+from gpu_patch.images.readers.choices import checked_level, chosen_scenes
+from gpu_patch.images.readers.info import Options, described, never_written
+from gpu_patch.images.readers.paths import inside, reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
-from gpu_patch.images.readers.zarr_chunks import ChunkFiles
-from gpu_patch.images.readers.zarr_place import METADATA, Folder, Zipped, import_zarr
+from gpu_patch.images.readers.zarr.chunks import ChunkFiles
+from gpu_patch.images.readers.zarr.place import METADATA, Folder, Zipped, import_zarr
 
 _KIND = "Zarr"
 _LETTERS = {"time": "T", "channel": "C"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from gpu_patch.images.readers.base import checked_file
+from gpu_patch.images.readers.paths import checked_file
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
 """A folder with one of these is an array or a group."""

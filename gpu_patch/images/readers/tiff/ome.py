@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.images.readers.base import inside
+from gpu_patch.images.readers.paths import inside
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
 
 COMPANION = ".ome"

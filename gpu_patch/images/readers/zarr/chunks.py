@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
-from gpu_patch.images.readers.zarr_place import Folder
+from gpu_patch.images.readers.zarr.place import Folder
 
 _LEFT_OUT = 2**64 - 1
 """In the index of a shard: a chunk that is not in it."""

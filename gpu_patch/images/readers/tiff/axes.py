@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from gpu_patch.checks import argument
 from gpu_patch.images.axes import AXES
-from gpu_patch.images.readers.base import Key, alpha_left_out
+from gpu_patch.images.readers.base import Key
+from gpu_patch.images.readers.info import alpha_left_out
 
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
 """Values of the tag PhotometricInterpretation; tifffile decodes the last to the first."""

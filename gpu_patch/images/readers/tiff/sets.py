@@ -1,0 +1,67 @@
+"""Which TIFF files make up one set, by their OME-XML or their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpu_patch.checks import argument
+from gpu_patch.images.readers.info import Options
+from gpu_patch.images.readers.paths import reading
+from gpu_patch.images.readers.tiff.file import KIND, files_of, load_tifffile, without_log
+from gpu_patch.images.readers.tiff.ome import (
+    COMPANION,
+    Element,
+    OmeSet,
+    find_set,
+    metadata_file,
+    parsed,
+)
+
+
+@without_log()
+def set_of(path: Path, options: Options) -> OmeSet | None:
+    """Return the set that a file belongs to by its OME-XML, None where it stands alone."""
+    outside = options.allow_outside
+    with reading(path, KIND):
+        root = _ome_xml(path)
+        if root is None:
+            return None
+        described = metadata_file(path, root, allow_outside=outside)
+        if described is not None:
+            root = _ome_xml(described) if described.is_file() else None
+            if root is None or metadata_file(described, root, allow_outside=outside) is not None:
+                if options.axes is not None:
+                    return None
+                raise ValueError(
+                    f"it belongs to a set that '{described.name}' describes, which is not there: "
+                    f"put it beside it, or give {argument('axes')} to read its own pages"
+                )
+        who = f"its OME-XML, '{described.name}'," if described else "its OME-XML"
+        found = find_set(described or path, root, _n_pages, f"{path}: {who}", allow_outside=outside)
+        if found is not None and not found.images:
+            raise ValueError(f"{who} describes no image")
+        return found
+
+
+def members(path: Path, options: Options) -> tuple[Path, ...]:
+    """Return all files of the set that a file belongs to, () where it stands alone."""
+    ome = set_of(path, options)
+    if ome is not None:
+        return ome.members
+    with without_log(), reading(path, KIND), load_tifffile().TiffFile(path) as tiff:
+        # these find the others of their set by name
+        if any(getattr(tiff, f"is_{kind}", False) for kind in ("mmstack", "ndtiff")):
+            return files_of(tiff.series)
+    return ()
+
+
+def _ome_xml(path: Path) -> Element | None:
+    if path.suffix.lower() == COMPANION:
+        return parsed(path.read_text(encoding="utf-8"))
+    with load_tifffile().TiffFile(path) as tiff:
+        return parsed(tiff.ome_metadata or "")
+
+
+def _n_pages(path: Path) -> int:
+    with load_tifffile().TiffFile(path) as tiff:
+        return len(tiff.pages)
