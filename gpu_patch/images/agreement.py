@@ -1,4 +1,4 @@
-"""Whether images can be opened together."""
+"""Checks that images opened together agree in channels and spatial axes."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ def check_agreement(sources: Sequence[str | Path], shapes: Sequence[Sequence[int
         ("spatial axes", [len(shape) - 2 for shape in shapes]),
         ("channels", [shape[1] for shape in shapes]),
     ):
-        # those that most have are meant, and the others are in the way
+        # what most images have is taken as wanted; the message lists those that differ
         usual, _ = Counter(found).most_common(1)[0]
         others = [i for i, number in enumerate(found) if number != usual]
         if others:
             shown = [found.index(usual), *others[:_MOST_NAMED]]
-            said = [f"{_name(i, sources[i])} has {found[i]}" for i in shown]
-            said += [f"and {len(others) - _MOST_NAMED} more"] * (len(others) > _MOST_NAMED)
+            listed = [f"{_name(i, sources[i])} has {found[i]}" for i in shown]
+            listed += [f"and {len(others) - _MOST_NAMED} more"] * (len(others) > _MOST_NAMED)
             rest = [source for i, source in enumerate(sources) if i not in others]
             raise ValueError(
-                f"images must agree in {what}: {', '.join(said)}. "
+                f"images must agree in {what}: {', '.join(listed)}. "
                 f"{_advice(rest, [sources[i] for i in others])}"
             )
 
@@ -88,11 +88,11 @@ def _advice(wanted: Sequence[str | Path], others: Sequence[str | Path]) -> str:
         numbers = sorted({number for _, number in scenes})
         if set(numbers) & {number for _, number in unwanted}:
             return "Open each file by itself, with its own scene"
-        said = [argument("scene", number) for number in numbers]
+        choices = [argument("scene", number) for number in numbers]
         return (
-            f"Say {said[0]} to leave others out"
-            if len(said) == 1
-            else (f"Open one scene at a time: {', '.join(said[:_MOST_NAMED])}")
+            f"Say {choices[0]} to leave others out"
+            if len(choices) == 1
+            else (f"Open one scene at a time: {', '.join(choices[:_MOST_NAMED])}")
         )
     endings, their_endings = ({Path(path).suffix for path in of} for of in (wanted, others))
     folders = {Path(path).parent for path in wanted}

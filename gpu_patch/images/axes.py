@@ -131,7 +131,7 @@ def likely_axes(shape: Sequence[int]) -> list[str]:
         plausible = size.get("C", 1) <= min(_MOST_CHANNELS, size.get("Y", 0), size.get("X", 0))
         if len(axes) == len(shape) and plausible:
             fitting.append(axes)
-    # channels last are rare, unless the image would be as narrow as they are few
+    # guess channels as the last axis first only where that axis is as short as channels are few
     last = bool(shape) and shape[-1] <= 4
     fitting.sort(key=lambda axes: axes.endswith("C") != last)
     return fitting[:3]

@@ -37,7 +37,7 @@ def warn_of_lost_precision(
 ) -> None:
     """Warn that not all values of an image, the largest of which is given, are kept as they are."""
     origin = f"{source}: " if source else ""
-    # between powers of 2 float32 has 2^23 values
+    # float32 has 2^23 values from one power of 2 to the next
     step = 1 << ((largest - 1).bit_length() - 24)
     warnings.warn(
         f"{origin}{dtype} data with values beyond 2^24 are kept as float32 and lose precision: "

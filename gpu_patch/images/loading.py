@@ -1,4 +1,4 @@
-"""From a reader to memory, in pieces."""
+"""Reading an image into memory, on the host or a device, in pieces."""
 
 from __future__ import annotations
 

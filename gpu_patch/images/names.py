@@ -156,7 +156,7 @@ def _agree(first: Sequence[Origin], second: Sequence[Origin]) -> bool:
         return False
     if not _same([group[0].file for group in files], [group[0].file for group in others]):
         return False
-    # scenes of a file are in its own order
+    # scenes of one file are compared in the order in which the file lists them
     return all(
         _may_stand([o.label for o in a], [o.label for o in b])
         for a, b in zip(files, others, strict=True)
@@ -167,7 +167,7 @@ def _agree(first: Sequence[Origin], second: Sequence[Origin]) -> bool:
 def _same(first: Sequence[str], second: Sequence[str]) -> bool:
     """Tell whether names agree, one by one."""
     a, b = _compared(first, second)
-    # t1 and t01 in one folder are told apart by their spelling alone
+    # where numbers make two names of a folder equal (t1 and t01), the spelling must agree too
     return a == b and (len(set(a)) == len(a) or _spelled(first) == _spelled(second))
 
 

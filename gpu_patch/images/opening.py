@@ -259,7 +259,7 @@ def _resident_stacks(
                 stacks.append(ImageStack.from_reader(image.reader, device=target, progress=advance))
                 image.reader.close()
     except BaseException:
-        # tracebacks keep the variables of functions alive, in notebooks for long
+        # a notebook keeps the last traceback, and that keeps these variables: free their memory now
         stacks.clear()
         raise
     return stacks

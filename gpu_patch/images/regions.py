@@ -1,4 +1,4 @@
-"""Files as images that are read by chunk need them: for long, by several threads and processes."""
+"""Files of images that are read by chunk: kept open, used by several threads and processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FileRegions(RegionReader):
         self.shape, self.dtype = info.canonical_shape, info.resident_dtype
         self.chunk_shape = info.canonical_chunk_shape
         self._info, self._stamps, self._first = info, reader.stamps, [reader]
-        # a forked process opens it again: a place in an open file would be shared
+        # a forked process opens its own: the position in an open file is shared with the parent
         self._own: PerProcess[tuple[ImageReader, Any]] = PerProcess()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,13 +105,13 @@ def _reopened(
 
 
 class _OpenFiles:
-    """Closes what was not read for long."""
+    """Closes the files that were read longest ago, so that not too many are open."""
 
     def __init__(self) -> None:
         self._order: OrderedDict[int, ref[FileRegions]] = OrderedDict()
 
     def used(self, regions: FileRegions) -> None:
-        # each of these is one step of the interpreter
+        # threads may call this at once: each line is atomic by itself
         self._order.pop(id(regions), None)
         self._order[id(regions)] = ref(regions)
         most = most_open()

@@ -1,4 +1,4 @@
-"""What users are told of images that were opened."""
+"""Warnings about images that were opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are named twice, and files that belong to one set: each image once."""
+"""Leaving out files that are named twice, or that another file of the same set stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users give as images, as paths and arrays: files, patterns, folders, each image once."""
+"""From what users give as images (files, patterns, folders, arrays) to paths, each once."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
     if not path.exists() and glob.has_magic(str(path)):
         pattern = _with_literal_folders(path)
         matching = natural_order([Path(name) for name in glob.glob(pattern, recursive=True)])
-        # beside the images of a group lies what describes it
+        # patterns match the metadata files of Zarr groups too, which are no images
         matching = [each for each in matching if each.name not in METADATA]
         if not matching:
             raise FileNotFoundError(f"no file matches {str(path)!r}")

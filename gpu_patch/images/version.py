@@ -1,4 +1,4 @@
-"""What tells whether a file is still the one that was opened, or that an earlier run opened."""
+"""Names, sizes and dates of files, by which a later run knows whether they have changed."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def _version_of_one(source: str | Path, files: Sequence[Path]) -> str:
     try:
         found = next(path for path in (Path(name), Path(file)) if path.name and path.exists())
         # not the whole path: images may be moved together with their folder
-        said = ["/".join(found.resolve().parts[-2:])] + [inside] * (found != Path(name))
+        parts = ["/".join(found.resolve().parts[-2:])] + [inside] * (found != Path(name))
         dated = [found]
         if found.is_dir():  # its arrays are written one by one
             dated = [
                 path for way in ("", "*/") for d in _DESCRIPTIONS for path in found.glob(way + d)
             ]
         else:
-            said.append(f"{found.stat().st_size:,} bytes")
+            parts.append(f"{found.stat().st_size:,} bytes")
         if dated:
             # whole seconds: copies to other file systems round them
             newest = int(max(path.stat().st_mtime for path in dated))
-            said.append(f"modified {datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M:%S} UTC")
+            parts.append(f"modified {datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M:%S} UTC")
     except (StopIteration, OSError, ValueError):  # a source may be any text
         return name
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
 def _version_of_set(files: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""What files are by their first bytes."""
+"""File formats told by the first bytes, whatever the name says."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class CziReader(ImageReader):
         self._pixel_type = self._scene.pixels[0]
         lengths = {axis: len(along) for axis, along in self._scene.ranges.items()}
         lengths |= zip("YX", self._scene.size, strict=True)
-        # colours come last, as they are stored
+        # libCZI gives the colours of a pixel as the last axis
         self._axes = "TCZYX" if n_colours == 1 else "TZYXC"
         if n_colours > 1:
             lengths["C"] = n_colours
@@ -116,8 +116,8 @@ class CziReader(ImageReader):
         if missing and not options.allow_missing_chunks:
             zeros = argument("allow_missing_chunks", True)
             raise ValueError(f"{name}: {missing}: {zeros} takes zeros for them")
-        # scenes that are not there are said of the first that is
-        of_file = _lacking_said(found) if self._scene == found[0] else ""
+        # scenes that the file lacks are reported once, with its first scene
+        of_file = _lacking_named(found) if self._scene == found[0] else ""
         self._missing = " and ".join(filter(None, (missing, of_file)))
         if shorter := _shorter(self._scene, found):
             remarks.append(shorter)
@@ -203,7 +203,7 @@ def _scenes(file: Any) -> list[_Scene]:
         )
         return True
 
-    # lower resolutions may reach beyond the image
+    # layer 0 alone: tiles of lower resolutions may reach beyond the image
     file.enumerate_subblocks_subset(note, only_layer0=True)
     if not tiles:
         raise ValueError("it has no image")
@@ -240,7 +240,7 @@ def _chosen(path: Path, scenes: Sequence[_Scene], options: Options) -> list[_Sce
         rest = f"{argument('allow_missing_chunks', True)} opens the others"
         if options.scene != "all":
             rest = f"it has {', '.join(map(str, numbers))}"
-        raise ValueError(f"{path}: {_lacking_said(scenes)}: {rest}")
+        raise ValueError(f"{path}: {_lacking_named(scenes)}: {rest}")
     if numbers == list(range(len(scenes))) or options.scene in (None, "all"):
         names = [""] * len(scenes)
         return [scenes[i] for i in chosen_scenes(path, options.scene, names)]
@@ -255,7 +255,7 @@ def _lacking(scenes: Sequence[_Scene]) -> list[int]:
     return sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
 
 
-def _lacking_said(scenes: Sequence[_Scene]) -> str:
+def _lacking_named(scenes: Sequence[_Scene]) -> str:
     lacking = [f"scene {number}" for number in _lacking(scenes)]
     return never_written("scenes", lacking, len(scenes) + len(lacking))
 
@@ -294,7 +294,7 @@ def _calibration(metadata: Any, scene: _Scene) -> Calibration:
     origin: dict[str, float] = {}
     for entry in _items(_deeper(dimensions, "S", "Scenes"), "Scene"):
         if str(entry.get("@Index")) == str(scene.number or 0):
-            # of the scene's middle, X first
+            # the file has X,Y of the scene's middle
             middle = str(entry.get("CenterPosition", "")).split(",")
             centre = positions({a: (at, "µm") for a, at in zip("XY", middle, strict=False)})
             extent = dict(zip("YX", scene.size, strict=True))

@@ -33,8 +33,8 @@ def read_plain(
     key : sequence of slice
         One with start and stop per axis.
     """
-    # axes from `inner` on are read in one piece: all of theirs where that is not much, and their
-    # part is taken out afterwards
+    # Short reads are slow. Axes from `inner` on are read in one piece: as a whole where that is
+    # little, and the wanted part is cut out of it afterwards.
     inner, run = len(shape), dtype.itemsize
     while inner and run < _SHORTEST_READ:
         inner -= 1
@@ -70,7 +70,7 @@ def _fill(descriptor: int, piece: NDArray[Any], offset: int) -> None:
     view = piece.reshape(-1).view(np.uint8).data
     os.lseek(descriptor, offset, os.SEEK_SET)
     while view:
-        # no more than a read can return on any system
+        # some systems return at most 2 GiB from one read
         content = os.read(descriptor, min(len(view), 1 << 24))
         if not content:
             raise ValueError(f"it ends {len(view)} bytes too early")

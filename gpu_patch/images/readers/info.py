@@ -157,7 +157,7 @@ class ImageInfo:
     @property
     def nbytes(self) -> int:
         """Bytes of the pixels in memory."""
-        # Python's integers: what a damaged file claims may be beyond 64 bits
+        # in Python's integers: a damaged file may claim sizes beyond 64 bits
         n_pixels = 1
         for length in self.canonical_shape:
             n_pixels *= length

@@ -40,7 +40,7 @@ class NpyReader(ImageReader):
             if dtype.hasobject:
                 raise ValueError("it holds Python objects, which are never loaded")
             self._offset = file.tell()
-        # the file has its axes in reverse where the array was in Fortran's order
+        # an array in Fortran's order is stored as its transpose
         chunk_shape = (1,) * (len(shape) - 1) + shape[-1:]
         if self._reversed:
             chunk_shape = chunk_shape[::-1]

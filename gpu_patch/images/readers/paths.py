@@ -42,7 +42,7 @@ def inside(folder: Path, name: str, who: str, *, allow: bool) -> Path:
     ValueError
         It lies outside of `folder`, and may not.
     """
-    # as either system reads it: files are carried from one to the other
+    # checked by the rules of both systems: files move between them
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     outside = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
     if outside and not allow:
@@ -81,11 +81,11 @@ def reading(path: object, kind: str) -> Iterator[None]:
             other = f", of '{os.fsdecode(error.filename)}'" if error.filename else ""
             raise OSError(error.errno, f"{os.strerror(error.errno)}{other}", str(path)) from error
         raise
-    # they raise whatever a damaged file provokes, struct and zlib errors included
+    # damaged files make packages raise anything, struct.error and zlib.error included
     except Exception as error:
         raise _unreadable(path, kind, error) from error
 
 
 def _unreadable(path: object, kind: str, error: Exception) -> ValueError:
-    said = mistaken(Path(str(path)), kind) or str(error) or type(error).__name__
-    return ValueError(f"{path} cannot be read as {kind}: {said}")
+    reason = mistaken(Path(str(path)), kind) or str(error) or type(error).__name__
+    return ValueError(f"{path} cannot be read as {kind}: {reason}")

@@ -32,7 +32,7 @@ class PictureReader(ImageReader):
         chosen_scenes(path, options.scene, [""])
         self._path = path
         with reading(path, self.kind), _pillow().open(path) as picture:
-            # rawmodes like "RGB;16B": Pillow keeps the upper 8 of 16 bits per colour, silently
+            # Pillow keeps only the upper 8 bits of colours of 16 bits (raw modes such as "RGB;16B")
             if len(picture.getbands()) > 1 and ";16" in str(picture.tile):
                 raise ValueError("colours of 16 bits would be cut to 8: save it as a TIFF")
             self._mode = _mode(picture, keep_alpha=options.keep_alpha)

@@ -63,7 +63,7 @@ class FileSequence(ImageReader):
             f"{first.format}, {len(files)} files: {values}",
             counted + first.axes,
             lengths + first.shape,
-            # a file's axes are settled, and those that its name counts are asked for
+            # given, so that axes of length 1 are not dropped: those counted by the names first
             Options(axes=counted + first.axes),
             dtype=first.dtype,
             chunk_shape=(1,) * len(lengths) + first.chunk_shape,
@@ -92,8 +92,8 @@ class FileSequence(ImageReader):
         """Say what was never written of the first file that lacks something."""
         for reader in filter(None, self._readers):
             with reader:
-                if said := reader.missing():
-                    return f"{reader.info.path}: {said}"
+                if missing := reader.missing():
+                    return f"{reader.info.path}: {missing}"
         return ""
 
     def _files_read(self) -> Iterable[Path]:
@@ -182,7 +182,7 @@ def _found(path: Path) -> tuple[list[Path], dict[str, list[str]]]:
 
 
 def _asked(reader: ImageReader) -> ImageReader:
-    """Return a reader that has said what it has, and holds nothing."""
+    """Return a reader whose description is known and whose file is closed."""
     reader.close()
     return reader
 

@@ -1,4 +1,4 @@
-"""Where pixels are and when: lengths in micrometres, times in seconds."""
+"""Calibration of images: lengths in micrometres, times in seconds."""
 
 from __future__ import annotations
 

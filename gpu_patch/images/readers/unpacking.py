@@ -1,4 +1,4 @@
-"""What compressed pieces of files unpack to, found out before they are unpacked."""
+"""How large compressed data become, found out before they are unpacked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ HEAD = 18
 
 _ROOM = 4096
 _HARMLESS = 1 << 28
-"""What any machine has room for: what cannot unpack to more is not looked into."""
+"""Bytes that any machine has room for: data that cannot unpack to more need no check."""
 _MOST_PER_BYTE = 1032
-"""Of the deflate format."""
+"""The most bytes that a byte of the deflate format unpacks to."""
 _PIECE = 1 << 20
 
 _STREAMS: dict[str, tuple[int, Callable[[], Any]]] = {
-    # ways to unpack a little at a time, with the most per byte where there is a most
+    # per codec: the most bytes that one byte can unpack to (0: no limit), and a decompressor that
+    # unpacks piece by piece
     "gzip": (_MOST_PER_BYTE, lambda: zlib.decompressobj(31)),
     "zlib": (_MOST_PER_BYTE, zlib.decompressobj),
     "bz2": (0, bz2.BZ2Decompressor),
@@ -103,7 +104,7 @@ def check_stream(name: str, codec: str, content: bytes, expected: int) -> None:
     stream, found, rest = _STREAMS[codec][1](), 0, content
     while not stream.eof and found <= limit:
         made = len(stream.decompress(rest, _PIECE))
-        # zlib gives back what it did not take, the others keep it
+        # zlib returns the input that it did not use; the others keep it inside
         rest = getattr(stream, "unconsumed_tail", b"")
         found += made
         if not made and not rest:  # it ends too early, which who unpacks it will say

@@ -65,7 +65,7 @@ def samples_of(series: Any, *, keep_alpha: bool) -> Samples:
     colours = {3: "RGB", 4: "RGBA" if alpha else ""}.get(len(kept), "") if is_rgb else ""
     remarks = [alpha_left_out()] if len(kept) < n_samples else []
     if page.photometric == _PALETTE and series.kind not in ("imagej", "ome"):
-        # for these it is a table for display; others may mean what it says
+        # ImageJ and OME use a palette for display only; in other files the colours are the data
         remarks += [_PALETTE_TAKEN] * (not _is_ramp(page.colormap))
     if len(kept) == n_samples:
         return Samples(None, kept, colours, tuple(remarks))
@@ -97,10 +97,10 @@ def stated_axes(series: Any, samples: Samples) -> tuple[str, tuple[int, ...]]:
     for axes, shape in (unsqueezed, (series.axes, series.shape)):
         named = [(str(axis), int(n)) for axis, n in zip(axes, shape, strict=True)]
         if series.kind != "shaped":
-            # what tifffile adds, and what a format has beside our axes
+            # drop axes of length 1 that tifffile adds, or whose letters are none of ours
             named = [(axis, n) for axis, n in named if n > 1 or axis in AXES.replace("S", "")]
         if series.keyframe.samplesperpixel > 1:
-            # tifffile's S are the colours of a pixel then, not samples
+            # tifffile calls the colours of a pixel S, which means samples here
             named = [pair for pair in named if pair != ("C", 1)]
             colours = "?" if "C" in dict(named) else "C"
             named = [

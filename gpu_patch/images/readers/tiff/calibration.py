@@ -29,7 +29,8 @@ def _calibration_of_imagej(found: Mapping[str, Any], tags: Any) -> Calibration:
     values = {name: tags[name].value for name in _RESOLUTION if name in tags}
     unit = str(found.get("unit", ""))
     if not is_length(unit):
-        # ImageJ says inches and centimetres by the tag, whose 72 dots per inch mean nothing
+        # ImageJ writes inches and centimetres as the TIFF tag ResolutionUnit; 72 dots per inch is
+        # that tag's default, and says nothing of the sample
         unit = {2: "inch", 3: "cm"}.get(int(values.get("ResolutionUnit", 1)), "")
         if unit == "inch" and values.get("XResolution") == (72, 1):
             unit = ""
@@ -58,7 +59,7 @@ def of_level(full: Calibration, sizes: Mapping[str, int], level: Any) -> Calibra
         if axis in found and axis in sizes:
             factor = sizes[axis] / n
             whole = round(factor) or 1
-            # the last pixels of an odd length may be left out, or have a pixel of their own
+            # of an odd length, the last pixel may have been dropped or kept: both are this factor
             is_whole = n in (sizes[axis] // whole, -(-sizes[axis] // whole))
             found[axis] *= whole if is_whole else factor
     return replace(full, physical_sizes=found)

@@ -20,7 +20,7 @@ KIND = "a TIFF"
 def without_log() -> Iterator[None]:
     """Keep tifffile from logging in this thread: a damaged file is an exception of ours."""
     thread = threading.get_ident()
-    # a filter sees what its own logger is given, not its children: older ones use the second
+    # filters do not apply to child loggers, and old versions of tifffile log to a child
     loggers = [logging.getLogger(name) for name in ("tifffile", "tifffile.tifffile")]
 
     def elsewhere(record: logging.LogRecord) -> bool:

@@ -139,7 +139,7 @@ class _Names:
         places = [(u.text, u.get("FileName", "")) for u in root.iter() if _is(u, "UUID")]
         named = {name for _, name in places if name}
         self._has_pages = path.suffix.lower() != COMPANION
-        # a file that was renamed, or copied, still has its old name in it
+        # the XML of a renamed or copied file still names it by its old name
         self._old_name: str | None = None
         self.renamed = False
         if self._has_pages and not any(map(self._is_own, named)):
@@ -149,7 +149,8 @@ class _Names:
             elif len(named) == 1 and not any((path.parent / name).exists() for name in named):
                 (self._old_name,) = named
                 self.renamed = True
-        # tifffile reads a file by itself; it goes by UUIDs, and opens the names of all others
+        # tifffile follows the XML's names and UUIDs to other files: only where every place in it is
+        # this very file, tifffile may read it
         known = {path.name} | {(self._uuid, name) for name in (self._old_name, "") if self._uuid}
         self.are_own = self._has_pages and all(
             name in known or (uuid, name) in known for uuid, name in places

@@ -39,7 +39,7 @@ def read_part(
     ValueError
         A strip or tile is missing, or cannot be what it should be.
     """
-    # its own: a file of the same set may have another byte order, compression or tiling
+    # the page's own keyframe: another file of the set may differ in byte order or tiling
     keyframe = page.keyframe
     wanted = dict(zip(keyframe.axes, key, strict=True))
     rows, columns = wanted["Y"], wanted["X"]
@@ -50,7 +50,7 @@ def read_part(
     )
     n_segments = check_layout(name, page)
     for index in range(n_segments):
-        # decoding nothing says where the segment belongs
+        # decode() of no data returns where the strip or tile lies in the page
         _, (plane, z, y, x, _), (n_z, n_y, n_x, _) = keyframe.decode(None, index)
         y0, y1 = max(y, rows.start), min(y + n_y, rows.stop)
         x0, x1 = max(x, columns.start), min(x + n_x, columns.stop)

@@ -69,8 +69,8 @@ class TiffReader(ImageReader):
                 chunk_shape = along(self._chunk_shape(stored_shape), stored_shape, shape, 1)
                 full = calibration_of(tiff, scene) if ome is None else ome.images[scene].calibration
             name = f"{path}, series {scene}" if scene else str(path)
-            if options.axes is None and (said := channels_of_colours(self._series, shape)):
-                raise ValueError(f"{name} {said}")
+            if options.axes is None and (problem := channels_of_colours(self._series, shape)):
+                raise ValueError(f"{name} {problem}")
             n_files = len(self._files)
             info = described(
                 name,
@@ -170,8 +170,8 @@ class TiffReader(ImageReader):
                     if not start or not count
                 ]
             files = self._series.missing_files() if hasattr(self._series, "place") else ""
-        said = files or never_written("pages", pages, len(self._series))
-        return said or never_written("strips or tiles", segments, n_segments)
+        missing = files or never_written("pages", pages, len(self._series))
+        return missing or never_written("strips or tiles", segments, n_segments)
 
     def _chunk_shape(self, stored_shape: tuple[int, ...]) -> tuple[int, ...]:
         """One strip or tile; one row where there are none."""

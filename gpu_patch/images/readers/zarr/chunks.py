@@ -54,7 +54,7 @@ class ChunkFiles:
         known = ("bytes", "transpose", "crc32c")
         compressors = [name for name in names if name not in known]
         self._codec = compressors[-1] if compressors else ""
-        # filters may make pixels larger
+        # filters may store pixels of a larger type, of 8 bytes at most
         size = array.dtype.itemsize
         self._expected = prod(self._chunks) * (max(size, 8) if filters else size)
 
@@ -85,11 +85,11 @@ class ChunkFiles:
     def _check_piece(self, name: str, file: BinaryIO, start: int, n_bytes: int) -> None:
         file.seek(start)
         head = file.read(min(HEAD, n_bytes))
-        said = f"its chunk {name}"
-        check_claim(said, self._codec, head, n_bytes, self._expected)
+        what = f"its chunk {name}"
+        check_claim(what, self._codec, head, n_bytes, self._expected)
         if needs_unpacking(self._codec, n_bytes):
             content = head + file.read(n_bytes - len(head))
-            check_stream(said, self._codec, content, self._expected)
+            check_stream(what, self._codec, content, self._expected)
 
     def _check_shard(
         self, name: str, file: BinaryIO, place: tuple[int, ...], key: Sequence[slice]

@@ -138,7 +138,7 @@ class ZarrReader(ImageReader):
         ]
         for place in product(*places):
             name = self._array.metadata.encode_chunk_key(place)
-            # an empty one is no chunk; zarr takes an empty shard for one without chunks
+            # a file of 0 bytes counts as never written: zarr reads an empty shard as fill values
             if not self._place.size(name):
                 yield name
 
@@ -192,8 +192,8 @@ def _fields(place: Folder, node: Any, options: Options) -> list[str]:
             else:
                 missing.append(f"field {name}")
     if missing and not options.allow_missing_chunks:
-        said = never_written("wells and fields", missing, len(names) + len(missing))
-        raise ValueError(f"{said}: {argument('allow_missing_chunks', True)} opens the others")
+        reason = never_written("wells and fields", missing, len(names) + len(missing))
+        raise ValueError(f"{reason}: {argument('allow_missing_chunks', True)} opens the others")
     if not names:
         raise ValueError("it is a plate without fields")
     return names
