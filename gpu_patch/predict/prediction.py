@@ -29,7 +29,7 @@ from gpu_patch.predict.pixels import checked_dtype
 from gpu_patch.predict.remarks import equal_samples, evaluating_samples, not_finite
 from gpu_patch.predict.results import Results
 from gpu_patch.predict.schedule import choose_grid, share_of
-from gpu_patch.predict.worker import Work
+from gpu_patch.predict.worker import TilePredictor
 from gpu_patch.tiling import BLENDS
 
 
@@ -262,11 +262,13 @@ def predict(
         try:
             todo = results.todo()
             share = share_of(todo, rank, world_size)
-            work = Work(constructor, tiles_of, n_samples, normalization, grids, results)
-            work.run(share, batch_size, progress=progress and rank == 0)
+            predictor = TilePredictor(
+                constructor, tiles_of, n_samples, normalization, grids, results
+            )
+            predictor.run(share, batch_size, progress=progress and rank == 0)
             if rank == 0:
                 for image in results.written:
-                    results.open(image, work.n_channels)
+                    results.open(image, predictor.n_channels)
                     results.finish(image)
             store.wait()
         except BaseException:
@@ -277,8 +279,8 @@ def predict(
             raise
         # those of files that are read by chunk are known as far as this process has read them
         seen = {unit.image for unit in todo if rank == 0 or extractor.cache is not None}
-        if said := not_finite([extractor.image_stacks[image] for image in sorted(seen)]):
-            warnings.warn(said, stacklevel=2)
+        if remark := not_finite([extractor.image_stacks[image] for image in sorted(seen)]):
+            warnings.warn(remark, stacklevel=2)
     if results.deviates is False and rank == 0:
         warnings.warn(equal_samples(n_samples, module=is_module(model)), stacklevel=2)
     return Prediction(results.all(""), results.all("_std") if n_samples > 1 else None)
@@ -309,14 +311,14 @@ def _identity(model: Any, model_id: str | None, *, resume: bool) -> str | dict[s
 
 def _version(stack: ImageStack) -> str:
     """Tell an image from others that its file has held, or holds; an array by what is in it."""
-    said = [stack.version]
+    parts = [stack.version]
     if (
         not stack.files
         and stack.version == str(stack.source)
         and not isinstance(stack.data, ChunkedImage)
     ):
-        said.append(f"digest {of_planes(stack.data).hex()[:16]}")
-    return ", ".join([*said, f"shape {stack.original_data_shape}, axes {stack.original_axes}"])
+        parts.append(f"digest {of_planes(stack.data).hex()[:16]}")
+    return ", ".join([*parts, f"shape {stack.original_data_shape}, axes {stack.original_axes}"])
 
 
 def _as_extractor(images: object) -> PatchExtractor:

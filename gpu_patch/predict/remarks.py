@@ -44,13 +44,13 @@ def evaluating_samples() -> str:
 
 def equal_samples(n_samples: int, *, module: bool) -> str:
     """Say that samples did not vary; of a torch module what would make them."""
-    said = (
+    remark = (
         f"the standard deviation is 0 at every pixel: model gave the same in all {n_samples} "
         "samples, and one of them would do"
     )
     if not module:
-        return said
+        return remark
     return (
-        f"{said}. Dropout varies in training mode alone: model.eval(), then model.dropout.train() "
-        f"for a part of that name, or {argument('training_mode', 'keep')}"
+        f"{remark}. Dropout varies in training mode alone: model.eval(), then "
+        f"model.dropout.train() for a part of that name, or {argument('training_mode', 'keep')}"
     )

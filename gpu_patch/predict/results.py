@@ -13,7 +13,7 @@ from gpu_patch.images.readers import Calibration
 from gpu_patch.predict.outputs import Output, Predicted, Store
 from gpu_patch.predict.outputs.files import PathStore
 from gpu_patch.predict.pixels import converted
-from gpu_patch.predict.schedule import Unit, units_of
+from gpu_patch.predict.schedule import WriteUnit, units_of
 from gpu_patch.tiling import TileGrid
 
 
@@ -60,9 +60,9 @@ class Results:
                 if found is not None:
                     self._found[image, variant] = found
 
-    def todo(self) -> list[Unit]:
+    def todo(self) -> list[WriteUnit]:
         """Return the units that no earlier run has written."""
-        units: list[Unit] = []
+        units: list[WriteUnit] = []
         for image, (stack, grid) in enumerate(zip(self._stacks, self._grids, strict=True)):
             missing = self._missing(image)
             if not missing:

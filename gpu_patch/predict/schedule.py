@@ -1,7 +1,7 @@
-"""Which rows a process predicts, in which batches, and how much memory they need on the way.
+"""Which rows a process predicts, in which batches, and how high a slab they need.
 
-Pure integers. The rows of a sample, along its slab axis, are predicted in ascending order; what is
-complete leaves a ring of rows, whose place is used again.
+Numbers of rows and tiles alone. The rows of a sample, along its slab axis, are predicted in
+ascending order, in a slab that is a ring: complete rows are written, and their place is used again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from gpu_patch.tiling import TileGrid, tile_grid
 
 _LEAST_GAIN = 2
-"""An inner slab axis means strided copies: it must make the slab so many times smaller."""
+"""Rows along an inner axis are copied in pieces: the slab must be so many times smaller for it."""
 
 
-class Unit(NamedTuple):
-    """Rows that are written, resumed and shared together: ``first … first + length − 1``."""
+class WriteUnit(NamedTuple):
+    """Rows ``first … first + length − 1``, which are written, resumed and shared together.
+
+    Where the output has chunks, those of one row of chunks.
+    """
 
     image: int
     sample: int
@@ -28,8 +31,8 @@ class Unit(NamedTuple):
     length: int
 
 
-class Run(NamedTuple):
-    """Rows [start, stop) of one sample, predicted one after the other."""
+class RowRange(NamedTuple):
+    """Rows [start, stop) of one sample, which a process predicts one after the other."""
 
     image: int
     sample: int
@@ -38,7 +41,7 @@ class Run(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """How the tiles of a run go through batches; an entry per batch.
+    """How the tiles of a `RowRange` are divided among batches; an entry per batch.
 
     Attributes
     ----------
@@ -56,35 +59,36 @@ class Steps(NamedTuple):
     complete: NDArray[np.int64]
 
     def ring_rows(self, start: int) -> int:
-        """Return the rows that a slab must have for a run from row `start` on.
+        """Return the rows that a slab must have for a range that begins at row `start`.
 
-        Those in work, and as many as ever leave together, so that they can do so meanwhile.
+        Those that tiles are stitched into, and as many as are ever written together, so that they
+        can be written meanwhile.
         """
         before = np.concatenate([[start], self.complete[:-1]])
         room = int((self.written - before).max() + (self.complete - before).max())
         return min(room, int(self.complete[-1]) - start)
 
 
-class Part(NamedTuple):
-    """Tiles of a batch that are of one run.
+class BatchPart(NamedTuple):
+    """Tiles of a batch that are of one `RowRange`.
 
     Attributes
     ----------
-    run : int
-        Which run.
+    range_idx : int
+        Which range.
     first, count : int
         The tiles, in the order of the grid.
     written : int
         One past the last row that they write.
-    rows : (int, int)
+    complete_rows : (int, int)
         Rows [start, stop) that are complete after them, and were not before.
     """
 
-    run: int
+    range_idx: int
     first: int
     count: int  # type: ignore[assignment]  # rather than the method of tuples
     written: int
-    rows: tuple[int, int]
+    complete_rows: tuple[int, int]
 
 
 def choose_grid(
@@ -93,9 +97,10 @@ def choose_grid(
     overlaps: tuple[int, ...],
     blend: str,
 ) -> TileGrid:
-    """Tile samples of a size along the axis that makes the slab small; see `tile_grid`.
+    """Return a grid of tiles, see `tile_grid`, with the slab axis that makes the slab small.
 
-    Whatever the batches are: sums would be rounded otherwise in another order.
+    The choice does not depend on the batch size: with another axis tiles would be summed in another
+    order, and sums rounded otherwise.
     """
     grids = [tile_grid(size, tile_size, overlaps, blend, axis) for axis in range(len(size))]
     pixels = []
@@ -118,7 +123,7 @@ def steps_of(grid: TileGrid, start: int, stop: int, batch_size: int, taken: int)
     batch_size : int
         Tiles per batch.
     taken : int
-        How many tiles of earlier runs the first batch has already.
+        How many tiles the first batch has already, of ranges before.
     """
     cover, layer = grid.covers[grid.slab_axis], grid.strides[grid.slab_axis]
     begin, end = int(cover.first[start]) * layer, int(cover.stop[stop - 1]) * layer
@@ -126,57 +131,57 @@ def steps_of(grid: TileGrid, start: int, stop: int, batch_size: int, taken: int)
     first, last = np.concatenate([[begin], cuts]), np.concatenate([cuts, [end]])
     starts, _, stops = grid.spans[grid.slab_axis]
     written = stops[(last - 1) // layer]
-    # no tile from the next one on counts in them
+    # rows before the first one of the next tile
     complete = np.append(starts, grid.size[grid.slab_axis])[last // layer]
     return Steps(first, last, written.clip(start, stop), complete.clip(start, stop))
 
 
 def units_of(
     image: int, n_samples: int, n_rows: int, unit_rows: int, done: Collection[tuple[int, int]]
-) -> list[Unit]:
+) -> list[WriteUnit]:
     """Return the units of an image that are not done, in order."""
     return [
-        Unit(image, sample, first, min(unit_rows, n_rows - first))
+        WriteUnit(image, sample, first, min(unit_rows, n_rows - first))
         for sample in range(n_samples)
         for first in range(0, n_rows, unit_rows)
         if (sample, first) not in done
     ]
 
 
-def share_of(units: Sequence[Unit], rank: int, world_size: int) -> list[Run]:
-    """Return what one of several processes predicts: a stretch of the units, as runs."""
+def share_of(units: Sequence[WriteUnit], rank: int, world_size: int) -> list[RowRange]:
+    """Return what one of several processes predicts: neighbouring units, joined."""
     first, stop = (len(units) * r // world_size for r in (rank, rank + 1))
-    runs: list[Run] = []
+    ranges: list[RowRange] = []
     for image, sample, row, length in units[first:stop]:
-        if runs and runs[-1][:2] == (image, sample) and runs[-1].stop == row:
-            runs[-1] = runs[-1]._replace(stop=row + length)
+        if ranges and ranges[-1][:2] == (image, sample) and ranges[-1].stop == row:
+            ranges[-1] = ranges[-1]._replace(stop=row + length)
         else:
-            runs.append(Run(image, sample, row, row + length))
-    return runs
+            ranges.append(RowRange(image, sample, row, row + length))
+    return ranges
 
 
 def batches_of(
-    runs: Iterable[tuple[Run, TileGrid]], batch_size: int
-) -> tuple[list[list[Part]], list[int]]:
-    """Divide the tiles of runs among batches, which are full but for the last one.
+    ranges: Iterable[tuple[RowRange, TileGrid]], batch_size: int
+) -> tuple[list[list[BatchPart]], list[int]]:
+    """Divide the tiles of ranges among batches, all of them full except the last.
 
     Returns
     -------
-    batches : list of list of Part
+    batches : list of list of BatchPart
         Each batch's tiles.
     ring_rows : list of int
-        Height of each run's slab.
+        Height of each range's slab.
     """
-    batches: list[list[Part]] = []
+    batches: list[list[BatchPart]] = []
     heights: list[int] = []
     n_tiles = 0
-    for number, (run, grid) in enumerate(runs):
+    for range_idx, (rows, grid) in enumerate(ranges):
         taken = n_tiles % batch_size
-        steps = steps_of(grid, run.start, run.stop, batch_size, taken)
-        heights.append(steps.ring_rows(run.start))
-        complete = run.start
+        steps = steps_of(grid, rows.start, rows.stop, batch_size, taken)
+        heights.append(steps.ring_rows(rows.start))
+        complete = rows.start
         for i, (first, stop, written, until) in enumerate(zip(*map(_ints, steps), strict=True)):
-            part = Part(number, first, stop - first, written, (complete, until))
+            part = BatchPart(range_idx, first, stop - first, written, (complete, until))
             complete = until
             n_tiles += part.count
             if i == 0 and taken:

@@ -1,4 +1,4 @@
-"""Complete rows leave their slab for the output while the next batch is made."""
+"""Slabs, which hold the rows that tiles are stitched into, and the thread that writes them."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ from gpu_patch.device import SideStream, import_cupy, on_device, out_of_memory
 from gpu_patch.device.host_memory import pool
 from gpu_patch.device.leases import new_output
 from gpu_patch.device.pinned import Piece, rounded_piece
+from gpu_patch.predict.schedule import BatchPart, RowRange
+from gpu_patch.tiling import Segment, TileGrid
 
-Take: TypeAlias = Callable[[NDArray[np.float32]], object]
-"""Takes rows C(Z)YX, which it may not keep."""
+WriteRows: TypeAlias = Callable[[NDArray[np.float32]], object]
+"""Writes rows C(Z)YX, which it may not keep."""
 
 _MOST_PENDING = 4
+"""Rows, and other work, that may wait for the thread."""
 
 
-class Departure(Protocol):
-    """Rows on their way."""
+class PendingRows(Protocol):
+    """Rows of a slab that have been given to a `SlabWriter`, and may not be written yet."""
 
     @abstractmethod
     def wait(self) -> None:
-        """Let what follows write to where they were."""
+        """Wait until their place in the slab may be overwritten."""
         raise NotImplementedError
 
 
-class Departures:
-    """A thread that takes rows from slabs, in order, and does nothing more after an error.
+class SlabWriter:
+    """Writes rows of slabs in the host's memory, in a thread, in the order in which they come.
 
-    At most a few wait for it.
+    After an error it writes nothing more.
     """
 
     def __init__(self) -> None:
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="gpu_patch_output")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu_patch_output")
         self._pending: deque[Future[None]] = deque()
         self._failed = False
         self._error: BaseException | None = None
@@ -55,8 +58,8 @@ class Departures:
         found[...] = array
         return found
 
-    def leave(self, slab: Any, axis: int, rows: slice, take: Take) -> Departure:
-        """Give rows of a slab to `take`, in the thread.
+    def write_rows(self, slab: Any, axis: int, rows: slice, write: WriteRows) -> PendingRows:
+        """Write rows of a slab, in the thread.
 
         Parameters
         ----------
@@ -66,21 +69,23 @@ class Departures:
             Its axis that rows are counted along.
         rows : slice
             Which rows.
-        take : callable
-            What takes them, before `wait` returns or later.
+        write : callable
+            What is called with them.
         """
-        return _Taken(self, self.then(partial(take, slab[(slice(None),) * axis + (rows,)])))
+        return _RowsToWrite(
+            self, self.submit(partial(write, slab[(slice(None),) * axis + (rows,)]))
+        )
 
-    def then(self, work: Callable[[], object]) -> Future[None]:
-        """Do something in the thread, after all that went there before."""
+    def submit(self, work: Callable[[], object]) -> Future[None]:
+        """Do something in the thread, after all that was submitted before."""
         while len(self._pending) >= _MOST_PENDING:
-            self.settle(self._pending.popleft())
-        self._pending.append(self._writer.submit(self._do, work))
+            self.wait(self._pending.popleft())
+        self._pending.append(self._thread.submit(self._do, work))
         return self._pending[-1]
 
-    def settle(self, done: Future[None]) -> None:
-        """Wait for something that the thread does, and raise the error that it met, if any."""
-        done.result()
+    def wait(self, submitted: Future[None]) -> None:
+        """Wait for something that was submitted; raise the error that the thread met, if any."""
+        submitted.result()
         # an error refers to all that stands here, by its traceback; if any of that referred to
         # the error, device memory would live on
         error, self._error = self._error, None
@@ -91,13 +96,13 @@ class Departures:
             del error
 
     def finish(self) -> None:
-        """Wait until the thread has nothing left to do."""
+        """Wait until everything is written."""
         while self._pending:
-            self.settle(self._pending.popleft())
+            self.wait(self._pending.popleft())
 
     def close(self) -> None:
-        """End the thread when it has taken what was given to it: resuming will not need that."""
-        self._writer.shutdown()
+        """End the thread, once it has done what was submitted: resuming need not do it again."""
+        self._thread.shutdown()
 
     def _do(self, work: Callable[[], object]) -> None:
         if self._failed:
@@ -108,18 +113,18 @@ class Departures:
             self._failed, self._error = True, error
 
 
-class _Taken(Departure):
-    """Rows that are gone when the thread has taken them."""
+class _RowsToWrite(PendingRows):
+    """Rows that the thread reads from the slab itself: free when it has written them."""
 
-    def __init__(self, departures: Departures, taken: Future[None]) -> None:
-        self._departures, self._taken = departures, taken
+    def __init__(self, writer: SlabWriter, submitted: Future[None]) -> None:
+        self._writer, self._submitted = writer, submitted
 
     def wait(self) -> None:
-        self._departures.settle(self._taken)
+        self._writer.wait(self._submitted)
 
 
-class CudaDepartures(Departures):
-    """From a CUDA device, through pinned memory, copied on a stream of its own.
+class CudaSlabWriter(SlabWriter):
+    """Copies rows from slabs on a CUDA device to pinned memory, on a stream of its own.
 
     Parameters
     ----------
@@ -142,8 +147,8 @@ class CudaDepartures(Departures):
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             raise out_of_memory(self._device, "predictions", error) from error
 
-    def leave(self, slab: Any, axis: int, rows: slice, take: Take) -> Departure:
-        """Copy rows of a slab to the host, and give them to `take`, in the thread."""
+    def write_rows(self, slab: Any, axis: int, rows: slice, write: WriteRows) -> PendingRows:
+        """Copy rows of a slab to the host, and write them, in the thread."""
         shape = (*slab.shape[:axis], rows.stop - rows.start, *slab.shape[axis + 1 :])
         with on_device(self._device):
             stitched = self._cupy.cuda.get_current_stream().record()
@@ -157,30 +162,30 @@ class CudaDepartures(Departures):
 
         def work() -> None:
             copied.synchronize()
-            take(piece.host[: 4 * prod(shape)].view(np.float32).reshape(shape))
+            write(piece.host[: 4 * prod(shape)].view(np.float32).reshape(shape))
 
-        self._copies.append((piece, self.then(work)))
-        return _Copied(self._cupy, self._device, copied)
+        self._copies.append((piece, self.submit(work)))
+        return _RowsToCopy(self._cupy, self._device, copied)
 
     def close(self) -> None:
-        """End the thread likewise, and copies too."""
+        """End the thread likewise, and wait for the copies."""
         super().close()
         for piece, _ in self._copies:
             piece.copied.synchronize()
         self._copies.clear()
 
     def _take_piece(self, n_bytes: int) -> Piece:
-        """Return pinned memory whose rows have been taken, or that is new."""
+        """Return pinned memory, new or such as holds rows that are written by now."""
         if len(self._copies) >= _MOST_PENDING:
-            piece, taken = self._copies.popleft()
-            self.settle(taken)
+            piece, written = self._copies.popleft()
+            self.wait(written)
             if piece.host.nbytes >= n_bytes:
                 return piece
         return rounded_piece(self._cupy, n_bytes)
 
 
-class _Copied(Departure):
-    """Rows that are gone when they are copied, for which the current stream waits."""
+class _RowsToCopy(PendingRows):
+    """Rows that are free when they are copied: the current stream waits for it, not the host."""
 
     def __init__(self, cupy: Any, device: str, copied: Any) -> None:
         self._cupy, self._device, self._copied = cupy, device, copied
@@ -190,6 +195,59 @@ class _Copied(Departure):
             self._cupy.cuda.get_current_stream().wait_event(self._copied)
 
 
-def make_departures(device: str) -> Departures:
-    """Return what takes rows from slabs on a device."""
-    return Departures() if device == "cpu" else CudaDepartures(device)
+def make_slab_writer(device: str) -> SlabWriter:
+    """Return what writes rows of slabs on a device."""
+    return SlabWriter() if device == "cpu" else CudaSlabWriter(device)
+
+
+class Slab:
+    """Rows of a sample that are not complete yet: a ring, whose rows are used again.
+
+    Parameters
+    ----------
+    rows : RowRange
+        All rows that go through it.
+    grid : TileGrid
+        How the sample is tiled.
+    n_channels, height : int
+        Size of the ring.
+    writer : SlabWriter
+        Writes the rows that are complete.
+    write : callable
+        What the writer calls with image, sample, first row and rows C(Z)YX.
+    """
+
+    def __init__(
+        self,
+        rows: RowRange,
+        grid: TileGrid,
+        n_channels: int,
+        height: int,
+        writer: SlabWriter,
+        write: Callable[[int, int, int, NDArray[np.float32]], object],
+    ) -> None:
+        self._rows, self._grid, self._height = rows, grid, height
+        self._writer, self._write = writer, write
+        size = list(grid.size)
+        size[grid.slab_axis] = height
+        self._array = writer.new((n_channels, *size))
+        self._pending: deque[tuple[int, PendingRows]] = deque()  # with the first row
+
+    def segment(self, part: BatchPart) -> Segment:
+        """Return where tiles are stitched, once the rows that they overwrite are written."""
+        while self._pending and self._pending[0][0] < part.written - self._height:
+            self._pending.popleft()[1].wait()
+        rows = self._rows.start, self._rows.stop
+        return Segment(self._array, self._grid, part.first, part.count, rows)
+
+    def write_rows(self, start: int, stop: int) -> None:
+        """Write rows [start, stop) of the sample, which are complete."""
+        while start < stop:
+            first = start % self._height
+            end = min(stop, start + self._height - first)  # of the ring
+            write = partial(self._write, self._rows.image, self._rows.sample, start)
+            place = slice(first, first + end - start)
+            axis = 1 + self._grid.slab_axis
+            pending = self._writer.write_rows(self._array, axis, place, write)
+            self._pending.append((start, pending))
+            start = end

@@ -1,8 +1,7 @@
-"""What one process does: batches of tiles, the model, slabs, and rows that leave them."""
+"""What one process does: makes batches of tiles, runs the model on them, stitches the result."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -16,18 +15,18 @@ from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.feed.normalization import Inverse, Normalization
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
 from gpu_patch.predict.results import Results
-from gpu_patch.predict.schedule import Part, Run, batches_of
-from gpu_patch.predict.slab_writer import Departure, Departures, make_departures
+from gpu_patch.predict.schedule import BatchPart, RowRange, batches_of
+from gpu_patch.predict.slab_writer import Slab, SlabWriter, make_slab_writer
 from gpu_patch.progress import progress_bar
 from gpu_patch.specs import PatchBatch
-from gpu_patch.tiling import Segment, TileGrid
+from gpu_patch.tiling import TileGrid
 
 _CHUNKS_AHEAD = 2
 """Batches whose chunks are read ahead."""
 
 
-class Work:
-    """Predicts runs of rows.
+class TilePredictor:
+    """Predicts ranges of rows.
 
     Parameters
     ----------
@@ -71,30 +70,31 @@ class Work:
         assert self._n_channels is not None
         return self._n_channels
 
-    def run(self, runs: Sequence[Run], batch_size: int, *, progress: bool) -> None:
-        """Predict runs and finish their images."""
-        batches, heights = batches_of(((run, self._grids[run.image]) for run in runs), batch_size)
+    def run(self, ranges: Sequence[RowRange], batch_size: int, *, progress: bool) -> None:
+        """Predict ranges of rows and finish their images."""
+        grids = [self._grids[rows.image] for rows in ranges]
+        batches, heights = batches_of(zip(ranges, grids, strict=True), batch_size)
         n_tiles = sum(part.count for parts in batches for part in parts)
-        last = {run.image: number for number, run in enumerate(runs)}
-        slabs: dict[int, _Slab] = {}
+        last = {rows.image: range_idx for range_idx, rows in enumerate(ranges)}
+        slabs: dict[int, Slab] = {}
         with ExitStack() as stack:
-            departures = make_departures(self._constructor.device)
-            stack.callback(departures.close)
-            make = stack.enter_context(self._making(runs, batches))
+            writer = make_slab_writer(self._constructor.device)
+            stack.callback(writer.close)
+            make = stack.enter_context(self._making(ranges, batches))
             advance = stack.enter_context(
                 progress_bar("predicting", n_tiles, " tiles", wanted=progress)
             )
             for step, parts in enumerate(batches):
-                tiles = self._predicted(make(step).input, departures)
+                tiles = self._predicted(make(step).input, writer)
                 for part in parts:
-                    if part.run not in slabs:
-                        run = runs[part.run]
-                        self._results.open(run.image, self.n_channels)
-                        shape = (tiles.shape[1], heights[part.run])
-                        slabs[part.run] = _Slab(
-                            run, self._grids[run.image], *shape, departures, self._take
+                    i = part.range_idx
+                    if i not in slabs:
+                        self._results.open(ranges[i].image, self.n_channels)
+                        n_channels = int(tiles.shape[1])
+                        slabs[i] = Slab(
+                            ranges[i], grids[i], n_channels, heights[i], writer, self._write
                         )
-                segments = [slabs[part.run].segment(part) for part in parts]
+                segments = [slabs[part.range_idx].segment(part) for part in parts]
                 if self._inverse is None:
                     ops.stitch(tiles, segments)
                 else:
@@ -102,26 +102,27 @@ class Work:
                     ops.stitch(tiles, segments, scale=scale, offset=rest)
                 del tiles, segments  # or they would be there while the next ones are made
                 for part in parts:
-                    slabs[part.run].leave(part.rows)
-                    image, stop = runs[part.run].image, runs[part.run].stop
-                    if part.rows[1] == stop:
-                        del slabs[part.run]
-                        if part.run == last[image]:
-                            departures.then(partial(self._results.finish, image))
+                    i = part.range_idx
+                    slabs[i].write_rows(*part.complete_rows)
+                    image, stop = ranges[i].image, ranges[i].stop
+                    if part.complete_rows[1] == stop:
+                        del slabs[i]
+                        if i == last[image]:
+                            writer.submit(partial(self._results.finish, image))
                 advance(sum(part.count for part in parts))
-            departures.finish()
+            writer.finish()
 
     @contextmanager
     def _making(
-        self, runs: Sequence[Run], batches: Sequence[Sequence[Part]]
+        self, ranges: Sequence[RowRange], batches: Sequence[Sequence[BatchPart]]
     ) -> Iterator[Callable[[int], PatchBatch]]:
         """Give a function that makes a batch by its number, while chunks for others are read."""
 
         def make(step: int) -> PatchBatch:
-            return self._batch(self._indices(runs, batches[step]))
+            return self._batch(self._indices(ranges, batches[step]))
 
         def needs(step: int) -> Needs:
-            return self._constructor.chunks(self._indices(runs, batches[step]))
+            return self._constructor.chunks(self._indices(ranges, batches[step]))
 
         if not self._constructor.is_chunked:
             yield make
@@ -129,13 +130,14 @@ class Work:
         with closing(ChunkPrefetch(needs, len(batches), _CHUNKS_AHEAD)) as chunks:
             yield chunks.during(make)
 
-    def _indices(self, runs: Sequence[Run], parts: Sequence[Part]) -> list[int]:
+    def _indices(self, ranges: Sequence[RowRange], parts: Sequence[BatchPart]) -> list[int]:
         """Return the tiles of a batch as the strategy counts them."""
         indices: list[int] = []
         for part in parts:
-            run, grid = runs[part.run], self._grids[runs[part.run].image]
+            rows = ranges[part.range_idx]
+            grid = self._grids[rows.image]
             sequence = np.arange(part.first, part.first + part.count)
-            first = self._first_tile[run.image] + run.sample * grid.n_tiles
+            first = self._first_tile[rows.image] + rows.sample * grid.n_tiles
             indices += (first + grid.indices(sequence)).tolist()
         return indices
 
@@ -143,7 +145,7 @@ class Work:
         return self._constructor.construct_batch(indices, normalization=self._normalization)
 
     def _tiles(self, batch: Any) -> Any:
-        """Return what the model makes of a batch, and note how many channels that has."""
+        """Run the model on a batch, and see to it that the number of channels stays the same."""
         tiles = self._tiles_of(batch)
         n_channels = int(tiles.shape[1])
         if self._n_channels is None:
@@ -158,7 +160,7 @@ class Work:
         return tiles
 
     def _note_inverse(self, n_channels: int) -> None:
-        """Find what takes predictions, and their standard deviations, back."""
+        """Find what turns predictions, and their standard deviations, into the images' values."""
         assert self._normalization is not None
         inverse = self._normalization.inverse(n_channels)
         if inverse is not None and self._n_samples > 1:
@@ -169,79 +171,26 @@ class Work:
             )
         self._inverse = inverse
 
-    def _take(self, image: int, sample: int, start: int, rows: NDArray[np.float32]) -> None:
-        """Take complete rows C(Z)YX from their slab."""
+    def _write(self, image: int, sample: int, start: int, rows: NDArray[np.float32]) -> None:
+        """Write complete rows C(Z)YX of a slab."""
         if self._inverse is not None and self._inverse.center.any():
-            # last: what tiles are blended from is small then, and keeps its digits
+            # added after blending: what is blended is small without it, and keeps its digits
             with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
                 rows += self._inverse.center.reshape(-1, *[1] * (rows.ndim - 1))
         self._results.write(image, sample, start, rows)
 
-    def _predicted(self, batch: Any, departures: Departures) -> Any:
-        """Return tiles; of several samples, the means and standard deviations as channels."""
+    def _predicted(self, batch: Any, writer: SlabWriter) -> Any:
+        """Return what the model predicts; of several samples mean and deviation as channels."""
         if self._n_samples == 1:
             return self._tiles(batch)
         moments: Any = None
         for number in range(1, self._n_samples + 1):
-            # a model may work in place: what it is given is its own, the batch itself at last
-            given = batch if number == self._n_samples else departures.copy(batch)
+            # a model may work in place: it gets a copy, and the batch itself the last time
+            given = batch if number == self._n_samples else writer.copy(batch)
             tiles = self._tiles(given)
             if moments is None:
                 n_tiles, n_channels, *size = tiles.shape
-                moments = departures.new((n_tiles, 2 * n_channels, *size))
+                moments = writer.new((n_tiles, 2 * n_channels, *size))
             ops.add_sample(tiles, moments, number, self._n_samples)
             del given, tiles  # or they would be there beside the next ones
         return moments
-
-
-class _Slab:
-    """A ring of rows of one run.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    grid : TileGrid
-        How its sample is tiled.
-    n_channels, height : int
-        Size of the ring.
-    departures : Departures
-        Where rows go.
-    take : callable
-        Takes image, sample, first row and rows C(Z)YX there.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        grid: TileGrid,
-        n_channels: int,
-        height: int,
-        departures: Departures,
-        take: Callable[[int, int, int, NDArray[np.float32]], object],
-    ) -> None:
-        self._run, self._grid, self._height, self._departures = run, grid, height, departures
-        self._take = take
-        size = list(grid.size)
-        size[grid.slab_axis] = height
-        self._array = departures.new((n_channels, *size))
-        self._leaving: deque[tuple[int, Departure]] = deque()
-
-    def segment(self, part: Part) -> Segment:
-        """Return where tiles go, when what was there has left."""
-        while self._leaving and self._leaving[0][0] < part.written - self._height:
-            self._leaving.popleft()[1].wait()
-        rows = self._run.start, self._run.stop
-        return Segment(self._array, self._grid, part.first, part.count, rows)
-
-    def leave(self, rows: tuple[int, int]) -> None:
-        """Send rows [start, stop) of the image away."""
-        start, stop = rows
-        while start < stop:
-            at = start % self._height
-            end = min(stop, start + self._height - at)  # where the ring ends
-            take = partial(self._take, self._run.image, self._run.sample, start)
-            place = slice(at, at + end - start)
-            gone = self._departures.leave(self._array, 1 + self._grid.slab_axis, place, take)
-            self._leaving.append((start, gone))
-            start = end

@@ -21,8 +21,8 @@ import numpy as np
 import gpu_patch
 from gpu_patch import device as devices
 from gpu_patch import ops
-from gpu_patch.predict.schedule import Run, batches_of, choose_grid
-from gpu_patch.predict.slab_writer import make_departures
+from gpu_patch.predict.schedule import RowRange, batches_of, choose_grid
+from gpu_patch.predict.slab_writer import make_slab_writer
 
 TILE, OVERLAP, BATCH, SIZE, PASSES = 256, 64, 16, 2048, 7
 
@@ -53,11 +53,11 @@ def measure(device, n_scales, blend="crop", dtype="uint16", size=SIZE):
         else gpu_patch.PredMsPatchConstr(tiling, images, n_scales, "reflect")
     )
     grid, now = choose_grid((size, size), tile, overlaps, blend), clock(stack.device)
-    run = Run(0, 0, 0, size)
-    batches, (height,) = batches_of([(run, grid)], BATCH)
-    departures = make_departures(stack.device)
-    slab = departures.new((1, height, size))
-    departures.close()
+    rows = RowRange(0, 0, 0, size)
+    batches, (height,) = batches_of([(rows, grid)], BATCH)
+    writer = make_slab_writer(stack.device)
+    slab = writer.new((1, height, size))
+    writer.close()
 
     def identity(batch):
         return batch if n_scales is None else np.ascontiguousarray(batch[:, :1])

@@ -17,7 +17,7 @@ from written import make_predicted, pixels, units, whole, write_unit
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import make_store
 from gpu_patch.predict.outputs.removal import discard, sweep
-from gpu_patch.predict.outputs.unfinished import Work
+from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 
 pytest.importorskip("zarr")
 pytest.importorskip("tifffile")
@@ -55,7 +55,7 @@ def begin(folder, predicted, n_units):
     for unit in units(store, predicted)[:n_units]:
         write_unit(output, predicted, unit)
     output.close()
-    return Work(store.partial("a"))
+    return UnfinishedImage(store.partial("a"))
 
 
 def go_on(folder, predicted, **options):

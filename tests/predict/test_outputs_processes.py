@@ -25,7 +25,7 @@ from written import (
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import make_store
 from gpu_patch.predict.outputs.ranks import Ranks
-from gpu_patch.predict.outputs.unfinished import Work
+from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 
 pytest.importorskip("zarr")
 
@@ -300,14 +300,14 @@ def test_an_empty_folder_stays_where_another_rank_may_write(tmp_path, world_size
 
 def test_one_rank_alone_finishes(tmp_path, monkeypatch):
     """Both find that nothing is missing."""
-    alive, n_pieces = Work.alive, []
+    alive, n_pieces = UnfinishedImage.alive, []
 
     def slow(work):
         alive(work)
         n_pieces.append(1)
         time.sleep(0.3)
 
-    monkeypatch.setattr(Work, "alive", slow)
+    monkeypatch.setattr(UnfinishedImage, "alive", slow)
     predicted = make_predicted("TYX", X=600)
     stores = two_stores(tmp_path / "a.zarr")
     outputs = [store.open(predicted) for store in stores]

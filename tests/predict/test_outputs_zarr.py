@@ -9,7 +9,7 @@ from written import SIZES, make_predicted, pixels, units, whole, write_all, writ
 from gpu_patch import open_images
 from gpu_patch.predict.outputs import make_store, multiscale
 from gpu_patch.predict.outputs.multiscale import Level, halve, levels
-from gpu_patch.predict.outputs.unfinished import Work
+from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 
 zarr = pytest.importorskip("zarr")
 
@@ -386,7 +386,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     """Half a chunk of zarr-python, and an image that two began at once."""
     predicted = make_predicted("TYX")
     store = begin(tmp_path, predicted, 3)
-    work = Work(store.partial("a"))
+    work = UnfinishedImage(store.partial("a"))
     half = work.image / "0" / "c" / "1" / "0" / "0.0123456789abcdef.partial"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
@@ -397,7 +397,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 
 
 def test_of_two_that_begin_an_image_one_does(tmp_path):
-    work = Work(tmp_path / ".a.partial")
+    work = UnfinishedImage(tmp_path / ".a.partial")
     for about in ({"rank": 0}, {"rank": 1}):
         made = work.sketch(about)
         made.image.mkdir()

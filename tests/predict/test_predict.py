@@ -20,7 +20,7 @@ from gpu_patch import PatchExtractor, TiledPatching, predict
 from gpu_patch.chunks import ChunkCache
 from gpu_patch.feed import Normalization
 from gpu_patch.finite import count_not_finite
-from gpu_patch.predict.slab_writer import Departures
+from gpu_patch.predict.slab_writer import SlabWriter
 from gpu_patch.tiling import BLENDS
 
 # sizes with one pixel left over, smaller than a tile, and of several layers; odd overlaps
@@ -352,8 +352,8 @@ def test_what_a_model_returns_may_be_what_it_was_given(device):
 
 def test_a_copy_is_made_for_each_sample_that_others_follow(monkeypatch):
     stack, _ = make_stack((40, 37))
-    calls, copies, copy = [], [], Departures.copy
-    monkeypatch.setattr(Departures, "copy", lambda self, x: copies.append(x) or copy(self, x))
+    calls, copies, copy = [], [], SlabWriter.copy
+    monkeypatch.setattr(SlabWriter, "copy", lambda self, x: copies.append(x) or copy(self, x))
     for n_samples, most in ((1, 0), (3, 2)):
         model = lambda x: calls.append(None) or x + len(calls) % 2  # noqa: E731
         whole(stack, model, TILINGS["2D"], n_samples=n_samples, batch_size=7)
@@ -454,7 +454,7 @@ def test_the_slab_is_small(size, device, monkeypatch):
     from gpu_patch.predict import slab_writer
 
     shapes = []
-    for kind in (slab_writer.Departures, slab_writer.CudaDepartures):
+    for kind in (slab_writer.SlabWriter, slab_writer.CudaSlabWriter):
         new = vars(kind)["new"]
         monkeypatch.setattr(
             kind, "new", lambda self, shape, new=new: shapes.append(shape) or new(self, shape)
@@ -708,18 +708,18 @@ def test_after_an_error_nothing_stays_on_the_device():
 
 @pytest.mark.skipif(not available(), reason="the emulated backend needs a C++ compiler")
 def test_the_memory_of_a_slab_waits_for_the_copies_of_its_rows():
-    from gpu_patch.predict.slab_writer import CudaDepartures
+    from gpu_patch.predict.slab_writer import CudaSlabWriter
 
     with fake_cupy.installed():
-        departures = CudaDepartures("cuda:0")
-        slab = departures.new((1, 8, 4))
-        departures.leave(slab, 1, slice(2, 5), lambda rows: None)
+        writer = CudaSlabWriter("cuda:0")
+        slab = writer.new((1, 8, 4))
+        writer.write_rows(slab, 1, slice(2, 5), lambda rows: None)
         gpu.log.clear()
         del slab
         (wait,) = [action for action in gpu.log if action.kind == "wait_event"]
         assert wait.stream == 0
-        departures.finish()
-        departures.close()
+        writer.finish()
+        writer.close()
 
 
 @pytest.mark.skipif(not available(), reason="the emulated backend needs a C++ compiler")

@@ -17,7 +17,7 @@ from written import OPTIONS, SOURCES, make_images, units, write_unit
 from zarr.storage import LocalStore
 
 from gpu_patch.predict.outputs import make_store
-from gpu_patch.predict.outputs.unfinished import Work
+from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 
 
 def main(out, report, rank, world_size, pause, resume=""):
@@ -29,13 +29,13 @@ def main(out, report, rank, world_size, pause, resume=""):
         return await put(store, key, *arguments, **options)
 
     LocalStore.set = counted
-    alive = Work.alive
+    alive = UnfinishedImage.alive
 
     def slow(work):
         alive(work)
         time.sleep(10 * float(pause))
 
-    Work.alive = slow
+    UnfinishedImage.alive = slow
     rank, world_size = int(rank), int(world_size)
     where = {"rank": rank, "world_size": world_size, "resume": bool(resume), "timeout": 60.0}
     store = make_store(out, SOURCES, **OPTIONS, **where)

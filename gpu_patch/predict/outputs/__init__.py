@@ -11,7 +11,7 @@ from gpu_patch.images.version import version
 from gpu_patch.predict.outputs.apart import check_apart, files_of
 from gpu_patch.predict.outputs.array import ArrayStore
 from gpu_patch.predict.outputs.axes import restore, restored_axes
-from gpu_patch.predict.outputs.base import Output, Predicted, Store, Unit
+from gpu_patch.predict.outputs.base import Output, Predicted, Store, UnitKey
 from gpu_patch.predict.outputs.names import FORMATS, ending, result_names
 from gpu_patch.predict.outputs.npy import NpyStore
 from gpu_patch.predict.outputs.ranks import Ranks
@@ -19,7 +19,7 @@ from gpu_patch.predict.outputs.storage import Storage
 from gpu_patch.predict.outputs.tiff import TiffStore
 from gpu_patch.predict.outputs.zarr import ZarrStore
 
-__all__ = ["Output", "Predicted", "Store", "Unit", "make_store", "restore", "restored_axes"]
+__all__ = ["Output", "Predicted", "Store", "UnitKey", "make_store", "restore", "restored_axes"]
 
 
 _NOT_WRITTEN = (".png", ".jpg", ".jpeg", ".czi", ".h5", ".hdf5", ".npz", ".zip", ".pt")

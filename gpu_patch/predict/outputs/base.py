@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gpu_patch.images.readers import Calibration
 
-Unit = tuple[int, int]
-"""Rows that are written together: their sample, and the first of them."""
+UnitKey = tuple[int, int]
+"""A unit, rows that are written together: their sample, and the first of them."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Store(ABC):
         """
         return size[slab_axis]
 
-    def done(self, name: str) -> set[Unit]:
+    def done(self, name: str) -> set[UnitKey]:
         """Return the units of an image that an earlier run has written.
 
         The same on every rank, whatever the others have written since.

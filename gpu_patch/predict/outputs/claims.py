@@ -60,7 +60,7 @@ class Claim:
         descriptor, locked = _make(self._path)
         self._end = weakref.finalize(self, _close, descriptor, self._path, os.getpid())
         try:
-            said = {
+            record = {
                 "run": self.run,
                 "results": sorted(self._names),
                 "process": os.getpid(),
@@ -68,7 +68,7 @@ class Claim:
                 "since": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
                 "locked": locked,
             }
-            os.write(descriptor, json.dumps(said).encode())
+            os.write(descriptor, json.dumps(record).encode())
             if run is None:
                 self._settle()
             os.write(descriptor, _ENDED.encode())
@@ -96,10 +96,10 @@ class Claim:
         while True:
             undecided = None
             for other in self._others():
-                shared = self._names.keys() & set(other.said.get("results", ()))
-                if other.said and (not shared or other.said["run"] == self.run):
+                shared = self._names.keys() & set(other.record.get("results", ()))
+                if other.record and (not shared or other.record["run"] == self.run):
                     continue
-                if other.held or (other.said and other.path < self._path):
+                if other.held or (other.record and other.path < self._path):
                     raise self._refused(other)
                 undecided = other
             if undecided is None:
@@ -116,17 +116,19 @@ class Claim:
                     yield found
 
     def _refused(self, other: _Other) -> BlockingIOError:
-        said = other.said
-        shared = sorted(self._names.keys() & set(said.get("results", ()))) or sorted(self._names)
-        here = said.get("host") == platform.node()
-        who = f"process {said.get('process', 'unknown')} on {said.get('host', 'an unknown host')}"
-        if here and said.get("process") == os.getpid():
+        record = other.record
+        shared = sorted(self._names.keys() & set(record.get("results", ()))) or sorted(self._names)
+        here = record.get("host") == platform.node()
+        who = (
+            f"process {record.get('process', 'unknown')} on {record.get('host', 'an unknown host')}"
+        )
+        if here and record.get("process") == os.getpid():
             who = f"this process ({os.getpid()} on {platform.node()})"
         message = (
             f"{self._folder / self._names[shared[0]]} is being written by another run: {who}, "
-            f"since {said.get('since', 'an unknown time')}. Wait until it has ended, or stop it"
+            f"since {record.get('since', 'an unknown time')}. Wait until it has ended, or stop it"
         )
-        if not here or not said.get("locked"):
+        if not here or not record.get("locked"):
             message += f". If it is certain that it runs no more, remove {other.path}"
         return BlockingIOError(message)
 
@@ -135,7 +137,7 @@ class _Other(NamedTuple):
     """A claim of another process: what it says, nothing as long as it is being written."""
 
     path: Path
-    said: dict[str, Any]
+    record: dict[str, Any]
     held: bool
 
 
@@ -153,13 +155,13 @@ def _read(path: Path) -> _Other | None:
         os.close(descriptor)
     found, held, _ = text.partition(_ENDED)
     try:
-        said = json.loads(found)
+        record = json.loads(found)
     except ValueError:
-        said = {}
-    if free if said.get("locked", free is not None) else _is_gone(said):
+        record = {}
+    if free if record.get("locked", free is not None) else _is_gone(record):
         path.unlink(missing_ok=True)
         return None
-    return _Other(path, said, bool(held))
+    return _Other(path, record, bool(held))
 
 
 def _make(path: Path) -> tuple[int, bool]:
@@ -193,12 +195,12 @@ def _lock(descriptor: int, *, exclusive: bool) -> bool | None:
     return True
 
 
-def _is_gone(said: dict[str, Any]) -> bool:
+def _is_gone(record: dict[str, Any]) -> bool:
     """Tell whether a process that could lock nothing is known to have ended."""
-    if os.name != "posix" or said.get("host") != platform.node():
+    if os.name != "posix" or record.get("host") != platform.node():
         return False
     try:
-        os.kill(said["process"], 0)
+        os.kill(record["process"], 0)
     except ProcessLookupError:
         return True
     except OSError:  # it is another user's

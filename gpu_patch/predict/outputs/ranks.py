@@ -51,7 +51,7 @@ class Ranks:
             found = make()  # first: the folder may be another run's until then
             discard(self._folder)
             return found
-        return self._tell(make) if self._rank == 0 else self._listen()
+        return self._announce(make) if self._rank == 0 else self._receive()
 
     def mark(self, name: str) -> None:
         """Leave a sign that every rank sees."""
@@ -106,29 +106,29 @@ class Ranks:
                     f"without a sign of the others: {missing()}"
                 )
 
-    def _tell(self, make: Callable[[], Any]) -> Any:
+    def _announce(self, make: Callable[[], Any]) -> Any:
         # ranks answer a call that was never made before, and believe what repeats their answer:
         # files of an earlier run cannot, nor those of another one, which has what this one wants
         call = uuid.uuid4().hex
-        said: dict[str, Any] = {"call": call, "seen": {}}
+        message: dict[str, Any] = {"call": call, "seen": {}}
         error = None
         try:
-            said["found"] = make()
+            message["found"] = make()
             # what is there now is no other run's
             for old in self._folder.iterdir() if self._folder.is_dir() else ():
                 discard(old)
         except Exception as raised:
             error = raised
-            said["error"] = f"{type(error).__name__}: {error}"
-        seen = said["seen"]
-        self._say(said)
+            message["error"] = f"{type(error).__name__}: {error}"
+        seen = message["seen"]
+        self._send(message)
 
         def all_seen() -> bool:
             for rank in range(1, self._world_size):
                 answer = self._read(f"{rank}.json")
                 if answer.get("call") == call and answer["token"] != seen.get(str(rank)):
                     seen[str(rank)] = answer["token"]
-                    self._say(said)
+                    self._send(message)
             return len(seen) == self._world_size - 1
 
         def missing() -> str:
@@ -142,29 +142,29 @@ class Ranks:
                 raise
         if error is not None:
             raise error
-        return said["found"]
+        return message["found"]
 
-    def _say(self, said: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         if not self._folder.is_dir():
             discard(self._folder)
         while True:
             self._folder.mkdir(parents=True, exist_ok=True)
             try:
-                return self._write("0.json", said)
+                return self._write("0.json", message)
             except FileNotFoundError:
                 pass  # removed by another run, which has what this one wants, at its end
 
-    def _listen(self) -> Any:
+    def _receive(self) -> Any:
         token = uuid.uuid4().hex
-        said: dict[str, Any] = {}
+        message: dict[str, Any] = {}
         answered: str | None = None
 
-        def heard() -> bool:
-            nonlocal said, answered
-            said = self._read("0.json")
-            if said.get("seen", {}).get(str(self._rank)) == token:
+        def received() -> bool:
+            nonlocal message, answered
+            message = self._read("0.json")
+            if message.get("seen", {}).get(str(self._rank)) == token:
                 return True
-            call = said.get("call")
+            call = message.get("call")
             if call and call != answered:
                 try:
                     self._write(f"{self._rank}.json", {"token": token, "call": call})
@@ -173,10 +173,10 @@ class Ranks:
                     pass  # rank 0 has emptied the folder meanwhile, and will call again
             return False
 
-        self.until(heard, lambda: None, lambda: "rank 0 has not begun")
-        if "error" in said:
-            raise RuntimeError(f"rank 0 could not begin: {said['error']}")
-        return said["found"]
+        self.until(received, lambda: None, lambda: "rank 0 has not begun")
+        if "error" in message:
+            raise RuntimeError(f"rank 0 could not begin: {message['error']}")
+        return message["found"]
 
     def _write(self, name: str, content: Any) -> None:
         hidden = self._folder / f".{name}.{uuid.uuid4().hex}"

@@ -9,12 +9,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.predict.outputs.base import Unit
+from gpu_patch.predict.outputs.base import UnitKey
 from gpu_patch.predict.outputs.removal import discard, sweep
 from gpu_patch.predict.outputs.settings import begin_anew, difference
 
 
-class Work:
+class UnfinishedImage:
     """An image that is being written, with what another run needs to go on with it.
 
     Parameters
@@ -43,14 +43,14 @@ class Work:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def sketch(self, about: dict[str, Any]) -> Work:
+    def sketch(self, about: dict[str, Any]) -> UnfinishedImage:
         """Return a new one, which becomes this one by `become`."""
-        made = Work(self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}"))
+        made = UnfinishedImage(self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}"))
         made._units.mkdir(parents=True)
         made._about.write_text(json.dumps(about))
         return made
 
-    def become(self, other: Work) -> None:
+    def become(self, other: UnfinishedImage) -> None:
         """Take the place of `other`, at once; where another process did, be removed."""
         try:
             os.rename(self.folder, other.folder)
@@ -72,17 +72,17 @@ class Work:
                 return difference(key, found.get(key), wanted)
         return ""
 
-    def record(self, unit: Unit) -> None:
+    def record(self, unit: UnitKey) -> None:
         """Note that a unit is written."""
         sample, first = unit
         (self._units / f"{sample}-{first}").touch()
 
-    def forget(self, unit: Unit) -> None:
+    def forget(self, unit: UnitKey) -> None:
         """Take a unit for one that is not written."""
         sample, first = unit
         (self._units / f"{sample}-{first}").unlink(missing_ok=True)
 
-    def units(self) -> list[Unit]:
+    def units(self) -> list[UnitKey]:
         """Return the units that are written, none where there is no image."""
         # others' files are passed over, as those that file managers leave
         found = map(_UNIT.fullmatch, _names(self._units) if self.exists() else [])

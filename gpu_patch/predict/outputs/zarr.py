@@ -10,13 +10,13 @@ from typing import Any
 
 from gpu_patch.checks import argument
 from gpu_patch.predict.outputs.axes import merged_axes
-from gpu_patch.predict.outputs.base import Output, Predicted, Unit
+from gpu_patch.predict.outputs.base import Output, Predicted, UnitKey
 from gpu_patch.predict.outputs.files import PathStore
 from gpu_patch.predict.outputs.ranks import Ranks
 from gpu_patch.predict.outputs.removal import discard, sweep
 from gpu_patch.predict.outputs.settings import difference
 from gpu_patch.predict.outputs.storage import Storage
-from gpu_patch.predict.outputs.unfinished import Work
+from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 from gpu_patch.predict.outputs.zarr_image import (
     complete_units,
     create_image,
@@ -89,7 +89,7 @@ class ZarrStore(PathStore):
         """Return the rows of a shard or a chunk."""
         return min(size[slab_axis], self._storage.together(size)[slab_axis])
 
-    def done(self, name: str) -> set[Unit]:
+    def done(self, name: str) -> set[UnitKey]:
         """Return what was written before this run began."""
         return set(self._done.get(name, ()))
 
@@ -99,14 +99,14 @@ class ZarrStore(PathStore):
 
     def open(self, predicted: Predicted) -> Output:
         """Make the image where no process has done so, or go on with it."""
-        work, about = Work(self.partial(predicted.name)), self._about(predicted)
-        if not work.exists():
-            made = work.sketch(about)
+        unfinished, about = UnfinishedImage(self.partial(predicted.name)), self._about(predicted)
+        if not unfinished.exists():
+            made = unfinished.sketch(about)
             create_image(made.image, predicted, self._storage, self._made_of[predicted.name])
-            made.become(work)
-        work.check(about)
+            made.become(unfinished)
+        unfinished.check(about)
         return ZarrOutput(
-            work,
+            unfinished,
             predicted,
             self.unit_rows(predicted.size, predicted.slab_axis),
             self._storage,
@@ -134,7 +134,7 @@ class ZarrStore(PathStore):
 
         self._ranks.until(
             lambda: not missing(),
-            lambda: [Work(self.partial(name)).pulse() for name in expected],
+            lambda: [UnfinishedImage(self.partial(name)).pulse() for name in expected],
             lambda: (
                 f"{', '.join(missing())} not finished; {argument('resume', True)} goes on with "
                 "what is there"
@@ -153,12 +153,12 @@ class ZarrStore(PathStore):
     def _begin(self) -> dict[str, Any]:
         """Look at what earlier runs left, and remove what no one goes on with."""
         run = self._claim_results()
-        done: dict[str, list[Unit]] = {}
+        done: dict[str, list[UnitKey]] = {}
         finished, stale = [], []
         for name in self._results:
-            path, work = self.path(name), Work(self.partial(name))
+            path, unfinished = self.path(name), UnfinishedImage(self.partial(name))
             self._put_back(name)
-            units = work.units() if has_levels(work.image) else []
+            units = unfinished.units() if has_levels(unfinished.image) else []
             own, wanted = own_attributes(path), self._made_of[name]
             if self._resume and not units and own is not None:
                 differ = _difference(own, wanted)
@@ -166,44 +166,45 @@ class ZarrStore(PathStore):
                     finished.append(name)
                 elif not self._overwrite:
                     raise FileExistsError(f"{path} is complete, but {differ}. {_make_anew()}")
-                stale.append(work)
+                stale.append(unfinished)
                 continue
             if units and self._resume and path.exists() and not self._overwrite:
                 raise FileExistsError(
-                    f"{path} exists, and {work.folder} was to replace it: "
+                    f"{path} exists, and {unfinished.folder} was to replace it: "
                     f"{argument('overwrite', True)} beside {argument('resume', True)} goes on"
                 )
             self._check_free(name)
             if units and self._resume:
-                differ = work.difference(wanted)
+                differ = unfinished.difference(wanted)
                 if not differ:
                     done[name] = units
                     continue
                 if not self._overwrite:
                     raise ValueError(
-                        f"{work.folder} cannot be gone on with: {differ}. {_make_anew()}"
+                        f"{unfinished.folder} cannot be gone on with: {differ}. {_make_anew()}"
                     )
             elif units and not self._overwrite:
                 raise FileExistsError(
-                    f"{work.folder} is an unfinished prediction: {argument('resume', True)} goes "
-                    f"on with it, {argument('overwrite', True)} begins anew"
+                    f"{unfinished.folder} is an unfinished prediction: "
+                    f"{argument('resume', True)} goes on with it, "
+                    f"{argument('overwrite', True)} begins anew"
                 )
-            stale.append(work)
-        for work in stale:
-            work.remove()
+            stale.append(unfinished)
+        for unfinished in stale:
+            unfinished.remove()
         for name in done:
-            done[name] = self._complete(Work(self.partial(name)), done[name])
+            done[name] = self._complete(UnfinishedImage(self.partial(name)), done[name])
         for name in finished:
             self._let_go(name)
         return {"run": run, "done": done, "finished": finished}
 
-    def _complete(self, work: Work, units: list[Unit]) -> list[Unit]:
+    def _complete(self, unfinished: UnfinishedImage, units: list[UnitKey]) -> list[UnitKey]:
         """Return the units that nothing is missing of, and forget the others."""
-        about, files = work.about(), work.tidy()
+        about, files = unfinished.about(), unfinished.tidy()
         axes = merged_axes(about["original_axes"], about["shape"][1])
-        found = complete_units(work.image, units, files, axes, about["slab_axis"])
+        found = complete_units(unfinished.image, units, files, axes, about["slab_axis"])
         for unit in set(units).difference(found):
-            work.forget(unit)
+            unfinished.forget(unit)
         return found
 
     def _about(self, predicted: Predicted) -> dict[str, Any]:
@@ -218,12 +219,12 @@ class ZarrStore(PathStore):
 
     def _publish(self, name: str) -> None:
         """Put a complete image at its path."""
-        path, work = self.path(name), Work(self.partial(name))
+        path, unfinished = self.path(name), UnfinishedImage(self.partial(name))
         self._check_free(name)
         if os.path.lexists(path):
             os.rename(path, self._replaced(name))
-        os.rename(work.image, path)
-        work.remove()
+        os.rename(unfinished.image, path)
+        unfinished.remove()
         self._put_back(name)
         self._let_go(name)
         self._ranks.mark(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.predict.outputs.axes import merged_axes, merged_shape
-from gpu_patch.predict.outputs.base import Predicted, Unit
+from gpu_patch.predict.outputs.base import Predicted, UnitKey
 from gpu_patch.predict.outputs.multiscale import levels
 from gpu_patch.predict.outputs.ngff import image_attributes
 from gpu_patch.predict.outputs.storage import Storage
@@ -91,15 +91,15 @@ def has_levels(image: Path) -> bool:
 
 
 def complete_units(
-    image: Path, units: Iterable[Unit], files: Collection[str], axes: str, slab_axis: int
-) -> list[Unit]:
+    image: Path, units: Iterable[UnitKey], files: Collection[str], axes: str, slab_axis: int
+) -> list[UnitKey]:
     """Return the units of which every chunk of the full resolution is there.
 
     Parameters
     ----------
     image : Path
         The folder of the image.
-    units : iterable of Unit
+    units : iterable of UnitKey
         Units.
     files : collection of str
         Files that the image has.

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.predict.outputs.axes import merged_axes, put_rows
-from gpu_patch.predict.outputs.base import Output, Predicted, Unit
+from gpu_patch.predict.outputs.base import Output, Predicted, UnitKey
 from gpu_patch.predict.outputs.multiscale import fill, levels
 from gpu_patch.predict.outputs.storage import Storage
-from gpu_patch.predict.outputs.unfinished import Work
+from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 from gpu_patch.predict.outputs.zarr_image import open_levels, stored_shape
 
 
@@ -22,7 +22,7 @@ class ZarrOutput(Output):
 
     Parameters
     ----------
-    work : Work
+    unfinished : UnfinishedImage
         Where it is.
     predicted : Predicted
         Its description.
@@ -42,7 +42,7 @@ class ZarrOutput(Output):
 
     def __init__(
         self,
-        work: Work,
+        unfinished: UnfinishedImage,
         predicted: Predicted,
         unit_rows: int,
         storage: Storage,
@@ -52,14 +52,14 @@ class ZarrOutput(Output):
         *,
         alone: bool,
     ) -> None:
-        self._work, self._predicted, self._unit_rows = work, predicted, unit_rows
+        self._unfinished, self._predicted, self._unit_rows = unfinished, predicted, unit_rows
         self._storage, self._path, self._alone = storage, path, alone
         self._publish, self._done = publish, done
         self._axes = merged_axes(predicted.original_axes, predicted.shape[1])
-        self._level, self._end_writes = open_levels(work.image)
+        self._level, self._end_writes = open_levels(unfinished.image)
         self._array = self._level(0)
         self._kept: NDArray[Any] | None = None
-        self._unit: Unit | None = None
+        self._unit: UnitKey | None = None
         self._next = 0
         self._is_over = False
 
@@ -77,7 +77,7 @@ class ZarrOutput(Output):
             taken += part.shape[axis]
             self._take((sample, first), row, stop, part)
 
-    def _take(self, unit: Unit, start: int, stop: int, part: NDArray[Any]) -> None:
+    def _take(self, unit: UnitKey, start: int, stop: int, part: NDArray[Any]) -> None:
         """Take rows of one unit, which ends at `stop`."""
         sample, first = unit
         slab_axis, axis = self._predicted.slab_axis, 1 + self._predicted.slab_axis
@@ -100,7 +100,7 @@ class ZarrOutput(Output):
             self._put(unit, self._kept[(slice(None),) * axis + (slice(0, stop - first),)])
             self._unit = None
 
-    def _put(self, unit: Unit, rows: NDArray[Any]) -> None:
+    def _put(self, unit: UnitKey, rows: NDArray[Any]) -> None:
         sample, first = unit
         slab_axis = self._predicted.slab_axis
         spatial = [slice(None)] * len(self._predicted.size)
@@ -109,7 +109,7 @@ class ZarrOutput(Output):
         key = tuple(outer[axis] for axis in self._axes if axis in outer)
         block = rows if "C" in self._axes else rows[0]
         self._array[(*key, *spatial)] = block[None] if "T" in self._axes else block
-        self._work.record(unit)
+        self._unfinished.record(unit)
 
     def finish(self) -> Path:
         """Make the other levels and put the image at its path, where this was the last rank."""
@@ -120,12 +120,12 @@ class ZarrOutput(Output):
         n_units = self._predicted.shape[0] * -(
             -self._predicted.size[self._predicted.slab_axis] // self._unit_rows
         )
-        written = len(self._work.units())  # none where another rank has just finished it
+        written = len(self._unfinished.units())  # none where another rank has just finished it
         if written < n_units and self._alone:
             raise RuntimeError(
                 f"{n_units - written} of {n_units} units of {self._path} are missing"
             )
-        if written == n_units and self._work.finishing():
+        if written == n_units and self._unfinished.finishing():
             self._fill_levels()
             self._publish()
         self._is_over = True
@@ -137,14 +137,14 @@ class ZarrOutput(Output):
         for i, level in enumerate(found[1:], 1):
             coarse = self._level(i)
             stored = stored_shape(self._storage.together(level.size), self._axes)
-            fill(fine, coarse, stored, self._work.alive)
+            fill(fine, coarse, stored, self._unfinished.alive)
             fine = coarse
 
     def close(self) -> None:
         """Forget the rows of a unit that is not complete. Units stay for resuming."""
         self._kept = self._unit = None
         self._end_writes()
-        if self._alone and not self._is_over and not self._work.units():
-            self._work.remove()
+        if self._alone and not self._is_over and not self._unfinished.units():
+            self._unfinished.remove()
         self._is_over = True
         self._done()

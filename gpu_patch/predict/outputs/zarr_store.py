@@ -1,4 +1,4 @@
-"""A folder for zarr-python that can be closed to chunks that are still on their way."""
+"""A folder for zarr-python that can be closed, so that no chunk is written to it later."""
 
 from __future__ import annotations
 

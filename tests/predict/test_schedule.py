@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_patch.predict.schedule import (
-    Run,
+    RowRange,
     batches_of,
     choose_grid,
     share_of,
@@ -30,14 +30,14 @@ def grids(draw):
 
 
 @st.composite
-def several_runs(draw):
-    """Runs of a few images, whole samples and parts of them."""
+def several_ranges(draw):
+    """Ranges of a few images, whole samples and parts of them."""
     made = []
     for image in range(draw(st.integers(1, 3))):
         grid = draw(grids())
         n_rows = grid.size[grid.slab_axis]
         start = draw(st.integers(0, n_rows - 1))
-        made.append((Run(image, 0, start, draw(st.integers(start + 1, n_rows))), grid))
+        made.append((RowRange(image, 0, start, draw(st.integers(start + 1, n_rows))), grid))
     return made
 
 
@@ -49,42 +49,42 @@ def counting(grid, start, stop):
     return [int(p) for p in places if grid.positions(places[[p]])[grid.slab_axis, 0] in layers]
 
 
-@given(several_runs(), st.integers(1, 40))
-def test_every_tile_that_counts_is_made_once_and_in_order(runs, batch_size):
-    batches, _ = batches_of(runs, batch_size)
+@given(several_ranges(), st.integers(1, 40))
+def test_every_tile_that_counts_is_made_once_and_in_order(ranges, batch_size):
+    batches, _ = batches_of(ranges, batch_size)
     sizes = [sum(part.count for part in parts) for parts in batches]
     assert set(sizes[:-1]) <= {batch_size}
     assert 1 <= sizes[-1] <= batch_size
-    made = {number: [] for number in range(len(runs))}
+    made = {number: [] for number in range(len(ranges))}
     for parts in batches:
-        assert len({part.run for part in parts}) == len(parts)
+        assert len({part.range_idx for part in parts}) == len(parts)
         for part in parts:
-            made[part.run] += range(part.first, part.first + part.count)
-    for number, (run, grid) in enumerate(runs):
-        assert made[number] == counting(grid, run.start, run.stop)
+            made[part.range_idx] += range(part.first, part.first + part.count)
+    for number, (rows, grid) in enumerate(ranges):
+        assert made[number] == counting(grid, rows.start, rows.stop)
 
 
-@given(several_runs(), st.integers(1, 40))
-def test_rows_are_complete_when_no_later_tile_counts_there(runs, batch_size):
-    batches, heights = batches_of(runs, batch_size)
-    for number, (run, grid) in enumerate(runs):
-        parts = [part for batch in batches for part in batch if part.run == number]
-        row, cover = run.start, grid.covers[grid.slab_axis]
+@given(several_ranges(), st.integers(1, 40))
+def test_rows_are_complete_when_no_later_tile_counts_there(ranges, batch_size):
+    batches, heights = batches_of(ranges, batch_size)
+    for number, (rows, grid) in enumerate(ranges):
+        parts = [part for batch in batches for part in batch if part.range_idx == number]
+        row, cover = rows.start, grid.covers[grid.slab_axis]
         for part in parts:
-            assert part.rows[0] == row
-            row = part.rows[1]
+            assert part.complete_rows[0] == row
+            row = part.complete_rows[1]
             last = part.first + part.count - 1
             layer = int(grid.positions(np.array([last]))[grid.slab_axis, 0])
-            written = [r for r in range(run.start, run.stop) if cover.first[r] <= layer]
+            written = [r for r in range(rows.start, rows.stop) if cover.first[r] <= layer]
             assert part.written == max(written) + 1
-            # rows in work, and those that leave, are in the ring at a time
-            assert part.written - part.rows[0] <= heights[number]
-            if row > run.start:
-                assert max(counting(grid, run.start, row)) <= last
-            if row < run.stop:
+            # rows that are stitched into, and those that are written, are in the ring at a time
+            assert part.written - part.complete_rows[0] <= heights[number]
+            if row > rows.start:
+                assert max(counting(grid, rows.start, row)) <= last
+            if row < rows.stop:
                 assert max(counting(grid, row, row + 1)) > last
-        assert row == run.stop
-        assert heights[number] <= run.stop - run.start
+        assert row == rows.stop
+        assert heights[number] <= rows.stop - rows.start
 
 
 def test_complete_rows_are_exact():
@@ -93,7 +93,7 @@ def test_complete_rows_are_exact():
     # 3 tiles a layer, 12 rows apart; the last layer is flush to the end
     np.testing.assert_array_equal(steps.complete, [12, 24, 36, 48, 60, 72, 80, 100])
     np.testing.assert_array_equal(steps.written, [20, 32, 44, 56, 68, 80, 92, 100])
-    # 20 rows in work, and as many as ever leave together
+    # 20 rows that are stitched into, and as many as are ever written together
     assert steps.ring_rows(0) == 40
 
 
@@ -117,10 +117,10 @@ def test_ranks_share_what_is_not_done(images, unit_rows, world_size, random):
         }
     shares = [share_of(units, rank, world_size) for rank in range(world_size)]
     rows = [
-        (run.image, run.sample, row)
+        (part.image, part.sample, row)
         for share in shares
-        for run in share
-        for row in range(run.start, run.stop)
+        for part in share
+        for row in range(part.start, part.stop)
     ]
     assert sorted(rows) == sorted(left)
     counts = [len({(r.image, r.sample, row // unit_rows) for r in share
