@@ -6,15 +6,16 @@ It knows no image. Kernels of other languages repeat these formulas and are test
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = TypeVar("Pixels", int, NDArray[np.int64])
 
-PADDING_MODES = ("reflect", "wrap", "periodic")
+PaddingMode = Literal["reflect", "wrap", "periodic"]
 """How a window continues beyond the image; "zero", used for plain patches, comes on top."""
+PADDING_MODES: tuple[str, ...] = get_args(PaddingMode)
 
 
 def window_start(coords: Pixels, size: Pixels, scale: int) -> Pixels:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from pixels import DTYPES, distinct
 
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 # Largest patch along an axis for each number of scales, so that windows stay small
 MOST_PIXELS = {2: (12, 12, 10, 9, 6), 3: (7, 7, 5, 3, 2)}

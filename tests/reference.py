@@ -133,7 +133,7 @@ def pyramid(volume, coords, patch_size, n_scales, mode):
 
 
 # ---------------------------------------------------------------------------------------------
-# Batches; `sources` is a `gpu_patch.plan.ChannelSources`
+# Batches; `sources` is a `gpu_patch.sources.ChannelSources`
 
 
 def places(sources, b, c):

@@ -11,7 +11,7 @@ PACKAGE = Path(gpu_patch.__file__).parent
 LAYERS = (
     ("checks", "specs"),
     ("geometry", "draws", "epilogue", "augmentation", "tiling", "progress", "locations"),
-    ("plan",),
+    ("sources",),
     ("device",),
     ("finite",),
     ("patching",),

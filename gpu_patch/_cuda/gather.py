@@ -21,7 +21,7 @@ from gpu_patch._cuda.table import (
 )
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 _ROWS = 32
 """Rows per block, ROWS in gather.cu."""

@@ -24,7 +24,7 @@ from gpu_patch._cuda.table import (
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 N_THREADS = 256
 """Threads per block of the general path."""

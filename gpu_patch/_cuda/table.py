@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpu_patch._cuda.runtime import Runtime
 from gpu_patch.epilogue import turned_places
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 MODES = ("zero", "reflect", "wrap", "periodic")
 """Order of `enum Mode`."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._numpy.windows import read_windows
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 # Pixels finished at once: they should not leave the cache between one step and the next.
 _STRIP = 1 << 16

@@ -16,7 +16,7 @@ from gpu_patch._numpy.windows import read_windows
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue, turn_back
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 # Pixels of mixed windows in work at once: a few windows while they are small, so that they stay
 # in the cache, and of large ones so few that they, what they are made from and what becomes of

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.epilogue import turn_back
 from gpu_patch.geometry import border_index, border_range, border_runs, window_start
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 _SMALL_WINDOW = 1 << 14
 """Pixels up to which one index for many windows beats a copy each."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gpu_patch.chunks.cache import ChunkCache
 from gpu_patch.chunks.image import ChunkedImage, ChunkKey
 from gpu_patch.geometry import Run, border_range, border_runs, window_start
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 Keys: TypeAlias = dict[ChunkCache, list[ChunkKey]]
 """Chunks, each once."""

@@ -31,8 +31,8 @@ from gpu_patch.images.names import check_pairs, describe
 
 if TYPE_CHECKING:
     from gpu_patch.constructors.base import PlannedConstr
-    from gpu_patch.constructors.microsplit import PaddingMode
-    from gpu_patch.plan import Plan
+    from gpu_patch.constructors.plan import Plan
+    from gpu_patch.geometry import PaddingMode
 
 MODES = ("multichannel", "independent", "paired", "pred", "basic")
 _NUMBERS = dict(zip(("i", "ii", "iii"), MODES, strict=False))

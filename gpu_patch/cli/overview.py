@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gpu_patch import ImageStack
 from gpu_patch.cli import display
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.geometry import border_index, window_start
-from gpu_patch.plan import Plan
 
 _WIDEST_BORDER = 0.5
 _AIR = 0.015

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpu_patch import PatchBatch
 from gpu_patch.cli import display
 from gpu_patch.cli.modes import Subject, channel_names
-from gpu_patch.plan import Plan
+from gpu_patch.constructors.plan import Plan
 
 MOST_CHANNELS = 6
 
@@ -57,7 +57,9 @@ def target_panels(subject: Subject, plan: Plan, batch: PatchBatch) -> list[list[
     """Return a row of panels per patch: the targets, with their weights in the plan."""
     if batch.target is None:
         return [[] for _ in batch.input]
-    weights = plan.weights if plan.weights.size else np.empty((len(batch.input), 0), np.float32)
+    weights = plan.weights
+    if weights is None:
+        weights = np.empty((len(batch.input), 0), np.float32)
     titles = [subject.target_titles(row) for row in weights]
     colours = display.channel_colours(subject.n_targets)
     return _channel_panels(subject, plan, batch.target, titles, colours, scale=None)

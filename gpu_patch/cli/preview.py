@@ -167,7 +167,7 @@ def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> No
     """Draw the picture, and print what it shows and where it is."""
     indices = subject.choose(n_samples, seed)
     width, height = pictures.draw(subject, indices, out)
-    sizes = subject.constructor.patch_sizes
+    sizes = subject.constructor.sampling.patch_sizes
     for image in subject.images:
         side = image.data_shape[2:]
         if any(n > m for size in sizes for n, m in zip(size, side, strict=True)):

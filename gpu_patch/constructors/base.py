@@ -5,21 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.augmentation import N_UNIFORMS, Augmentation
 from gpu_patch.checks import index_in, indices_in, instance, whole_number
-from gpu_patch.chunks.cache import ChunkCache
-from gpu_patch.chunks.image import ChunkKey
-from gpu_patch.constructors.placement import Placement
+from gpu_patch.constructors.execute import execute
+from gpu_patch.constructors.placement import Placement, Sampling
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.constructors.protocol import PatchConstr
 from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, checked_seed, restored_on_error
 from gpu_patch.epilogue import AnyNormalization, Epilogue
-from gpu_patch.ops import ImageSet
-from gpu_patch.plan import ChannelSources, Plan
 from gpu_patch.specs import PatchBatch, PatchSpecs
 
 
@@ -32,12 +30,17 @@ class PlannedConstr(PatchConstr):
         Key of the batch draws, 0 ≤ seed < 2^64; None takes a fresh one, kept in `seed`.
     """
 
-    _placement: Placement
-    """Strategy and images of the patches that indices count."""
+    sampling: Sampling
+    """Where patches come from."""
 
     def __init__(self, seed: int | None) -> None:
         self.seed = checked_seed(seed)
         self._orientations = CounterDraws([DrawSpec(DrawPurpose.AUGMENTATION, 0, N_UNIFORMS)])
+
+    @property
+    def _placement(self) -> Placement:
+        """Strategy and images of the patches that indices count."""
+        return self.sampling.principal
 
     @property
     def n_patches(self) -> int:
@@ -49,93 +52,16 @@ class PlannedConstr(PatchConstr):
 
     @property
     def draws_by_counter(self) -> bool:
-        return all(generator is None for generator in self.generators(batch=True))
+        return all(generator is None for generator in self.sampling.generators(batch=True))
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
         return self._placement.get_patch_indices(data_idx)
 
-    def placements(self) -> list[tuple[Placement, int]]:
-        """Tell which strategies place patches, and in which images.
-
-        Returns
-        -------
-        list of (Placement, int)
-            Each strategy with its images, and the number of the first of these among all images
-            that the input is read from.
-        """
-        return [(self._placement, 0)]
-
-    def sites(self) -> NDArray[np.int64]:
-        """Tell roughly where every patch lies, without drawing.
-
-        Returns
-        -------
-        array of int64, shape (n_patches, 2 + D)
-            Image, sample and first pixel. Where a patch is drawn from a whole sample, the middle
-            of it; patches of channels that come from elsewhere do not count.
-        """
-        return self._placement.sites()
-
-    @property
-    def is_chunked(self) -> bool:
-        """Whether some of the images are kept by chunk."""
-        return any(images.chunked for images in self._all_images())
-
-    def chunks(self, indices: Sequence[int], *, epoch: int = 0) -> dict[ChunkCache, list[ChunkKey]]:
-        """Tell which chunks a batch reads, or most of them, without reading them.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            As in `construct_batch`. Draws must be by counter.
-        epoch : int, default 0
-            As in `construct_batch`.
-
-        Returns
-        -------
-        dict of ChunkCache to list of ChunkKey
-            Each once.
-        """
-        plan = self.plan_batch(indices, epoch=epoch)
-        needed: dict[ChunkCache, dict[ChunkKey, None]] = {}
-        for images, sources, scale, _ in self.reads(plan):
-            if images.chunked:
-                for cache, keys in images.touched(sources, plan.patch_size, scale).items():
-                    needed.setdefault(cache, {}).update(dict.fromkeys(keys))
-        return {cache: list(keys) for cache, keys in needed.items()}
-
-    @property
-    def patch_sizes(self) -> Sequence[Sequence[int]]:
-        """Sizes that patches may have, (Z)YX, as far as the strategy says them."""
-        return self._placement.patch_sizes
-
-    @property
-    def window_size(self) -> tuple[int, ...]:
-        """What a patch reads at most with its context, (Z)YX, as far as the strategy says it."""
-        sizes = self.patch_sizes or [(0,) * self._placement.extractor.n_spatial_dims]
-        scale = max(self._placement.n_scales - 1, 0)
-        return tuple(int(max(side)) << scale for side in zip(*sizes, strict=True))
-
-    @abstractmethod
-    def _all_images(self) -> list[ImageSet]:
-        """Return all images that patches are read from."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def reads(self, plan: Plan) -> list[Read]:
-        """Tell what patches are made of.
-
-        Parameters
-        ----------
-        plan : Plan
-            Of this constructor.
-
-        Returns
-        -------
-        list of Read
-            What the input is made of; then what the target is, unless it is the same.
-        """
-        raise NotImplementedError
+    def get_principal_input(self, input_patch: NDArray[Any]) -> NDArray[Any]:
+        if self._placement.n_scales == 0:  # all of it is at the native scale
+            return input_patch
+        ndim = self._placement.extractor.n_spatial_dims
+        return input_patch[:, [0]] if input_patch.ndim == ndim + 2 else input_patch[[0]]
 
     @abstractmethod
     def _plan_patch(self, index: int) -> Plan:
@@ -147,36 +73,10 @@ class PlannedConstr(PatchConstr):
         """Plan a batch with draws by counter."""
         raise NotImplementedError
 
-    @abstractmethod
-    def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Make input and target."""
-        raise NotImplementedError
-
-    @property
-    @abstractmethod
-    def _n_channels(self) -> tuple[int, int]:
-        """Channels of input and target that an epilogue tells apart, 0 where there is none."""
-        raise NotImplementedError
-
-    def generators(self, *, batch: bool) -> list[object]:
-        """Return NumPy generators that making a patch, or a batch, advances.
-
-        Parameters
-        ----------
-        batch : bool
-            Whether a batch is made.
-
-        Returns
-        -------
-        list
-            Of `numpy.random.Generator`, or None.
-        """
-        return self._placement.generators(batch=batch)
-
     def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
-        with restored_on_error(self.generators(batch=False)):
+        with restored_on_error(self.sampling.generators(batch=False)):
             plan = self.plan_patch(index)
-            inputs, targets = self._execute(plan, np.float32)
+            inputs, targets = execute(plan, np.float32)
         return inputs[0], None if targets is None else targets[0], plan.specs[0]
 
     def construct_batch(
@@ -188,11 +88,11 @@ class PlannedConstr(PatchConstr):
         normalization: AnyNormalization | None = None,
         augmentation: Augmentation | None = None,
     ) -> PatchBatch:
-        with restored_on_error(self.generators(batch=True)):
+        with restored_on_error(self.sampling.generators(batch=True)):
             plan = self.plan_batch(
                 indices, epoch=epoch, normalization=normalization, augmentation=augmentation
             )
-            inputs, targets = self._execute(plan, dtype)
+            inputs, targets = execute(plan, dtype)
         return PatchBatch(inputs, targets, plan.specs)
 
     def plan_patch(self, index: int) -> Plan:
@@ -249,11 +149,9 @@ class PlannedConstr(PatchConstr):
         plan = self._plan_batch(index, epoch)
         if normalization is None and augmentation is None:
             return plan
-        epilogue = plan.epilogue or Epilogue.identity(len(index), *self._n_channels)
+        epilogue = plan.epilogue or Epilogue.identity(len(index), *plan.n_channels)
         if normalization is not None:
-            # plain patches have no weights
-            weights = plan.weights if plan.weights.size else None
-            epilogue = epilogue.normalized(normalization, weights)
+            epilogue = epilogue.normalized(normalization, plan.weights)
         if augmentation is not None:
             epilogue = epilogue.turned(self._turns(index, epoch, augmentation, plan.patch_size))
         return replace(plan, epilogue=epilogue)
@@ -270,12 +168,3 @@ class PlannedConstr(PatchConstr):
         augmentation.check_patch(patch_size)
         (uniforms,) = self._orientations(self.seed, epoch, index, self.n_patches)
         return augmentation.orientations(uniforms)
-
-
-class Read(NamedTuple):
-    """What an operation reads, up to the windows of a scale, and beyond the border by a mode."""
-
-    images: ImageSet
-    sources: ChannelSources
-    scale: int = 0
-    mode: str = "zero"

@@ -8,15 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.checks import argument, instance, sequence, shorten
+from gpu_patch.checks import argument, choice, instance, sequence, shorten, whole_number
+from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.images import PatchExtractor
 from gpu_patch.images.names import check_pairs, describe
+
+_MOST_SCALES = 16
 
 
 def checked_extractor(name: str, extractor: object) -> PatchExtractor:
     """Return `extractor` where it is one."""
     checked: PatchExtractor = instance(name, extractor, PatchExtractor, "a PatchExtractor")
     return checked
+
+
+def checked_context(multiscale_count: object, padding_mode: object) -> tuple[int, str]:
+    """Return the scales of a lateral context, and how windows continue beyond the image."""
+    n_scales = whole_number("multiscale_count", multiscale_count, minimum=1, maximum=_MOST_SCALES)
+    return n_scales, choice("padding_mode", padding_mode, PADDING_MODES)
 
 
 def checked_single_channel(name: str, extractor: PatchExtractor, why: str) -> None:

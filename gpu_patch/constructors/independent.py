@@ -9,34 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import sequence
+from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.checks import (
     checked_alpha_ranges,
+    checked_context,
     checked_extractor,
     checked_generator,
     checked_same_device,
     checked_single_channel,
 )
 from gpu_patch.constructors.metadata import uncorrelated_metadata
-from gpu_patch.constructors.microsplit import (
-    MicroSplitConstr,
-    PaddingMode,
+from gpu_patch.constructors.mixing import (
     Weights,
     checked_absence,
     checked_patch_sizes,
 )
-from gpu_patch.constructors.placement import Placement
+from gpu_patch.constructors.placement import Placement, Sampling
+from gpu_patch.constructors.plan import Plan, Read, Specs
 from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, integers
 from gpu_patch.epilogue import Epilogue
+from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import PatchExtractor
 from gpu_patch.locations import Locations
 from gpu_patch.ops import ImageSet
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.plan import ChannelSources, Plan, Specs
+from gpu_patch.sources import ChannelSources
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
-class IndependentTargetsMsPatchConstr(MicroSplitConstr):
+class IndependentTargetsMsPatchConstr(PlannedConstr):
     """Mode II: each structure has images of its own, the input mixes patches from all.
 
     Input: the weighted sum of one patch per structure, at every scale, L(Z)YX. Target: those
@@ -104,7 +106,8 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         absent_prob: float | Sequence[float] | None = None,
         background: float | Sequence[float] = 0,
     ) -> None:
-        super().__init__(multiscale_count, padding_mode, seed)
+        super().__init__(seed)
+        self.multiscale_count, self.padding_mode = checked_context(multiscale_count, padding_mode)
         self.patching_strategies, self.target_extractors = _checked_pairs(
             patching_strategies, target_extractors
         )
@@ -114,23 +117,27 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         self.rng = checked_generator(rng)
         self._weights = Weights(checked_alpha_ranges(alpha_ranges, n_channels), n_channels)
         self._absence = checked_absence(absent_prob, background, n_channels, range(n_channels))
+        n_images = [len(extractor.image_stacks) for extractor in self.target_extractors]
+        self._first_image = [sum(n_images[:c]) for c in range(n_channels)]
         self._placements = [
-            Placement(f"patching_strategies[{i}]", strategy, extractor, self.multiscale_count)
-            for i, (strategy, extractor) in enumerate(
-                zip(self.patching_strategies, self.target_extractors, strict=True)
+            Placement(
+                f"patching_strategies[{i}]",
+                self.patching_strategies[i],
+                self.target_extractors[i],
+                self.multiscale_count,
+                self._first_image[i],
             )
+            for i in range(n_channels)
         ]
         checked_patch_sizes([size for s in self._placements for size in s.patch_sizes])
         counts = self._counts()
         self.principal_channel = counts.index(max(counts))
-        self._placement = self._placements[self.principal_channel]
-
-        images = [extractor.images.arrays for extractor in self.target_extractors]
-        names = [extractor.images.names for extractor in self.target_extractors]
+        images = [extractor.images for extractor in self.target_extractors]
         self._images = ImageSet(
-            list(chain.from_iterable(images)), names=list(chain.from_iterable(names))
+            list(chain.from_iterable(each.arrays for each in images)),
+            names=list(chain.from_iterable(each.names for each in images)),
         )
-        self._first_image = [sum(map(len, images[:c])) for c in range(n_channels)]
+        self.sampling = Sampling(self._placements, [self._images], self.principal_channel, self.rng)
         self._draws = CounterDraws(
             [
                 *(DrawSpec(DrawPurpose.PARTNER, c, 1) for c in range(n_channels)),
@@ -157,20 +164,6 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
 
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return self.get_input_image_metadata(patch_spec)
-
-    def generators(self, *, batch: bool) -> list[object]:
-        own: list[object] = [] if batch else [self.rng]
-        return own + [g for source in self._placements for g in source.generators(batch=batch)]
-
-    def placements(self) -> list[tuple[Placement, int]]:
-        return list(zip(self._placements, self._first_image, strict=True))
-
-    def _input_images(self) -> ImageSet:
-        return self._images
-
-    @property
-    def _n_channels(self) -> tuple[int, int]:
-        return 1, len(self._placements)
 
     def _plan_patch(self, index: int) -> Plan:
         counts = self._counts()
@@ -210,8 +203,15 @@ class IndependentTargetsMsPatchConstr(MicroSplitConstr):
         sources = ChannelSources.uncorrelated(
             places, np.zeros(len(places), np.int64), self._first_image
         )
-        specs = Specs(places, self.principal_channel, np.ones(len(weights), bool))
-        return Plan(sources, weights, places[0].patch_size, specs, epilogue)
+        return Plan(
+            Read(self._images, sources, self.multiscale_count, self.padding_mode),
+            None,
+            is_mixture=True,
+            weights=weights,
+            patch_size=places[0].patch_size,
+            specs=Specs(places, self.principal_channel, np.ones(len(weights), bool)),
+            epilogue=epilogue,
+        )
 
 
 def _checked_pairs(

@@ -8,32 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import probability
+from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.checks import (
     checked_alpha_ranges,
+    checked_context,
     checked_extractor,
     checked_generator,
 )
 from gpu_patch.constructors.metadata import image_metadata
-from gpu_patch.constructors.microsplit import (
-    MicroSplitConstr,
-    PaddingMode,
+from gpu_patch.constructors.mixing import (
     Weights,
     checked_absence,
     checked_patch_sizes,
 )
-from gpu_patch.constructors.placement import Placement
+from gpu_patch.constructors.placement import Placement, Sampling
+from gpu_patch.constructors.plan import Plan, Read, Specs
 from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, integers
 from gpu_patch.epilogue import Epilogue
+from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.locations import Locations
-from gpu_patch.ops import ImageSet
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.plan import ChannelSources, Plan, Specs
+from gpu_patch.sources import ChannelSources
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
-class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
+class MultiChannelTargetMsPatchConstr(PlannedConstr):
     """Mode I: the structures are channels of the same images, the input is their mixture.
 
     Input: the weighted sum of the channels, at every scale, L(Z)YX. Target: each channel at the
@@ -106,7 +107,8 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         absent_prob: float | Sequence[float] | None = None,
         background: float | Sequence[float] = 0,
     ) -> None:
-        super().__init__(multiscale_count, padding_mode, seed)
+        super().__init__(seed)
+        self.multiscale_count, self.padding_mode = checked_context(multiscale_count, padding_mode)
         self.patching_strategy = checked_patching("patching_strategy", patching_strategy)
         self.target_extractor = checked_extractor("target_extractor", target_extractor)
         self.alpha_ranges = alpha_ranges
@@ -123,12 +125,13 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         self._absence = checked_absence(
             absent_prob, background, target_extractor.n_channels, self._channels.tolist()
         )
-        self._placement = Placement(
+        placement = Placement(
             "patching_strategy", patching_strategy, target_extractor, self.multiscale_count
         )
+        self.sampling = Sampling([placement], [target_extractor.images], rng=self.rng)
         # places that a patch may have: one, or one per channel
         self._n_places = len(self._channels) if self.uncorrelated_channel_prob > 0 else 1
-        per_place, others = self._placement.n_uniforms, range(1, self._n_places)
+        per_place, others = placement.n_uniforms, range(1, self._n_places)
         self._draws = CounterDraws(
             [
                 DrawSpec(DrawPurpose.LOCATION, 0, per_place),
@@ -153,16 +156,6 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
 
     def get_target_image_metadata(self, patch_spec: PatchSpecs) -> ImageMetadata:
         return image_metadata(self.target_extractor, patch_spec)
-
-    def generators(self, *, batch: bool) -> list[object]:
-        return [*([] if batch else [self.rng]), *self._placement.generators(batch=batch)]
-
-    def _input_images(self) -> ImageSet:
-        return self.target_extractor.images
-
-    @property
-    def _n_channels(self) -> tuple[int, int]:
-        return 1, len(self._channels)
 
     def _plan_patch(self, index: int) -> Plan:
         indices = [index]
@@ -202,8 +195,16 @@ class MultiChannelTargetMsPatchConstr(MicroSplitConstr):
         else:
             checked_patch_sizes([place.patch_size for place in places])
             sources = ChannelSources.uncorrelated(places, self._channels)
-        specs = Specs(places, 0, uncorrelated)
-        return Plan(sources, weights, places[0].patch_size, specs, epilogue)
+        images, n_scales = self.target_extractor.images, self.multiscale_count
+        return Plan(
+            Read(images, sources, n_scales, self.padding_mode),
+            None,
+            is_mixture=True,
+            weights=weights,
+            patch_size=places[0].patch_size,
+            specs=Specs(places, 0, uncorrelated),
+            epilogue=epilogue,
+        )
 
 
 def _moved(places: Locations, which: NDArray[np.bool_], to: Locations) -> Locations:

@@ -1,4 +1,4 @@
-"""Where patches are: a strategy, with the images that it places them in."""
+"""Where patches come from: strategies, with the images that they place patches in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gpu_patch.checks import index_in, whole_number
 from gpu_patch.geometry import window_start
 from gpu_patch.images import PatchExtractor
 from gpu_patch.locations import Locations
+from gpu_patch.ops import ImageSet
 from gpu_patch.patching import FixedPatching, Patching
 from gpu_patch.patching.adapter import places_batches
 from gpu_patch.patching.base import BatchPatching, SampledPatching
@@ -27,15 +28,22 @@ class Placement:
         The strategy.
     extractor : PatchExtractor
         The images.
-    n_scales : int
-        Number of scales of the lateral context, 0 for none: windows must then touch the image.
+    n_scales : int, default 0
+        Number of scales of the lateral context, whose windows must touch the image; 0 for none.
+    first_image : int, default 0
+        Number of the first of these images among all that the input is read from.
     """
 
     def __init__(
-        self, name: str, strategy: Patching, extractor: PatchExtractor, n_scales: int = 0
+        self,
+        name: str,
+        strategy: Patching,
+        extractor: PatchExtractor,
+        n_scales: int = 0,
+        first_image: int = 0,
     ) -> None:
         self.name, self.strategy, self.extractor = name, strategy, extractor
-        self.n_scales = n_scales
+        self.n_scales, self.first_image = n_scales, first_image
         self._shapes = np.array([shape[:1] + shape[2:] for shape in extractor.shapes])
         self.places_batches = places_batches(strategy)
         self.n_uniforms = strategy.n_uniforms if places_batches(strategy) else 0
@@ -159,3 +167,52 @@ class Placement:
     def generators(self, *, batch: bool) -> list[object]:
         """Return the strategy's generator, where making a patch or a batch advances it."""
         return [] if batch and self.places_batches else [getattr(self.strategy, "rng", None)]
+
+
+class Sampling:
+    """Where all patches of a constructor come from.
+
+    Parameters
+    ----------
+    placements : sequence of Placement
+        One, or one per structure where structures have images of their own.
+    images : sequence of ImageSet
+        All that patches are read from.
+    principal : int, default 0
+        Which of the placements indices count.
+    rng : numpy.random.Generator, optional
+        What `construct_patch` draws from, beside the strategies.
+    """
+
+    def __init__(
+        self,
+        placements: Sequence[Placement],
+        images: Sequence[ImageSet],
+        principal: int = 0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.placements, self.images = placements, images
+        self.principal = placements[principal]
+        self._rng = rng
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether some of the images are kept by chunk."""
+        return any(images.chunked for images in self.images)
+
+    @property
+    def patch_sizes(self) -> Sequence[Sequence[int]]:
+        """Sizes that patches may have, (Z)YX, as far as the strategy says them."""
+        return self.principal.patch_sizes
+
+    @property
+    def window_size(self) -> tuple[int, ...]:
+        """What a patch reads at most with its context, (Z)YX, as far as the strategy says it."""
+        sizes = self.patch_sizes or [(0,) * self.principal.extractor.n_spatial_dims]
+        scale = max(self.principal.n_scales - 1, 0)
+        return tuple(int(max(side)) << scale for side in zip(*sizes, strict=True))
+
+    def generators(self, *, batch: bool) -> list[object]:
+        """Return the NumPy generators that making a patch, or a batch, advances; some are None."""
+        own: list[object] = [] if batch or self._rng is None else [self._rng]
+        return own + [g for place in self.placements for g in place.generators(batch=batch)]

@@ -27,8 +27,8 @@ from gpu_patch.images.names import check_pairs
 from gpu_patch.locations import Locations
 from gpu_patch.ops import gather
 from gpu_patch.patching import StratifiedPatching
-from gpu_patch.plan import ChannelSources
 from gpu_patch.progress import progress_bar
+from gpu_patch.sources import ChannelSources
 
 _HOST_BYTES, _DEVICE_BYTES = 1 << 20, 1 << 26
 """Pixels looked at in one go, as float32: what caches hold, and what occupies a GPU.

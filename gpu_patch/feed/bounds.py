@@ -53,7 +53,7 @@ def _reads_zeros(constructor: PlannedConstr) -> bool:
             for size in source.patch_sizes
             for shape in source.extractor.shapes
         )
-        for source, _ in constructor.placements()
+        for source in constructor.sampling.placements
     )
 
 

@@ -149,7 +149,7 @@ class BatchLoader:
             instance("augmentation", augmentation, Augmentation, "an Augmentation or None")
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         self.device = constructor.device
-        self._chunked = isinstance(constructor, PlannedConstr) and constructor.is_chunked
+        self._chunked = isinstance(constructor, PlannedConstr) and constructor.sampling.is_chunked
         ahead = 0 if self.device == "cpu" and not self._chunked else _PREFETCH
         self.prefetch = ahead if prefetch is None else whole_number("prefetch", prefetch, minimum=0)
         self._epoch, self._first, self._step = 0, 0, 0
@@ -280,7 +280,7 @@ class BatchLoader:
         def needs(step: int) -> Needs:
             first, stop = division.part(step, self.rank)
             constructor: PlannedConstr = self.constructor  # type: ignore[assignment]
-            return constructor.chunks(order[first:stop].tolist(), epoch=epoch)
+            return constructor.plan_batch(order[first:stop].tolist(), epoch=epoch).chunks()
 
         with ExitStack() as stack:
             making: Callable[[int], PatchBatch] = make
@@ -321,7 +321,7 @@ class BatchLoader:
         shapes = self.constructor.input_shapes
         size: Sequence[int] = (0,) * (len(shapes[0]) - 2)
         if isinstance(self.constructor, PlannedConstr):
-            size = self.constructor.window_size
+            size = self.constructor.sampling.window_size
         return n_blocks(shapes, size, self.window)
 
     def _order(self) -> dict[str, Any]:
@@ -356,7 +356,7 @@ class BatchLoader:
 
 def _sites(constructor: PatchConstr) -> NDArray[np.int64]:
     if isinstance(constructor, PlannedConstr):
-        return constructor.sites()
+        return constructor.sampling.principal.sites()
     # somebody's own constructor tells images alone
     shapes = constructor.input_shapes
     sites = np.zeros((constructor.n_patches, len(shapes[0])), np.int64)

@@ -29,13 +29,13 @@ def order_of(
     n_blocks : int or None
         How many blocks images are cut into, where they are.
     """
-    sources = constructor.placements() if isinstance(constructor, PlannedConstr) else []
+    placements = constructor.sampling.placements if isinstance(constructor, PlannedConstr) else []
     return {
         "shuffle": shuffle,
         "order": order,
         "window": window if order == "blocks" else None,
         "n_blocks": n_blocks,
-        "strategies": [{"name": source.name, **identity(source.strategy)} for source, _ in sources],
+        "strategies": [{"name": place.name, **identity(place.strategy)} for place in placements],
     }
 
 

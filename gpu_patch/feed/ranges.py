@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpu_patch.device import library_of
 from gpu_patch.feed.accumulators import on_host
 from gpu_patch.ops import ImageSet
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 _STRIP = {True: 1 << 23, False: 1 << 17}
 """Pixels looked at in one go: on a device, and where a cache should hold them."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.placement import Placement
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.locations import Locations
 from gpu_patch.patching import RandomPatching, StratifiedPatching
-from gpu_patch.plan import ChannelSources, Plan
+from gpu_patch.sources import ChannelSources
 
 
 def reach(constructor: PlannedConstr, like: Plan) -> Iterator[Plan]:
@@ -27,18 +27,18 @@ def reach(constructor: PlannedConstr, like: Plan) -> Iterator[Plan]:
     like : Plan
         One of its plans.
     """
-    sources = constructor.placements()
-    channels = like.sources.channels if len(sources) == 1 else like.sources.channels[:1]
-    for source, first_image in sources:
-        for places in _cells(source):
-            read = ChannelSources.correlated(places, channels)
-            read = read._replace(image_idx=read.image_idx + first_image)
-            yield replace(like, sources=read, patch_size=places.patch_size, epilogue=None)
+    placements = constructor.sampling.placements
+    channels = like.sources.channels if len(placements) == 1 else like.sources.channels[:1]
+    for placement in placements:
+        for places in _cells(placement):
+            sources = ChannelSources.correlated(places, channels)
+            sources = sources._replace(image_idx=sources.image_idx + placement.first_image)
+            yield like.moved(sources, patch_size=places.patch_size, epilogue=None)
 
 
-def _cells(source: Placement) -> Iterator[Locations]:
-    strategy = source.strategy
-    if not source.places_batches or not source.n_uniforms:
+def _cells(placement: Placement) -> Iterator[Locations]:
+    strategy = placement.strategy
+    if not placement.places_batches or not placement.n_uniforms:
         return
     if isinstance(strategy, StratifiedPatching):
         grids = strategy.get_included_grid_coords()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from math import prod
@@ -15,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_patch.checks import choice, indices_in, instance, probability, shorten, whole_number
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.device import on_device
 from gpu_patch.draws import restored_on_error
 from gpu_patch.feed.normalization import KINDS, Normalization
 from gpu_patch.feed.survey import Survey, Wanted
-from gpu_patch.plan import Plan
 from gpu_patch.progress import progress_bar
 
 # Pixels of a channel that are read at once: few enough to stay in a cache, where the CPU
@@ -130,11 +129,11 @@ def compute_normalization(
     plans = partial(_plans, checked, index, epoch, batch_size, most_pixels, upstream_draws)
     # what is drawn anew whenever it is asked for is kept for a second pass
     repeats = not upstream_draws and all(
-        placement.places_batches for placement, _ in checked.placements()
+        placement.places_batches for placement in checked.sampling.placements
     )
     bar = partial(progress_bar, total=len(index), unit=" patches", wanted=progress)
     with (
-        restored_on_error(checked.generators(batch=not upstream_draws)),
+        restored_on_error(checked.sampling.generators(batch=not upstream_draws)),
         on_device(checked.device),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
     ):
@@ -173,7 +172,7 @@ def _plans(
         return batch_size or max(1, most_pixels // prod(size))
 
     indices = index.tolist()
-    sizes = {tuple(size) for size in constructor.patch_sizes}
+    sizes = {tuple(size) for size in constructor.sampling.patch_sizes}
     if len(sizes) == 1 and not upstream_draws:
         step = at_once(sizes.pop())
         for first in range(0, len(indices), step):
@@ -201,8 +200,10 @@ def _joined(plans: Sequence[Plan]) -> Plan:
         )
 
     columns = {name: joined(name) for name in ("image_idx", "sample_idx", "coords")}
-    weights = np.concatenate([plan.weights for plan in plans])
-    return replace(plans[0], sources=plans[0].sources._replace(**columns), weights=weights)
+    weights = [plan.weights for plan in plans if plan.weights is not None]
+    return plans[0].moved(
+        plans[0].sources._replace(**columns), weights=np.concatenate(weights) if weights else None
+    )
 
 
 def _checked_levels(

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import shorten
-from gpu_patch.constructors.base import PlannedConstr, Read
+from gpu_patch.constructors.base import PlannedConstr
+from gpu_patch.constructors.plan import Plan, Read
 from gpu_patch.device import library_of
 from gpu_patch.feed.accumulators import (
     Accumulator,
@@ -23,7 +24,6 @@ from gpu_patch.feed.normalization import NAMES, Statistics
 from gpu_patch.feed.ranges import Ranges, all_finite, finite_range
 from gpu_patch.feed.reach import reach
 from gpu_patch.ops import gather
-from gpu_patch.plan import Plan
 
 _SMALL = frozenset(map(np.dtype, ("bool", "uint8", "int8", "uint16", "int16")))
 """Data types whose values are whole numbers of at most 16 bits."""
@@ -178,10 +178,8 @@ class Survey:
 
     def _reads(self, plan: Plan) -> list[tuple[str, Read]]:
         """Tell what is read; where the input is mixed from the targets, these are."""
-        reads = self._constructor.reads(plan)
-        has_target = self._constructor.target_shapes is not None
-        names = ["input", "target"] if len(reads) > 1 or not has_target else ["target"]
-        found = list(zip(names, reads, strict=False))
+        names = ["target"] if plan.is_mixture else ["input", "target"]
+        found = list(zip(names, plan.reads, strict=False))
         return found if self._wanted.target else found[:1]
 
     def _gathered(self, plan: Plan) -> list[_Patches]:
@@ -195,7 +193,7 @@ class Survey:
                     read.sources,
                     plan.patch_size,
                     mode=read.mode,
-                    n_scales=read.scale + 1,
+                    n_scales=read.n_scales,
                 ),
             )
             for name, read in self._reads(plan)
@@ -205,7 +203,7 @@ class Survey:
         """Return principal input and target (B, C, (Z), Y, X), the target where it is wanted."""
         channels = patches[0].pixels
         found = {"input": _mixed(channels, plan.weights)}
-        if self._wanted.target and self._constructor.target_shapes is not None:
+        if self._wanted.target and plan.n_channels[1]:
             found["target"] = patches[-1].pixels
         if plan.epilogue is None:
             return found
@@ -244,10 +242,9 @@ def beyond(part: str, c: int, low: float, high: float, ends: tuple[float, float]
             )
 
 
-def _mixed(channels: Any, weights: NDArray[np.float32]) -> Any:
-    """Return the weighted sum of channels, (B, 1, (Z), Y, X)."""
-    # plain patches have no weights
-    if not weights.size or (channels.shape[1] == 1 and (weights == 1).all()):
+def _mixed(channels: Any, weights: NDArray[np.float32] | None) -> Any:
+    """Return the weighted sum of channels, (B, 1, (Z), Y, X); plain patches as they are."""
+    if weights is None or (channels.shape[1] == 1 and (weights == 1).all()):
         return channels
     factors = _beside(channels, weights)
     mixed = channels[:, :1] * factors[:, :1]

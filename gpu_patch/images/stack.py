@@ -28,7 +28,7 @@ from gpu_patch.images.remarks import warn_of_remarks
 from gpu_patch.images.version import version
 from gpu_patch.locations import LARGEST_PIXEL, Locations
 from gpu_patch.ops import gather
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 from gpu_patch.specs import ImageMetadata
 
 alive: WeakSet[ImageStack] = WeakSet()

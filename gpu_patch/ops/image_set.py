@@ -13,7 +13,7 @@ from gpu_patch.chunks.image import ChunkedImage, ChunkKey
 from gpu_patch.chunks.windows import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
 from gpu_patch.device import is_cuda_array, out_of_memory
 from gpu_patch.device.host_memory import pool
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime

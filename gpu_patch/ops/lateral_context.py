@@ -13,7 +13,7 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 
 def lateral_context(

@@ -14,8 +14,8 @@ from numpy.typing import DTypeLike
 from gpu_patch.checks import argument, choice, instance, sequence, whole_number, whole_numbers
 from gpu_patch.chunks import ChunkedImage
 from gpu_patch.constructors import BasicPatchConstr, PredMsPatchConstr
-from gpu_patch.constructors.microsplit import PaddingMode
 from gpu_patch.feed.normalization import Normalization
+from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.locations import LARGEST_PIXEL
 from gpu_patch.patching import TiledPatching

@@ -122,9 +122,9 @@ class TilePredictor:
             return self._batch(self._indices(ranges, batches[step]))
 
         def needs(step: int) -> Needs:
-            return self._constructor.chunks(self._indices(ranges, batches[step]))
+            return self._constructor.plan_batch(self._indices(ranges, batches[step])).chunks()
 
-        if not self._constructor.is_chunked:
+        if not self._constructor.sampling.is_chunked:
             yield make
             return
         with closing(ChunkPrefetch(needs, len(batches), _CHUNKS_AHEAD)) as chunks:

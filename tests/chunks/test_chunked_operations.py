@@ -17,7 +17,7 @@ from samples import KINDS, STRATEGIES, make_sample
 from gpu_patch import ops, residency
 from gpu_patch.feed import compute_normalization
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 
 @st.composite

@@ -64,7 +64,7 @@ def test_chunks_of_coming_batches_are_read_while_one_is_made():
     in_time = []
 
     def needs(step):
-        return made.chunks(range(5 * step, 5 * step + 5), epoch=0)
+        return made.plan_batch(range(5 * step, 5 * step + 5)).chunks()
 
     def make(step):
         coming = {key.kept for key in needs(min(step + 2, 5))[cache]}

@@ -5,7 +5,8 @@ import pytest
 
 from gpu_patch import ops
 from gpu_patch.cli.bench import baselines
-from gpu_patch.plan import ChannelSources, Plan, Specs
+from gpu_patch.constructors.plan import Plan, Read, Specs
+from gpu_patch.sources import ChannelSources
 
 PATCHES = [(16, 12), (4, 8, 6)]
 N_SCALES = 3
@@ -21,7 +22,10 @@ def make_plan(patch_size, image, n_samples=6):
     sample_idx = rng.integers(0, len(image), (n_samples, 1))
     sources = ChannelSources(np.zeros_like(sample_idx), sample_idx, coords, np.array([1, 0]))
     weights = rng.random((n_samples, 2)).astype(np.float32)
-    return Plan(sources, weights, patch_size, Specs([]))
+    read = Read(ops.ImageSet([image]), sources, N_SCALES, "reflect")
+    return Plan(
+        read, None, is_mixture=True, weights=weights, patch_size=patch_size, specs=Specs([])
+    )
 
 
 def random_image(patch_size):

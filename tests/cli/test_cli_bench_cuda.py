@@ -17,7 +17,7 @@ from gpu_patch.cli.bench import command, cuda, process, report, timing
 from gpu_patch.cli.bench.traffic import pixels_read
 from gpu_patch.cli.bench.workloads import CONSTRUCTORS, Case, Workload, settings_of
 from gpu_patch.device import placement
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 needs_compiler = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 SMALL = (1, 2, 70, 80)

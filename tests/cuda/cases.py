@@ -12,7 +12,7 @@ from gpu_patch import ops
 from gpu_patch._cuda.gather import gather
 from gpu_patch._cuda.lateral_context import lateral_context
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")

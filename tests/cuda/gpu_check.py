@@ -161,8 +161,7 @@ def time_paths(
         )
 
     mixed, target = run(plans[0])
-    size, itemsize = images.shape[2:], images.dtype.itemsize
-    read = mean(traffic.bytes_read(case, plan, size, itemsize) for plan in plans)
+    read = mean(map(traffic.bytes_read, plans))
     floor = (read + mixed.nbytes + target.nbytes) / bandwidth
     found = []
 

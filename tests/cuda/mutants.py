@@ -25,7 +25,7 @@ from emulation.runtime import EmulatedRuntime
 from gpu_patch import ops
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.moments import add_sample
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
 ASSEMBLE, STITCH, MOMENTS = "assemble.cu", "stitch.cu", "moments.cu"

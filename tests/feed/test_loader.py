@@ -524,9 +524,9 @@ class Foreign:
 
 
 def test_strategies_that_draw_in_sequence_serve_one_process_alone():
-    ours = make_sample("pred").constructor
-    foreign = Foreign(gpu_patch.SequentialPatching(ours._placement.extractor.shapes, (4, 4)))
-    made = gpu_patch.PredMsPatchConstr(foreign, ours._placement.extractor, 2, "reflect")
+    images = make_sample("pred").constructor.input_extractor
+    foreign = Foreign(gpu_patch.SequentialPatching(images.shapes, (4, 4)))
+    made = gpu_patch.PredMsPatchConstr(foreign, images, 2, "reflect")
     assert len(list(BatchLoader(made, 50)))
     with pytest.raises(ValueError, match="world_size is 2, but the constructor has a strategy"):
         BatchLoader(made, 50, world_size=2)

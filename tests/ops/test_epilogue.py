@@ -16,7 +16,7 @@ from reference import finished_input, finished_target, turned
 from gpu_patch._numpy import lateral_context as numpy_lateral_context
 from gpu_patch._numpy import windows
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 SEEDS = st.integers(0, 2**32 - 1)

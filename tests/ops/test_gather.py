@@ -10,7 +10,7 @@ from pixels import DTYPES, distinct
 from problems import Problem, problems, random_problem
 
 from gpu_patch._numpy import windows
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 MODES = ("zero", "reflect", "wrap", "periodic")
 # What reading is cut into; each is set to values that change the path or the parts

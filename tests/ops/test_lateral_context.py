@@ -13,7 +13,7 @@ from problems import Problem, problems, random_problem
 
 from gpu_patch._numpy import fir, windows
 from gpu_patch._numpy import lateral_context as numpy_lateral_context
-from gpu_patch.plan import ChannelSources
+from gpu_patch.sources import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 # What the work is cut into; each is set to values that change the path or the parts

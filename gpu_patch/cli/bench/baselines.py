@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.geometry import fir_blocks, window_start
-from gpu_patch.plan import Plan
 
 Alternative = Callable[[Plan], tuple[Any, Any]]
 """Makes input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X)."""
@@ -113,8 +113,9 @@ def _context(
     """Make a batch; `downscale` takes windows (B, (Z), Y, X), the patch's size and the scale."""
     windows = _gather(arrays.upload, image, plan, n_scales - 1)
     shape = (-1, *[1] * len(plan.patch_size))
+    assert plan.weights is not None
     weights = arrays.upload(plan.weights)
-    products = (windows[:, c] * weights[:, c].reshape(shape) for c in range(plan.weights.shape[1]))
+    products = (windows[:, c] * weights[:, c].reshape(shape) for c in range(weights.shape[1]))
     mixed = reduce(operator.add, products)
     scales = [_middle(mixed, plan.patch_size)]
     for scale in range(1, n_scales):

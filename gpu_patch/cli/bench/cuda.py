@@ -38,7 +38,8 @@ from gpu_patch.cli.bench.workloads import (
     shuffled_batches,
 )
 from gpu_patch.cli.machine import driver
-from gpu_patch.plan import Plan
+from gpu_patch.constructors.execute import execute
+from gpu_patch.constructors.plan import Plan
 
 IMAGE_BYTES = 1 << 30
 CAREAMICS = "careamics, one CPU core"
@@ -82,7 +83,6 @@ def measure(
     cupy.cuda.Device().synchronize()
     before = pool.used_bytes()
     images = resident_images(cupy, case, image_bytes)
-    image_size, itemsize = images.shape[2:], images.dtype.itemsize
     constructor = build(gpu_patch_library(device), case, images)
     if not case.constructor.startswith("multichannel"):
         images = None  # others have copied the channels that they want
@@ -99,8 +99,8 @@ def measure(
     timed = list(islice(batches, N_CALLS))
     plans = [constructor.plan_batch(indices) for indices in timed]
     calls: list[Call] = [partial(constructor.construct_batch, indices) for indices in timed]
-    launches = [partial(constructor._execute, plan, np.float32) for plan in plans]
-    read = mean(bytes_read(case, plan, image_size, itemsize) for plan in plans)
+    launches = [partial(execute, plan, np.float32) for plan in plans]
+    read = mean(map(bytes_read, plans))
     alternatives = []
     if case.constructor.startswith("multichannel"):
         measure_one = partial(_measure_alternative, cupy, plans, launches[0], budget)

@@ -8,11 +8,9 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.cli.bench.workloads import (
-    Case,
-)
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.geometry import window_start
-from gpu_patch.plan import ChannelSources, Plan
+from gpu_patch.sources import ChannelSources
 
 
 def pixels_read(
@@ -48,13 +46,21 @@ def pixels_read(
     return n_channels * n_pixels
 
 
-def bytes_read(case: Case, plan: Plan, image_size: Sequence[int], itemsize: int) -> int:
-    """Return the bytes of the pixels that a batch reads, each counted once."""
-    n_pixels = pixels_read(plan.sources, plan.patch_size, case.n_scales, image_size)
-    if case.constructor == "paired":  # targets of other images, with all channels
-        sources = plan.sources._replace(channels=np.arange(2))
-        n_pixels += pixels_read(sources, plan.patch_size, 0, image_size)
-    return n_pixels * itemsize
+def bytes_read(plan: Plan) -> int:
+    """Return the bytes of the pixels that a batch reads, each counted once.
+
+    The images are on a device, and those of one part of the batch of one shape and data type.
+    """
+    n_bytes, seen = 0, set()
+    for images, sources, n_scales, _ in plan.reads:
+        image, runtime = images.arrays[0], images.runtime
+        assert runtime is not None
+        if (address := runtime.pointer(image)) in seen:  # targets that are the input's images
+            continue
+        seen.add(address)
+        n_pixels = pixels_read(sources, plan.patch_size, n_scales, image.shape[2:])
+        n_bytes += n_pixels * image.dtype.itemsize
+    return n_bytes
 
 
 def _union(start: NDArray[np.int64], stop: NDArray[np.int64]) -> int:

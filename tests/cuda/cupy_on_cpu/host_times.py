@@ -18,6 +18,7 @@ from gpu_patch import (
     PatchExtractor,
     RandomPatching,
 )
+from gpu_patch.constructors.execute import execute
 
 BATCH = 32
 REPEATS = 200
@@ -74,7 +75,7 @@ def main():
         "with cupy.cuda.Device": enter_device,
         "memcpyAsync and Event.record": copy_and_record,
         "RawKernel, 3 arguments": lambda: kernel((1,), (128,), arguments),
-        "lateral_context": lambda: constructor._execute(plan, np.float32),
+        "lateral_context": lambda: execute(plan, np.float32),
         "plan_batch": lambda: constructor.plan_batch(indices),
         "construct_batch": lambda: constructor.construct_batch(indices),
     }

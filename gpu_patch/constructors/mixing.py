@@ -1,4 +1,4 @@
-"""What the constructors with lateral context share, for MicroSplit.
+"""Mixing for MicroSplit: the weights of structures, and structures that are absent.
 
 The modes are those of the MicroSplit paper (Ashesh et al., "MicroSplit: semantic unmixing of
 fluorescent microscopy data", 2025) as careamics 0.3.5 builds them
@@ -7,67 +7,16 @@ fluorescent microscopy data", 2025) as careamics 0.3.5 builds them
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from gpu_patch.checks import choice, probability, shorten, whole_number
-from gpu_patch.constructors.base import PlannedConstr, Read
+from gpu_patch.checks import probability, shorten
 from gpu_patch.draws import DrawPurpose, DrawSpec
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.geometry import PADDING_MODES
-from gpu_patch.ops import ImageSet, lateral_context
-from gpu_patch.plan import Plan
-
-PaddingMode = Literal["reflect", "wrap", "periodic"]
-MOST_SCALES = 16
-
-
-class MicroSplitConstr(PlannedConstr):
-    """What all constructors with lateral context share."""
-
-    def __init__(self, multiscale_count: int, padding_mode: str, seed: int | None) -> None:
-        super().__init__(seed)
-        self.multiscale_count = whole_number(
-            "multiscale_count", multiscale_count, minimum=1, maximum=MOST_SCALES
-        )
-        self.padding_mode = choice("padding_mode", padding_mode, PADDING_MODES)
-
-    @abstractmethod
-    def _input_images(self) -> ImageSet:
-        """Images that the plan's `image_idx` counts."""
-        raise NotImplementedError
-
-    def get_principal_input(self, input_patch: NDArray[Any]) -> NDArray[Any]:
-        ndim = self._placement.extractor.n_spatial_dims
-        return input_patch[:, [0]] if input_patch.ndim == ndim + 2 else input_patch[[0]]
-
-    _with_targets = True
-
-    def _all_images(self) -> list[ImageSet]:
-        return [self._input_images()]
-
-    def reads(self, plan: Plan) -> list[Read]:
-        scale, mode = self.multiscale_count - 1, self.padding_mode
-        return [Read(self._input_images(), plan.sources, scale, mode)]
-
-    def _execute(self, plan: Plan, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        return lateral_context(
-            self._input_images(),
-            plan.sources,
-            plan.weights,
-            plan.patch_size,
-            self.multiscale_count,
-            mode=self.padding_mode,
-            targets=self._with_targets,
-            dtype=dtype,
-            epilogue=plan.epilogue,
-        )
 
 
 class Weights:
