@@ -255,7 +255,7 @@ def test_explanation_speaks_of_what_is_there(phantom):
         [stack(phantom[:, :64, :64], "CYX"), stack(phantom, "CYX", "b.tif")], n_scales=4
     )
     of_first = [
-        i for i in range(two.constructor.n_patches) if two.plan([i]).rows.image_idx[0, 0] == 0
+        i for i in range(two.constructor.n_patches) if two.plan([i]).sources.image_idx[0, 0] == 0
     ]
     text = explanation(two, overviews_of(two.plan(of_first), 4))
     assert "cut off" in text
