@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import mapping, sequence, shorten, whole_number, whole_numbers
+from gpu_patch.geometry import window_start
 from gpu_patch.specs import PatchSpecs
 
 LARGEST_PIXEL = 2**40
@@ -65,6 +66,53 @@ class Locations:
             np.array([spec["coords"] for spec in checked], np.int64),
             size,
             extra_columns(specs),
+        )
+
+
+def check_places(name: str, places: Locations, shapes: NDArray[np.int64], n_scales: int) -> None:
+    """Check that patches are of images, and have a pixel of them where that is needed.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the strategy that gave the places.
+    places : Locations
+        Of the patches.
+    shapes : array of int64, shape (n, 1 + D)
+        Of the images, S(Z)YX.
+    n_scales : int
+        Scales of the lateral context, of which the image must have a pixel; 0 for none.
+    """
+    n_dims = shapes.shape[1] - 1
+    if len(places.patch_size) != n_dims:
+        raise ValueError(
+            f"{name} gave the patch_size {places.patch_size}, but the images have {n_dims} "
+            "spatial axes"
+        )
+    if places.data_idx.max() >= len(shapes):
+        raise ValueError(
+            f"{name} gave data_idx {places.data_idx.max()}, but there are {len(shapes)} "
+            "image stacks"
+        )
+    own = shapes[places.data_idx]
+    beyond = places.sample_idx >= own[:, 0]
+    if beyond.any():
+        i = int(beyond.argmax())
+        raise ValueError(
+            f"{name} gave sample_idx {places.sample_idx[i]}, but image stack "
+            f"{places.data_idx[i]} has {own[i, 0]} samples"
+        )
+    if not n_scales:
+        return
+    size = np.array(places.patch_size)
+    start = window_start(places.coords, size, n_scales)
+    outside = ((start >= own[:, 1:]) | (start + (size << n_scales) <= 0)).any(axis=1)
+    if outside.any():
+        i = int(outside.argmax())
+        raise ValueError(
+            f"{name} gave coords {tuple(places.coords[i].tolist())}, but image stack "
+            f"{places.data_idx[i]} has the spatial shape {tuple(own[i, 1:].tolist())}: "
+            "no pixel of it is in the patch or its context"
         )
 
 

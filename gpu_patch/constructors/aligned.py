@@ -57,17 +57,18 @@ class AlignedConstr(PlannedConstr):
         self.input_extractor = checked_extractor("input_extractor", input_extractor)
         if n_scales:
             checked_single_channel("input_extractor", input_extractor, "the mixed input image")
-        images = [input_extractor.images]
         self.target_extractor = target_extractor
         if target_extractor is not None:
             checked_extractor("target_extractor", target_extractor)
             names = ("input_extractor", "target_extractor")
             checked_pairs(names, input_extractor, target_extractor)
-            images.append(target_extractor.images)
             self._target_channels = np.arange(target_extractor.n_channels)
         self._channels = np.array(checked_channels(channels, input_extractor.n_channels))
         placement = Placement("patching_strategy", patching_strategy, input_extractor, n_scales)
-        self.sampling = Sampling([placement], images)
+        parts = {"input": [(input_extractor, c) for c in self._channels.tolist()]}
+        if target_extractor is not None:
+            parts["target"] = [(target_extractor, c) for c in range(target_extractor.n_channels)]
+        self.sampling = Sampling([placement], parts)
         self._mode = mode
         self._draws = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, placement.n_uniforms)])
 

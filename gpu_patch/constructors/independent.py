@@ -137,7 +137,10 @@ class IndependentTargetsMsPatchConstr(PlannedConstr):
             list(chain.from_iterable(each.arrays for each in images)),
             names=list(chain.from_iterable(each.names for each in images)),
         )
-        self.sampling = Sampling(self._placements, [self._images], self.principal_channel, self.rng)
+        targets = [(extractor, 0) for extractor in self.target_extractors]
+        self.sampling = Sampling(
+            self._placements, {"target": targets}, self.principal_channel, self.rng
+        )
         self._draws = CounterDraws(
             [
                 *(DrawSpec(DrawPurpose.PARTNER, c, 1) for c in range(n_channels)),

@@ -128,7 +128,8 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         placement = Placement(
             "patching_strategy", patching_strategy, target_extractor, self.multiscale_count
         )
-        self.sampling = Sampling([placement], [target_extractor.images], rng=self.rng)
+        targets = [(target_extractor, c) for c in self._channels.tolist()]
+        self.sampling = Sampling([placement], {"target": targets}, rng=self.rng)
         # places that a patch may have: one, or one per channel
         self._n_places = len(self._channels) if self.uncorrelated_channel_prob > 0 else 1
         per_place, others = placement.n_uniforms, range(1, self._n_places)

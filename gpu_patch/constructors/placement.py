@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import index_in, whole_number
-from gpu_patch.geometry import window_start
 from gpu_patch.images import PatchExtractor
-from gpu_patch.locations import Locations
-from gpu_patch.ops import ImageSet
-from gpu_patch.patching import FixedPatching, Patching
+from gpu_patch.locations import Locations, check_places
+from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import places_batches
-from gpu_patch.patching.base import BatchPatching, SampledPatching
+from gpu_patch.patching.base import BatchPatching
 
 
 class Placement:
@@ -47,70 +45,14 @@ class Placement:
         self._shapes = np.array([shape[:1] + shape[2:] for shape in extractor.shapes])
         self.places_batches = places_batches(strategy)
         self.n_uniforms = strategy.n_uniforms if places_batches(strategy) else 0
-        self._trusted = self.places_batches and isinstance(strategy, SampledPatching)
-        if isinstance(strategy, SampledPatching):
-            self._check_shapes(strategy)
-        elif isinstance(strategy, FixedPatching):
-            self._check_table(strategy)
-
-    def _check_shapes(self, strategy: SampledPatching) -> None:
-        """Check that a strategy of ours was made for these images; channels may differ."""
-        images = self.extractor.shapes
-        if len(strategy.data_shapes) > len(images):
-            raise ValueError(
-                f"{self.name} was made for {len(strategy.data_shapes)} image stacks, "
-                f"the extractor has {len(images)}"
-            )
-        for i, (made_for, found) in enumerate(zip(strategy.data_shapes, images, strict=False)):
-            if (made_for[0], *made_for[2:]) != (found[0], *found[2:]):
-                raise ValueError(
-                    f"{self.name} was made for data_shapes[{i}] = {made_for}, but image stack {i} "
-                    f"of the extractor has the shape {found}"
-                )
-
-    def _check_table(self, strategy: FixedPatching) -> None:
-        """Check the places of a list now rather than when one is used."""
-        for size in {spec["patch_size"] for spec in strategy.fixed_patch_specs}:
-            specs = [s for s in strategy.fixed_patch_specs if s["patch_size"] == size]
-            self._check(Locations.from_specs(specs))
+        self._trusted = places_batches(strategy) and strategy.starts_inside
+        if isinstance(strategy, BatchPatching):
+            strategy.check(name, extractor.shapes, n_scales)
 
     def _check(self, places: Locations) -> Locations:
         """Return `places` where all of them are in the images."""
-        if self._trusted:
-            return places
-        ndim = self._shapes.shape[1] - 1
-        if len(places.patch_size) != ndim:
-            raise ValueError(
-                f"{self.name} gave the patch_size {places.patch_size}, but the images have {ndim} "
-                "spatial axes"
-            )
-        n_images = len(self._shapes)
-        if places.data_idx.max() >= n_images:
-            raise ValueError(
-                f"{self.name} gave data_idx {places.data_idx.max()}, but there are {n_images} "
-                "image stacks"
-            )
-        shapes = self._shapes[places.data_idx]
-        beyond = places.sample_idx >= shapes[:, 0]
-        if beyond.any():
-            i = int(beyond.argmax())
-            raise ValueError(
-                f"{self.name} gave sample_idx {places.sample_idx[i]}, but image stack "
-                f"{places.data_idx[i]} has {shapes[i, 0]} samples"
-            )
-        if self.n_scales:
-            size = np.array(places.patch_size)
-            start = window_start(places.coords, size, self.n_scales)
-            outside = ((start >= shapes[:, 1:]) | (start + (size << self.n_scales) <= 0)).any(
-                axis=1
-            )
-            if outside.any():
-                i = int(outside.argmax())
-                raise ValueError(
-                    f"{self.name} gave coords {tuple(places.coords[i].tolist())}, but image stack "
-                    f"{places.data_idx[i]} has the spatial shape {tuple(shapes[i, 1:].tolist())}: "
-                    "no pixel of it is in the patch or its context"
-                )
+        if not self._trusted:
+            check_places(self.name, places, self._shapes, self.n_scales)
         return places
 
     def from_specs(self, index: int) -> Locations:
@@ -135,15 +77,19 @@ class Placement:
     @property
     def patch_sizes(self) -> Sequence[Sequence[int]]:
         """The patch sizes that the strategy may give, as far as it says so."""
-        if isinstance(self.strategy, FixedPatching):
-            return [spec["patch_size"] for spec in self.strategy.fixed_patch_specs]
+        if isinstance(self.strategy, BatchPatching):
+            return self.strategy.patch_sizes
         size = getattr(self.strategy, "patch_size", None)
         return [list(size)] if isinstance(size, (Sequence, np.ndarray)) else []
 
     def sites(self) -> NDArray[np.int64]:
-        """Tell roughly where every patch lies: image, sample and first pixel, (n_patches, 2 + D).
+        """Tell roughly where every patch lies, without drawing.
 
-        Of strategies that are not of this package only the image is known.
+        Returns
+        -------
+        array of int64, shape (n_patches, 2 + D)
+            Image, sample and first pixel. Where a patch is drawn from a whole sample, the middle
+            of it; of strategies that are not of this package only the image.
         """
         if self.places_batches:
             batched: BatchPatching = self.strategy  # type: ignore[assignment]
@@ -157,12 +103,29 @@ class Placement:
         """Return the indices whose patches lie in an image stack; none in one without patches."""
         n_images = len(self.extractor.image_stacks)
         image = index_in("data_idx", data_idx, n_images, "image stacks")
-        strategy = self.strategy
-        if isinstance(strategy, SampledPatching) and image >= len(strategy.data_shapes):
+        if isinstance(self.strategy, BatchPatching) and image >= self.strategy.n_images:
             return []
-        if isinstance(strategy, FixedPatching) and image > strategy.last_data_idx:
-            return []
-        return strategy.get_patch_indices(image)
+        return self.strategy.get_patch_indices(image)
+
+    @property
+    def may_leave_images(self) -> bool:
+        """Whether patches may lie partly outside their image, as far as the strategy says it."""
+        starts_inside = isinstance(self.strategy, BatchPatching) and self.strategy.starts_inside
+        return not starts_inside or any(
+            np.any(np.array(size) > shape[2:])
+            for size in self.patch_sizes
+            for shape in self.extractor.shapes
+        )
+
+    def reach(self) -> Iterator[Locations]:
+        """Tile all that patches may come to lie on, whatever is drawn.
+
+        Nothing comes of strategies that always give the same patches, and of those that are not of
+        this package.
+        """
+        if self.places_batches:
+            batched: BatchPatching = self.strategy  # type: ignore[assignment]
+            yield from batched.reach()
 
     def generators(self, *, batch: bool) -> list[object]:
         """Return the strategy's generator, where making a patch or a batch advances it."""
@@ -176,8 +139,9 @@ class Sampling:
     ----------
     placements : sequence of Placement
         One, or one per structure where structures have images of their own.
-    images : sequence of ImageSet
-        All that patches are read from.
+    channels : dict of str to sequence of (PatchExtractor, int)
+        Of "input" and "target", as far as their channels are those of images: these, and the
+        channel of theirs. Not of an input that is mixed.
     principal : int, default 0
         Which of the placements indices count.
     rng : numpy.random.Generator, optional
@@ -187,18 +151,18 @@ class Sampling:
     def __init__(
         self,
         placements: Sequence[Placement],
-        images: Sequence[ImageSet],
+        channels: Mapping[str, Sequence[tuple[PatchExtractor, int]]],
         principal: int = 0,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.placements, self.images = placements, images
+        self.placements, self.channels = placements, channels
         self.principal = placements[principal]
         self._rng = rng
 
     @property
     def is_chunked(self) -> bool:
         """Whether some of the images are kept by chunk."""
-        return any(images.chunked for images in self.images)
+        return any(images.images.chunked for part in self.channels.values() for images, _ in part)
 
     @property
     def patch_sizes(self) -> Sequence[Sequence[int]]:

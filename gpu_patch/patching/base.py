@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,61 @@ class BatchPatching(Patching):
 
     n_uniforms: int = 0
     """Random numbers that placing one patch of a batch takes."""
+    starts_inside: bool = False
+    """Whether first pixels always lie in the images that the strategy was made for."""
+
+    @property
+    @abstractmethod
+    def n_images(self) -> int:
+        """Number of image stacks that patches may be from."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def check(self, name: str, shapes: Sequence[Sequence[int]], n_scales: int) -> None:
+        """Check that patches lie in the images that they are to be cut from.
+
+        Parameters
+        ----------
+        name : str
+            What messages call the strategy.
+        shapes : sequence of sequence of int
+            SC(Z)YX; channels make no difference.
+        n_scales : int
+            Scales of the lateral context, 0 for plain patches.
+
+        Raises
+        ------
+        ValueError
+            The images are others.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def content(self) -> Iterator[NDArray[Any]]:
+        """Tell what decides, beside sizes and seed, where patches lie or may lie.
+
+        Yields
+        ------
+        array
+            In one order; equal arrays mean equal places.
+        """
+        raise NotImplementedError
+
+    @property
+    def patch_sizes(self) -> Sequence[Sequence[int]]:
+        """Sizes that patches may have, (Z)YX; none where samples have sizes of their own."""
+        size = getattr(self, "patch_size", None)
+        return [] if size is None else [size]
+
+    def reach(self) -> Iterator[Locations]:
+        """Tile all that patches may come to lie on, whatever is drawn.
+
+        Yields
+        ------
+        Locations
+            Of a sample each; none where nothing is drawn.
+        """
+        return iter(())
 
     @abstractmethod
     def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
@@ -79,6 +134,28 @@ class SampledPatching(BatchPatching):
         self._sample_image = np.repeat(np.arange(len(shapes)), counts)
         self._sample_idx = np.concatenate([np.arange(count) for count in counts])
         self._sample_shape = np.repeat(np.array([shape[2:] for shape in shapes]), counts, axis=0)
+
+    starts_inside = True
+
+    @property
+    def n_images(self) -> int:
+        return len(self.data_shapes)
+
+    def check(self, name: str, shapes: Sequence[Sequence[int]], n_scales: int) -> None:
+        if self.n_images > len(shapes):
+            raise ValueError(
+                f"{name} was made for {self.n_images} image stacks, the extractor has {len(shapes)}"
+            )
+        for i, (made_for, found) in enumerate(zip(self.data_shapes, shapes, strict=False)):
+            if (made_for[0], *made_for[2:]) != (found[0], *found[2:]):
+                raise ValueError(
+                    f"{name} was made for data_shapes[{i}] = {made_for}, but image stack {i} "
+                    f"of the extractor has the shape {found}"
+                )
+
+    def content(self) -> Iterator[NDArray[Any]]:
+        # channels make no difference
+        yield np.array([(shape[0], *shape[2:]) for shape in self.data_shapes], np.int64)
 
     def _set_counts(self, per_sample: NDArray[np.int64]) -> None:
         self._ends = np.cumsum(per_sample)

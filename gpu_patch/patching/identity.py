@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpu_patch.patching.base import SampledPatching
+from gpu_patch.patching.base import BatchPatching
 from gpu_patch.patching.protocol import Patching
-from gpu_patch.patching.random import FixedRandomPatching
-from gpu_patch.patching.stratified import StratifiedPatching
-from gpu_patch.patching.table import FixedPatching
 
 
 def identity(strategy: Patching) -> dict[str, Any]:
@@ -37,24 +34,11 @@ def identity(strategy: Patching) -> dict[str, Any]:
         "overlaps": _whole_numbers(getattr(strategy, "overlaps", None)),
         "seed": _seed(strategy),
         "n_patches": int(strategy.n_patches),
-        "places": _digest(_places(strategy)),
+        "places": _digest(strategy.content() if isinstance(strategy, BatchPatching) else ()),
     }
 
 
-def _places(strategy: Patching) -> Iterator[ArrayLike]:
-    if isinstance(strategy, SampledPatching):
-        # channels make no difference
-        yield np.array([(shape[0], *shape[2:]) for shape in strategy.data_shapes], np.int64)
-    if isinstance(strategy, StratifiedPatching):
-        yield from strategy._excluded
-        yield from strategy._probs
-    if isinstance(strategy, FixedRandomPatching):
-        yield strategy._coords
-    if isinstance(strategy, FixedPatching):
-        yield from (strategy._data_idx, strategy._sample_idx, strategy._coords, strategy._sizes)
-
-
-def _digest(arrays: Iterator[ArrayLike]) -> str:
+def _digest(arrays: Iterable[ArrayLike]) -> str:
     found = sha256()
     for array in arrays:
         values = np.ascontiguousarray(array)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,15 @@ class RandomPatching(SampledPatching):
         sample = self._sample_of(index)
         return self._at(sample, integers(uniforms.T, self._last_start[sample] + 1))
 
+    def reach(self) -> Iterator[Locations]:
+        size = np.array(self.patch_size)
+        for image, sample, shape in zip(
+            self._sample_image, self._sample_idx, self._sample_shape, strict=True
+        ):
+            corners = np.argwhere(np.ones(-(-shape // size), bool)) * size
+            n = len(corners)
+            yield Locations(np.full(n, image), np.full(n, sample), corners, self.patch_size)
+
     def _draw(self, last_start: NDArray[np.int64]) -> NDArray[np.int64]:
         return self.rng.integers(np.zeros_like(last_start), last_start, endpoint=True, dtype=int)
 
@@ -96,6 +106,13 @@ class FixedRandomPatching(RandomPatching):
         super().__init__(data_shapes, patch_size, seed)
         self.n_uniforms = 0
         self._coords = self._draw(np.repeat(self._last_start, self._ends - self._starts, axis=0))
+
+    def reach(self) -> Iterator[Locations]:
+        return iter(())
+
+    def content(self) -> Iterator[NDArray[Any]]:
+        yield from super().content()
+        yield self._coords
 
     def get_patch_spec(self, index: int) -> PatchSpecs:
         checked = np.array([index_in("index", index, self.n_patches, "patches")])

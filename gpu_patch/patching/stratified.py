@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,20 @@ class StratifiedPatching(SampledPatching):
         return Locations(
             self._sample_image[sample], self._sample_idx[sample], coords, self.patch_size
         )
+
+    def reach(self) -> Iterator[Locations]:
+        size = np.array(self.patch_size)
+        for image, sample, excluded in zip(
+            self._sample_image, self._sample_idx, self._excluded, strict=True
+        ):
+            corners = np.argwhere(~excluded) * size
+            if n := len(corners):
+                yield Locations(np.full(n, image), np.full(n, sample), corners, self.patch_size)
+
+    def content(self) -> Iterator[NDArray[Any]]:
+        yield from super().content()
+        yield from self._excluded
+        yield from self._probs
 
     def exclude_patches(
         self, data_idx: int, sample_idx: int, grid_coords: Sequence[GridCoords]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from gpu_patch.checks import index_in, sequence
 from gpu_patch.locations import (
     PLAIN_KEYS,
     Locations,
+    check_places,
     checked_spec,
     extra_columns,
     one_patch_size,
@@ -66,6 +68,24 @@ class FixedPatching(BatchPatching):
         return len(self.fixed_patch_specs)
 
     @property
+    def n_images(self) -> int:
+        return self.last_data_idx + 1
+
+    @property
+    def patch_sizes(self) -> Sequence[Sequence[int]]:
+        return [spec["patch_size"] for spec in self.fixed_patch_specs]
+
+    def check(self, name: str, shapes: Sequence[Sequence[int]], n_scales: int) -> None:
+        # now rather than when a place is used
+        own = np.array([(shape[0], *shape[2:]) for shape in shapes])
+        for size in {tuple(size) for size in self.patch_sizes}:
+            specs = [spec for spec in self.fixed_patch_specs if spec["patch_size"] == size]
+            check_places(name, Locations.from_specs(specs), own, n_scales)
+
+    def content(self) -> Iterator[NDArray[Any]]:
+        yield from (self._data_idx, self._sample_idx, self._coords, self._sizes)
+
+    @property
     def last_data_idx(self) -> int:
         """The largest `data_idx` of the list."""
         return int(self._data_idx.max())
@@ -75,7 +95,7 @@ class FixedPatching(BatchPatching):
         return self.locate(np.array([at]), np.empty((0, 1))).spec(0)
 
     def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        image = index_in("data_idx", data_idx, self.last_data_idx + 1, "image stacks")
+        image = index_in("data_idx", data_idx, self.n_images, "image stacks")
         return np.flatnonzero(self._data_idx == image).tolist()
 
     def sites(self) -> NDArray[np.int64]:
