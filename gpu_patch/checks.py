@@ -7,8 +7,7 @@ object are `TypeError`, wrong values `ValueError`, indices outside a range `Inde
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -22,45 +21,71 @@ def shorten(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-_options: Mapping[str, str] | None = None
-"""What `spoken` was given. Of the process: threads that read files say it too."""
+class Argument(str):
+    """An argument as Python writes it, which knows its name and values.
 
+    A message that is made of it can so be written in other terms: a command line has options.
 
-@contextmanager
-def spoken(options: Mapping[str, str]) -> Iterator[None]:
-    """Let messages name arguments as a command line does, by its options; one command at a time.
-
-    Parameters
+    Attributes
     ----------
-    options : dict of str to str
-        The option, such as "--axes", of each argument that has one; beside those already spoken.
+    name : str
+        Such as "axes", or "overlaps[0]" for an entry.
+    values : tuple
+        That are given to it, or of which one is to be.
     """
-    global _options
-    before, _options = _options, {**(_options or {}), **options}
-    try:
-        yield
-    finally:
-        _options = before
+
+    name: str
+    values: tuple[object, ...]
+
+    def __new__(cls, name: str, *values: object) -> Argument:
+        written = super().__new__(
+            cls, f"{name}={' or '.join(map(repr, values))}" if values else name
+        )
+        written.name, written.values = name, values
+        return written
 
 
-def argument(name: str, *values: object) -> str:
+def argument(name: str, *values: object) -> Argument:
     """Return how the caller writes an argument, with a value or several to choose from.
 
     Examples
     --------
     >>> argument("axes", "ZYX", "TYX"), argument("overlaps[0]"), argument("resume", True)
     ("axes='ZYX' or 'TYX'", 'overlaps[0]', 'resume=True')
-    >>> with spoken({"axes": "--axes", "overlaps": "--overlaps", "resume": "--resume"}):
-    ...     argument("axes", "ZYX", "TYX"), argument("overlaps[0]"), argument("resume", True)
-    ('--axes ZYX or TYX', '--overlaps[0]', '--resume')
     """
-    base, *entry = name.partition("[")
-    if _options is None or base not in _options:
-        written = f"{name}={' or '.join(map(repr, values))}" if values else name
-        # only who writes Python can give it
-        return written if _options is None or not values else f"{written} in Python"
-    flag = _options[base] + "".join(entry)
-    return flag if values in ((), (True,)) else f"{flag} {' or '.join(map(str, values))}"
+    return Argument(name, *values)
+
+
+class Message(str):
+    """A text of pieces that keeps those that are arguments: what errors and warnings are made of.
+
+    Attributes
+    ----------
+    pieces : tuple of str
+        Those of messages among them are taken apart.
+
+    Examples
+    --------
+    >>> error = ValueError(Message("it exists: ", argument("overwrite", True), " replaces it"))
+    >>> str(error), error.args[0].pieces[1].name
+    ('it exists: overwrite=True replaces it', 'overwrite')
+    """
+
+    pieces: tuple[str, ...]
+
+    def __new__(cls, *pieces: str) -> Message:
+        text = super().__new__(cls, "".join(pieces))
+        text.pieces = tuple(
+            part for piece in pieces for part in getattr(piece, "pieces", (piece,)) if part
+        )
+        return text
+
+    @classmethod
+    def joined(cls, separator: str, texts: Sequence[str]) -> Message:
+        """Return texts with a separator between them."""
+        return cls(
+            *(piece for i, text in enumerate(texts) for piece in (separator * (i > 0), text))
+        )
 
 
 LARGEST = 2**62
@@ -74,9 +99,9 @@ def whole_number(name: str, value: object, *, minimum: int, maximum: int | None 
     if type(value) is int and minimum <= value <= largest:
         return value
     upto = f" and at most {largest}" if maximum is not None or _is_huge(value) else ""
-    wanted = (
-        f"{argument(name)} must be a whole number of at least {minimum}{upto}, "
-        f"found {shorten(value)}"
+    wanted = Message(
+        argument(name),
+        f" must be a whole number of at least {minimum}{upto}, found {shorten(value)}",
     )
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(wanted)
@@ -106,8 +131,11 @@ def whole_numbers(
     """Return `value` as a tuple of ints in `minimum` … `maximum`, `length` of them where given."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(
-            f"{argument(name)} must be a sequence of whole numbers, one per spatial axis, "
-            f"found {shorten(value)}"
+            Message(
+                argument(name),
+                " must be a sequence of whole numbers, one per spatial axis, found "
+                f"{shorten(value)}",
+            )
         )
     numbers = tuple(
         whole_number(f"{name}[{i}]", item, minimum=minimum, maximum=maximum)
@@ -115,8 +143,10 @@ def whole_numbers(
     )
     if length is not None and len(numbers) != length:
         raise ValueError(
-            f"{argument(name)} must have {length} entries, one per spatial axis, "
-            f"found {shorten(value)}"
+            Message(
+                argument(name),
+                f" must have {length} entries, one per spatial axis, found {shorten(value)}",
+            )
         )
     return numbers
 
@@ -124,17 +154,20 @@ def whole_numbers(
 def index_in(name: str, value: object, count: int, what: str) -> int:
     """Return `value` as an index in 0 … count − 1; negative values count from the end."""
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{argument(name)} must be a whole number, found {shorten(value)}")
+        raise TypeError(Message(argument(name), f" must be a whole number, found {shorten(value)}"))
     try:
         index = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"{argument(name)} must be a whole number, found {shorten(value)}"
+            Message(argument(name), f" must be a whole number, found {shorten(value)}")
         ) from None
     if not -count <= index < count:
         raise IndexError(
-            f"{argument(name)} is {index}, but there are {count} {what}: "
-            + (f"it must be in {-count} … {count - 1}" if count else "no index is valid")
+            Message(
+                argument(name),
+                f" is {index}, but there are {count} {what}: ",
+                f"it must be in {-count} … {count - 1}" if count else "no index is valid",
+            )
         )
     return index + count if index < 0 else index
 
@@ -145,23 +178,29 @@ def indices_in(name: str, values: object, count: int, what: str) -> NDArray[np.i
         array = np.asarray(values)
     except ValueError:
         raise ValueError(
-            f"{argument(name)} must be one-dimensional, found {shorten(values)}"
+            Message(argument(name), f" must be one-dimensional, found {shorten(values)}")
         ) from None
     if isinstance(values, (str, bytes)) or not hasattr(values, "__getitem__") or array.ndim == 0:
         raise TypeError(
-            f"{argument(name)} must be a sequence of whole numbers, found {shorten(values)}"
+            Message(
+                argument(name), f" must be a sequence of whole numbers, found {shorten(values)}"
+            )
         )
     if array.size == 0:
-        raise ValueError(f"{argument(name)} is empty: a batch needs at least one index")
+        raise ValueError(Message(argument(name), " is empty: a batch needs at least one index"))
     if array.ndim != 1:
-        raise ValueError(f"{argument(name)} must be one-dimensional, found the shape {array.shape}")
+        raise ValueError(
+            Message(argument(name), f" must be one-dimensional, found the shape {array.shape}")
+        )
     if array.dtype.kind not in "iu":
         # ints beyond 64 bits make arrays of other types
         for item in values if isinstance(values, Sequence) else ():
             if type(item) is int and not -count <= item < count:
                 index_in(name, item, count, what)
         raise TypeError(
-            f"{argument(name)} must be a sequence of whole numbers, found {shorten(values)}"
+            Message(
+                argument(name), f" must be a sequence of whole numbers, found {shorten(values)}"
+            )
         )
     low, high = int(array.min()), int(array.max())
     if low < -count or high >= count:
@@ -174,9 +213,11 @@ def probability(name: str, value: object) -> float:
     """Return `value` where it is a number in [0, 1]."""
     # Python's own bool is a Real
     if not isinstance(value, (Real, np.bool_)):
-        raise TypeError(f"{argument(name)} must be a number in [0, 1], found {shorten(value)}")
+        raise TypeError(
+            Message(argument(name), f" must be a number in [0, 1], found {shorten(value)}")
+        )
     if not 0 <= float(value) <= 1:
-        raise ValueError(f"{argument(name)} must be in [0, 1], found {shorten(value)}")
+        raise ValueError(Message(argument(name), f" must be in [0, 1], found {shorten(value)}"))
     return float(value)
 
 
@@ -186,16 +227,18 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> str:
         return value
     listed = ", ".join(repr(a) for a in allowed)
     kind = ValueError if isinstance(value, str) else TypeError
-    raise kind(f"{argument(name)} must be one of {listed}, found {shorten(value)}")
+    raise kind(Message(argument(name), f" must be one of {listed}, found {shorten(value)}"))
 
 
 def mapping(name: str, value: object, keys: Sequence[str] = ()) -> Mapping[Any, Any]:
     """Return `value` where it is a dict that has `keys`."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{argument(name)} must be a dict, found {shorten(value)}")
+        raise TypeError(Message(argument(name), f" must be a dict, found {shorten(value)}"))
     missing = [key for key in keys if key not in value]
     if missing:
-        raise ValueError(f"{argument(name)} lacks the keys {missing}, found {shorten(dict(value))}")
+        raise ValueError(
+            Message(argument(name), f" lacks the keys {missing}, found {shorten(dict(value))}")
+        )
     return value
 
 
@@ -203,8 +246,10 @@ def sequence(name: str, value: object, wanted: str) -> Sequence[Any]:
     """Return `value` where it is a sequence, of what `wanted` describes."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
         raise TypeError(
-            f"{argument(name)} must be a sequence of {wanted}, found {shorten(value)} "
-            f"({type(value).__name__})"
+            Message(
+                argument(name),
+                f" must be a sequence of {wanted}, found {shorten(value)} ({type(value).__name__})",
+            )
         )
     return value  # type: ignore[return-value]
 
@@ -213,6 +258,9 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) 
     """Return `value` where it is an instance of `kind`; `wanted` describes that kind."""
     if not isinstance(value, kind):
         raise TypeError(
-            f"{argument(name)} must be {wanted}, found {shorten(value)} ({type(value).__name__})"
+            Message(
+                argument(name),
+                f" must be {wanted}, found {shorten(value)} ({type(value).__name__})",
+            )
         )
     return value

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import gpu_patch
-from gpu_patch.checks import spoken
-from gpu_patch.cli.arguments import Parser, said
+from gpu_patch.cli.arguments import Parser
 from gpu_patch.cli.bench.command import add_to as add_bench
 from gpu_patch.cli.demo import add_to as add_demo
 from gpu_patch.cli.encoding import any_encoding
 from gpu_patch.cli.info import add_to as add_info
+from gpu_patch.cli.messages import one_line, short_warnings
 from gpu_patch.cli.predict import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
 from gpu_patch.cli.termination import Terminated, terminable
@@ -53,34 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
+    names: dict[str, str] = {}
     try:
         options = parser.parse_args(arguments)
         if not hasattr(options, "run"):
             parser.print_help()
             return 0
-        with terminable(), spoken(options.parser.options), _short_warnings():
+        names = options.parser.options
+        with terminable(), short_warnings(names):
             options.run(options)
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
-        print(f"gpu-patch: error: {said(error)}", file=sys.stderr)
+        print(f"gpu-patch: error: {one_line(error, names)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         by_signal = isinstance(stopped, Terminated)
         print(f"gpu-patch: {'terminated' if by_signal else 'interrupted'}", file=sys.stderr)
         return 143 if by_signal else 130
     return 0
-
-
-@contextmanager
-def _short_warnings() -> Iterator[None]:
-    """Print what users are warned of as errors are, without lines of code."""
-    with warnings.catch_warnings():
-        as_usual = warnings.showwarning
-
-        def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
-            if category is not UserWarning:
-                return as_usual(message, category, *place, **more)
-            print(f"gpu-patch: warning: {said(message)}", file=sys.stderr)
-            return None
-
-        warnings.showwarning = show
-        yield

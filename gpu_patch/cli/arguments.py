@@ -68,14 +68,6 @@ def nearest(found: object, known: Sequence[str]) -> str:
     return f": did you mean {near[0]}?" if near else ""
 
 
-def said(error: BaseException) -> str:
-    """Return in one line what an error says."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:  # rather than its number
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(text.split()) or type(error).__name__
-
-
 def whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     """Return an argument type: whole numbers of at least `minimum` and at most `maximum`."""
     upto = "" if maximum is None else f" and at most {maximum}"

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_phantom(path, options.size, options.seed)
     subject = make_subject(
-        load("--out", [path], None),
+        load("--out", [path], None, options.parser.options),
         [],
         mode="multichannel",
         patch_size=(_PATCH,),

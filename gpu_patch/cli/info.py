@@ -1,20 +1,20 @@
 """``gpu-patch info``: what image files hold, and whether it fits, before anything is loaded.
 
-Without files it tells of the machine: machine_info.py.
+Without files it tells of the machine: `gpu_patch.cli.machine`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpu_patch import device as devices
-from gpu_patch.checks import argument
-from gpu_patch.cli.arguments import Commands, add_budget, add_reading, said, whole
+from gpu_patch.cli.arguments import Commands, add_budget, add_reading, whole
 from gpu_patch.cli.machine.report import show
+from gpu_patch.cli.messages import in_options, one_line
 from gpu_patch.cli.text import counted
 from gpu_patch.images import named_once, sources
 from gpu_patch.images.agreement import check_images, single_slices
@@ -61,57 +61,106 @@ def run(options: argparse.Namespace) -> None:
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is about files: give a FILE")
-        return show(options.device, as_json=options.json, check=options.check)
+        return show(
+            options.device, options.parser.options, as_json=options.json, check=options.check
+        )
     if options.check:
         raise ValueError("argument --check: is about the machine: give no FILE")
     budget = make_budget(devices.resolve(options.device), options.memory_budget)
+    files = _read(options)
+    if options.json:
+        print(json.dumps(_as_json(files, budget), indent=2))
+    else:
+        print("\n".join(_as_table(files, budget)))
+    if files.errors:
+        raise ValueError(f"{counted(len(files.errors), 'file')} cannot be read")
+    return None
+
+
+class _Files(NamedTuple):
+    """What files hold.
+
+    Attributes
+    ----------
+    infos : list of ImageInfo
+        Of each image that can be read.
+    errors : dict of str to str
+        Of those that cannot, why.
+    remarks : list of str
+        What users should know.
+    together : str
+        What comes of opening all of them at once, "" for nothing to tell.
+    """
+
+    infos: list[ImageInfo]
+    errors: dict[str, str]
+    remarks: list[str]
+    together: str
+
+
+def _read(options: argparse.Namespace) -> _Files:
+    """Read what the files of the command line say of their images."""
+    names, outside = options.parser.options, options.allow_outside
     infos: list[ImageInfo] = []
     errors: dict[str, str] = {}
     remarks: list[str] = []
-    # what is missing is counted below
+
+    def read(path: Path) -> None:
+        try:
+            for info, missing in _images_of(path, options):
+                infos.append(info)
+                if missing and options.allow_missing_chunks:
+                    remarks.append(f"{info.path}: {missing}")
+                elif missing:
+                    errors[info.path] = f"{missing}: --allow-missing-chunks reads the rest"
+        except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+            errors[str(path)] = one_line(error, names)
+
+    seen: set[Path] = set()
+    for name in named_once(options.files, allow_outside=outside):
+        try:
+            for path in sources(name, allow_outside=outside):
+                if path not in seen:
+                    seen.add(path)
+                    read(path)
+        except OSError as error:  # a pattern that nothing matches, a folder without images
+            errors[str(name)] = one_line(error, names)
+    remarks += [in_options(remark, names) for remark in remarks_on(infos)]
+    return _Files(infos, errors, remarks, _together(infos, names))
+
+
+def _images_of(path: Path, options: argparse.Namespace) -> Iterator[tuple[ImageInfo, str]]:
+    """Yield each image of a file, and what of it was never written."""
     wanted = Options(
         options.axes,
         options.level or 0,
         "all",
-        allow_missing_chunks=True,
+        allow_missing_chunks=True,  # to be counted
         keep_alpha=options.keep_alpha,
         allow_outside=options.allow_outside,
     )
-    seen: set[Path] = set()
-    for name in named_once(options.files, allow_outside=options.allow_outside):
-        try:
-            for path in sources(name, allow_outside=options.allow_outside):
-                if path in seen:
-                    continue
-                seen.add(path)
-                try:
-                    for reader in open_file(path, wanted):
-                        with reader:
-                            reader.check()
-                            infos.append(reader.info)
-                            missing = reader.missing()
-                        if missing and options.allow_missing_chunks:
-                            remarks.append(f"{reader.info.path}: {missing}")
-                        elif missing:
-                            option = argument("allow_missing_chunks", True)
-                            errors[reader.info.path] = f"{missing}: {option} reads the rest"
-                except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
-                    errors[str(path)] = said(error)
-        except OSError as error:  # a pattern that nothing matches, a folder without images
-            errors[str(name)] = said(error)
-    if options.json:
-        print(json.dumps(_as_json(infos, errors, remarks, budget), indent=2))
-    else:
-        print("\n".join(_as_table(infos, errors, remarks, budget)))
-    if errors:
-        raise ValueError(f"{counted(len(errors), 'file')} cannot be read")
-    return None
+    for reader in open_file(path, wanted):
+        with reader:
+            reader.check()
+            missing = reader.missing()
+        yield reader.info, missing
 
 
-def _as_json(
-    infos: Sequence[ImageInfo], errors: dict[str, str], remarks: Sequence[str], budget: Budget
-) -> dict[str, Any]:
-    total = sum(info.nbytes for info in infos)
+def _together(infos: Sequence[ImageInfo], names: dict[str, str]) -> str:
+    """Say what comes of opening images at once."""
+    if not infos:
+        return ""
+    try:
+        check_images(infos)
+    except ValueError as error:
+        return f"not to be opened together: {one_line(error, names)}"
+    if any(single_slices(infos)):
+        return "note: opened together, images of one slice are stacks of it"
+    return ""
+
+
+def _as_json(files: _Files, budget: Budget) -> dict[str, Any]:
+    total = sum(info.nbytes for info in files.infos)
     return {
         "images": [
             {
@@ -130,10 +179,10 @@ def _as_json(
                 "time_interval": info.calibration.time_interval,
                 "fits": budget.holds(info.nbytes),
             }
-            for info in infos
+            for info in files.infos
         ],
-        "errors": errors,
-        "remarks": [*remarks, *remarks_on(infos)],
+        "errors": files.errors,
+        "remarks": files.remarks,
         "resident_bytes": total,
         "device": budget.device,
         "free_bytes": budget.free,
@@ -142,9 +191,8 @@ def _as_json(
     }
 
 
-def _as_table(
-    infos: Sequence[ImageInfo], errors: dict[str, str], remarks: Sequence[str], budget: Budget
-) -> list[str]:
+def _as_table(files: _Files, budget: Budget) -> list[str]:
+    infos = files.infos
     rows = [_HEAD, *(_cells(info, budget) for info in infos)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -154,17 +202,12 @@ def _as_table(
     lines = lines if infos else []
     lines += [
         f"error: {message}" if name in message else f"error: {name}: {message}"
-        for name, message in errors.items()
+        for name, message in files.errors.items()
     ]
     if not infos:
         return lines
-    lines += [f"note: {remark}" for remark in (*remarks, *remarks_on(infos))]
-    try:
-        check_images(infos)
-        if any(single_slices(infos)):
-            lines.append("note: opened together, images of one slice are stacks of it")
-    except ValueError as error:
-        lines.append(f"not to be opened together: {error}")
+    lines += [f"note: {remark}" for remark in files.remarks]
+    lines += [files.together] * bool(files.together)
     total = sum(info.nbytes for info in infos)
     limit = "without a limit" if budget.limit is None else f"may take {size_text(budget.limit)}"
     free = "" if budget.free is None else f", {size_text(budget.free)} are free"

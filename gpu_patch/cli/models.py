@@ -73,7 +73,7 @@ class Counting(torch.nn.Module):  # type: ignore[misc]
 
 
 def misfit(model: Any, given: Tiles, *, has_context: bool) -> str:
-    """Say why a model does not take tiles, by what else it takes; "" where it does take them.
+    """Say why a model does not take tiles, by one thing to change; "" where there is none.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def misfit(model: Any, given: Tiles, *, has_context: bool) -> str:
 
     if takes(given):
         return ""
-    for change in (_batch_size, _n_channels, _size, _both):
+    for change in (_batch_size, _n_channels, _size):
         for tiles, reason in change(given, has_context):
             if takes(tiles):
                 return reason
@@ -140,12 +140,6 @@ def _size(given: Tiles, has_context: bool) -> _Reasons:
             f"it takes tiles {kind}, found --tile-size {_listed(given.size)}: use --tile-size "
             f"{_listed(size)}",
         )
-
-
-def _both(given: Tiles, has_context: bool) -> _Reasons:
-    for tiles, channels in _n_channels(given, has_context):
-        for resized, size in _size(tiles, has_context):
-            yield resized, f"{channels}; and {size}"
 
 
 def _listed(size: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,7 @@ from gpu_patch import (
     RandomPatching,
     TiledPatching,
 )
-from gpu_patch.checks import spoken
-from gpu_patch.cli.arguments import said
+from gpu_patch.cli.messages import one_line, short_warnings
 from gpu_patch.cli.text import counted
 from gpu_patch.images import named_once, open_images
 from gpu_patch.images.names import check_pairs, describe
@@ -124,16 +123,25 @@ def load(
     argument: str,
     names: Sequence[str | Path],
     axes: str | None,
+    options: Mapping[str, str],
     **choice: Any,
 ) -> list[PatchExtractor]:
-    """Read the images of each file, pattern and folder; errors name the argument and the file.
+    """Read the images of each file, pattern and folder.
 
-    `choice` are arguments of `open_images`.
+    Parameters
+    ----------
+    argument : str
+        Where `names` come from, which errors name beside the file.
+    names, axes : sequence of str or Path, str or None
+        As for `open_images`.
+    options : dict of str to str
+        The command's option for each of the arguments of `open_images` that errors speak of.
+    **choice
+        Further arguments of `open_images`.
     """
     choice = {"device": "cpu", "by_chunk": False, "progress": False, **choice}
-    axes_option = "--target-axes" if argument == "--target" else "--axes"
     groups = []
-    with spoken({"axes": axes_option}):
+    with short_warnings(options):
         for name in named_once(names, allow_outside=choice.get("allow_outside", False)):
             try:
                 groups.append(open_images(name, axes, **choice))
@@ -143,7 +151,7 @@ def load(
                     "or another --level of a pyramid"
                 ) from error
             except (OSError, ValueError, TypeError) as error:
-                raise ValueError(f"argument {argument}: {said(error)}") from error
+                raise ValueError(f"argument {argument}: {one_line(error, options)}") from error
     return groups
 
 

@@ -27,6 +27,7 @@ from gpu_patch.cli.arguments import (
     scene_named,
     whole,
 )
+from gpu_patch.cli.messages import in_options
 from gpu_patch.cli.preview import report_images
 from gpu_patch.cli.text import counted
 from gpu_patch.feed import Normalization
@@ -236,7 +237,9 @@ def run(options: argparse.Namespace) -> None:
             print(f"stopped  {again} goes on with what is written")
         raise
     except Exception as error:
-        raise _explained(error, options, models, model, images, tile_size) from error
+        if hasattr(error, "__notes__"):  # it is from the model
+            raise _explained(error, options, models, model, images, tile_size) from error
+        raise
     if rank:
         return
     seconds = time.perf_counter() - start
@@ -282,16 +285,16 @@ def _explained(
     images: PatchExtractor,
     tile_size: tuple[int, ...],
 ) -> Exception:
-    """Return an error that says how the model and its input differ, where that is why."""
-    if not getattr(error, "__notes__", ()):  # not from the model
-        return error
+    """Return an error that says how the model and its input differ."""
     has_context = options.multiscale_count is not None
     tiles = models.Tiles(
         options.batch_size, options.multiscale_count or images.n_channels, tile_size
     )
     reason = models.misfit(model, tiles, has_context=has_context)
-    said = reason or f"{error.__notes__[-1]}: {str(error).strip().splitlines()[-1]}"
-    return ValueError(f"argument --model: '{options.model}' does not fit: {said}")
+    if not reason:
+        given = in_options(error.__notes__[-1], options.parser.options)
+        reason = f"{given}: {str(error).strip().splitlines()[-1]}"
+    return ValueError(f"argument --model: '{options.model}' does not fit: {reason}")
 
 
 def _check_channels(images: PatchExtractor, n_scales: int | None) -> None:

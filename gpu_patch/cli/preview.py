@@ -102,10 +102,12 @@ def run(options: argparse.Namespace) -> None:
     out = picture_file("--out", options.out)
     names = ("level", "scene", "allow_missing_chunks", "keep_alpha", "allow_outside")
     choice = {name: getattr(options, name) for name in names}
-    groups = load("IMAGE", options.images, options.axes, **choice)
+    written = options.parser.options
+    of_target = {**written, "axes": written["target_axes"]}
+    groups = load("IMAGE", options.images, options.axes, written, **choice)
     subject = make_subject(
         groups,
-        load("--target", options.target, options.target_axes, **choice),
+        load("--target", options.target, options.target_axes, of_target, **choice),
         mode=options.mode,
         patch_size=options.patch_size,
         n_scales=options.scales,

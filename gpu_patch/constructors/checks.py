@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.checks import argument, choice, instance, sequence, shorten, whole_number
+from gpu_patch.checks import Message, argument, choice, instance, sequence, shorten, whole_number
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.images import PatchExtractor
 from gpu_patch.images.names import check_pairs, describe
@@ -43,9 +43,14 @@ def checked_pairs(names: tuple[str, str], first: PatchExtractor, second: PatchEx
     b = [(shape[0], *shape[2:]) for shape in second.shapes]
     if a != b:
         raise ValueError(
-            f"{argument(names[0])} and {argument(names[1])} must have the same samples and spatial "
-            f"shapes, found {shorten(first.shapes)} and {shorten(second.shapes)}: "
-            + " and ".join(_first_to_differ(first, a, b) + _first_to_differ(second, b, a))
+            Message(
+                argument(names[0]),
+                " and ",
+                argument(names[1]),
+                f" must have the same samples and spatial shapes, found {shorten(first.shapes)} "
+                f"and {shorten(second.shapes)}: ",
+                " and ".join(_first_to_differ(first, a, b) + _first_to_differ(second, b, a)),
+            )
         )
     checked_same_device(names, [first, second])
 

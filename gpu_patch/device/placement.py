@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.checks import argument, instance, shorten
+from gpu_patch.checks import Message, argument, instance, shorten
 
 ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
 
@@ -43,7 +43,7 @@ def resolve(device: str | None) -> str:
     """
     name, origin = device, argument("device")
     if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
-        name, origin = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
+        name, origin = os.environ[ENVIRONMENT_VARIABLE], argument(ENVIRONMENT_VARIABLE)
     if name is None:
         name = "cpu" if cuda_problem() else "cuda"
     instance(origin, name, str, "'cpu', 'cuda', 'cuda:N' or None")
@@ -51,14 +51,18 @@ def resolve(device: str | None) -> str:
         return name
     kind, colon, number = name.partition(":")
     if kind != "cuda" or (colon and not number.isdigit()):
-        raise ValueError(f"{origin} must be 'cpu', 'cuda' or 'cuda:N', found {name!r}")
+        raise ValueError(Message(origin, f" must be 'cpu', 'cuda' or 'cuda:N', found {name!r}"))
     if problem := cuda_problem():
-        raise RuntimeError(f"{origin} is {name!r}, but {problem}: use {argument('device', 'cpu')}")
+        raise RuntimeError(
+            Message(origin, f" is {name!r}, but {problem}: use ", argument("device", "cpu"))
+        )
     runtime = import_cupy().cuda.runtime
     count = runtime.getDeviceCount()
     index = int(number) if colon else runtime.getDevice()
     if index >= count:
-        raise RuntimeError(f"{origin} is {name!r}, but there are {count} CUDA devices, from 0 on")
+        raise RuntimeError(
+            Message(origin, f" is {name!r}, but there are {count} CUDA devices, from 0 on")
+        )
     return f"cuda:{index}"
 
 
@@ -161,9 +165,12 @@ def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
     asked = re.search(r"allocating ([\d,]+) bytes", str(error))
     size = f"{int(asked[1].replace(',', '')) / 1e9:.2f} GB of " if asked else ""
     return MemoryError(
-        f"{device} has no room for {size}{what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are "
-        f"free, {held / 1e9:.2f} GB are resident already. Delete images that are not needed, load "
-        f"fewer, or keep them on the host with {argument('device', 'cpu')}"
+        Message(
+            f"{device} has no room for {size}{what}: {free / 1e9:.2f} of {total / 1e9:.2f} "
+            f"GB are free, {held / 1e9:.2f} GB are resident already. Delete images that are "
+            "not needed, load fewer, or keep them on the host with ",
+            argument("device", "cpu"),
+        )
     )
 
 

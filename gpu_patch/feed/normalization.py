@@ -20,7 +20,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_patch.checks import argument, choice, instance, mapping, shorten
+from gpu_patch.checks import Message, argument, choice, instance, mapping, shorten
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Two numbers per channel, or two for all: means and stds, or lower and upper ends of a range."""
@@ -336,8 +336,11 @@ target_stds=[15.0, 25.0])
         low, width = self._low_and_width(statistics)
         if len(low) not in (1, n_channels):
             raise ValueError(
-                f"prediction must have {len(low)} channels, as many as {argument('normalization')} "
-                f"has statistics, found {n_channels}"
+                Message(
+                    f"prediction must have {len(low)} channels, as many as ",
+                    argument("normalization"),
+                    f" has statistics, found {n_channels}",
+                )
             )
         factor = width + _STD_EPS if self.kind == "mean_std" else width
         center = low.astype(np.float32)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers import SUFFIXES, ImageInfo
 
 _MOST_NAMED = 3
@@ -44,8 +44,10 @@ def check_images(infos: Sequence[ImageInfo]) -> None:
             and all("Z" in info.left_out for info in planes)
             and all(set(info.axes) | {"Z"} == set(*axes) for info in planes)
         ):
-            stacks = f", or say {argument('axes', *axes)}, where planes are stacks of one slice"
-            raise ValueError(f"{error}{stacks}") from None
+            stacks = Message(
+                ", or say ", argument("axes", *axes), ", where planes are stacks of one slice"
+            )
+            raise ValueError(Message(*error.args, stacks)) from None
         raise
 
 
@@ -72,8 +74,10 @@ def check_agreement(sources: Sequence[str | Path], shapes: Sequence[Sequence[int
             listed += [f"and {len(others) - _MOST_NAMED} more"] * (len(others) > _MOST_NAMED)
             rest = [source for i, source in enumerate(sources) if i not in others]
             raise ValueError(
-                f"images must agree in {what}: {', '.join(listed)}. "
-                f"{_advice(rest, [sources[i] for i in others])}"
+                Message(
+                    f"images must agree in {what}: {', '.join(listed)}. ",
+                    _advice(rest, [sources[i] for i in others]),
+                )
             )
 
 
@@ -90,9 +94,9 @@ def _advice(wanted: Sequence[str | Path], others: Sequence[str | Path]) -> str:
             return "Open each file by itself, with its own scene"
         choices = [argument("scene", number) for number in numbers]
         return (
-            f"Say {choices[0]} to leave others out"
+            Message("Say ", choices[0], " to leave others out")
             if len(choices) == 1
-            else (f"Open one scene at a time: {', '.join(choices[:_MOST_NAMED])}")
+            else Message("Open one scene at a time: ", Message.joined(", ", choices[:_MOST_NAMED]))
         )
     endings, their_endings = ({Path(path).suffix for path in of} for of in (wanted, others))
     folders = {Path(path).parent for path in wanted}

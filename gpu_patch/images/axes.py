@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gpu_patch.checks import argument, instance
+from gpu_patch.checks import Message, argument, instance
 
 AXES = "STCZYX"
 
@@ -26,18 +26,24 @@ def checked_axes(axes: object, shape: tuple[int, ...], hint: str | None = None) 
     name = argument("axes")
     unknown = sorted(set(axes) - set(AXES))
     if unknown:
-        raise ValueError(f"{name} may have the letters {AXES!r}, found {axes!r} with {unknown}")
+        raise ValueError(
+            Message(name, f" may have the letters {AXES!r}, found {axes!r} with {unknown}")
+        )
     if len(set(axes)) != len(axes):
-        raise ValueError(f"{name} must name each axis once, found {axes!r}")
+        raise ValueError(Message(name, f" must name each axis once, found {axes!r}"))
     if not {"Y", "X"} <= set(axes):
-        raise ValueError(f"{name} must contain Y and X, found {axes!r}")
+        raise ValueError(Message(name, f" must contain Y and X, found {axes!r}"))
     if len(axes) != len(shape):
         guesses = likely_axes(shape)
         if hint is None:
-            hint = f": {argument('axes', *guesses)}?" if guesses else ""
+            hint = Message(": ", argument("axes", *guesses), "?") if guesses else ""
         raise ValueError(
-            f"{name} must name every axis of the data: {axes!r} has {len(axes)} letters, the shape "
-            f"{shape} has {len(shape)} axes{hint}"
+            Message(
+                name,
+                f" must name every axis of the data: {axes!r} has {len(axes)} letters, the shape "
+                f"{shape} has {len(shape)} axes",
+                hint,
+            )
         )
     return axes
 
@@ -93,19 +99,22 @@ def chosen_view(stated: str, shape: tuple[int, ...], given: str | None, kept: st
             taken, tuple(size[axis] for axis in taken), left_out, _on_one_slice(given, usual, size)
         )
     named = stated if len(taken) == len(stated) else usual
-    said = f"; the file says {argument('axes', stated)}"
+    said = Message("; the file says ", argument("axes", stated))
     shape = tuple(size[axis] for axis in named)
     checked_axes(taken, shape, said)
-    remark = f"the file says that its axes are {named}, but {argument('axes', taken)} is taken"
+    remark = Message(
+        f"the file says that its axes are {named}, but ", argument("axes", taken), " is taken"
+    )
     return View(taken, shape, remark=remark)
 
 
 def _on_one_slice(given: str | None, usual: str, size: Mapping[str, int]) -> str:
     if given is not None or size.get("Z") != 1 or "Z" not in usual:
         return ""
-    return (
-        "it has one slice, and is opened as a stack of it beside images with more: "
-        f"{argument('axes', usual)} says so without a warning"
+    return Message(
+        "it has one slice, and is opened as a stack of it beside images with more: ",
+        argument("axes", usual),
+        " says so without a warning",
     )
 
 

@@ -10,7 +10,7 @@ from numbers import Real
 from pathlib import Path
 
 from gpu_patch import device as devices
-from gpu_patch.checks import argument, shorten, whole_number
+from gpu_patch.checks import Message, argument, shorten, whole_number
 
 DEFAULT_FRACTION = 0.8
 
@@ -82,8 +82,11 @@ def _parsed(text: str) -> float:
 
 def _wrong(found: object) -> ValueError:
     return ValueError(
-        f"{argument('memory_budget')} must be bytes, such as 8GB, 8GiB or a whole number, or a "
-        f"fraction in (0, 1] of what is free, such as 0.5, found {shorten(found)}"
+        Message(
+            argument("memory_budget"),
+            " must be bytes, such as 8GB, 8GiB or a whole number, or a fraction in (0, 1] "
+            f"of what is free, such as 0.5, found {shorten(found)}",
+        )
     )
 
 

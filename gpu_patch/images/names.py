@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers import SUFFIXES
 
 Key: TypeAlias = tuple[tuple[str, ...], ...]
@@ -121,7 +121,7 @@ def check_pairs(
     for a, b in pairs:
         if not _agree(a, b):
             way_out = _LIST_THEM if lists_are_ordered else _QUOTE_THEM
-            raise ValueError(f"{_message(names, a, b)}. {way_out}")
+            raise ValueError(Message(_message(names, a, b), f". {way_out}"))
 
 
 def describe(origins: Sequence[Origin]) -> str:
@@ -237,23 +237,28 @@ def _n_shared(names: Sequence[tuple[str, ...]]) -> int:
 def _message(names: tuple[str, str], first: Sequence[Origin], second: Sequence[Origin]) -> str:
     a, b = _compared(*([o.file or o.label for o in side] for side in (first, second)))
     alone = [
-        f"'{origin.label}' of {argument(name)}"
+        Message(f"'{origin.label}' of ", argument(name))
         for name, side, keys, others in ((names[0], first, a, b), (names[1], second, b, a))
         for origin, key in zip(side, keys, strict=True)
         if key not in others
     ]
     hidden = len(alone) - _MOST_ALONE
-    listed = ", ".join(alone[:_MOST_ALONE]) + f" and {hidden} more" * (hidden > 0)
     what = "the same names in another order"
     if alone:
-        what = f"no partner for {listed}"
+        listed = Message.joined(", ", alone[:_MOST_ALONE])
+        what = Message("no partner for ", listed, f" and {hidden} more" * (hidden > 0))
     elif len(first) != len(second):
         what = f"{len(first)} and {len(second)} images"
-    sides = "; ".join(
-        f"{argument(name)} has {describe(side)}"
+    sides = [
+        Message(argument(name), f" has {describe(side)}")
         for name, side in zip(names, (first, second), strict=True)
-    )
-    return (
-        f"{argument(names[0])} and {argument(names[1])} are paired by the names of their files, "
-        f"found {what}. {sides}"
+    ]
+    return Message(
+        argument(names[0]),
+        " and ",
+        argument(names[1]),
+        " are paired by the names of their files, found ",
+        what,
+        ". ",
+        Message.joined("; ", sides),
     )

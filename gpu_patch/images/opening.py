@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch import device as devices
-from gpu_patch.checks import argument, instance
+from gpu_patch.checks import Message, argument, instance
 from gpu_patch.chunks import ChunkCache
 from gpu_patch.images.agreement import check_images, single_slices
 from gpu_patch.images.axes import AXES
@@ -241,9 +241,10 @@ def _make_stacks(
             )
         return _stacks_by_chunk(images, budget)
     if problem:
-        way_out = "" if by_chunk is None else f", or leave out {argument('by_chunk', False)}"
-        budget_name = argument("memory_budget")
-        raise MemoryError(f"{problem}. Open fewer, a coarser level, raise {budget_name}{way_out}")
+        ways = Message(". Open fewer, a coarser level, raise ", argument("memory_budget"))
+        if by_chunk is not None:
+            ways = Message(ways, ", or leave out ", argument("by_chunk", False))
+        raise MemoryError(Message(problem, ways))
     return _resident_stacks(images, targets, progress=progress)
 
 
@@ -278,10 +279,13 @@ def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStac
         )
         if stack.data.largest_chunk_bytes > limit:
             raise MemoryError(
-                f"{info.path} is read in chunks of {stack.data.chunk_shape}, of which one takes "
-                f"{stack.data.largest_chunk_bytes} bytes, but all images may take {limit}: raise "
-                f"{argument('memory_budget')}, or store the image in smaller chunks or tiles where "
-                "it has large ones"
+                Message(
+                    f"{info.path} is read in chunks of {stack.data.chunk_shape}, of which one "
+                    f"takes {stack.data.largest_chunk_bytes} bytes, but all images may take "
+                    f"{limit}: raise ",
+                    argument("memory_budget"),
+                    ", or store the image in smaller chunks or tiles where it has large ones",
+                )
             )
         stacks.append(stack)
     for image in images:

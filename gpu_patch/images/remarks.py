@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 
+from gpu_patch.checks import Message
 from gpu_patch.images.readers import ImageInfo
 
 
@@ -16,7 +17,7 @@ def remarks_on(infos: Sequence[ImageInfo]) -> Iterator[str]:
             paths.setdefault(remark, []).append(info.path)
     for remark, about in paths.items():
         others = f" and {len(about) - 1} more" if len(about) > 1 else ""
-        yield f"{about[0]}{others}: {remark}"
+        yield Message(f"{about[0]}{others}: ", remark)
 
 
 def warn_of_remarks(infos: Sequence[ImageInfo], *, stacklevel: int) -> None:

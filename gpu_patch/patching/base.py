@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument, index_in, whole_numbers
+from gpu_patch.checks import Message, argument, index_in, whole_numbers
 from gpu_patch.locations import LARGEST_PIXEL, Locations, checked_shapes
 from gpu_patch.patching.protocol import Patching
 from gpu_patch.specs import PatchSpecs
@@ -211,7 +211,11 @@ def checked_overlaps(
     for axis, (overlap, patch) in enumerate(zip(checked, patch_size, strict=True)):
         if overlap >= patch:
             raise ValueError(
-                f"{argument(f'overlaps[{axis}]')} must be smaller than "
-                f"{argument(f'{name}[{axis}]')} = {patch}, found {overlap}"
+                Message(
+                    argument(f"overlaps[{axis}]"),
+                    " must be smaller than ",
+                    argument(f"{name}[{axis}]"),
+                    f" = {patch}, found {overlap}",
+                )
             )
     return checked

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_patch import device as devices
-from gpu_patch.checks import argument, shorten
+from gpu_patch.checks import Message, argument, shorten
 
 TRAINING_MODES = ("eval", "keep")
 
@@ -50,8 +50,11 @@ def running(model: Any, device: str, axes: str) -> Iterator[Callable[[Any], Any]
                 return _as_tiles(function(batch), batch, device)
             except Exception as error:
                 error.add_note(
-                    f"the model was given a batch of {dtype} and of the shape "
-                    f"{tuple(batch.shape)}, which is {axes}"
+                    Message(
+                        f"the model was given a batch of {dtype} and of the shape "
+                        f"{tuple(batch.shape)}, which is ",
+                        axes,
+                    )
                 )
                 raise
 
@@ -90,8 +93,11 @@ def modes(model: Any, training_mode: str | None) -> Iterator[bool]:
     if not is_module(model):
         if training_mode is not None:
             raise ValueError(
-                f"{argument('training_mode', training_mode)} is for torch modules, found "
-                f"{shorten(model)} ({type(model).__name__}): set the mode of what it calls yourself"
+                Message(
+                    argument("training_mode", training_mode),
+                    f" is for torch modules, found {shorten(model)} ({type(model).__name__}): set "
+                    "the mode of what it calls yourself",
+                )
             )
         yield False
         return

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch.checks import argument, shorten
+from gpu_patch.checks import Message, argument, shorten
 
 _DTYPES = ("float32", "float16", "uint8", "int8", "uint16", "int16")
 
@@ -20,7 +20,9 @@ def checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         found = None
     if found is None or found.name not in _DTYPES:
         raise ValueError(
-            f"{argument('dtype')} must be one of {', '.join(_DTYPES)}, found {shorten(dtype)}"
+            Message(
+                argument("dtype"), f" must be one of {', '.join(_DTYPES)}, found {shorten(dtype)}"
+            )
         )
     return found
 

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpu_patch.checks import argument, choice, instance, sequence, whole_number, whole_numbers
+from gpu_patch.checks import (
+    Message,
+    argument,
+    choice,
+    instance,
+    sequence,
+    whole_number,
+    whole_numbers,
+)
 from gpu_patch.chunks import ChunkedImage
 from gpu_patch.constructors import BasicPatchConstr, PredMsPatchConstr
 from gpu_patch.feed.normalization import Normalization
@@ -288,10 +296,13 @@ def predict(
 
 def _axes_of_batches(n_dims: int, multiscale_count: int | None) -> str:
     """Say which argument decides on each axis of what a model gets."""
-    inner = "channels of the images" if multiscale_count is None else argument("multiscale_count")
-    return (
-        f"({argument('batch_size')} or less, {inner}, "
-        f"{', '.join(argument(f'tile_size[{axis}]') for axis in range(n_dims))})"
+    return Message(
+        "(",
+        argument("batch_size"),
+        " or less, ",
+        "channels of the images" if multiscale_count is None else argument("multiscale_count"),
+        *(piece for axis in range(n_dims) for piece in (", ", argument(f"tile_size[{axis}]"))),
+        ")",
     )
 
 
@@ -301,9 +312,12 @@ def _identity(model: Any, model_id: str | None, *, resume: bool) -> str | dict[s
     found = identify(model)
     if found.unknown and resume:
         warnings.warn(
-            f"model may be another one than that of the earlier run: nothing is known of "
-            f"{', '.join(found.unknown)}. Give {argument('model_id')} from the first run on, such "
-            "as a version, or a digest of its file",
+            Message(
+                "model may be another one than that of the earlier run: nothing is known of "
+                f"{', '.join(found.unknown)}. Give ",
+                argument("model_id"),
+                " from the first run on, such as a version, or a digest of its file",
+            ),
             stacklevel=6,
         )
     return found.parts

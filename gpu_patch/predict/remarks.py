@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.chunks import ChunkedImage
 from gpu_patch.finite import count_not_finite
 from gpu_patch.images import ImageStack
@@ -34,11 +34,12 @@ def not_finite(stacks: Sequence[ImageStack]) -> str:
 
 def evaluating_samples() -> str:
     """Say that a module is put into evaluation mode, whose samples may then be equal."""
-    return (
-        "model is in training mode, and is put into evaluation mode for this run: its samples may "
-        f"all be equal. Give {argument('training_mode', 'keep')} to leave it as it is, or put what "
-        "is to vary into training mode alone: model.eval(), then model.dropout.train() for a part "
-        "of that name"
+    return Message(
+        "model is in training mode, and is put into evaluation mode for this run: its "
+        "samples may all be equal. Give ",
+        argument("training_mode", "keep"),
+        " to leave it as it is, or put what is to vary into training mode alone: "
+        "model.eval(), then model.dropout.train() for a part of that name",
     )
 
 
@@ -50,7 +51,8 @@ def equal_samples(n_samples: int, *, module: bool) -> str:
     )
     if not module:
         return remark
-    return (
+    return Message(
         f"{remark}. Dropout varies in training mode alone: model.eval(), then "
-        f"model.dropout.train() for a part of that name, or {argument('training_mode', 'keep')}"
+        "model.dropout.train() for a part of that name, or ",
+        argument("training_mode", "keep"),
     )

@@ -265,7 +265,8 @@ def test_memory_budget(models, capsys):
         (["pair.tif", "--model", "model.pt", "--tile-size", "30"],
          ["a multiple of 4, found --tile-size 30,30: use --tile-size 32,32"]),
         (["grey.png", "--model", "model.pt", "--tile-size", "30", "--scales", "3"],
-         ["use --scales 2; and it takes tiles whose size is a multiple of 4"]),
+         ["a batch of float32 and of the shape (", ", 3, 30, 30), which is (--batch-size or less, "
+          "--scales, --tile-size[0], --tile-size[1]): RuntimeError: The size"]),
         (["pair.tif", "--model", "model.pt2", "--tile-size", "64"],
          ["it takes tiles of 32,32 alone, found --tile-size 64,64"]),
         (["pair.tif", "--model", "fixed.pt2"],

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpu_patch._cuda.loader import folder_name
 from gpu_patch.cli.machine.diagnosis import problem
 from gpu_patch.cli.machine.driver import Device
-from gpu_patch.cli.machine.survey import PACKAGES, Machine, look, version_of, versions
+from gpu_patch.cli.machine.survey import PACKAGES, Machine, survey_machine, version_of, versions
+from gpu_patch.cli.messages import in_options
 from gpu_patch.images.budget import size_text
 
 
-def show(device: str | None, *, as_json: bool, check: bool) -> None:
-    """Print what there is, or only whether it is well.
+def show(device: str | None, options: Mapping[str, str], *, as_json: bool, check: bool) -> None:
+    """Print what there is, or only whether it is well, in terms of the command's options.
 
     Raises
     ------
     RuntimeError
         With the one thing to fix, where `check` is asked for and there is one.
     """
-    machine = look(device, memory=not check)
-    to_fix = problem(machine)
+    machine = survey_machine(device, memory=not check)
+    to_fix = in_options(problem(machine), options)
     if as_json:
         print(json.dumps(_document(machine, to_fix), indent=2))
     elif not check:

@@ -81,7 +81,7 @@ class Machine(NamedTuple):
     device : str or None
         The one that images go to, None where it is refused.
     refusal : str
-        Why.
+        Why, a message of arguments.
     compiled : dict
         How many kernels were compiled ahead, by folder: "cuda12-sm_90".
     memory : list of int or str or None
@@ -99,8 +99,8 @@ class Machine(NamedTuple):
     memory: list[int | str] | None
 
 
-def look(device: str | None, *, memory: bool) -> Machine:
-    """Look around.
+def survey_machine(device: str | None, *, memory: bool) -> Machine:
+    """Find out what this machine has.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def look(device: str | None, *, memory: bool) -> Machine:
         try:
             using, refusal = devices.resolve(device), ""
         except RuntimeError as error:
-            using, refusal = None, str(error)
+            using, refusal = None, error.args[0]  # which names arguments
         found = driver.find()
         cupy = find_cupy(_capability(found, using))
         free = _free_memory(found) if memory and cupy.version else None

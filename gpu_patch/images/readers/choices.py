@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu_patch.checks import argument, whole_number
+from gpu_patch.checks import Message, argument, whole_number
 from gpu_patch.images.readers.paths import NotThereError
 
 _MOST_NAMES = 8
@@ -21,12 +21,13 @@ def chosen_scenes(
     if scene is None:
         if len(names) > 1:
             raise ValueError(
-                f"{path} has {len(names)} scenes ({listed}): "
-                f"say {argument('scene', 0)} or another number or name"
-                + (
-                    f", or {argument('scene', 'all')}"
+                Message(
+                    f"{path} has {len(names)} scenes ({listed}): say ",
+                    argument("scene", 0),
+                    " or another number or name",
+                    Message(", or ", argument("scene", "all"))
                     if alike
-                    else ". They differ in channels or spatial axes, and open one at a time"
+                    else ". They differ in channels or spatial axes, and open one at a time",
                 )
             )
         return [0]
@@ -38,8 +39,12 @@ def chosen_scenes(
             raise ValueError(f"{path} has no scene {scene!r}, only {listed}")
         if len(numbers) > 1:
             raise ValueError(
-                f"{path} has {len(numbers)} scenes that are called {scene!r}, of the numbers "
-                f"{_listed(numbers)}: say {argument('scene', numbers[0])} or another of them"
+                Message(
+                    f"{path} has {len(numbers)} scenes that are called {scene!r}, of the numbers "
+                    f"{_listed(numbers)}: say ",
+                    argument("scene", numbers[0]),
+                    " or another of them",
+                )
             )
         return numbers
     if whole_number("scene", scene, minimum=0) >= len(names):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers.base import ImageReader, Key
 from gpu_patch.images.readers.choices import checked_level, chosen_scenes
 from gpu_patch.images.readers.info import Options, described, never_written
@@ -115,7 +115,7 @@ class CziReader(ImageReader):
         missing = self._scene.missing()
         if missing and not options.allow_missing_chunks:
             zeros = argument("allow_missing_chunks", True)
-            raise ValueError(f"{name}: {missing}: {zeros} takes zeros for them")
+            raise ValueError(Message(f"{name}: {missing}: ", zeros, " takes zeros for them"))
         # scenes that the file lacks are reported once, with its first scene
         of_file = _lacking_named(found) if self._scene == found[0] else ""
         self._missing = " and ".join(filter(None, (missing, of_file)))
@@ -237,10 +237,10 @@ def _chosen(path: Path, scenes: Sequence[_Scene], options: Options) -> list[_Sce
     if options.scene in lacking or (
         lacking and options.scene == "all" and not options.allow_missing_chunks
     ):
-        rest = f"{argument('allow_missing_chunks', True)} opens the others"
+        rest = Message(argument("allow_missing_chunks", True), " opens the others")
         if options.scene != "all":
-            rest = f"it has {', '.join(map(str, numbers))}"
-        raise ValueError(f"{path}: {_lacking_named(scenes)}: {rest}")
+            rest = Message(f"it has {', '.join(map(str, numbers))}")
+        raise ValueError(Message(f"{path}: {_lacking_named(scenes)}: ", rest))
     if numbers == list(range(len(scenes))) or options.scene in (None, "all"):
         names = [""] * len(scenes)
         return [scenes[i] for i in chosen_scenes(path, options.scene, names)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.axes import (
     AXES,
     capitals,
@@ -224,7 +224,7 @@ def never_written(what: str, missing: Sequence[str], n_all: int) -> str:
 
 def alpha_left_out() -> str:
     """Return the remark on an alpha channel that is not kept."""
-    return f"an alpha channel is left out: {argument('keep_alpha', True)} keeps it"
+    return Message("an alpha channel is left out: ", argument("keep_alpha", True), " keeps it")
 
 
 def along(values: Sequence[Any], shape: Sequence[int], other: Sequence[int], single: Any) -> Any:
@@ -239,8 +239,12 @@ def along(values: Sequence[Any], shape: Sequence[int], other: Sequence[int], sin
 def unknown_axes(path: object, shape: tuple[int, ...]) -> ValueError:
     """Return the error for a file that does not say its axes."""
     guesses = likely_axes(shape)
-    hint = f": {argument('axes', *guesses)}?" if guesses else ""
+    hint = Message(": ", argument("axes", *guesses), "?") if guesses else ""
     return ValueError(
-        f"{path} does not say its axes: its shape is {shape}; "
-        f"give {argument('axes')}, one letter of {AXES!r} per axis{hint}"
+        Message(
+            f"{path} does not say its axes: its shape is {shape}; give ",
+            argument("axes"),
+            f", one letter of {AXES!r} per axis",
+            hint,
+        )
     )

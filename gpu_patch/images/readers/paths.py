@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from gpu_patch.checks import argument, shorten
+from gpu_patch.checks import Message, argument, shorten
 from gpu_patch.images.readers.content import mistaken
 
 
@@ -48,8 +48,11 @@ def inside(folder: Path, name: str, who: str, *, allow: bool) -> Path:
     if outside and not allow:
         # whoever made the file may not have meant well
         raise NotThereError(
-            f"{who} names '{name}', which is outside of its folder: "
-            f"{argument('allow_outside', True)} reads it, where you trust the file"
+            Message(
+                f"{who} names '{name}', which is outside of its folder: ",
+                argument("allow_outside", True),
+                " reads it, where you trust the file",
+            )
         )
     return folder / name
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpu_patch.checks import argument, choice, instance, whole_number
+from gpu_patch.checks import Message, argument, choice, instance, whole_number
 from gpu_patch.images.version import version
 from gpu_patch.predict.outputs.apart import check_apart, files_of
 from gpu_patch.predict.outputs.array import ArrayStore
@@ -82,7 +82,12 @@ def make_store(
         _refuse_what_zarr_alone_can("arrays", resume, world_size, chunk_size, shard_size)
         if format is not None:
             raise ValueError(
-                f"{argument('format')} {format!r} needs {argument('out')}, a path to write to"
+                Message(
+                    argument("format"),
+                    f" {format!r} needs ",
+                    argument("out"),
+                    ", a path to write to",
+                )
             )
         return ArrayStore(result_names(sources, variants))
     path = Path(instance("out", out, (str, os.PathLike), "a path, or None for arrays"))
@@ -91,8 +96,11 @@ def make_store(
         choice("format", format, tuple(FORMATS))
     if known is None and path.suffix.lower() in _NOT_WRITTEN and not path.is_dir():
         raise ValueError(
-            f"{argument('out')} must be a folder, or end in .ome.zarr, .zarr, .ome.tif, .tif or "
-            f".npy, found {str(path)!r}"
+            Message(
+                argument("out"),
+                " must be a folder, or end in .ome.zarr, .zarr, .ome.tif, .tif or .npy, found "
+                f"{str(path)!r}",
+            )
         )
     if known is None:
         folder, names = path, result_names(sources, variants)
@@ -102,13 +110,20 @@ def make_store(
         suffix, meant = known
         if len(sources) != 1:
             raise ValueError(
-                f"{argument('out')} must be a folder for {len(sources)} images, found "
-                f"{str(path)!r}, a file for one"
+                Message(
+                    argument("out"),
+                    f" must be a folder for {len(sources)} images, found {str(path)!r}, a file for "
+                    "one",
+                )
             )
         if format not in (None, meant):
             raise ValueError(
-                f"{argument('format')} is {format!r}, but {argument('out')} {str(path)!r} means "
-                f"{meant!r}"
+                Message(
+                    argument("format"),
+                    f" is {format!r}, but ",
+                    argument("out"),
+                    f" {str(path)!r} means {meant!r}",
+                )
             )
         folder, names, format = path.parent, [path.name[: -len(suffix)]], meant
     results = [folder / (name + variant + suffix) for name in names for variant in variants]
@@ -153,4 +168,6 @@ def _refuse_what_zarr_alone_can(
     }
     for option, is_asked in asked.items():
         if is_asked:
-            raise ValueError(f"{option} is for the format 'ome-zarr' alone, not for {kind}")
+            raise ValueError(
+                Message(option, f" is for the format 'ome-zarr' alone, not for {kind}")
+            )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 
 
 def files_of(source: str | Path) -> tuple[Path, ...]:
@@ -55,8 +55,11 @@ def check_apart(results: Iterable[Path], images: Iterable[tuple[str, Sequence[Pa
         found = mark(result)
         if found in own or found in around:
             raise ValueError(
-                f"{argument('out')} would replace the image {own.get(found) or around[found]} by "
-                f"its prediction, at {result}"
+                Message(
+                    argument("out"),
+                    f" would replace the image {own.get(found) or around[found]} by its "
+                    f"prediction, at {result}",
+                )
             )
         # where the name is, and what it leads to where it is a link
         for place in (os.path.realpath(result.parent), os.path.realpath(result)):
@@ -64,8 +67,10 @@ def check_apart(results: Iterable[Path], images: Iterable[tuple[str, Sequence[Pa
                 found = mark(folder)
                 if found in own:
                     raise ValueError(
-                        f"{argument('out')} would put the prediction {result} inside of the image "
-                        f"{own[found]}"
+                        Message(
+                            argument("out"),
+                            f" would put the prediction {result} inside of the image {own[found]}",
+                        )
                     )
 
 

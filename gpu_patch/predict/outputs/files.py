@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.predict.outputs.axes import put_rows, sample_of
 from gpu_patch.predict.outputs.base import Output, Predicted, Store
 from gpu_patch.predict.outputs.claims import Claim
@@ -50,7 +50,9 @@ class PathStore(Store):
         super().__init__(names)
         for place in (folder, *folder.parents):
             if os.path.lexists(place) and not place.is_dir():
-                raise FileExistsError(f"{place} is no folder: {argument('out')} cannot be in it")
+                raise FileExistsError(
+                    Message(f"{place} is no folder: ", argument("out"), " cannot be in it")
+                )
         self._made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._suffix, self._overwrite = folder, suffix, overwrite
@@ -98,11 +100,16 @@ class PathStore(Store):
             kind, found = ("folder", "file") if self._folders else ("file", "folder")
             found = found if path.is_dir() or path.is_file() else "special file"
             raise FileExistsError(
-                f"{path} would be a {kind}, but there is a {found} of that name: give another "
-                f"{argument('out')}, or move it"
+                Message(
+                    f"{path} would be a {kind}, but there is a {found} of that name: give another ",
+                    argument("out"),
+                    ", or move it",
+                )
             )
         if not self._overwrite:
-            raise FileExistsError(f"{path} exists: {argument('overwrite', True)} replaces it")
+            raise FileExistsError(
+                Message(f"{path} exists: ", argument("overwrite", True), " replaces it")
+            )
 
 
 class FileStore(PathStore):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gpu_patch.checks import Message
 from gpu_patch.predict.outputs.removal import discard, sweep
 
 _PAUSE = 0.05
@@ -102,8 +103,11 @@ class Ranks:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self._timeout:
                 raise TimeoutError(
-                    f"rank {self._rank} of {self._world_size} gave up after {self._timeout:g} s "
-                    f"without a sign of the others: {missing()}"
+                    Message(
+                        f"rank {self._rank} of {self._world_size} gave up after "
+                        f"{self._timeout:g} s without a sign of the others: ",
+                        missing(),
+                    )
                 )
 
     def _announce(self, make: Callable[[], Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gpu_patch.checks import argument, shorten
+from gpu_patch.checks import Message, argument, shorten
 
 
 def difference(name: str, found: Any, wanted: Any) -> str:
@@ -22,7 +22,8 @@ def difference(name: str, found: Any, wanted: Any) -> str:
         before, now = _parts(found), _parts(wanted)
         names = [name for name in now if before.get(name) != now[name]]
         if before and names:
-            return ", ".join(difference(name, before.get(name), now[name]) for name in names)
+            differ = [difference(name, before.get(name), now[name]) for name in names]
+            return Message.joined(", ", differ)
     if isinstance(found, dict) and isinstance(wanted, dict) and name != "model":
         inner = next((k for k in {**found, **wanted} if found.get(k) != wanted.get(k)), "")
         return difference(f"{name}[{inner!r}]", found.get(inner), wanted.get(inner))
@@ -30,27 +31,34 @@ def difference(name: str, found: Any, wanted: Any) -> str:
         return _other_model(found, wanted)
     if name == "image":
         return f"its image was another one ({found or 'not noted'}; now {wanted})"
-    return f"its {argument(name)} is {shorten(found)}, that of this run {shorten(wanted)}"
+    return Message(
+        "its ", argument(name), f" is {shorten(found)}, that of this run {shorten(wanted)}"
+    )
 
 
 def _other_model(found: Any, wanted: Any) -> str:
     """Say in which parts a model differs, of which there are digests, or what its user has said."""
-    its = f"its {argument('model')}"
+    its = Message("its ", argument("model"))
     if isinstance(found, dict) and isinstance(wanted, dict):
         names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-        return f"{its} is another one, by its {', '.join(names)}"
+        return Message(its, f" is another one, by its {', '.join(names)}")
     told = [isinstance(each, str) and each != "" for each in (found, wanted)]
     if told[0] == told[1]:
-        return f"{its} is another one ({found}; now {wanted})"
-    by = f"told by {argument('model_id')}"
-    return f"{its} was {by}, that of this run not" if told[0] else f"{its} was not {by}"
+        return Message(its, f" is another one ({found}; now {wanted})")
+    by = Message("told by ", argument("model_id"))
+    if told[0]:
+        return Message(its, " was ", by, ", that of this run not")
+    return Message(its, " was not ", by)
 
 
 def begin_anew() -> str:
     """Say what to do about it."""
-    return (
-        f"Give the same settings to go on; {argument('overwrite', True)} without "
-        f"{argument('resume', True)} begins anew"
+    return Message(
+        "Give the same settings to go on; ",
+        argument("overwrite", True),
+        " without ",
+        argument("resume", True),
+        " begins anew",
     )
 
 

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from gpu_patch.checks import Message
 from gpu_patch.predict.outputs.base import UnitKey
 from gpu_patch.predict.outputs.removal import discard, sweep
 from gpu_patch.predict.outputs.settings import begin_anew, difference
@@ -62,7 +63,9 @@ class UnfinishedImage:
     def check(self, about: dict[str, Any]) -> None:
         """Raise where it was made with something else than `about`."""
         if differ := self.difference(about):
-            raise ValueError(f"{self.folder} cannot be gone on with: {differ}. {begin_anew()}")
+            raise ValueError(
+                Message(f"{self.folder} cannot be gone on with: ", differ, ". ", begin_anew())
+            )
 
     def difference(self, about: dict[str, Any]) -> str:
         """Say what it was made with else than `about`, "" where that is nothing."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.predict.outputs.axes import merged_axes
 from gpu_patch.predict.outputs.base import Output, Predicted, UnitKey
 from gpu_patch.predict.outputs.files import PathStore
@@ -135,9 +135,10 @@ class ZarrStore(PathStore):
         self._ranks.until(
             lambda: not missing(),
             lambda: [UnfinishedImage(self.partial(name)).pulse() for name in expected],
-            lambda: (
-                f"{', '.join(missing())} not finished; {argument('resume', True)} goes on with "
-                "what is there"
+            lambda: Message(
+                f"{', '.join(missing())} not finished; ",
+                argument("resume", True),
+                " goes on with what is there",
             ),
         )
         # rank 0 is the last: no other run may begin while the ranks use their folder
@@ -165,13 +166,20 @@ class ZarrStore(PathStore):
                 if not differ:
                     finished.append(name)
                 elif not self._overwrite:
-                    raise FileExistsError(f"{path} is complete, but {differ}. {_make_anew()}")
+                    raise FileExistsError(
+                        Message(f"{path} is complete, but ", differ, ". ", _make_anew())
+                    )
                 stale.append(unfinished)
                 continue
             if units and self._resume and path.exists() and not self._overwrite:
                 raise FileExistsError(
-                    f"{path} exists, and {unfinished.folder} was to replace it: "
-                    f"{argument('overwrite', True)} beside {argument('resume', True)} goes on"
+                    Message(
+                        f"{path} exists, and {unfinished.folder} was to replace it: ",
+                        argument("overwrite", True),
+                        " beside ",
+                        argument("resume", True),
+                        " goes on",
+                    )
                 )
             self._check_free(name)
             if units and self._resume:
@@ -181,13 +189,22 @@ class ZarrStore(PathStore):
                     continue
                 if not self._overwrite:
                     raise ValueError(
-                        f"{unfinished.folder} cannot be gone on with: {differ}. {_make_anew()}"
+                        Message(
+                            f"{unfinished.folder} cannot be gone on with: ",
+                            differ,
+                            ". ",
+                            _make_anew(),
+                        )
                     )
             elif units and not self._overwrite:
                 raise FileExistsError(
-                    f"{unfinished.folder} is an unfinished prediction: "
-                    f"{argument('resume', True)} goes on with it, "
-                    f"{argument('overwrite', True)} begins anew"
+                    Message(
+                        f"{unfinished.folder} is an unfinished prediction: ",
+                        argument("resume", True),
+                        " goes on with it, ",
+                        argument("overwrite", True),
+                        " begins anew",
+                    )
                 )
             stale.append(unfinished)
         for unfinished in stale:
@@ -254,7 +271,12 @@ def _difference(own: dict[str, Any], wanted: dict[str, Any]) -> str:
 def _make_anew() -> str:
     """Say what to do about it."""
     resume, overwrite = argument("resume", True), argument("overwrite", True)
-    return (
-        f"Give the same to go on; {overwrite} beside {resume} makes anew what differs, "
-        f"{overwrite} alone everything"
+    return Message(
+        "Give the same to go on; ",
+        overwrite,
+        " beside ",
+        resume,
+        " makes anew what differs, ",
+        overwrite,
+        " alone everything",
     )

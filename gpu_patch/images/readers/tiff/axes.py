@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.axes import AXES
 from gpu_patch.images.readers.base import Key
 from gpu_patch.images.readers.info import alpha_left_out
@@ -121,10 +121,11 @@ def channels_of_colours(series: Any, shape: tuple[int, ...]) -> str:
     n_channels, n_colours = shape[axes.index("C")], shape[axes.rindex("S")]
     free = [axis for axis in "STZ" if axis not in axes.replace("S", "")][:2]
     choices = [axes.replace("S", "?").replace("C", axis).replace("?", "C") for axis in free]
-    return (
+    return Message(
         f"has {n_channels} channels of {n_colours} colours each, its shape is {shape}, and one "
-        f"letter, C, is for both: {argument('axes', *choices)} takes the colours as channels and "
-        "the channels as samples"
-        + (" or slices" if "Z" in free else " or times" * (len(free) > 1))
-        + "; or save it with channels alone"
+        "letter, C, is for both: ",
+        argument("axes", *choices),
+        " takes the colours as channels and the channels as samples",
+        " or slices" if "Z" in free else " or times" * (len(free) > 1),
+        "; or save it with channels alone",
     )

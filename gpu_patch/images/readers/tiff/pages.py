@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
 
 _CODECS = {8: "zlib", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
@@ -60,8 +60,11 @@ def read_part(
         if not start or not count:
             if not allow_missing:
                 raise ValueError(
-                    f"strip or tile {index} of {name} was never written: "
-                    f"{argument('allow_missing_chunks', True)} takes {keyframe.nodata} for it"
+                    Message(
+                        f"strip or tile {index} of {name} was never written: ",
+                        argument("allow_missing_chunks", True),
+                        f" takes {keyframe.nodata} for it",
+                    )
                 )
             segment = np.full((n_z, n_y, n_x, n_samples), keyframe.nodata, keyframe.dtype)
         else:

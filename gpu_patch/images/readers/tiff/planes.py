@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers.paths import checked_file
 from gpu_patch.images.readers.tiff.ome import OmeSet
 
@@ -96,8 +96,11 @@ class PlaneSeries(Sequence[Any]):
         there = [(i, n) for n, i in planes.items() if n not in self._missing]
         if self._missing and not allow_missing:
             raise ValueError(
-                f"{self.missing_files()}: put them beside it, or "
-                f"{argument('allow_missing_chunks', True)} takes zeros for them"
+                Message(
+                    f"{self.missing_files()}: put them beside it, or ",
+                    argument("allow_missing_chunks", True),
+                    " takes zeros for them",
+                )
             )
         for i, _ in sorted(there):  # each file is looked at once
             page = self[i]

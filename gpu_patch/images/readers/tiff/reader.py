@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers.base import ImageReader, Key
 from gpu_patch.images.readers.choices import checked_level, chosen_scenes
 from gpu_patch.images.readers.flat import check_length, read_plain
@@ -70,7 +70,7 @@ class TiffReader(ImageReader):
                 full = calibration_of(tiff, scene) if ome is None else ome.images[scene].calibration
             name = f"{path}, series {scene}" if scene else str(path)
             if options.axes is None and (problem := channels_of_colours(self._series, shape)):
-                raise ValueError(f"{name} {problem}")
+                raise ValueError(Message(f"{name} ", problem))
             n_files = len(self._files)
             info = described(
                 name,
@@ -246,9 +246,13 @@ class TiffReader(ImageReader):
         """Raise where a page that is not there is an error."""
         if not self._allow_missing:
             at = f", {self._series.place(number)}," if hasattr(self._series, "place") else ""
-            zeros = argument("allow_missing_chunks", True)
-            raise ValueError(f"page {number} of the image{at} is missing: {zeros} takes zeros "
-                             "for it")  # fmt: skip
+            raise ValueError(
+                Message(
+                    f"page {number} of the image{at} is missing: ",
+                    argument("allow_missing_chunks", True),
+                    " takes zeros for it",
+                )
+            )
 
     def _named(self, number: int, page: Any) -> str:
         """Say which page it is, in which file where there are several."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers.info import Options
 from gpu_patch.images.readers.paths import reading
 from gpu_patch.images.readers.tiff.file import KIND, files_of, load_tifffile, without_log
@@ -33,8 +33,12 @@ def set_of(path: Path, options: Options) -> OmeSet | None:
                 if options.axes is not None:
                     return None
                 raise ValueError(
-                    f"it belongs to a set that '{described.name}' describes, which is not there: "
-                    f"put it beside it, or give {argument('axes')} to read its own pages"
+                    Message(
+                        f"it belongs to a set that '{described.name}' describes, which is not "
+                        "there: put it beside it, or give ",
+                        argument("axes"),
+                        " to read its own pages",
+                    )
                 )
         who = f"its OME-XML, '{described.name}'," if described else "its OME-XML"
         found = find_set(described or path, root, _n_pages, f"{path}: {who}", allow_outside=outside)

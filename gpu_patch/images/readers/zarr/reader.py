@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument, shorten
+from gpu_patch.checks import Message, argument, shorten
 from gpu_patch.images.axes import AXES
 from gpu_patch.images.readers.base import ImageReader, Key
 from gpu_patch.images.readers.choices import checked_level, chosen_scenes
@@ -121,9 +121,12 @@ class ZarrReader(ImageReader):
     def _check_chunks(self, key: Key) -> None:
         for name in self._missing_chunks(key):
             raise ValueError(
-                f"its chunk {name} is missing. Where the writer left out chunks of nothing but "
-                f"the fill value {self._array.fill_value}, "
-                f"{argument('allow_missing_chunks', True)} reads them as such"
+                Message(
+                    f"its chunk {name} is missing. Where the writer left out chunks of nothing but "
+                    f"the fill value {self._array.fill_value}, ",
+                    argument("allow_missing_chunks", True),
+                    " reads them as such",
+                )
             )
 
     @property
@@ -193,7 +196,9 @@ def _fields(place: Folder, node: Any, options: Options) -> list[str]:
                 missing.append(f"field {name}")
     if missing and not options.allow_missing_chunks:
         reason = never_written("wells and fields", missing, len(names) + len(missing))
-        raise ValueError(f"{reason}: {argument('allow_missing_chunks', True)} opens the others")
+        raise ValueError(
+            Message(f"{reason}: ", argument("allow_missing_chunks", True), " opens the others")
+        )
     if not names:
         raise ValueError("it is a plate without fields")
     return names
