@@ -242,7 +242,7 @@ def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.in
     if wrong.any():
         found = int(np.broadcast_to(index, wrong.shape)[wrong][0])
         below = int(np.broadcast_to(count, wrong.shape)[wrong][0])
-        raise IndexError(f"rows.{name} holds {found}, which must be in 0 … {below - 1}")
+        raise IndexError(f"sources.{name} holds {found}, which must be in 0 … {below - 1}")
 
 
 def check_cuts(
