@@ -48,7 +48,7 @@ def open_images(
     """Open image files, or arrays, and keep them in the memory of a device.
 
     TIFF (OME, ImageJ, BigTIFF), OME-Zarr 0.4 and 0.5, Zarr, also zipped (.ozx, .zarr.zip), CZI,
-    .npy, PNG and JPEG; each needs its own package, and asks for it by name.
+    ND2, LIF, .npy, PNG and JPEG; each needs its own package, and asks for it by name.
 
     Images that do not fit are kept by chunk: those that batches used last are in memory, others
     are read again when they are needed. Results are the same. `BatchLoader(order="blocks")` asks
@@ -87,9 +87,9 @@ def open_images(
     read_func : callable or None, default None
         Takes a path and returns an array; reads every file instead of gpu_patch's readers.
     allow_missing_chunks : bool, default False
-        Whether chunks of Zarr, pages, strips and tiles of TIFF and planes of CZI that were never
-        written are their fill value, and missing files of an image likewise. They cannot be told
-        from what got lost, so that they are an error otherwise.
+        Whether chunks of Zarr, pages, strips and tiles of TIFF and planes of CZI and ND2 that were
+        never written are their fill value, and missing files of an image likewise. They cannot be
+        told from what got lost, so that they are an error otherwise.
     keep_alpha : bool, default False
         Whether an alpha channel is a channel like the others. Otherwise it is left out, with a
         warning.

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,28 @@ def write_seeds(folder: Path) -> dict[str, str | None]:
         else:
             group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
     write_sets(folder, data)
-    given = dict.fromkeys((*tiffs, *zarrs, *SETS))
+    given = dict.fromkeys((*tiffs, *zarrs, *SETS, *write_instruments(folder, data)))
     return given | dict.fromkeys(
         (n for n, options in tiffs.items() if options.get("metadata") is None), "SYX"
     )
+
+
+def write_instruments(folder: Path, data: np.ndarray) -> list[str]:
+    """Write the formats whose packages are installed; return their names."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from lif_writer import image, write_lif
+    from nd2_writer import time_loop, write_nd2
+
+    written = []
+    if find_spec("liffile"):
+        write_lif(folder / "a.lif", [image("a", data, "TCYX")])
+        written.append("a.lif")
+    if find_spec("nd2"):
+        frames = np.ascontiguousarray(data.transpose(0, 2, 3, 1))
+        for name, compressed in (("a.nd2", False), ("compressed.nd2", True)):
+            write_nd2(folder / name, frames, (time_loop(len(data)),), compressed=compressed)
+            written.append(name)
+    return written
 
 
 def write_sets(folder: Path, data: np.ndarray) -> None:

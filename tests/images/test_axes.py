@@ -2,6 +2,8 @@
 
 import warnings
 
+import lif_writer
+import nd2_writer
 import numpy as np
 import pytest
 from formats import canonical, numbered, write_ome_zarr
@@ -35,13 +37,28 @@ def write_tiff(kind):
     return write
 
 
+def write_lif(path, data, axes):
+    pytest.importorskip("liffile")
+    lif_writer.write_lif(path, [lif_writer.image("a", data.transpose(0, 2, 1, 3, 4), "TZCYX")])
+
+
+def write_nd2(path, data, axes):
+    pytest.importorskip("nd2")
+    t, c, z, y, x = data.shape
+    frames = np.ascontiguousarray(data.transpose(0, 2, 3, 4, 1)).reshape(t * z, y, x, c)
+    nd2_writer.write_nd2(path, frames, (nd2_writer.time_loop(t), nd2_writer.z_loop(z)))
+
+
 WRITERS = {
     "a.ome.tif": write_tiff("ome"),
     "a.tif": write_tiff("plain"),
     "a.ij.tif": write_tiff("imagej"),
     "a.zarr": write_ome_zarr,
     "a.czi": write_czi,
+    "a.lif": write_lif,
+    "a.nd2": write_nd2,
 }
+Z_BEFORE_C = ("a.ij.tif", "a.lif", "a.nd2")
 SINGLE = [{"Z": 1}, {"T": 1}, {"T": 1, "Z": 1}, {"T": 1, "C": 1, "Z": 1}]
 
 
@@ -55,8 +72,10 @@ def test_axes_of_one_pixel_are_left_out_unless_asked_for(tmp_path, name, single)
     for by_chunk in (False, True):
         stack = open_images(tmp_path / name, by_chunk=by_chunk).image_stacks[0]
         axes = stack.original_axes
-        # ImageJ has an order of its own
-        assert axes == "".join(axis for axis in ("TZCYX" if "ij" in name else kept) if axis in kept)
+        # some have an order of their own
+        assert axes == "".join(
+            axis for axis in ("TZCYX" if name in Z_BEFORE_C else kept) if axis in kept
+        )
         size = dict(zip(kept, squeezed.shape, strict=True))
         assert stack.original_data_shape == tuple(size[axis] for axis in axes)
         expected = canonical(squeezed, kept)
@@ -64,7 +83,7 @@ def test_axes_of_one_pixel_are_left_out_unless_asked_for(tmp_path, name, single)
         found = stack.extract_patch(0, None, (0,) * (expected.ndim - 2), expected.shape[2:])
         assert np.array_equal(found, expected[0])
     # any of those that the file says may be named, in either case
-    order = "TZCYX" if "ij" in name else "TCZYX"
+    order = "TZCYX" if name in Z_BEFORE_C else "TCZYX"
     for named in {"TCZYX", "CZYX" if "T" in single else "TCZYX", kept}:
         given = "".join(axis for axis in order if axis in named)
         stack = open_images(tmp_path / name, given.lower()).image_stacks[0]
@@ -80,7 +99,7 @@ def test_axes_that_contradict_the_file_are_taken_with_a_warning(tmp_path, name):
     with pytest.warns(UserWarning, match=r"the file says.* are ZYX, but axes='TYX' is taken"):
         stack = open_images(tmp_path / name, "TYX").image_stacks[0]
     assert np.array_equal(stack.data, data[0].transpose(1, 0, 2, 3))
-    given = "ZTCYX" if "ij" in name else "ZCTYX"
+    given = "ZTCYX" if name in Z_BEFORE_C else "ZCTYX"
     with pytest.warns(UserWarning, match=rf"the file says.*T.*, but axes='{given}' is taken"):
         stack = open_images(tmp_path / name, given).image_stacks[0]
     assert stack.data_shape == (4, 1, 1, 37, 53)
@@ -89,7 +108,7 @@ def test_axes_that_contradict_the_file_are_taken_with_a_warning(tmp_path, name):
             open_images(tmp_path / name, wrong)
 
 
-@pytest.mark.parametrize("name", ["a.ome.tif", "a.tif", "a.zarr", "a.czi"])
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.tif", "a.zarr", "a.czi", "a.lif", "a.nd2"])
 @pytest.mark.parametrize("by_chunk", [False, True])
 def test_stacks_of_one_slice_and_of_more(tmp_path, name, by_chunk):
     one, three = numbered("TCZYX", Z=1, T=1), numbered("TCZYX", Z=3, T=2)
@@ -97,7 +116,9 @@ def test_stacks_of_one_slice_and_of_more(tmp_path, name, by_chunk):
     WRITERS[name](tmp_path / name, one, "TCZYX")
     WRITERS[name](tmp_path / other, three, "TCZYX")
     paths = [tmp_path / name, tmp_path / other]
-    with pytest.warns(UserWarning, match=r"a\..*: it has one slice.*axes='CZYX' says so") as said:
+    order = "ZCYX" if name in Z_BEFORE_C else "CZYX"
+    words = rf"a\..*: it has one slice.*axes='{order}' says so"
+    with pytest.warns(UserWarning, match=words) as said:
         found = open_images(paths, by_chunk=by_chunk)
     assert len(said) == 1
     assert found.shapes == [(1, 2, 1, 37, 53), (2, 2, 3, 37, 53)]
@@ -106,7 +127,7 @@ def test_stacks_of_one_slice_and_of_more(tmp_path, name, by_chunk):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert open_images([paths[0]]).shapes == [(1, 2, 37, 53)]
-        assert open_images(paths, "TCZYX").shapes == found.shapes
+        assert open_images(paths, f"T{order}").shapes == found.shapes
 
 
 def test_slices_of_imagej_say_what_to_do(tmp_path):

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from formats import numbered, write_ome_zarr
+from lif_writer import image, write_lif
+from nd2_writer import write_nd2
 
 from gpu_patch import open_images, residency
 from gpu_patch.images.readers import Options, open_file
@@ -112,17 +114,23 @@ def reader_of(kind, folder):
             tifffile.imwrite(path, numbered("CYX"), imagej=True, metadata={"axes": "CYX"})
         elif kind == "npy":
             np.save(path, numbered("CYX"))
+        elif kind == "lif":
+            pytest.importorskip("liffile")
+            write_lif(path, [image("a", numbered("CYX"), "CYX")])
+        elif kind == "nd2":
+            pytest.importorskip("nd2")
+            write_nd2(path, np.ascontiguousarray(numbered("CYX").transpose(1, 2, 0)[None]))
         else:
             czi = pytest.importorskip("pylibCZIrw.czi")
             with czi.create_czi(str(path)) as file:
                 for c, plane in enumerate(numbered("CYX")):
                     file.write(plane, plane={"C": c, "T": 0, "Z": 0})
-    (reader,) = open_file(path, Options(None if kind == "czi" else "CYX"))
+    (reader,) = open_file(path, Options("CYX" if kind in ("tif", "npy", "zarr") else None))
     return reader, path, watched
 
 
 WHOLE = [slice(0, n) for n in (1, 2, 37, 53)]
-FORMATS = ["tif", "npy", "zarr", "czi"]
+FORMATS = ["tif", "npy", "zarr", "czi", "lif", "nd2"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -202,6 +202,8 @@ def test_wrong_options(folder, options, error, words):
         ("tifffile", "a.tif", r"tifffile: pip install 'gpu_patch\[io\]'"),
         ("zarr", "a.zarr", r"zarr 3: pip install 'gpu_patch\[io\]'"),
         ("pylibCZIrw", "a.czi", r"pylibCZIrw: pip install 'gpu_patch\[czi\]'"),
+        ("liffile", "a.lif", r"liffile: pip install 'gpu_patch\[lif\]'"),
+        ("nd2", "a.nd2", r"nd2: pip install 'gpu_patch\[nd2\]'"),
         ("PIL", "a.png", r"Pillow: pip install 'gpu_patch\[io\]'"),
     ],
 )

@@ -26,6 +26,8 @@ PACKAGES = {
     "pillow": ("io", "PNG and JPEG files"),
     "zarr": ("io", "OME-Zarr images"),
     "pylibCZIrw": ("czi", "CZI files"),
+    "nd2": ("nd2", "ND2 files"),
+    "liffile": ("lif", "LIF files"),
     "matplotlib": ("cli", "the pictures of preview, demo, train-demo and bench"),
     "tqdm": ("cli", "progress bars"),
     "torch": ("torch", "gpu_patch.torch, predict, train-demo"),

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.images.readers import array, czi, npy, picture, sequence, tiff, zarr
+from gpu_patch.images.readers import array, czi, lif, nd2, npy, picture, sequence, tiff, zarr
 from gpu_patch.images.readers.base import ImageReader
 from gpu_patch.images.readers.content import content_of
 from gpu_patch.images.readers.info import ImageInfo, Options
@@ -36,6 +36,8 @@ _BY_SUFFIX = {
     **dict.fromkeys((".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk", COMPANION), tiff.open_all),
     ".npy": npy.open_all,
     ".czi": czi.open_all,
+    ".nd2": nd2.open_all,
+    **dict.fromkeys((".lif", ".lof"), lif.open_all),
     **dict.fromkeys((".png", ".jpg", ".jpeg"), picture.open_all),
     **dict.fromkeys((".zarr", ".zarr.zip", ".ozx", ".zip"), zarr.open_all),
 }

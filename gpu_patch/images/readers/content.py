@@ -27,6 +27,8 @@ _FIRST_BYTES = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _TIFF),
     b"\x93NUMPY": Content("a NumPy file", "a NumPy file", ".npy"),
     b"ZISRAWFILE": Content("a CZI", "a CZI", ".czi"),
+    b"p\0\0\0": Content("a LIF", "a LIF", ".lif"),
+    **dict.fromkeys((b"\xda\xce\xbe\n", b"\0\0\0\x0cjP  "), Content("an ND2", "an ND2", ".nd2")),
     b"\x89PNG": Content("an image", "a PNG", ".png"),
     b"\xff\xd8\xff": Content("an image", "a JPEG", ".jpg"),
 }

@@ -215,6 +215,50 @@ def described(
     )
 
 
+def with_single_axes(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Return the axes and shape of an image with those of T, Z and C that it lacks, of one pixel.
+
+    For formats that always have them, but whose package leaves out axes of one pixel.
+    """
+    order, sizes = "TZCYX", list(shape)
+    for i, axis in ((2, "C"), (1, "Z"), (0, "T")):
+        if axis not in axes:
+            at = min((axes.index(after) for after in order[i + 1 :] if after in axes), default=0)
+            axes = axes[:at] + axis + axes[at:]
+            sizes.insert(at, 1)
+    return axes, tuple(sizes)
+
+
+def foreign_axes(
+    path: object, axes: Sequence[str], shape: Sequence[int], meanings: Mapping[str, str]
+) -> ValueError:
+    """Return the error for axes of a file that are not those of images here.
+
+    Parameters
+    ----------
+    path : object
+        What the error calls the file.
+    axes : sequence of str
+        Of the file, by the names of its package.
+    shape : sequence of int
+        Their lengths.
+    meanings : mapping of str to str
+        What is known of such axes.
+    """
+    foreign = [axis for axis in axes if axis not in AXES or axis in meanings]
+    named = ", ".join(f"{a} ({meanings[a]})" if a in meanings else a for a in foreign)
+    lengths = ", ".join(f"{axis} {n}" for axis, n in zip(axes, shape, strict=True))
+    free = [axis for axis in AXES if axis not in axes]
+    replaced = {axis: free.pop(0) for axis in foreign[: len(free)]}
+    guess = "".join(replaced.get(axis, axis) for axis in axes)
+    way_out = "split it with the microscope's software"
+    if len(guess) == len(set(guess)) and set(guess) <= set(AXES) and {*"YX"} <= set(guess):
+        way_out = f"{argument('axes', guess)} takes them as others, or {way_out}"
+    return ValueError(
+        f"{path} has axes that have no place in {AXES!r}: {named}; it is {lengths}: {way_out}"
+    )
+
+
 def never_written(what: str, missing: Sequence[str], n_all: int) -> str:
     """Say how many of an image's parts are missing, and which is the first; "" for none."""
     if not missing:

@@ -22,7 +22,19 @@ from gpu_patch.predict.outputs.zarr import ZarrStore
 __all__ = ["Output", "Predicted", "Store", "UnitKey", "make_store", "restore", "restored_axes"]
 
 
-_NOT_WRITTEN = (".png", ".jpg", ".jpeg", ".czi", ".h5", ".hdf5", ".npz", ".zip", ".pt")
+_NOT_WRITTEN = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".czi",
+    ".nd2",
+    ".lif",
+    ".h5",
+    ".hdf5",
+    ".npz",
+    ".zip",
+    ".pt",
+)
 """Endings of files that nobody means as the name of a folder."""
 
 
