@@ -8,11 +8,25 @@ from math import prod
 import numpy as np
 
 from gpu_patch.images.readers import Calibration
-from gpu_patch.predict.outputs import Predicted
+from gpu_patch.predict.outputs import OutputOptions, Predicted, Shard, open_store
 
 SOURCES = ["a.tif", "b.tif", "c.tif"]
 OPTIONS = {"chunk_size": (16, 64), "fingerprint": "model 1"}
 SIZES = {"Z": 0.5, "Y": 0.25, "X": 0.125}
+
+
+def make_store(
+    out, sources, *, rank=0, world_size=1, variants=("",), fingerprint="", versions=None, **options
+):
+    """A store by all that is asked of it."""
+    return open_store(
+        OutputOptions(out, **options),
+        Shard(rank, world_size),
+        sources,
+        variants=variants,
+        fingerprint=lambda: fingerprint,
+        versions=versions,
+    )
 
 
 def make_predicted(

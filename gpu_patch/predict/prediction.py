@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpu_patch.checks import (
-    Message,
-    argument,
-    choice,
-    instance,
-    sequence,
-    whole_number,
-    whole_numbers,
-)
+from gpu_patch.checks import instance, sequence
 from gpu_patch.chunks import ChunkedImage
-from gpu_patch.constructors import BasicPatchConstr, PredMsPatchConstr
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import ImageStack, PatchExtractor
-from gpu_patch.locations import LARGEST_PIXEL
-from gpu_patch.patching import TiledPatching
-from gpu_patch.patching.base import checked_overlaps
 from gpu_patch.predict.code import version_of
 from gpu_patch.predict.digests import of_planes
 from gpu_patch.predict.identity import identify
-from gpu_patch.predict.model import TRAINING_MODES, is_module, modes, modes_of, running
-from gpu_patch.predict.outputs import make_store
-from gpu_patch.predict.pixels import checked_dtype
-from gpu_patch.predict.remarks import equal_samples, evaluating_samples, not_finite
+from gpu_patch.predict.model import is_module, modes, modes_of, running
+from gpu_patch.predict.options import PredictOptions
+from gpu_patch.predict.outputs import OutputOptions, Shard, open_store
+from gpu_patch.predict.remarks import (
+    equal_samples,
+    evaluating_samples,
+    not_finite,
+    unknown_model,
+    warn,
+)
 from gpu_patch.predict.results import Results
-from gpu_patch.predict.schedule import choose_grid, share_of
+from gpu_patch.predict.schedule import share_of
 from gpu_patch.predict.worker import TilePredictor
-from gpu_patch.tiling import BLENDS
 
 
 class Prediction(NamedTuple):
@@ -201,80 +193,60 @@ def predict(
     True
     """
     extractor = _as_extractor(images)
-    n_dims, device = extractor.n_spatial_dims, extractor.device
-    tile = whole_numbers("tile_size", tile_size, minimum=1, maximum=LARGEST_PIXEL, length=n_dims)
-    shared = checked_overlaps(overlaps, tile, "tile_size")
-    whole_number("batch_size", batch_size, minimum=1)
-    whole_number("n_samples", n_samples, minimum=1)
-    choice("blend", blend, BLENDS)
-    if model_id is not None and not instance("model_id", model_id, str, "a str or None"):
-        raise ValueError("model_id must not be empty, found ''")
-    if training_mode is not None:
-        choice("training_mode", training_mode, TRAINING_MODES)
-    if normalization is not None:
-        instance("normalization", normalization, Normalization, "a Normalization or None")
-    # of the mean, and of the standard deviation
-    dtypes = {"": checked_dtype(dtype), "_std": np.dtype(np.float32)}
-    if n_samples == 1:
-        del dtypes["_std"]
-    names = [] if channel_names is None else sequence("channel_names", channel_names, "str")
-    for i, name in enumerate(names):
-        instance(f"channel_names[{i}]", name, str, "a str")
-    tiling = TiledPatching(extractor.shapes, tile, shared)
-    constructor = (
-        BasicPatchConstr(tiling, extractor, seed=0)
-        if multiscale_count is None
-        else PredMsPatchConstr(tiling, extractor, multiscale_count, padding_mode, seed=0)
+    options = PredictOptions(
+        extractor.n_spatial_dims,
+        tile_size,
+        overlaps,
+        batch_size,
+        multiscale_count,
+        padding_mode,
+        blend,
+        n_samples,
+        training_mode,
+        normalization,
+        dtype,
+        channel_names,
+        model_id,
     )
-    sizes = [shape[2:] for shape in extractor.shapes]
-    # one grid for images of one size: its tables are uploaded once
-    grid_of = {size: choose_grid(size, tile, shared, blend) for size in set(sizes)}
-    grids = [grid_of[size] for size in sizes]
-    axes = _axes_of_batches(n_dims, multiscale_count)
-    with modes(model, training_mode) as evaluating, running(model, device, axes) as tiles_of:
-        if evaluating and n_samples > 1:
-            warnings.warn(evaluating_samples(), stacklevel=2)
-        about = {
-            "tile_size": tile,
-            "overlaps": shared,
-            "multiscale_count": multiscale_count,
-            "padding_mode": padding_mode,
-            "blend": blend,
-            "n_samples": n_samples,
-            "dtype": dtypes[""].name,
-            "normalization": None if normalization is None else normalization.to_dict(),
-            "training_mode": modes_of(model),
-            "version of gpu_patch": version_of(__name__),
-        }
+    output = OutputOptions(out, format, overwrite, resume, chunk_size, shard_size, timeout)
+    return _predict_images(
+        extractor, model, options, output, Shard(rank, world_size), progress=progress
+    )
 
-        def fingerprint() -> str:
-            return json.dumps({**about, "model": _identity(model, model_id, resume=resume)})
 
-        store = make_store(
-            None if out is None else os.fspath(out),
-            [stack.source for stack in extractor.image_stacks],
-            variants=list(dtypes),
-            format=format,
-            overwrite=overwrite,
-            resume=resume,
-            fingerprint=fingerprint,
-            versions=lambda: [_version(stack) for stack in extractor.image_stacks],
-            files=[stack.files for stack in extractor.image_stacks],
-            rank=rank,
-            world_size=world_size,
-            chunk_size=chunk_size,
-            shard_size=shard_size,
-            timeout=timeout,
+def _predict_images(
+    images: PatchExtractor,
+    model: Callable[[Any], Any],
+    options: PredictOptions,
+    output: OutputOptions,
+    shard: Shard,
+    *,
+    progress: bool,
+) -> Prediction:
+    """Run a model over images, of which this process predicts its share."""
+    constructor, grids = options.constructor(images), options.grids(images)
+    stacks, variants = images.image_stacks, list(options.dtypes)
+    with (
+        modes(model, options.training_mode) as evaluating,
+        running(model, images.device, options.axes_of_batches) as tiles_of,
+    ):
+        if evaluating and options.n_samples > 1:
+            warn(evaluating_samples())
+        store = open_store(
+            output,
+            shard,
+            [stack.source for stack in stacks],
+            variants=variants,
+            fingerprint=lambda: _fingerprint(model, options, resume=output.resume),
+            versions=lambda: [_version(stack) for stack in stacks],
+            files=[stack.files for stack in stacks],
         )
-        results = Results(store, extractor.image_stacks, grids, dtypes, names)
+        results = Results(store, stacks, grids, options.dtypes, options.channel_names or ())
         try:
             todo = results.todo()
-            share = share_of(todo, rank, world_size)
-            predictor = TilePredictor(
-                constructor, tiles_of, n_samples, normalization, grids, results
-            )
-            predictor.run(share, batch_size, progress=progress and rank == 0)
-            if rank == 0:
+            predictor = TilePredictor(constructor, tiles_of, options, grids, results)
+            predictor.run(share_of(todo, shard), progress=progress and shard.is_first)
+            if shard.is_first:
                 for image in results.written:
                     results.open(image, predictor.n_channels)
                     results.finish(image)
@@ -286,41 +258,25 @@ def predict(
                 store.abandon()
             raise
         # those of files that are read by chunk are known as far as this process has read them
-        seen = {unit.image for unit in todo if rank == 0 or extractor.cache is not None}
-        if remark := not_finite([extractor.image_stacks[image] for image in sorted(seen)]):
-            warnings.warn(remark, stacklevel=2)
-    if results.deviates is False and rank == 0:
-        warnings.warn(equal_samples(n_samples, module=is_module(model)), stacklevel=2)
-    return Prediction(results.all(""), results.all("_std") if n_samples > 1 else None)
+        seen = {unit.image for unit in todo if shard.is_first or images.cache is not None}
+        if remark := not_finite([stacks[image] for image in sorted(seen)]):
+            warn(remark)
+    if results.deviates is False and shard.is_first:
+        warn(equal_samples(options.n_samples, module=is_module(model)))
+    return Prediction(results.all(""), results.all("_std") if "_std" in variants else None)
 
 
-def _axes_of_batches(n_dims: int, multiscale_count: int | None) -> str:
-    """Say which argument decides on each axis of what a model gets."""
-    return Message(
-        "(",
-        argument("batch_size"),
-        " or less, ",
-        "channels of the images" if multiscale_count is None else argument("multiscale_count"),
-        *(piece for axis in range(n_dims) for piece in (", ", argument(f"tile_size[{axis}]"))),
-        ")",
-    )
-
-
-def _identity(model: Any, model_id: str | None, *, resume: bool) -> str | dict[str, str]:
-    if model_id is not None:
-        return model_id
-    found = identify(model)
-    if found.unknown and resume:
-        warnings.warn(
-            Message(
-                "model may be another one than that of the earlier run: nothing is known of "
-                f"{', '.join(found.unknown)}. Give ",
-                argument("model_id"),
-                " from the first run on, such as a version, or a digest of its file",
-            ),
-            stacklevel=6,
-        )
-    return found.parts
+def _fingerprint(model: Any, options: PredictOptions, *, resume: bool) -> str:
+    """Return what a run must share with another one that goes on with it, as JSON."""
+    told: str | dict[str, str] | None = options.model_id
+    if told is None:
+        found = identify(model)
+        told = found.parts
+        if found.unknown and resume:
+            warn(unknown_model(found.unknown))
+    version = {"version of gpu_patch": version_of(__name__)}
+    modes = {"training_mode": modes_of(model)}
+    return json.dumps({**options.to_dict(), **modes, **version, "model": told})
 
 
 def _version(stack: ImageStack) -> str:

@@ -1,7 +1,9 @@
-"""What users of `predict` are warned of."""
+"""What users of `predict` are warned of, at the line that calls it."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 from math import prod
 
@@ -12,6 +14,14 @@ from gpu_patch.images import ImageStack
 
 _MOST_NAMED = 5
 """Images that one warning names."""
+
+
+def warn(remark: str) -> None:
+    """Warn at the line that calls this package."""
+    package, level = __name__.rpartition(".")[0], 1
+    while sys._getframe(level).f_globals.get("__name__", "").startswith(f"{package}."):
+        level += 1
+    warnings.warn(remark, stacklevel=level + 1)
 
 
 def not_finite(stacks: Sequence[ImageStack]) -> str:
@@ -55,4 +65,14 @@ def equal_samples(n_samples: int, *, module: bool) -> str:
         f"{remark}. Dropout varies in training mode alone: model.eval(), then "
         "model.dropout.train() for a part of that name, or ",
         argument("training_mode", "keep"),
+    )
+
+
+def unknown_model(unknown: Sequence[str]) -> str:
+    """Say that a run may go on with another model, of which nothing is known."""
+    return Message(
+        "model may be another one than that of the earlier run: nothing is known of "
+        f"{', '.join(unknown)}. Give ",
+        argument("model_id"),
+        " from the first run on, such as a version, or a digest of its file",
     )

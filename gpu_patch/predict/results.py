@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from gpu_patch.images import ImageStack
 from gpu_patch.images.readers import Calibration
 from gpu_patch.predict.outputs import Output, Predicted, Store
-from gpu_patch.predict.outputs.files import PathStore
-from gpu_patch.predict.pixels import converted
+from gpu_patch.predict.outputs.paths import PathStore
 from gpu_patch.predict.schedule import WriteUnit, units_of
 from gpu_patch.tiling import TileGrid
 
@@ -116,7 +115,7 @@ class Results:
             output = self._open[image].get(variant)
             if output is not None:
                 source = str(self._stacks[image].source)
-                output.write(sample, start, converted(part, dtype, source))
+                output.write(sample, start, _converted(part, dtype, source))
 
     def finish(self, image: int) -> None:
         """Finish an image, of which this process has written all that it will."""
@@ -146,3 +145,24 @@ class Results:
 
     def _name(self, image: int, variant: str) -> str:
         return self._store.names[image] + variant
+
+
+def _converted(values: NDArray[np.float32], dtype: np.dtype[Any], source: str) -> NDArray[Any]:
+    """Return values of `dtype`: for whole numbers rounded to the nearest, within its range.
+
+    Raises
+    ------
+    ValueError
+        Where a value is not finite and `dtype` has no such value.
+    """
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return values.astype(dtype, copy=False)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"the prediction of {source} has values that are not finite, which {dtype} cannot "
+            "hold: look for them in the image and in the model, or ask for float32"
+        )
+    limits = np.iinfo(dtype)
+    rounded = np.rint(values)
+    return np.clip(rounded, limits.min, limits.max, out=rounded).astype(dtype)

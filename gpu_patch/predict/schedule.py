@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.predict.outputs import Shard
 from gpu_patch.tiling import TileGrid, tile_grid
 
 _LEAST_GAIN = 2
@@ -148,9 +149,9 @@ def units_of(
     ]
 
 
-def share_of(units: Sequence[WriteUnit], rank: int, world_size: int) -> list[RowRange]:
+def share_of(units: Sequence[WriteUnit], shard: Shard) -> list[RowRange]:
     """Return what one of several processes predicts: neighbouring units, joined."""
-    first, stop = (len(units) * r // world_size for r in (rank, rank + 1))
+    first, stop = (len(units) * r // shard.world_size for r in (shard.rank, shard.rank + 1))
     ranges: list[RowRange] = []
     for image, sample, row, length in units[first:stop]:
         if ranges and ranges[-1][:2] == (image, sample) and ranges[-1].stop == row:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from gpu_patch import ops
 from gpu_patch.constructors.base import PlannedConstr
-from gpu_patch.feed.normalization import Inverse, Normalization
+from gpu_patch.feed.normalization import Inverse
 from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
+from gpu_patch.predict.options import PredictOptions
 from gpu_patch.predict.results import Results
 from gpu_patch.predict.schedule import BatchPart, RowRange, batches_of
 from gpu_patch.predict.slab_writer import Slab, SlabWriter, make_slab_writer
@@ -34,10 +35,8 @@ class TilePredictor:
         Makes the tiles.
     tiles_of : callable
         The model: returns the tiles of a batch.
-    n_samples : int
-        How often each batch is given to it.
-    normalization : Normalization or None
-        Of the tiles; what the model returns is taken back.
+    options : PredictOptions
+        Batch size, samples and normalisation.
     grids : sequence of TileGrid
         How each image is tiled.
     results : Results
@@ -48,13 +47,13 @@ class TilePredictor:
         self,
         constructor: PlannedConstr,
         tiles_of: Callable[[Any], Any],
-        n_samples: int,
-        normalization: Normalization | None,
+        options: PredictOptions,
         grids: Sequence[TileGrid],
         results: Results,
     ) -> None:
         self._constructor, self._tiles_of = constructor, tiles_of
-        self._n_samples, self._normalization = n_samples, normalization
+        self._batch_size = options.batch_size
+        self._n_samples, self._normalization = options.n_samples, options.normalization
         self._grids, self._results = grids, results
         n_tiles = [grid.n_tiles for grid in grids]
         n_samples_of = [shape[0] for shape in constructor.input_shapes]
@@ -70,10 +69,10 @@ class TilePredictor:
         assert self._n_channels is not None
         return self._n_channels
 
-    def run(self, ranges: Sequence[RowRange], batch_size: int, *, progress: bool) -> None:
+    def run(self, ranges: Sequence[RowRange], *, progress: bool) -> None:
         """Predict ranges of rows and finish their images."""
         grids = [self._grids[rows.image] for rows in ranges]
-        batches, heights = batches_of(zip(ranges, grids, strict=True), batch_size)
+        batches, heights = batches_of(zip(ranges, grids, strict=True), self._batch_size)
         n_tiles = sum(part.count for parts in batches for part in parts)
         last = {rows.image: range_idx for range_idx, rows in enumerate(ranges)}
         slabs: dict[int, Slab] = {}

@@ -41,9 +41,7 @@ def test_files_are_real_ones_and_stay_so(tmp_path, monkeypatch, by_chunk):
 
 @pytest.mark.parametrize("opened", [".", "0", "1"])
 def test_files_of_a_zarr_are_its_folder_and_that_of_its_pixels(tmp_path, opened):
-    from written import make_predicted, write_all
-
-    from gpu_patch.predict.outputs import make_store
+    from written import make_predicted, make_store, write_all
 
     path = write_all(make_store(tmp_path / "a.zarr", ["a"]), make_predicted("YX", X=300)).resolve()
     assert files(path / opened, "YX") == [{path / opened, path / opened / "0"} if opened == "."

@@ -21,7 +21,7 @@ import zarr  # noqa: F401
 
 import gpu_patch
 from gpu_patch import predict
-from gpu_patch.predict.outputs import multiscale
+from gpu_patch.predict.outputs.ome_zarr import multiscale
 
 STEPS = ("rename", "replace", "unlink", "rmdir", "mkdir")
 ARRAY = np.arange(40 * 50, dtype=np.float32).reshape(40, 50)

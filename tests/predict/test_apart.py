@@ -8,9 +8,9 @@ import os
 import numpy as np
 import pytest
 from pixels import distinct
+from written import make_store
 
 from gpu_patch import ImageStack, open_images, predict
-from gpu_patch.predict.outputs import make_store
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")

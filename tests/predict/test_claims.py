@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pixels import distinct
-from written import make_predicted, pixels, together, units, whole, write_all
+from written import make_predicted, make_store, pixels, together, units, whole, write_all
 
 from gpu_patch import ImageStack, open_images, predict
-from gpu_patch.predict.outputs import claims, make_store
+from gpu_patch.predict.outputs import Shard, claims
 from gpu_patch.predict.outputs.claims import Claim
 from gpu_patch.predict.outputs.ranks import Ranks
 
@@ -279,7 +279,7 @@ def test_a_rank_holds_the_results_when_the_first_has_died(tmp_path):
 
 def test_ranks_are_told_of_an_error_whatever_an_earlier_run_left(tmp_path):
     folder = tmp_path / "ranks"
-    assert together(lambda rank: Ranks(folder, rank, 3, 30).share(lambda: "first"), 3)
+    assert together(lambda rank: Ranks(folder, Shard(rank, 3), 30).share(lambda: "first"), 3)
     (folder / ".DS_Store").touch()
     (folder / "a folder").mkdir()
 
@@ -288,11 +288,12 @@ def test_ranks_are_told_of_an_error_whatever_an_earlier_run_left(tmp_path):
 
     def late(rank):
         time.sleep(0.3 * (rank > 0))
-        return Ranks(folder, rank, 3, 5).share(fail)
+        return Ranks(folder, Shard(rank, 3), 5).share(fail)
 
     found = together(late, 3)
     assert [type(error) for error in found] == [ValueError, RuntimeError, RuntimeError]
     assert "not today" in str(found[2])
     assert (
-        together(lambda rank: Ranks(folder, rank, 3, 30).share(lambda: "next"), 3) == ["next"] * 3
+        together(lambda rank: Ranks(folder, Shard(rank, 3), 30).share(lambda: "next"), 3)
+        == ["next"] * 3
     )

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from written import make_predicted, pixels, units, whole, write_unit
+from written import make_predicted, make_store, pixels, units, whole, write_unit
 
 from gpu_patch import open_images
-from gpu_patch.predict.outputs import make_store
+from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 from gpu_patch.predict.outputs.removal import discard, sweep
-from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 
 pytest.importorskip("zarr")
 pytest.importorskip("tifffile")

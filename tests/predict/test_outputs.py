@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 from formats import canonical
-from written import SIZES, make_predicted, pixels, whole, write_all
+from written import SIZES, make_predicted, make_store, pixels, whole, write_all
 
 from gpu_patch import open_images
 from gpu_patch.images.axes import to_canonical
-from gpu_patch.predict.outputs import make_store, restore, restored_axes
+from gpu_patch.predict.outputs import restore, restored_axes
 from gpu_patch.predict.outputs.names import result_names
 
 pytest.importorskip("tifffile")

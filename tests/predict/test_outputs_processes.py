@@ -16,6 +16,7 @@ from written import (
     SOURCES,
     make_images,
     make_predicted,
+    make_store,
     pixels,
     together,
     whole,
@@ -23,9 +24,9 @@ from written import (
 )
 
 from gpu_patch import open_images
-from gpu_patch.predict.outputs import make_store
+from gpu_patch.predict.outputs import Shard
+from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 from gpu_patch.predict.outputs.ranks import Ranks
-from gpu_patch.predict.outputs.unfinished import UnfinishedImage
 
 pytest.importorskip("zarr")
 
@@ -219,12 +220,14 @@ def test_what_an_earlier_run_said_is_not_believed(tmp_path):
     """Its files name ranks of the same numbers."""
     folder = tmp_path / "ranks"
     for said in ("old", "new"):
-        found = together(lambda rank, said=said: Ranks(folder, rank, 3, 30).share(lambda: said), 3)
+        found = together(
+            lambda rank, said=said: Ranks(folder, Shard(rank, 3), 30).share(lambda: said), 3
+        )
         assert found == [said] * 3
     assert folder.exists()
     # an old rank 0 alone is no answer
     with pytest.raises(TimeoutError, match="rank 0 has not begun"):
-        Ranks(folder, 1, 3, 0.2).share(lambda: None)
+        Ranks(folder, Shard(1, 3), 0.2).share(lambda: None)
 
 
 def test_a_rank_of_an_earlier_run_does_not_count(tmp_path):
@@ -235,7 +238,7 @@ def test_a_rank_of_an_earlier_run_does_not_count(tmp_path):
 
     def share(rank):
         time.sleep(0.5 * (rank == 2))
-        return Ranks(folder, rank, 3, 2.0).share(lambda: "new")
+        return Ranks(folder, Shard(rank, 3), 2.0).share(lambda: "new")
 
     assert together(share, 3) == ["new"] * 3
 
@@ -341,8 +344,7 @@ MEMORY = """
 import sys
 sys.path.insert(0, sys.argv[3])
 import numpy as np
-from written import make_predicted, write_all
-from gpu_patch.predict.outputs import make_store
+from written import make_predicted, make_store, write_all
 
 def peak():
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

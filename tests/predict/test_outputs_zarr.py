@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from written import SIZES, make_predicted, pixels, units, whole, write_all, write_unit
+from written import SIZES, make_predicted, make_store, pixels, units, whole, write_all, write_unit
 
 from gpu_patch import open_images
-from gpu_patch.predict.outputs import make_store, multiscale
-from gpu_patch.predict.outputs.multiscale import Level, halve, levels
-from gpu_patch.predict.outputs.unfinished import UnfinishedImage
+from gpu_patch.predict.outputs.ome_zarr import multiscale
+from gpu_patch.predict.outputs.ome_zarr.multiscale import Level, halve, levels
+from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 
 zarr = pytest.importorskip("zarr")
 

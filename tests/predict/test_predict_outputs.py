@@ -306,7 +306,7 @@ def test_a_source_may_be_any_text(source, tmp_path, monkeypatch):
 
 def test_what_was_written_but_not_finished_is_finished(tmp_path, monkeypatch):
     """An end between the last rows and the coarser levels."""
-    from gpu_patch.predict.outputs.zarr import ZarrOutput
+    from gpu_patch.predict.outputs.ome_zarr.output import ZarrOutput
 
     images, pixels = written(tmp_path)
     options = {**TILES, "out": tmp_path / "out.ome.zarr", "chunk_size": (32, 64)}

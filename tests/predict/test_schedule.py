@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_patch.predict.outputs import Shard
 from gpu_patch.predict.schedule import (
     RowRange,
     batches_of,
@@ -115,7 +116,7 @@ def test_ranks_share_what_is_not_done(images, unit_rows, world_size, random):
             for row in range(n_rows)
             if (sample, row - row % unit_rows) not in done
         }
-    shares = [share_of(units, rank, world_size) for rank in range(world_size)]
+    shares = [share_of(units, Shard(rank, world_size)) for rank in range(world_size)]
     rows = [
         (part.image, part.sample, row)
         for share in shares

@@ -13,11 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from written import OPTIONS, SOURCES, make_images, units, write_unit
+from written import OPTIONS, SOURCES, make_images, make_store, units, write_unit
 from zarr.storage import LocalStore
 
-from gpu_patch.predict.outputs import make_store
-from gpu_patch.predict.outputs.unfinished import UnfinishedImage
+from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 
 
 def main(out, report, rank, world_size, pause, resume=""):

@@ -97,7 +97,7 @@ class Output(ABC):
 
 
 class Store(ABC):
-    """Where the images of a prediction go; made by `make_store`.
+    """Where the images of a prediction go; made by `open_store`.
 
     A process opens and finishes the images in which it writes; rank 0 also those of which an
     earlier run has written every unit without finishing them. In the end all of them `wait`.

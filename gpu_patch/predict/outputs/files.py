@@ -1,11 +1,10 @@
-"""Results at paths, which take their final name when they are complete."""
+"""Results as files in which an image lies as it does in memory; .npy files are such."""
 
 from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial as bound
 from pathlib import Path
 from typing import Any
@@ -13,103 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import Message, argument
-from gpu_patch.predict.outputs.axes import put_rows, sample_of
-from gpu_patch.predict.outputs.base import Output, Predicted, Store
-from gpu_patch.predict.outputs.claims import Claim
+from gpu_patch.predict.outputs.axes import put_rows, restored_axes, restored_shape, sample_of
+from gpu_patch.predict.outputs.base import Output, Predicted
+from gpu_patch.predict.outputs.paths import PathStore
 from gpu_patch.predict.outputs.removal import discard
-
-
-class PathStore(Store):
-    """A folder with a result for each image and variant, which no other run may write meanwhile.
-
-    Parameters
-    ----------
-    folder : Path
-        It is made.
-    names, variants : sequence of str
-        As in `make_store`.
-    suffix : str
-        Ending of the results.
-    overwrite : bool
-        Whether what is there may be replaced.
-    """
-
-    _folders = False
-    """Whether results are folders."""
-
-    def __init__(
-        self,
-        folder: Path,
-        names: Sequence[str],
-        variants: Sequence[str],
-        suffix: str,
-        *,
-        overwrite: bool,
-    ) -> None:
-        super().__init__(names)
-        for place in (folder, *folder.parents):
-            if os.path.lexists(place) and not place.is_dir():
-                raise FileExistsError(
-                    Message(f"{place} is no folder: ", argument("out"), " cannot be in it")
-                )
-        self._made = [place for place in (folder, *folder.parents) if not place.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._suffix, self._overwrite = folder, suffix, overwrite
-        self._results = [name + variant for name in names for variant in variants]
-        self._claim: Claim | None = None
-
-    def wait(self) -> None:
-        """Let others write what is written."""
-        if self._claim is not None:
-            self._claim.release()
-
-    def abandon(self) -> None:
-        """Let others write, and remove the folders that were made and have stayed empty."""
-        if self._claim is not None:
-            self._claim.release()
-        with suppress(OSError):  # where one is not empty
-            for folder in self._made:
-                folder.rmdir()
-
-    def path(self, name: str) -> Path:
-        """Return where a result is in the end."""
-        return self._folder / (name + self._suffix)
-
-    def partial(self, name: str) -> Path:
-        """Return where it is until then: hidden, and beside it, so that renaming is enough."""
-        return self._folder / f".{name}{self._suffix}.partial"
-
-    def _claim_results(self, run: str | None = None) -> str:
-        """See to it that no other run writes the same; return what tells this run from others."""
-        names = [name + self._suffix for name in self._results]
-        self._claim = Claim(self._folder, names, run)
-        return self._claim.run
-
-    def _let_go(self, name: str) -> None:
-        """Let others write a result that is finished or given up."""
-        if self._claim is not None:
-            self._claim.done(name + self._suffix)
-
-    def _check_free(self, name: str) -> None:
-        """Raise where a result must not take its name. A link would be replaced by itself."""
-        path = self.path(name)
-        if not os.path.lexists(path):
-            return
-        if not path.is_symlink() and not (path.is_dir() if self._folders else path.is_file()):
-            kind, found = ("folder", "file") if self._folders else ("file", "folder")
-            found = found if path.is_dir() or path.is_file() else "special file"
-            raise FileExistsError(
-                Message(
-                    f"{path} would be a {kind}, but there is a {found} of that name: give another ",
-                    argument("out"),
-                    ", or move it",
-                )
-            )
-        if not self._overwrite:
-            raise FileExistsError(
-                Message(f"{path} exists: ", argument("overwrite", True), " replaces it")
-            )
 
 
 class FileStore(PathStore):
@@ -199,3 +105,13 @@ class FileOutput(Output):
     def _let_go(self) -> None:
         self._is_over = True
         self._done()
+
+
+class NpyStore(FileStore):
+    """Files as `numpy.save` writes them."""
+
+    def _create(self, path: Path, predicted: Predicted) -> tuple[np.memmap[Any, Any], str]:
+        axes = predicted.original_axes
+        shape = restored_shape(predicted.shape, axes, predicted.original_shape)
+        image = np.lib.format.open_memmap(path, "w+", predicted.dtype, shape)
+        return image, restored_axes(axes, predicted.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 FORMATS = {
     "ome-zarr": (".ome.zarr", ".zarr"),
@@ -11,6 +12,42 @@ FORMATS = {
     "npy": (".npy",),
 }
 """Formats, each with the endings that mean it; the first is the one given to new files."""
+
+
+class ResultNames(NamedTuple):
+    """What the results of a prediction are called.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where they are; None for arrays.
+    names : tuple of str
+        Name of each image's result, without ending.
+    variants : tuple of str
+        What is appended to the names, such as "_std": a result for each.
+    suffix : str
+        Ending of the files or folders.
+    """
+
+    folder: Path | None
+    names: tuple[str, ...]
+    variants: tuple[str, ...]
+    suffix: str
+
+    @property
+    def results(self) -> list[str]:
+        """Every result: names with variants."""
+        return [name + variant for name in self.names for variant in self.variants]
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files or folders, with ending."""
+        return [result + self.suffix for result in self.results]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where they are in the end."""
+        return [(self.folder or Path()) / file for file in self.files]
 
 
 def ending(name: str) -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.checks import Message
+from gpu_patch.predict.outputs.options import Shard
 from gpu_patch.predict.outputs.removal import discard, sweep
 
 _PAUSE = 0.05
@@ -23,25 +24,20 @@ class Ranks:
     ----------
     folder : Path
         Theirs alone. What is in it from an earlier run is never taken for this one's.
-    rank, world_size : int
-        Number of this process, and how many there are.
+    shard : Shard
+        Which of them this is.
     timeout : float
         Seconds without any sign of the others after which waiting is an error.
     """
 
-    def __init__(self, folder: Path, rank: int, world_size: int, timeout: float) -> None:
-        self._folder, self._rank, self._world_size = folder, rank, world_size
-        self._timeout = timeout
+    def __init__(self, folder: Path, shard: Shard, timeout: float) -> None:
+        self._folder, self._timeout = folder, timeout
+        self._rank, self._world_size = shard.rank, shard.world_size
 
     @property
     def together(self) -> bool:
         """Whether there are several."""
         return self._world_size > 1
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is rank 0."""
-        return self._rank == 0
 
     def share(self, make: Callable[[], Any]) -> Any:
         """Return on every rank what `make`, called on rank 0, returns there; its error as well.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu_patch.predict.outputs.base import Predicted
-from gpu_patch.predict.outputs.multiscale import Level
+from gpu_patch.predict.outputs.ome_zarr.multiscale import Level
 
 VERSION = "0.5"
 

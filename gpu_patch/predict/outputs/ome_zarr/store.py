@@ -11,20 +11,21 @@ from typing import Any
 from gpu_patch.checks import Message, argument
 from gpu_patch.predict.outputs.axes import merged_axes
 from gpu_patch.predict.outputs.base import Output, Predicted, UnitKey
-from gpu_patch.predict.outputs.files import PathStore
-from gpu_patch.predict.outputs.ranks import Ranks
-from gpu_patch.predict.outputs.removal import discard, sweep
-from gpu_patch.predict.outputs.settings import difference
-from gpu_patch.predict.outputs.storage import Storage
-from gpu_patch.predict.outputs.unfinished import UnfinishedImage
-from gpu_patch.predict.outputs.zarr_image import (
+from gpu_patch.predict.outputs.names import ResultNames
+from gpu_patch.predict.outputs.ome_zarr.image import (
+    Storage,
     complete_units,
     create_image,
     has_levels,
     import_zarr,
     own_attributes,
 )
-from gpu_patch.predict.outputs.zarr_output import ZarrOutput
+from gpu_patch.predict.outputs.ome_zarr.output import ZarrOutput
+from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage, difference
+from gpu_patch.predict.outputs.options import OutputOptions, Shard
+from gpu_patch.predict.outputs.paths import PathStore
+from gpu_patch.predict.outputs.ranks import Ranks
+from gpu_patch.predict.outputs.removal import discard, sweep
 
 
 class ZarrStore(PathStore):
@@ -32,51 +33,43 @@ class ZarrStore(PathStore):
 
     Parameters
     ----------
-    folder, names, variants, suffix
-        As in `PathStore`.
-    overwrite, resume, fingerprint
-        As in `make_store`.
+    results : ResultNames
+        What the images are called.
+    options : OutputOptions
+        How they are stored.
+    shard : Shard
+        Which of the processes that write this is.
+    fingerprint : str
+        What another run must have in common with this one to go on with it.
     versions : sequence of str
         Of each image: its file, as `version` tells it, and its shape.
-    storage : Storage
-        Chunks and shards.
-    ranks : Ranks
-        The processes that write.
     """
 
     _folders = True
 
     def __init__(
         self,
-        folder: Path,
-        names: Sequence[str],
-        variants: Sequence[str],
-        suffix: str,
+        results: ResultNames,
+        options: OutputOptions,
+        shard: Shard,
         *,
-        overwrite: bool,
-        resume: bool,
         fingerprint: str,
         versions: Sequence[str],
-        storage: Storage,
-        ranks: Ranks,
     ) -> None:
         import_zarr()
-        asked = storage.asked  # checked before any folder is made
-        super().__init__(folder, names, variants, suffix, overwrite=overwrite)
-        self._resume = resume
+        super().__init__(results, overwrite=options.overwrite)
+        self._resume, self._shard = options.resume, shard
+        self._storage = Storage(options.chunk_size, options.shard_size)
         self._made_of = {
-            name + variant: {
-                "fingerprint": fingerprint,
-                "image": version,
-                **asked,
-            }
-            for name, version in zip(names, versions, strict=True)
-            for variant in variants
+            name + variant: {"fingerprint": fingerprint, "image": version, **self._storage.asked}
+            for name, version in zip(results.names, versions, strict=True)
+            for variant in results.variants
         }
-        self._storage, self._ranks = storage, ranks
+        ranks = self._folder / f".{results.names[0]}{results.suffix}.ranks"
+        self._ranks = Ranks(ranks, shard, options.timeout)
         try:
             # all ranks go by what rank 0 found: what others have written since must not count
-            found = ranks.share(self._begin)
+            found = self._ranks.share(self._begin)
             if self._claim is None:
                 self._claim_results(found["run"])
         except BaseException:
@@ -142,7 +135,7 @@ class ZarrStore(PathStore):
             ),
         )
         # rank 0 is the last: no other run may begin while the ranks use their folder
-        if not self._ranks.is_first:
+        if not self._shard.is_first:
             super().wait()
         self._ranks.leave()
         super().wait()

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from gpu_patch.predict.outputs.axes import merged_axes, put_rows
 from gpu_patch.predict.outputs.base import Output, Predicted, UnitKey
-from gpu_patch.predict.outputs.multiscale import fill, levels
-from gpu_patch.predict.outputs.storage import Storage
-from gpu_patch.predict.outputs.unfinished import UnfinishedImage
-from gpu_patch.predict.outputs.zarr_image import open_levels, stored_shape
+from gpu_patch.predict.outputs.ome_zarr.image import Storage, open_levels, stored_shape
+from gpu_patch.predict.outputs.ome_zarr.multiscale import fill, levels
+from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 
 
 class ZarrOutput(Output):
