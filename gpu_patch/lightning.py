@@ -8,7 +8,7 @@ from typing import Any
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.protocol import checked_constructor
 from gpu_patch.feed.loader import BatchLoader
-from gpu_patch.torch import TensorBatch, TensorLoader
+from gpu_patch.torch import TensorLoader
 
 try:
     from lightning.pytorch import LightningDataModule
@@ -60,77 +60,93 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         if {"rank", "world_size", "shuffle"} & options.keys():
             raise TypeError("rank, world_size and shuffle are not options here: the trainer knows")
 
-    def train_dataloader(self) -> TensorLoader | list[Any]:
+    def train_dataloader(self) -> TrainerLoader | list[Any]:
         """Return this rank's training batches.
 
         Returns
         -------
-        TensorLoader or list
+        TrainerLoader or list
             An empty list where there is no constructor.
         """
-        return self._loader(_TrainerEpoch, self._train, shuffle=True, **self._options)
+        return self._loader(self._train, same=False, shuffle=True, **self._options)
 
-    def val_dataloader(self) -> TensorLoader | list[Any]:
+    def val_dataloader(self) -> TrainerLoader | list[Any]:
         """Return this rank's validation batches.
 
         Returns
         -------
-        TensorLoader or list
+        TrainerLoader or list
             An empty list where there is no constructor.
         """
         return self._in_order(self._val)
 
-    def predict_dataloader(self) -> TensorLoader | list[Any]:
+    def predict_dataloader(self) -> TrainerLoader | list[Any]:
         """Return this rank's batches to predict from.
 
         Returns
         -------
-        TensorLoader or list
+        TrainerLoader or list
             An empty list where there is no constructor.
         """
         return self._in_order(self._predict)
 
-    def _in_order(self, constructor: PatchConstr | None) -> TensorLoader | list[Any]:
+    def _in_order(self, constructor: PatchConstr | None) -> TrainerLoader | list[Any]:
         training_only = ("augmentation", "drop_last", "order", "window")
         options = {k: v for k, v in self._options.items() if k not in training_only}
-        return self._loader(_SameEpoch, constructor, shuffle=False, **options)
+        return self._loader(constructor, same=True, shuffle=False, **options)
 
     def _loader(
-        self, kind: type[_OfTrainer], constructor: PatchConstr | None, **options: Any
-    ) -> TensorLoader | list[Any]:
+        self, constructor: PatchConstr | None, *, same: bool, **options: Any
+    ) -> TrainerLoader | list[Any]:
         if constructor is None:
             return []
-        if self.trainer is not None:
-            options |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-        loader = BatchLoader(constructor, self._batch_size, **options)
-        return kind(loader, self.trainer)
+        loader = BatchLoader(constructor, self._batch_size, **options, **share_of(self.trainer))
+        return TrainerLoader(TensorLoader(loader), self.trainer, same=same)
 
 
-class _OfTrainer(TensorLoader):
-    """Knows the trainer that takes the batches, None where there is none."""
-
-    def __init__(self, loader: BatchLoader, trainer: Any) -> None:
-        super().__init__(loader)
-        self._trainer = trainer
-
-
-class _TrainerEpoch(_OfTrainer):
-    """Gives the batches of the trainer's epoch, however far the one before came.
+class TrainerLoader:
+    """Gives a trainer the batches of its own epoch.
 
     Trainers make loaders anew, and leave epochs early.
+
+    Parameters
+    ----------
+    batches : TensorLoader
+        What is iterated over.
+    trainer : Trainer or None
+        Knows the epoch.
+    same : bool
+        Whether every epoch has the patches of the first, so that what is measured on its batches
+        can be compared.
     """
 
-    def __iter__(self) -> Iterator[TensorBatch]:
+    def __init__(self, batches: TensorLoader, trainer: Any, *, same: bool) -> None:
+        self.loader = batches.loader
+        self._batches, self._trainer, self._same = batches, trainer, same
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
         # only when the first batch is asked for: before, the trainer does not know its epoch
         trainer = self._trainer
-        if trainer is not None and self.loader.epoch != trainer.current_epoch:
-            self.set_epoch(trainer.current_epoch)
-        yield from super().__iter__()
+        if self._same:
+            self.loader.set_epoch(0)
+        elif trainer is not None and self.loader.epoch != trainer.current_epoch:
+            self.loader.set_epoch(trainer.current_epoch)
+        yield from self._batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader is, see `BatchLoader.state_dict`."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where a loader was, see `BatchLoader.load_state_dict`."""
+        self.loader.load_state_dict(state)
 
 
-class _SameEpoch(_OfTrainer):
-    """Draws nothing anew, so that what is measured on its batches can be compared."""
-
-    def __iter__(self) -> Iterator[TensorBatch]:
-        self.set_epoch(0)
-        return super().__iter__()
+def share_of(trainer: Any) -> dict[str, Any]:
+    """Return rank and world size of a trainer as options of a `BatchLoader`; none of no trainer."""
+    if trainer is None:
+        return {}
+    return {"rank": trainer.global_rank, "world_size": trainer.world_size}

@@ -67,7 +67,8 @@ def as_tensor(array: Any) -> torch.Tensor:
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
 
 
-def _as_tensors(batch: PatchBatch) -> TensorBatch:
+def as_tensors(batch: PatchBatch) -> TensorBatch:
+    """Return input and target of a batch, see `as_tensor`."""
     return TensorBatch(
         as_tensor(batch.input), None if batch.target is None else as_tensor(batch.target)
     )
@@ -111,9 +112,24 @@ class TensorLoader:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                tensors = _as_tensors(batch)
+                tensors = self.convert(batch)
             del batch  # or its memory would live until the next one is taken
             yield tensors
+
+    def convert(self, batch: PatchBatch) -> Any:
+        """Return what is yielded for a batch; subclasses may yield something else.
+
+        Parameters
+        ----------
+        batch : PatchBatch
+            Of the loader.
+
+        Returns
+        -------
+        TensorBatch
+            Of the same memory.
+        """
+        return as_tensors(batch)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch.
@@ -256,7 +272,7 @@ class PatchDataset(Dataset):  # type: ignore[misc]
             )
             if self._is_watched and get_worker_info() is None:
                 self._watch(indices)
-            return _as_tensors(batch)
+            return as_tensors(batch)
 
     def _watch(self, indices: Sequence[int]) -> None:
         """Warn once where a process of several takes more than its part of an epoch."""

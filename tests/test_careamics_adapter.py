@@ -9,9 +9,9 @@ import pytest
 from pixels import distinct
 from reference import on_host
 
-from gpu_patch import BasicPatchConstr, FixedPatching, RandomPatching, careamics
+from gpu_patch import BasicPatchConstr, FixedPatching, RandomPatching
 from gpu_patch.augmentation import Augmentation
-from gpu_patch.careamics import from_careamics
+from gpu_patch.careamics import from_careamics, images
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.feed.normalization import Normalization
 
@@ -184,7 +184,7 @@ def test_images_are_shared_for_as_long_as_they_are_used():
     theirs = a_constructor(in_memory())
     ours = from_careamics(theirs, "cpu")
     assert from_careamics(theirs, "cpu").input_extractor is ours.input_extractor
-    known = careamics._extractors[theirs.input_extractor]
+    known = images._extractors[theirs.input_extractor]
     assert len(known) == 1
     del ours
     assert not known

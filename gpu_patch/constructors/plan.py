@@ -162,5 +162,18 @@ class Specs(Sequence[PatchSpecs]):
             spec["all_coords"] = [tuple(p.coords[at].tolist()) for p in self._places]
         return spec  # type: ignore[return-value]
 
+    def by_channel(self, n_channels: int) -> Specs:
+        """Return the same specs, each with the places of all channels.
+
+        Parameters
+        ----------
+        n_channels : int
+            Of a patch.
+        """
+        places = list(self._places)
+        if len(places) == 1:
+            places *= n_channels
+        return Specs(places, self._principal_channel, np.ones(len(self), bool))
+
     def __repr__(self) -> str:
         return f"Specs({list(self)!r})"

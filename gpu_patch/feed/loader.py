@@ -158,7 +158,8 @@ class BatchLoader:
         if self.world_size > 1 and not constructor.draws_by_counter:
             raise ValueError(
                 f"world_size is {self.world_size}, but the constructor has a strategy whose draws "
-                "are not by counter, so that ranks would disagree: use one of gpu_patch's"
+                "are not by counter, so that ranks would disagree: use one of gpu_patch's "
+                "(of careamics': from_careamics(..., strategies='own'))"
             )
         self._check_enough(constructor.n_patches)
         self._check_not_empty()

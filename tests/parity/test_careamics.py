@@ -12,17 +12,15 @@ from pixels import distinct
 pytest.importorskip("careamics", reason="what is converted comes from careamics 0.3.5")
 
 import torch
-import zarr
 from builders import UPSTREAM
 from careamics.config.data.data_config import DataConfig
-from careamics.config.data.microsplit_data_config import MicroSplitDataConfig
 from careamics.dataset import factory, image_stack, patching
 from careamics.dataset.patch_constructor import BasicPatchConstr
 from careamics.dataset.patch_extractor import PatchExtractor
 from careamics.lightning.data.grouped_index_sampler import GroupedIndexSampler
 from test_readme import ROOT, blocks
-from tifffile import imwrite
 from torch.utils.data import DataLoader, default_collate
+from upstream_datasets import DATA_TYPES, MODES, assert_same, converted, make_dataset, settings
 
 import gpu_patch
 from gpu_patch.careamics import Feed, from_careamics
@@ -30,8 +28,6 @@ from gpu_patch.feed.loader import BatchLoader
 
 KINDS = ("basic", "multichannel", "independent", "paired", "pred")
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "whole", "fixed", "stratified")
-MODES = ("multichannel", "independent", "paired", "pred", "n2v", "care", "tiles", "validation")
-DATA_TYPES = ("array", "tiff", "tiff, one open", "zarr", "custom")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -120,7 +116,30 @@ def assert_same_items(found, expected):
             assert (array is None) == (upstream is None)
             if array is not None:
                 assert_close(array, upstream)
-        assert plain(ours[3]) == plain(theirs[3])
+        assert plain(with_their_keys(ours[3], theirs[3])) == plain(theirs[3])
+
+
+def with_their_keys(found, expected):
+    """A spec, with metadata of its images, without the places of channels where upstream has none.
+
+    Of mode I where channels may come from different places: all of our specs tell them then.
+    """
+    spec, images = found
+    if "all_coords" in expected[0] or "all_coords" not in spec:
+        return found
+    n = len(spec["all_coords"])
+    assert spec.pop("principal_channel") == 0
+    for key in ("data_idx", "sample_idx", "coords"):
+        assert spec.pop(f"all_{key}") == [spec[key]] * n
+    for image in filter(None, images):
+        more = image["additional_metadata"]
+        assert more.pop("all_sources") == [image["source"]] * n
+        for key in ("data_shape", "original_data_shape"):
+            # careamics gives the number of chosen channels for the image's
+            for shape in (shapes := more.pop(f"all_{key}s")):
+                assert (*shape[:1], *shape[2:]) == (*image[key][:1], *image[key][2:])
+            assert len(shapes) == n
+    return found
 
 
 def some(constructor, n=5):
@@ -141,7 +160,7 @@ def test_draws_go_on_where_upstreams_would(kind, strategy, n_dims):
     theirs = a_constructor(kind, strategy, n_dims=n_dims)
     items(theirs, some(theirs, 3))
     ours = from_careamics(theirs, "cpu")
-    assert type(ours).__name__ == type(theirs).__name__
+    assert isinstance(ours, getattr(gpu_patch, type(theirs).__name__))
     assert type(ours).__module__.startswith("gpu_patch.")
     assert ours.n_patches == theirs.n_patches
     assert plain(ours.input_shapes) == plain(theirs.input_shapes)
@@ -321,125 +340,6 @@ def test_image_stacks_of_users_are_asked():
 # Datasets
 
 
-class FromNpy:
-    """A custom image stack: the members of careamics' protocol and no more."""
-
-    original_axes = "SCYX"
-
-    def __init__(self, path):
-        self.source, self._data = path, np.load(path)
-        self.data_shape = self.original_data_shape = self._data.shape
-        self.data_dtype = self._data.dtype
-
-    def extract_patch(self, sample_idx, channels, coords, patch_size):
-        stack = image_stack.InMemoryImageStack.from_array(self._data, "SCYX")
-        return stack.extract_patch(sample_idx, channels, coords, patch_size)
-
-
-LOADING = factory.ImageStackLoading(lambda source, axes: [FromNpy(path) for path in source])
-
-
-def as_source(arrays, data_type, folder, name):
-    """Put arrays SCYX where careamics reads them from; returns its source."""
-    if data_type == "array":
-        return arrays
-    if data_type == "zarr":
-        group = zarr.open_group(str(folder / f"{name}.zarr"), mode="w")
-        for i, array in enumerate(arrays):
-            # upstream's collate function needs shards in all stacks or in none
-            shards = (1, 1, 16, 16) if name == "inputs" else None
-            group.create_array(f"image_{i}", data=array, chunks=(1, 1, 8, 16), shards=shards)
-        return [folder / f"{name}.zarr"]
-    paths = []
-    for i, array in enumerate(arrays):
-        if data_type == "custom":
-            paths.append(folder / f"{name}_{i}.npy")
-            np.save(paths[-1], array)
-        else:
-            paths.append(folder / f"{name}_{i}.tiff")
-            imwrite(paths[-1], array)
-    return paths
-
-
-def settings(mode, data_type, **more):
-    training = mode not in ("pred", "tiles", "validation")
-    size = {"patch_size": [16, 16]}
-    names = {"pred": "tiled", "tiles": "tiled", "validation": "fixed_random"}
-    found = {
-        "mode": {"validation": "validating"}.get(mode, "training" if training else "predicting"),
-        "data_type": data_type.partition(",")[0],
-        "axes": "SCYX",
-        "patching": {
-            "name": names.get(mode, "random"),
-            **size,
-            **({"overlaps": [4, 6]} if names.get(mode) == "tiled" else {}),
-        },
-        "normalization": {"name": "none"},
-        "batch_size": 4,
-        "seed": 42,
-        "num_workers": 0,
-    }
-    if data_type == "tiff, one open":
-        found["in_memory"] = False
-    return found | more
-
-
-def make_dataset(mode, data_type, folder, **more):
-    """A dataset from careamics' factories: the same one at every call."""
-    images = [distinct((n, 3, 24, 40), "uint16", n) for n in (2, 1)]
-    single = [array[:, :1] for array in images]
-    loading = LOADING if data_type == "custom" else None
-    found = settings(mode, data_type, **more)
-
-    def source(arrays, name):
-        return as_source(arrays, data_type, folder, name)
-
-    if mode in ("n2v", "care", "tiles", "validation"):
-        inputs = source(images, "inputs")
-        targets = source([a[:, ::-1] for a in images], "targets") if mode == "care" else None
-        return factory.create_dataset(DataConfig(**found), inputs, targets, loading)
-    scales = {"multiscale_count": 3, "padding_mode": "reflect"}
-    if mode == "pred":
-        config = MicroSplitDataConfig(**scales | found)
-        return factory.create_microsplit_pred_dataset(config, source(single, "single"), loading)
-    if mode == "paired":
-        config = MicroSplitDataConfig(**scales | found)
-        data = factory.PairedInputTarget(source(single, "single"), source(images, "images"))
-        return factory.create_microsplit_dataset(config, data, loading)
-    config = MicroSplitDataConfig(**scales | {"alpha_ranges": [(0.2, 0.9)] * 3} | found)
-    if mode == "independent":
-        sources = [source([a[:, [c]] for a in images], f"channel_{c}") for c in range(3)]
-        data = factory.IndependentTargets(sources)
-    else:
-        data = factory.MultiChannelTarget(source(images, "images"))
-    return factory.create_microsplit_dataset(config, data, loading)
-
-
-def converted(dataset):
-    """The dataset with our constructor on the CPU."""
-    dataset.patch_constructor = from_careamics(dataset.patch_constructor, device="cpu")
-    return dataset
-
-
-def assert_same(found, expected):
-    """Nested tuples, lists and dicts of arrays, tensors and plain values are equal."""
-    if isinstance(expected, (np.ndarray, torch.Tensor)):
-        found, expected = np.asarray(found), np.asarray(expected)
-        assert found.shape == expected.shape
-        assert found.dtype == expected.dtype
-        assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key in expected:
-            assert_same(found[key], expected[key])
-    elif isinstance(expected, (tuple, list)):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-    else:
-        assert found == expected
-
-
 @pytest.mark.parametrize("data_type", DATA_TYPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_items_of_datasets_are_equal(mode, data_type, tmp_path):
@@ -474,7 +374,32 @@ def test_items_with_uncorrelated_channels_are_equal(data_type, probability, tmp_
     theirs = make_dataset("multichannel", data_type, tmp_path, **more)
     ours = converted(make_dataset("multichannel", data_type, tmp_path, **more))
     for index in range(len(theirs)):
-        assert_same(ours[index], theirs[index])
+        found, expected = ours[index], theirs[index]
+        found = [part._replace(region_spec={**part.region_spec}) for part in found]
+        for region, upstream in zip(found, expected, strict=True):
+            with_their_keys(*([r.region_spec, [r._asdict()]] for r in (region, upstream)))
+        assert_same(found, expected)
+
+
+def test_items_that_do_not_collate_upstream(tmp_path):
+    """Correlated and uncorrelated patches in one batch."""
+    more = {"uncorrelated_channel_prob": 0.5, "channels": [2, 0]}
+    theirs = make_dataset("multichannel", "array", tmp_path, **more)
+    with pytest.raises(KeyError, match="principal_channel"):
+        list(DataLoader(theirs, batch_size=4, collate_fn=default_collate))
+    theirs = make_dataset("multichannel", "array", tmp_path, **more)
+    ours = converted(make_dataset("multichannel", "array", tmp_path, **more))
+    batches = list(DataLoader(ours, batch_size=4, collate_fn=default_collate))
+    expected = [theirs[i] for i in range(len(theirs))]
+    for part in (0, 1):
+        found = torch.cat([batch[part].data for batch in batches])
+        assert_same(found, np.stack([item[part].data for item in expected]))
+    specs = batches[0][0].region_spec
+    assert [len(axis) for channel in specs["all_coords"] for axis in channel] == [4] * 4
+    # those of whole batches too
+    (loader,) = [BatchLoader(**from_careamics(theirs, "cpu")._asdict())]
+    keys = {frozenset(spec) for batch in loader for spec in batch.specs}
+    assert keys == {frozenset(specs)}
 
 
 @pytest.mark.parametrize("mode", MODES)
