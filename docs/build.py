@@ -22,12 +22,13 @@ MODULES = (
     "gpu_patch.chunks",
     "gpu_patch.feed",
     "gpu_patch.careamics",
+    "gpu_patch.careamics.lightning",
     "gpu_patch.torch",
     "gpu_patch.lightning",
     "gpu_patch.device",
     "gpu_patch.plots",
 )
-OPTIONAL = ("torch", "lightning", "pytorch_lightning")
+OPTIONAL = ("torch", "lightning", "pytorch_lightning", "careamics")
 
 
 def installed(module: str) -> bool:

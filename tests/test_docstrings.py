@@ -17,6 +17,7 @@ MODULES = {
     "gpu_patch.chunks": None,
     "gpu_patch.plots": None,
     "gpu_patch.careamics": None,
+    "gpu_patch.careamics.lightning": "careamics",
     "gpu_patch.torch": "torch",
     "gpu_patch.lightning": "lightning",
 }

@@ -18,9 +18,9 @@ from gpu_patch.constructors import (
     PredMsPatchConstr,
 )
 from gpu_patch.constructors.base import PlannedConstr
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.images import PatchExtractor
 from gpu_patch.patching import Patching
-from gpu_patch.constructors.plan import Plan
 
 DATASET = "CareamicsDataset"
 _CONSTRUCTORS = (

@@ -86,7 +86,7 @@ class _OwnLoaders(LightningDataModule):  # type: ignore[misc]
 
 
 class CareamicsDataModule(_OwnLoaders, TheirDataModule):  # type: ignore[misc]
-    """careamics' data module with batches of this package.
+    """The data module of careamics, with batches of this package.
 
     For `Trainer.fit(model, datamodule=...)` with careamics' `CAREModule` or `N2VModule`. Takes
     what careamics' own takes; workers are not needed, and not started. Ranks are the trainer's.
@@ -106,7 +106,7 @@ class CareamicsDataModule(_OwnLoaders, TheirDataModule):  # type: ignore[misc]
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `strategies` is none of these, or careamics refuses its arguments.
     """
 
@@ -160,7 +160,7 @@ class DatasetDataModule(_OwnLoaders):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `strategies` is none of these.
     """
 
@@ -200,11 +200,24 @@ def _with_our_data_module(method: Callable[..., Any]) -> Any:
     return update_wrapper(copied, method)
 
 
+_train = _with_our_data_module(careamics.CAREamist.train)
+
+
 class CAREamist(careamics.CAREamist):  # type: ignore[misc]
-    """careamics' `CAREamist`, trained and predicting on batches of this package.
+    """The `CAREamist` of careamics, trained and predicting on batches of this package.
 
     All arguments and methods are those of careamics.
     """
 
-    train = _with_our_data_module(careamics.CAREamist.train)
     _build_predict_datamodule = _with_our_data_module(careamics.CAREamist._build_predict_datamodule)
+
+    def train(self, **data: Any) -> None:
+        """Train the model.
+
+        Parameters
+        ----------
+        **data
+            As in careamics: train_data, train_data_target, val_data, val_data_target,
+            filtering_mask, loading.
+        """
+        _train(self, **data)
