@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 from emulation import fake_cupy
 from emulation.runtime import available
+from ptx import runtime as ptx
 
 from gpu_patch import device as devices
 from gpu_patch import ops
@@ -19,6 +20,8 @@ class Backend:
     """NumPy. Others keep images elsewhere; operations choose by where they are."""
 
     name, device = "numpy", "cpu"
+    folders: tuple[str, ...] = ()
+    """Of tests that run on it; all, where none are named."""
 
     def missing(self) -> str:
         """Say what this machine lacks, "" for nothing."""
@@ -86,4 +89,18 @@ class Emulated(Cuda):
             yield
 
 
-BACKENDS = [Backend(), Emulated(), Cuda()]
+class Ptx(Emulated):
+    """What NVRTC makes of the kernels, run by an interpreter of PTX."""
+
+    name, folders = "ptx", ("ops",)
+
+    def missing(self):
+        return ptx.missing()
+
+    @contextmanager
+    def running(self):
+        with super().running(), ptx.in_fake_cupy():
+            yield
+
+
+BACKENDS = [Backend(), Emulated(), Ptx(), Cuda()]

@@ -44,6 +44,8 @@ def pytest_generate_tests(metafunc):
 
     parameters = []
     for backend in BACKENDS:
+        if backend.folders and metafunc.definition.path.parent.name not in backend.folders:
+            continue
         missing = backend.missing()
         if missing and backend.name == "cuda" and metafunc.config.getoption("--require-gpu"):
             raise pytest.UsageError(missing)

@@ -17,6 +17,8 @@ Constants: TypeAlias = Mapping[str, int]
 
 OPTIONS = ("--std=c++17",)
 """Of the compiler."""
+CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
+"""What CuPy 14 adds to those."""
 COMPILED = Path(__file__).parent / "compiled"
 """Machine code that `precompile` made."""
 FAST_SCALES = 5

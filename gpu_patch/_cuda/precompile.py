@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from gpu_patch._cuda.lateral_context import N_THREADS
-from gpu_patch._cuda.loader import COMPILED, OPTIONS, binary_path, source_text
+from gpu_patch._cuda.loader import COMPILED, CUPY_OPTIONS, OPTIONS, binary_path, source_text
 from gpu_patch._cuda.specialised import tiled
 from gpu_patch._cuda.table import EPILOGUE, MODES, PIXEL_TYPES
 from gpu_patch.device import import_cupy
@@ -104,8 +104,8 @@ def _compile(text: str, architecture: str, path: Path) -> None:
     nvrtc = import_cupy().cuda.nvrtc
     program = nvrtc.createProgram(text, "kernel.cu", (), ())
     try:
-        # CuPy adds the second option to every kernel
-        nvrtc.compileProgram(program, (*OPTIONS, "-ftz=true", f"-arch=sm_{architecture}"))
+        options = (*OPTIONS, *CUPY_OPTIONS, f"-arch=sm_{architecture}")
+        nvrtc.compileProgram(program, options)
         binary = nvrtc.getCUBIN(program)
     except nvrtc.NVRTCError as error:
         log = nvrtc.getProgramLog(program)

@@ -1,7 +1,8 @@
-"""Breaks the kernels, one edit at a time, and shows that the emulated checks notice each.
+"""Breaks the kernels, one edit at a time, and shows that the checks notice each.
 
-Run as ``python tests/cuda/mutants.py [word in a mutant's name]``; prints a table, and fails where
-a mutant survives. Each runs in a process of its own, since a broken kernel may crash or hang.
+Run as ``python tests/cuda/mutants.py [--ptx] [word in a mutant's name]``; prints a table, and fails
+where a mutant survives. Kernels are built by a C++ compiler, or with ``--ptx`` by NVRTC and
+interpreted. Each runs in a process of its own, since a broken kernel may crash or hang.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import stitching
 from cases import DTYPES, MODES, Case, assert_same_context
 from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
+from ptx.runtime import PtxRuntime
 
 from gpu_patch import ops
 from gpu_patch._cuda import specialised
@@ -157,7 +159,7 @@ def _huge(folder: Path) -> Case:
     return Case([image], rows, np.ones((1, 1), np.float32), (8, 8), 2, "reflect")
 
 
-def run(mutant: Mutant) -> str:
+def run(mutant: Mutant, make_runtime: Callable[..., EmulatedRuntime] = EmulatedRuntime) -> str:
     """Return how a mutant was caught, or "survived"."""
 
     def edit(text: str) -> str:
@@ -173,12 +175,12 @@ def run(mutant: Mutant) -> str:
         try:
             with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
                 for order in (0, 3, 4):
-                    check(EmulatedRuntime(order, edit=edit), mutant.file, Path(folder))
+                    check(make_runtime(order, edit=edit), mutant.file, Path(folder))
             outcome = 0
         except (AssertionError, IndexError):
             outcome = 2
         except RuntimeError as error:
-            outcome = 4 if "g++" in str(error) else 3
+            outcome = 4 if "g++" in str(error) or "does not compile" in str(error) else 3
         finally:
             os._exit(outcome)
     _, status = os.waitpid(child, 0)
@@ -192,18 +194,19 @@ def run(mutant: Mutant) -> str:
     }.get(os.WEXITSTATUS(status), "failed otherwise")
 
 
-def main(word: str = "") -> int:
+def main(word: str = "", ptx: bool = False) -> int:
     """Run all mutants whose file or name holds `word`; return how many were not caught."""
+    make_runtime = PtxRuntime if ptx else EmulatedRuntime
     chosen = [mutant for mutant in load() if word in f"{mutant.file} {mutant.name}"]
     missed = 0
     files = (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE, STITCH, MOMENTS)
     for mutant in [Mutant(file, "unchanged", "\0", "") for file in files if word in file]:
-        outcome = run(mutant)
+        outcome = run(mutant, make_runtime)
         missed += outcome != "survived"
         print(f"{mutant.file:20}{mutant.name:36}{outcome}", flush=True)
     start = time.perf_counter()
     for mutant in chosen:
-        outcome = run(mutant)
+        outcome = run(mutant, make_runtime)
         missed += not outcome.startswith("caught")
         print(f"{mutant.file:20}{mutant.name:36}{outcome}", flush=True)
     seconds = time.perf_counter() - start
@@ -212,4 +215,5 @@ def main(word: str = "") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(bool(main(*sys.argv[1:])))
+    words = [argument for argument in sys.argv[1:] if argument != "--ptx"]
+    sys.exit(bool(main(*words, ptx="--ptx" in sys.argv)))

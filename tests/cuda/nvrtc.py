@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 import re
 import site
 from dataclasses import dataclass
@@ -11,10 +13,12 @@ from itertools import product
 from pathlib import Path
 
 from gpu_patch._cuda.lateral_context import N_THREADS
-from gpu_patch._cuda.loader import source_text
+from gpu_patch._cuda.loader import CUPY_OPTIONS, OPTIONS, source_text
 from gpu_patch._cuda.specialised import Shape, tiled
 
 WHEEL = "nvidia-cuda-nvrtc-cu12"
+FOLDER_VARIABLE = "GPU_PATCH_NVRTC"
+"""Environment variable with a folder of packages to look for NVRTC in before all others."""
 CHECKED = (70, 75, 80, 86, 89, 90)
 """Architectures to compile for, where NVRTC still knows them; the newest comes on top."""
 _PLACES = ("nvidia/cuda_nvrtc/lib/libnvrtc.so.*", "nvidia/cu13/lib/libnvrtc.so.*")
@@ -33,9 +37,12 @@ class Report:
 @cache
 def library() -> ctypes.CDLL | None:
     """Return NVRTC, None where its wheel is not installed."""
-    for packages in map(Path, site.getsitepackages()):
+    for packages in filter(None, (os.environ.get(FOLDER_VARIABLE), *site.getsitepackages())):
         for pattern in _PLACES:
-            for found in sorted(packages.glob(pattern)):
+            for found in sorted(Path(packages).glob(pattern)):
+                # found by its name when it is there: 13 does not look beside itself
+                for builtins in found.parent.glob("libnvrtc-builtins.so.*"):
+                    ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
                 return ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
     return None
 
@@ -57,7 +64,7 @@ def architectures() -> list[int]:
 
 
 def compile_text(text: str, name: str, architecture: int) -> Report:
-    """Compile to machine code with the options of `CupyRuntime`, and ask ptxas for its report."""
+    """Compile to machine code as CuPy does, and ask ptxas for its report."""
     log, _ = _compile(text, name, architecture)
     return Report(
         registers=max(map(int, re.findall(r"Used (\d+) registers", log))),
@@ -72,34 +79,45 @@ def compile_to_binary(text: str, name: str, architecture: int) -> bytes:
     return _compile(text, name, architecture)[1]
 
 
-def _compile(text: str, name: str, architecture: int) -> tuple[str, bytes]:
-    """Return the compiler's messages, and the machine code."""
+def compile_to_ptx(text: str, architecture: int, folder: Path) -> str:
+    """Compile to PTX, or take what an earlier process has made of the same text from a folder."""
+    key = "\0".join([version(), str(architecture), *OPTIONS, *CUPY_OPTIONS, text])
+    kept = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.ptx"
+    if not kept.exists():
+        unfinished = kept.with_suffix(f".{os.getpid()}")
+        made = _compile(text, "kernel", architecture, ptx=True)[1]
+        unfinished.write_bytes(made.rstrip(b"\0"))
+        unfinished.replace(kept)
+    return kept.read_text()
+
+
+def _compile(text: str, name: str, architecture: int, ptx: bool = False) -> tuple[str, bytes]:
+    """Return the compiler's messages, and machine code or PTX."""
     nvrtc = library()
-    options = [
-        f"--gpu-architecture=sm_{architecture}",
-        "--std=c++17",
-        "--ptxas-options=-v",
-    ]
+    target, result = ("compute", "PTX") if ptx else ("sm", "CUBIN")
+    options = [f"--gpu-architecture={target}_{architecture}", *OPTIONS, *CUPY_OPTIONS]
+    options.append("--generate-line-info" if ptx else "--ptxas-options=-v")
     program = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(
         ctypes.byref(program), text.encode(), f"{name}.cu".encode(), 0, None, None
     )
+
+    def output(what: str) -> bytes:
+        size = ctypes.c_size_t()
+        getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        getattr(nvrtc, f"nvrtcGet{what}")(program, buffer)
+        return buffer.raw
+
     try:
         arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = nvrtc.nvrtcCompileProgram(program, len(options), arguments)
-        size = ctypes.c_size_t()
-        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        nvrtc.nvrtcGetProgramLog(program, buffer)
         # that NVRTC will drop an architecture some day is no fault of the kernel
-        lines = buffer.value.decode().splitlines()
+        lines = output("ProgramLog").rstrip(b"\0").decode().splitlines()
         log = "\n".join(line for line in lines if "are deprecated and may be" not in line)
         if failed:
             raise RuntimeError(f"{name}.cu does not compile for sm_{architecture}:\n{log}")
-        nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
-        binary = ctypes.create_string_buffer(size.value)
-        nvrtc.nvrtcGetCUBIN(program, binary)
-        return log, binary.raw
+        return log, output(result)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

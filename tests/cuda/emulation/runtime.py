@@ -83,8 +83,7 @@ class EmulatedRuntime:
         return 0
 
     def kernel(self, name: str, entry: str, constants: Constants):
-        text = self.edit(source_text(name, constants))
-        run = compiled_kernel(text, entry, self.sanitizer, self.order)
+        run = self._build(self.edit(source_text(name, constants)), entry)
         self.launched.append((entry, dict(constants)))
 
         def kernel(grid, block, arguments, *, shared_mem=0):
@@ -94,6 +93,9 @@ class EmulatedRuntime:
             self._guards.clear()
 
         return kernel
+
+    def _build(self, text: str, entry: str):
+        return compiled_kernel(text, entry, self.sanitizer, self.order)
 
 
 def compiled_kernel(text: str, entry: str, sanitizer: str = "", order: int = 0):
