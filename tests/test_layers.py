@@ -16,6 +16,7 @@ LAYERS = (
     ("finite",),
     ("patching",),
     ("chunks",),
+    ("pages",),
     ("_numpy", "_cuda"),
     ("ops",),
     ("images",),

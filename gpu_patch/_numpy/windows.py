@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch._numpy.indexing import SMALL_WINDOW, rows_at
+from gpu_patch._numpy.paged import read_paged
 from gpu_patch.epilogue import turn_back
 from gpu_patch.geometry import border_index, border_range, border_runs, window_start
+from gpu_patch.pages.image import PagedImage
 from gpu_patch.sources import ChannelSources
 
-_SMALL_WINDOW = 1 << 14
-"""Pixels up to which one index for many windows beats a copy each."""
 _PIXELS_AT_ONCE = 1 << 20
 _MOST_RUNS = 8
 
 
 def read_windows(
-    images: Sequence[NDArray[Any]],
+    images: Sequence[NDArray[Any] | PagedImage],
     sources: ChannelSources,
     start: NDArray[np.int64],
     patch_size: tuple[int, ...],
@@ -34,8 +35,8 @@ def read_windows(
 
     Parameters
     ----------
-    images : sequence of array, SC(Z)YX
-        C-contiguous.
+    images : sequence of array or PagedImage, SC(Z)YX
+        C-contiguous; of paged ones, the pages under the windows are there.
     sources : ChannelSources
         What to read.
     start : array of int, shape (B, 1 or C, D)
@@ -55,17 +56,22 @@ def read_windows(
     size = out.shape[2:]
     for i in np.unique(sources.image_idx).tolist() if len(images) > 1 else [0]:
         todo = sources.image_idx == i
-        if prod(size) <= _SMALL_WINDOW:
-            last = np.array(images[i].shape[2:]) - size
+        image = images[i]
+        if isinstance(image, PagedImage):
+            into = out if samples is None else samples
+            read_paged(image, sources, start, todo, patch_size, n_scales, mode, into, size)
+            continue
+        if prod(size) <= SMALL_WINDOW:
+            last = np.array(image.shape[2:]) - size
             inside = todo & ((start >= 0) & (start <= last)).all(axis=-1)
             if inside.any():
-                _read_inside(images[i], sources, start, inside, out, samples)
+                _read_inside(image, sources, start, inside, out, samples)
             todo &= ~inside
         for b, k in np.argwhere(todo).tolist() if todo.any() else []:
             # a place shared by all channels stands in column 0
             c = slice(None) if sources.image_idx.shape[1] == 1 else slice(k, k + 1)
             _read_one(
-                images[i][sources.sample_idx[b, k]],
+                image[sources.sample_idx[b, k]],
                 sources.channels[c].tolist(),
                 start[b, k].tolist(),
                 [
@@ -96,44 +102,20 @@ def _read_inside(
         step = max(1, _PIXELS_AT_ONCE * len(out) // out.size)
         for first in range(0, len(out), step):
             part = slice(first, first + step)
-            out[part] = _index(image, sources.sample_idx[part], sources.channels, start[part], size)
+            out[part] = rows_at(
+                image, sources.sample_idx[part], sources.channels, start[part], size
+            )
         return
     b, k = np.nonzero(which)
     if correlated:
-        found = _index(image, sources.sample_idx[b], sources.channels, start[b], size)
+        found = rows_at(image, sources.sample_idx[b], sources.channels, start[b], size)
     else:
-        found = _index(image, sources.sample_idx[b, k], sources.channels[k], start[b, k], size)
+        found = rows_at(image, sources.sample_idx[b, k], sources.channels[k], start[b, k], size)
     if samples is None:
         out[b if correlated else (b, k)] = found
         return
     for i, channel, pixels in zip(b.tolist(), k.tolist(), found, strict=True):
         samples[i][... if correlated else channel] = pixels
-
-
-def _index(
-    image: NDArray[Any],
-    sample_idx: NDArray[np.int64],
-    channel_idx: NDArray[np.int64],
-    start: NDArray[np.int64],
-    size: Sequence[int],
-) -> NDArray[Any]:
-    """Read windows with one index, a row of a window being its item.
-
-    So NumPy moves whole rows instead of pixels. The shapes of `sample_idx`, `channel_idx` and
-    `start[..., 0]` broadcast to N; the result has the shape (*N, *size).
-    """
-    every_start = [n - s + 1 for n, s in zip(image.shape[2:], size, strict=True)]
-    rows: NDArray[Any] = np.ndarray(
-        (*image.shape[:2], *every_start, *size[:-1]),
-        f"V{size[-1] * image.itemsize}",
-        image,
-        strides=(*image.strides, *image.strides[2:-1]),
-    )
-    found: NDArray[Any] = rows[
-        (sample_idx, channel_idx, *(start[..., d] for d in range(len(size))))
-    ]
-    pixels: NDArray[Any] = found.view(image.dtype)
-    return pixels.reshape(*found.shape[: 1 - len(size)], *size)
 
 
 def _read_one(

@@ -73,13 +73,15 @@ class ChunkedImage:
 
     def __init__(self, reader: RegionReader, cache: Any, name: str = "array") -> None:
         self.reader, self.name = reader, name
-        self.cache: Any = cache  # a ChunkCache, whose module imports this one
+        self.cache: Any = cache  # a ChunkCache or PageCache, whose modules import this one
         self.number = next(_numbers)
         self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
         self._reading: PerProcess[Any] = PerProcess()
         self._bytes: dict[tuple[int, ...], int] = {}
         self._not_finite: dict[tuple[int, ...], int] = {}
+        if hasattr(cache, "add"):
+            cache.add(self)
 
     def __repr__(self) -> str:
         return f"ChunkedImage({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -161,16 +163,40 @@ class ChunkedImage:
         out : array
             Of the chunk's shape and the image's data type.
         """
+        self.read_region(self.region(chunk), out)
+        self.count(chunk, out)
+
+    def read_region(self, region: Sequence[slice], out: NDArray[Any]) -> None:
+        """Fill `out` with any region; one thread at a time reads, as readers ask for.
+
+        Parameters
+        ----------
+        region : sequence of slice
+            One per axis, with start and stop.
+        out : array
+            Of the region's shape and the image's data type.
+        """
         with self._reading.get(Lock):
-            self.reader.read(self.region(chunk), out)
+            self.reader.read(region, out)
+
+    def count(self, part: Place, pixels: NDArray[Any]) -> None:
+        """Count what is not finite of a part of the image, for `n_not_finite`.
+
+        Parameters
+        ----------
+        part : tuple of int
+            Names the part: it counts once, however often it is read.
+        pixels : array
+            Its pixels.
+        """
         if self.dtype.kind == "f":
-            self._not_finite[chunk] = count_not_finite(out)
+            self._not_finite[part] = count_not_finite(pixels)
 
 
 def kept_chunk_shape(
-    shape: Sequence[int], chunk_shape: Sequence[int], itemsize: int
+    shape: Sequence[int], chunk_shape: Sequence[int], itemsize: int, least: int | None = None
 ) -> tuple[int, ...]:
-    """Return the chunks to keep: multiples of a file's chunks, none of them tiny.
+    """Return the chunks to keep: multiples of a file's chunks, none of less than `least` bytes.
 
     They grow along the shortest spatial side first, so that a few cover a window.
     """
@@ -180,7 +206,7 @@ def kept_chunk_shape(
             f"{tuple(shape)}, found {tuple(chunk_shape)}"
         )
     kept = [min(c, n) for c, n in zip(chunk_shape, shape, strict=True)]
-    while prod(kept) * itemsize < _LEAST_BYTES:
+    while prod(kept) * itemsize < (_LEAST_BYTES if least is None else least):
         short = [axis for axis in range(2, len(shape)) if kept[axis] < shape[axis]]
         if not short:
             break

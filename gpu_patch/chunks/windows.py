@@ -140,7 +140,7 @@ def plan_cuts(
     channels, row_channels = np.unique(sources.channels, return_inverse=True)
     if not correlated:
         row_channels = np.zeros(len(sources.channels), np.int64)
-    _check_indices(images, sources)
+    check_indices(images, sources)
     coords = np.array(sources.coords, np.int64)
     image_idx, sample_idx = np.empty_like(sources.image_idx), np.empty_like(sources.sample_idx)
     groups: dict[tuple[np.dtype[Any], tuple[int, ...]], int] = {}
@@ -273,7 +273,7 @@ def _channel_pieces(channels: Sequence[int], chunk: int) -> list[Piece]:
     return _pieces(runs, len(channels), chunk)
 
 
-def _check_indices(images: Sequence[ChunkedImage], sources: ChannelSources) -> None:
+def check_indices(images: Sequence[ChunkedImage], sources: ChannelSources) -> None:
     """Check what would otherwise be read from another place."""
     n_images = len(images)
     if sources.image_idx.min() < 0 or sources.image_idx.max() >= n_images:

@@ -110,10 +110,13 @@ class Plan:
         return replace(self, input=self.input._replace(sources=sources), target=target, **changes)
 
     def chunks(self) -> dict[ChunkCache, list[ChunkKey]]:
-        """Tell which chunks are read, or most of them, each once, without reading them."""
+        """Tell which chunks are read, or most of them, each once, without reading them.
+
+        Of images that are read by page there are none.
+        """
         needed: dict[ChunkCache, dict[ChunkKey, None]] = {}
         for images, sources, n_scales, _ in self.reads:
-            if images.chunked:
+            if images.chunked and images.pages is None:
                 largest = max(n_scales - 1, 0)
                 for cache, keys in images.touched(sources, self.patch_size, largest).items():
                     needed.setdefault(cache, {}).update(dict.fromkeys(keys))

@@ -14,6 +14,7 @@ from gpu_patch.images.agreement import check_agreement
 from gpu_patch.images.names import ImageShapes, Origin
 from gpu_patch.images.stack import ImageStack
 from gpu_patch.ops import ImageSet
+from gpu_patch.pages import PageCache
 
 
 class PatchExtractor:
@@ -80,8 +81,8 @@ class PatchExtractor:
         return ImageShapes([stack.data_shape for stack in self.image_stacks], self.origins)
 
     @property
-    def cache(self) -> ChunkCache | None:
-        """Where chunks of images are kept that are not resident; None where all are.
+    def cache(self) -> ChunkCache | PageCache | None:
+        """Where pages or chunks of images are kept that are not resident; None where all are.
 
         Its `traffic` tells hits, misses, bytes moved and waits.
         """

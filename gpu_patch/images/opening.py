@@ -27,6 +27,7 @@ from gpu_patch.images.regions import FileRegions
 from gpu_patch.images.remarks import warn_of_remarks
 from gpu_patch.images.sources import found_once
 from gpu_patch.images.stack import ImageStack
+from gpu_patch.pages import PageCache
 from gpu_patch.progress import progress_bar
 
 
@@ -270,7 +271,9 @@ def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStac
     """Return stacks that share one cache; all files are closed before they are read again."""
     infos = [image.reader.info for image in images]
     limit = sum(info.nbytes for info in infos) if budget.limit is None else budget.limit
-    cache = ChunkCache(max(1, limit), budget.device)
+    n_bytes = max(1, limit)
+    # kernels on a GPU read chunks that are put together for each batch
+    cache = PageCache(n_bytes) if budget.device == "cpu" else ChunkCache(n_bytes, budget.device)
     stacks = []
     for image in images:
         info = image.reader.info

@@ -28,6 +28,7 @@ from gpu_patch.images.remarks import warn_of_remarks
 from gpu_patch.images.version import version
 from gpu_patch.locations import LARGEST_PIXEL, Locations
 from gpu_patch.ops import gather
+from gpu_patch.pages import PageCache
 from gpu_patch.sources import ChannelSources
 from gpu_patch.specs import ImageMetadata
 
@@ -248,7 +249,7 @@ class ImageStack:
         cls,
         reader: RegionReader,
         *,
-        cache: ChunkCache,
+        cache: ChunkCache | PageCache,
         source: str | Path = "array",
         info: ImageInfo | None = None,
     ) -> ImageStack:
@@ -260,8 +261,9 @@ class ImageStack:
         ----------
         reader : RegionReader
             What it is read from.
-        cache : ChunkCache
-            Where its chunks are kept. Stacks that share one share its budget.
+        cache : PageCache or ChunkCache
+            Where its pages are kept, or on a GPU its chunks. Stacks that share one share its
+            budget.
         source : str or Path, default "array"
             Where it comes from.
         info : ImageInfo or None, default None
@@ -276,7 +278,7 @@ class ImageStack:
         --------
         >>> import numpy as np
         >>> from types import SimpleNamespace
-        >>> from gpu_patch.chunks import ChunkCache
+        >>> from gpu_patch.pages import PageCache
         >>> pixels = np.zeros((1, 1, 2000, 3000), np.uint16)
         >>> reader = SimpleNamespace(
         ...     shape=pixels.shape,
@@ -284,7 +286,7 @@ class ImageStack:
         ...     chunk_shape=(1, 1, 256, 256),
         ...     read=lambda region, out: np.copyto(out, pixels[region]),
         ... )
-        >>> stack = ImageStack.by_chunk(reader, cache=ChunkCache(10**6, "cpu"))
+        >>> stack = ImageStack.by_chunk(reader, cache=PageCache(10**6))
         >>> stack.extract_patch(0, None, (500, 500), (64, 64)).shape
         (1, 64, 64)
         >>> stack.nbytes

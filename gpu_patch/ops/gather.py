@@ -54,13 +54,13 @@ def gather(
     found, given = checked_dtype(dtype), as_images(images)
     if epilogue is not None:
         check_epilogue(epilogue, sources.shape, None, patch_size)
-    resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
-    if resident.runtime is not None:
+    if given.runtime is not None:
         from gpu_patch._cuda.gather import gather as cuda_gather
 
+        resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
         try:
             return cuda_gather(
-                resident.runtime,
+                given.runtime,
                 resident.table,
                 sources,
                 patch_size,
@@ -73,7 +73,12 @@ def gather(
             raise resident.no_room_for_patches(error) from error
     # the epilogue computes in float32
     out = pool.take((*sources.shape, *patch_size), found if epilogue is None else np.float32)
+
+    def make(arrays: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+        own = epilogue and epilogue.of_samples(samples)
+        numpy_gather(arrays, part, patch_size, n_scales, mode, out[samples], own)
+
     # float16 has no room for more than 65504; infinities in, infinities out
     with np.errstate(over="ignore", invalid="ignore"):
-        numpy_gather(resident.arrays, sources, patch_size, n_scales, mode, out, epilogue)
+        given.read(sources, patch_size, 0, n_scales, mode, make)
         return out.astype(found, copy=False)

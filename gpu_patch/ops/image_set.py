@@ -13,6 +13,8 @@ from gpu_patch.chunks.image import ChunkedImage, ChunkKey
 from gpu_patch.chunks.windows import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
 from gpu_patch.device import is_cuda_array, out_of_memory
 from gpu_patch.device.host_memory import pool
+from gpu_patch.ops.paged_set import Make, PagedSet
+from gpu_patch.pages import PageCache
 from gpu_patch.sources import ChannelSources
 
 if TYPE_CHECKING:
@@ -52,6 +54,12 @@ class ImageSet:
                 f"{len(arrays)} chunked"
             )
         self.chunked = n_chunked > 0
+        n_paged = sum(isinstance(array.cache, PageCache) for array in arrays) if n_chunked else 0
+        if n_paged not in (0, len(arrays)):
+            raise ValueError(
+                f"images must all be in a PageCache or none, found {n_paged} of {len(arrays)}"
+            )
+        self.pages = PagedSet(arrays) if n_paged else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a table of addresses means nothing in another process
@@ -86,6 +94,22 @@ class ImageSet:
                     chunks |= stack.enter_context(cache.hold(wanted))
                 self._copy(copies, chunks, arrays)
         return ImageSet(arrays, self._whole), cuts.sources
+
+    def read(
+        self,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        scale: int,
+        n_scales: int,
+        mode: str,
+        make: Make,
+    ) -> None:
+        """Call `make` with what the host's operations read; see `PagedSet.read`."""
+        if self.pages is not None:
+            self.pages.read(sources, patch_size, scale, n_scales, mode, make)
+        else:
+            resident, sources = self.resident(sources, patch_size, scale, n_scales, mode)
+            make(resident.arrays, sources, slice(None))
 
     def _new_arrays(self, cuts: Cuts) -> list[Any]:
         if self.runtime is None:

@@ -68,13 +68,13 @@ def lateral_context(
     if epilogue is not None:
         of_targets = sources.shape if wanted else None
         check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=sources.shape)
-    resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
-    if resident.runtime is not None:
+    if given.runtime is not None:
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
 
+        resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
         try:
             return cuda_lateral_context(
-                resident.runtime,
+                given.runtime,
                 resident.table,
                 sources,
                 weights,
@@ -89,10 +89,16 @@ def lateral_context(
             raise resident.no_room_for_patches(error) from error
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
+
+    def make(arrays: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+        own = epilogue and epilogue.of_samples(samples)
+        of_target = None if target is None else target[samples]
         numpy_lateral_context(
-            resident.arrays, sources, weights, patch_size, mode, mixed, target, epilogue
+            arrays, part, weights[samples], patch_size, mode, mixed[samples], of_target, own
         )
+
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
+        given.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
         if target is not None:
             target = target.astype(found, copy=False)
         return mixed.astype(found, copy=False), target

@@ -197,9 +197,9 @@ def test_residency():
     (stack,) = extractor.image_stacks
     assert stack.nbytes == 0
     stack.extract_patch(0, [1], (0, 0), (64, 120))
-    assert stack.nbytes == 2 * 99 * 99 * 2
+    assert stack.nbytes == 2 * 2 * 99 * 99 * 2  # a page has both channels
     assert stack in residency().stacks
-    assert "39.2 kB of 800.0 kB  1 x 2 x 500 x 400 uint16  array" in str(residency())
+    assert "78.4 kB of 800.0 kB  1 x 2 x 500 x 400 uint16  array" in str(residency())
 
 
 @given(case=cases())

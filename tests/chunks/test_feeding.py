@@ -25,6 +25,10 @@ def images():
     return [distinct(shape, "uint16", i) for i, shape in enumerate(SHAPES)]
 
 
+def large():
+    return ChunkCache(10**9, "cpu")
+
+
 def constructor(extractor, n_scales=2, strategy=gpu_patch.StratifiedPatching):
     made = strategy(extractor.shapes, (16, 16))
     return gpu_patch.MultiChannelTargetMsPatchConstr(
@@ -59,7 +63,7 @@ def test_loaders_give_the_same(order, prefetch, device):
 
 
 def test_chunks_of_coming_batches_are_read_while_one_is_made():
-    extractor = chunked_extractor(images(), 10**9, chunk_shape=(1, 1, 16, 16))
+    extractor = chunked_extractor(images(), cache=large(), chunk_shape=(1, 1, 16, 16))
     made, cache = constructor(extractor), extractor.image_stacks[0].data.cache
     in_time = []
 
@@ -92,7 +96,8 @@ def test_a_batch_is_made_where_chunks_come_too_late(monkeypatch):
         fetch(self, step)
 
     monkeypatch.setattr(ChunkPrefetch, "_fetch", late)
-    extractor = chunked_extractor(images(), 50_000, chunk_shape=(1, 1, 16, 16))
+    cache = ChunkCache(50_000, "cpu")
+    extractor = chunked_extractor(images(), cache=cache, chunk_shape=(1, 1, 16, 16))
     loader = BatchLoader(constructor(extractor), 4, order="blocks")
     assert loader.prefetch == 2
     whole = BatchLoader(constructor(resident()), 4, order="blocks")
@@ -102,7 +107,7 @@ def test_a_batch_is_made_where_chunks_come_too_late(monkeypatch):
 
 def test_an_iteration_left_early_expects_nothing():
     before = threading.active_count()
-    extractor = chunked_extractor(images(), 10**9, chunk_shape=(1, 1, 16, 16))
+    extractor = chunked_extractor(images(), cache=large(), chunk_shape=(1, 1, 16, 16))
     batches = iter(BatchLoader(constructor(extractor), 4))
     for _ in itertools.islice(batches, 3):
         pass
@@ -112,7 +117,7 @@ def test_an_iteration_left_early_expects_nothing():
 
 
 def test_errors_of_readers_come_with_the_batch():
-    extractor = chunked_extractor(images(), 10**9, chunk_shape=(1, 1, 16, 16))
+    extractor = chunked_extractor(images(), cache=large(), chunk_shape=(1, 1, 16, 16))
     loader = BatchLoader(constructor(extractor), 4, prefetch=2)
     extractor.image_stacks[1].data.reader.fail_at = 3
     with pytest.raises(OSError, match="the disk is on fire"):

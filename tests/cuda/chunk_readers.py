@@ -11,6 +11,7 @@ import gpu_patch
 from gpu_patch._cuda.assemble import assemble
 from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.chunks.windows import copy_on_host, plan_cuts
+from gpu_patch.pages import PageCache
 
 
 class ArrayReader:
@@ -48,9 +49,14 @@ def chunks_of(array, seed=0, most=9):
     return tuple(int(rng.integers(1, min(n, most) + 1)) for n in array.shape)
 
 
-def chunked_images(arrays, budget=10**9, device="cpu", seed=0):
+def new_cache(budget, device="cpu"):
+    """What `open_images` takes: pages on the host, chunks on a GPU."""
+    return PageCache(budget) if device == "cpu" else ChunkCache(budget, device)
+
+
+def chunked_images(arrays, budget=10**9, device="cpu", seed=0, cache=None):
     """`ChunkedImage`s of one cache, each with chunks of another shape."""
-    cache = ChunkCache(budget, device)
+    cache = cache or new_cache(budget, device)
     return [
         ChunkedImage(ArrayReader(array, chunks_of(array, seed + i)), cache, f"image {i}")
         for i, array in enumerate(arrays)
@@ -58,7 +64,7 @@ def chunked_images(arrays, budget=10**9, device="cpu", seed=0):
 
 
 def chunked_extractor(arrays, budget=10**9, device="cpu", cache=None, chunk_shape=None):
-    cache = cache or ChunkCache(budget, device)
+    cache = cache or new_cache(budget, device)
     return gpu_patch.PatchExtractor(
         [
             gpu_patch.ImageStack.by_chunk(
@@ -71,7 +77,8 @@ def chunked_extractor(arrays, budget=10**9, device="cpu", cache=None, chunk_shap
 
 def assembled(runtime, case, mode):
     """What a kernel and NumPy make of chunks: the images that a batch reads."""
-    images = chunked_images(case.images, seed=case.sources.coords.size)
+    cache = ChunkCache(10**9, "cpu")
+    images = chunked_images(case.images, seed=case.sources.coords.size, cache=cache)
     cuts = plan_cuts(images, case.sources, case.patch_size, case.n_scales - 1, case.n_scales, mode)
     with images[0].cache.hold(cuts.keys[images[0].cache] if cuts.keys else []) as chunks:
         found = [runtime.output(shape, dtype) for dtype, shape in cuts.groups]

@@ -176,7 +176,7 @@ def test_in_other_processes(tmp_path, method):
     assert found.extract_patch(0, 0, (1, 2), (30, 40)).tolist() == expected[0]
     held = opened(found.image_stacks[0])[1]
     context = multiprocessing.get_context(method)
-    with held, found.cache._changed:  # as another thread may, when a process is forked
+    with held, found.cache.pool._changed:  # as another thread may, when a process is forked
         receive = context.Queue()
         process = context.Process(target=patches_in_another_process, args=(found, receive))
         process.start()
@@ -205,5 +205,6 @@ def test_files_that_change_or_vanish_or_are_damaged(tmp_path, kind):
         path.unlink()
         with pytest.raises(FileNotFoundError, match=r"image\.npy"):
             batches(found)
-    assert not found.cache._expected
+    pool = found.cache.pool
+    assert pool.pins.sum() == len(pool._readings)  # and nobody else has pinned anything
     assert found.cache.nbytes <= 8000

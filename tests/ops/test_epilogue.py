@@ -190,7 +190,7 @@ def test_a_sample_is_bit_equal_in_any_batch(backend):
 @pytest.mark.parametrize(
     "constants",
     [
-        {"_SMALL_WINDOW": 0},
+        {"SMALL_WINDOW": 0},
         {"_PIXELS_AT_ONCE": 1},
         {"_MOST_RUNS": 0},
         {"_PIXELS_IN_CACHE": 1},

@@ -16,14 +16,14 @@ MODES = ("zero", "reflect", "wrap", "periodic")
 # What reading is cut into; each is set to values that change the path or the parts
 CONSTANTS = [
     {},
-    {"_SMALL_WINDOW": 0},
-    {"_SMALL_WINDOW": 1 << 60},
+    {"SMALL_WINDOW": 0},
+    {"SMALL_WINDOW": 1 << 60},
     {"_PIXELS_AT_ONCE": 1},
     {"_PIXELS_AT_ONCE": 150},
     {"_PIXELS_AT_ONCE": 1 << 60},
     {"_MOST_RUNS": 1},
     {"_MOST_RUNS": 1 << 60},
-    {"_SMALL_WINDOW": 0, "_MOST_RUNS": 1},
+    {"SMALL_WINDOW": 0, "_MOST_RUNS": 1},
 ]
 
 

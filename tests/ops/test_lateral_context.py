@@ -30,8 +30,8 @@ CONSTANTS = [
     {"_MOST_BYTES": 1 << 16},
     {"_MOST_BYTES": 1 << 60},
     {"_MOST_BYTES": 1 << 12, "_PIXELS_IN_CACHE": 1 << 60},
-    {"_SMALL_WINDOW": 0},
-    {"_SMALL_WINDOW": 1 << 60},
+    {"SMALL_WINDOW": 0},
+    {"SMALL_WINDOW": 1 << 60},
     {"_PIXELS_AT_ONCE": 1},
     {"_PIXELS_AT_ONCE": 1 << 60},
     {"_MOST_RUNS": 0},
@@ -39,7 +39,7 @@ CONSTANTS = [
     {"_ROWS": 1, "_COLUMNS": 1},
     {"_ROWS": 3, "_COLUMNS": 5},
     {"_ROWS": 1 << 20, "_COLUMNS": 1 << 20},
-    {"_PIXELS_IN_CACHE": 1, "_STRIP": 7, "_MOST_BYTES": 1, "_SMALL_WINDOW": 0, "_MOST_RUNS": 0},
+    {"_PIXELS_IN_CACHE": 1, "_STRIP": 7, "_MOST_BYTES": 1, "SMALL_WINDOW": 0, "_MOST_RUNS": 0},
 ]
 
 

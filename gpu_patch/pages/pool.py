@@ -1,0 +1,343 @@
+"""Slots for pages, and the table that says which page is in which slot.
+
+The table changes under one lock, which nobody holds while reading. A page is pinned from when its
+read begins until it has ended, and while anything reads it; what is pinned does not leave.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Condition, local
+from weakref import ref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.chunks.image import ChunkedImage
+from gpu_patch.pages.image import PagedImage, page_shapes
+from gpu_patch.pages.reading import PageReader, Reading
+from gpu_patch.pages.traffic import PageTraffic
+
+_ALIGNED = 8
+"""Bytes that slots begin at multiples of."""
+_MARGIN = 256
+"""Bytes behind the last slot: kernels may read whole vectors."""
+UNPLANNED = 1 << 62
+"""Step of the next use of a page of which none is known, less the step of its last one."""
+
+
+class PagePool:
+    """Keeps pages of images in slots; one page that is needed late makes room for another.
+
+    Threads may share it.
+
+    Parameters
+    ----------
+    images : sequence of ChunkedImage
+        The images.
+    budget : int
+        Bytes that the slots may take.
+    traffic : PageTraffic
+        Told what goes through.
+
+    Attributes
+    ----------
+    n_slots : int
+        Number of slots.
+    paged : dict of int to PagedImage
+        The images, by their numbers.
+    table, pins : array of int32
+        See `PagedImage`.
+    next_use : array of int64
+        The step that needs the page of each slot next, in steps of `clock`.
+    clock : int
+        How often pages were held.
+    """
+
+    def __init__(self, images: Sequence[ChunkedImage], budget: int, traffic: PageTraffic) -> None:
+        self.paged: dict[int, PagedImage] = {}
+        base = 0
+        for image, shape in zip(images, page_shapes(images, budget), strict=True):
+            paged = self.paged[image.number] = PagedImage(image, shape, base)
+            base += paged.n_pages
+        self._sources = [ref(image) for image in images]
+        self._images = list(self.paged.values())
+        self._bases = np.array([image.base for image in self._images])
+        largest = max(image.page_bytes for image in self._images)
+        slot_bytes = -(-largest // _ALIGNED) * _ALIGNED
+        self.n_slots = min(max(1, budget // slot_bytes), base)
+        memory = np.empty(self.n_slots * slot_bytes + _MARGIN, np.uint8)
+        slots = memory[: self.n_slots * slot_bytes].reshape(self.n_slots, slot_bytes)
+        self.table = np.full(base, -1, np.int32)
+        self.pins = np.zeros(self.n_slots, np.int32)
+        self.next_use = np.full(self.n_slots, UNPLANNED, np.int64)
+        self.clock = 0
+        for paged in self._images:
+            paged.lie_in(slots, self.table, self.pins)
+        self._page_of = np.full(self.n_slots, -1, np.int64)
+        self._fresh = np.zeros(self.n_slots, bool)
+        self._free = list(range(self.n_slots - 1, -1, -1))
+        self._readings: dict[int, Reading] = {}
+        self._reader = PageReader()
+        self._changed = Condition()
+        self._own = local()
+        self._traffic = traffic
+
+    @property
+    def held_here(self) -> bool:
+        """Whether this thread holds pages, so that what it reads needs no others."""
+        return getattr(self._own, "depth", 0) > 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pages that are there."""
+        return sum(map(self.bytes_of, self.paged))
+
+    def bytes_of(self, number: int) -> int:
+        """Return the bytes of an image's pages that are there, by the image's number."""
+        image = self.paged[number]
+        there = self.table[image.base : image.base + image.n_pages] >= 0
+        return int(np.count_nonzero(there)) * image.page_bytes
+
+    @contextmanager
+    def hold(
+        self, pages: NDArray[np.int64], next_use: NDArray[np.int64] | None = None
+    ) -> Iterator[None]:
+        """Keep pages for as long as the context lasts, and read those that are not there.
+
+        Parameters
+        ----------
+        pages : array of int64
+            Their numbers, each once.
+        next_use : array of int64 or None, default None
+            How many steps later each of them is needed again, where that is known.
+
+        Raises
+        ------
+        MemoryError
+            They are more than there are slots.
+        Exception
+            As the reader raised it the second time. Pages that could not be read are nowhere.
+        """
+        arrived = False
+        while not arrived:
+            slots = self._pin(pages)
+            try:
+                arrived = self._arrive(pages, slots)
+            finally:
+                if not arrived:
+                    self._unpin(slots, None)
+        self._own.depth = getattr(self._own, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._own.depth -= 1
+            self._unpin(slots, next_use)
+
+    def read_ahead(
+        self, pages: NDArray[np.int64], steps: NDArray[np.int64], horizon: int
+    ) -> NDArray[np.bool_]:
+        """Begin to read pages, as far as only pages leave that are needed later.
+
+        Parameters
+        ----------
+        pages : array of int64
+            In the order of their use.
+        steps : array of int64
+            In how many steps each is needed.
+        horizon : int
+            Pages needed within so many steps do not leave.
+
+        Returns
+        -------
+        array of bool
+            Which of them are there or on their way.
+        """
+        with self._changed:
+            there = self.table[pages] >= 0
+            for i in np.flatnonzero(~there).tolist():
+                page = int(pages[i])
+                if self.table[page] < 0:
+                    slot = self._slot(self.clock + horizon)
+                    if slot < 0:
+                        break
+                    self._begin(page, slot, self.clock + int(steps[i]))
+                there[i] = True
+            return there
+
+    def expect(self, pages: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
+        """Say in how many steps pages are needed, of which some may be there; each once."""
+        with self._changed:
+            slots = self.table[pages]
+            there = slots >= 0
+            self.next_use[slots[there]] = self.clock + steps[there]
+
+    def forget(self) -> None:
+        """Take back what was said of coming uses: what was expected is not wanted any more."""
+        with self._changed:
+            planned = self.next_use < UNPLANNED // 2
+            self.next_use[planned] = UNPLANNED - self.clock
+
+    def _pin(self, pages: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Give all pages slots and pin them, all or none; return the slots."""
+        if len(pages) > self.n_slots:
+            raise MemoryError(self._too_few(len(pages)))
+        while True:
+            with self._changed:
+                missing = pages[self.table[pages] < 0].tolist()
+                claimed = self._claim(pages, missing)
+                slots: NDArray[np.int32] = self.table[pages]
+                if claimed and (not missing or slots.min() >= 0):
+                    self.pins[slots] += 1
+                    self.clock += 1
+                    n_fresh = int(np.count_nonzero(self._fresh[slots]))
+                    self._fresh[slots] = False
+                    self._traffic.asked(len(pages), n_fresh)
+                    return slots
+                if claimed:  # but one of them has failed meanwhile
+                    continue
+                reading = next(iter(self._readings.values()), None)
+                if reading is None:
+                    self._changed.wait()  # for another thread that holds pages
+                    continue
+            _ended(reading)
+
+    def _claim(self, pages: NDArray[np.int64], missing: Sequence[int]) -> bool:
+        """Give slots to the pages that have none, as far as possible; tell whether all have one."""
+        if not missing:
+            return True
+        own = self.table[pages]
+        own = own[own >= 0]
+        self.pins[own] += 1
+        try:
+            for page in missing:
+                slot = self._slot(self.clock)
+                if slot < 0:
+                    slot = self._slot(-UNPLANNED)  # what is needed soon leaves before this fails
+                if slot < 0:
+                    return False
+                self._begin(page, slot, self.clock)
+        finally:
+            self._let_go(own)
+        return True
+
+    def _slot(self, horizon: int) -> int:
+        """Return a slot whose page is needed last, after `horizon`; −1 where there is none."""
+        for _ in range(2):
+            if self._free:
+                return self._free.pop()
+            later = np.where(self.pins == 0, self.next_use, -UNPLANNED)
+            slot = int(later.argmax())
+            if later[slot] > horizon:
+                self.table[self._page_of[slot]] = self._page_of[slot] = -1
+                return slot
+            if not self._settle_ended():
+                break
+        return -1
+
+    def _begin(self, page: int, slot: int, step: int) -> None:
+        try:
+            self._readings[page] = self._read(page, slot, again=False)
+        except BaseException:
+            self._free.append(slot)
+            raise
+        self._page_of[slot], self.table[page] = page, slot
+        self.next_use[slot], self._fresh[slot] = step, True
+        self.pins[slot] += 1  # until it has ended
+
+    def _read(self, page: int, slot: int, *, again: bool) -> Reading:
+        number = int(self._bases.searchsorted(page, "right")) - 1
+        source, image = self._sources[number](), self._images[number]
+        if source is None:
+            raise RuntimeError("an image was read that is gone")
+        out = image.part(page, slot)
+        self._traffic.bytes_moved += out.nbytes
+        begin = self._reader.again if again else self._reader.begin
+        return begin(source, image.region(page), out)
+
+    def _arrive(self, pages: NDArray[np.int64], slots: NDArray[np.int32]) -> bool:
+        """Wait for what is on its way; read once more what could not be read.
+
+        False where a page failed for another thread, before this one asked for it.
+        """
+        begun = time.perf_counter()
+        waited = False
+        for page, slot in (
+            zip(pages.tolist(), slots.tolist(), strict=True) if self._readings else ()
+        ):
+            error: BaseException | None = None
+            while (reading := self._readings.get(page)) is not None:
+                waited = waited or not reading.done()
+                failure = _ended(reading)
+                with self._changed:
+                    if self._readings.get(page) is not reading:  # another thread was faster
+                        error = error or failure
+                    elif failure is None or error is not None:
+                        self._settle(page, slot, failure)
+                        error = failure
+                    else:
+                        error = failure
+                        self._readings[page] = self._read(page, slot, again=True)
+            if error is not None and self.table[page] != slot:
+                raise error
+        if waited:
+            with self._changed:
+                self._traffic.waited(time.perf_counter() - begun)
+        return bool((self.table[pages] == slots).all())
+
+    def _settle(self, page: int, slot: int, failure: BaseException | None) -> None:
+        """End a read: what failed is nowhere, and its slot is free once nobody has it pinned."""
+        del self._readings[page]
+        self.pins[slot] -= 1
+        if failure is not None:
+            self.table[page] = self._page_of[slot] = -1
+            if self.pins[slot] == 0:
+                self._free.append(slot)
+        else:
+            self._count(page, slot)
+        self._changed.notify_all()
+
+    def _settle_ended(self) -> bool:
+        """End the reads that have ended by now; tell whether there were any."""
+        ended = [(page, each) for page, each in self._readings.items() if each.done()]
+        for page, reading in ended:
+            self._settle(page, int(self.table[page]), _ended(reading))
+        return bool(ended)
+
+    def _count(self, page: int, slot: int) -> None:
+        number = int(self._bases.searchsorted(page, "right")) - 1
+        image, source = self._images[number], self._sources[number]()
+        if image.dtype.kind == "f" and source is not None:
+            source.count((page - image.base,), image.part(page, slot))
+
+    def _unpin(self, slots: NDArray[np.int32], next_use: NDArray[np.int64] | None) -> None:
+        with self._changed:
+            known = UNPLANNED - self.clock if next_use is None else self.clock + next_use
+            self.next_use[slots] = known
+            self._let_go(slots)
+            self._changed.notify_all()
+
+    def _let_go(self, slots: NDArray[np.int32]) -> None:
+        """Take pins back; a slot whose page failed meanwhile is free now."""
+        self.pins[slots] -= 1
+        failed = (self._page_of[slots] < 0) & (self.pins[slots] == 0)
+        if failed.any():
+            self._free += slots[failed].tolist()
+
+    def _too_few(self, n_pages: int) -> str:
+        slot_bytes = max(image.page_bytes for image in self._images)
+        return (
+            f"one patch and its context need {n_pages} pages of {slot_bytes} bytes, but the "
+            f"memory budget holds {self.n_slots}: give at least {n_pages * slot_bytes} bytes"
+        )
+
+
+def _ended(reading: Reading) -> BaseException | None:
+    """Wait for a read; return what went wrong."""
+    try:
+        reading.result()
+    except Exception as error:
+        return error
+    return None
