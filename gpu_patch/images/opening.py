@@ -49,7 +49,8 @@ def open_images(
     """Open image files, or arrays, and keep them in the memory of a device.
 
     TIFF (OME, ImageJ, BigTIFF), OME-Zarr 0.4 and 0.5, Zarr, also zipped (.ozx, .zarr.zip), CZI,
-    ND2, LIF, .npy, PNG and JPEG; each needs its own package, and asks for it by name.
+    ND2, LIF, .npy, PNG and JPEG, and what bioio has a plugin for; each needs its own package, and
+    asks for it by name.
 
     Images that do not fit are kept by chunk: those that batches used last are in memory, others
     are read again when they are needed. Results are the same. `BatchLoader(order="blocks")` asks

@@ -28,6 +28,7 @@ PACKAGES = {
     "pylibCZIrw": ("czi", "CZI files"),
     "nd2": ("nd2", "ND2 files"),
     "liffile": ("lif", "LIF files"),
+    "bioio": ("bioio", "other formats, with a plugin"),
     "matplotlib": ("cli", "the pictures of preview, demo, train-demo and bench"),
     "tqdm": ("cli", "progress bars"),
     "torch": ("torch", "gpu_patch.torch, predict, train-demo"),

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.images.readers import array, czi, lif, nd2, npy, picture, sequence, tiff, zarr
+from gpu_patch.images.readers import array, bioio, czi, lif, nd2, npy, picture, sequence, tiff, zarr
 from gpu_patch.images.readers.base import ImageReader
 from gpu_patch.images.readers.content import content_of
 from gpu_patch.images.readers.info import ImageInfo, Options
@@ -71,10 +71,13 @@ def open_file(
     if open_all is None:
         content = content_of(path)
         open_all = content and _BY_SUFFIX[content.ending]
+    if open_all is None and bioio.reads(path):
+        open_all = bioio.open_all
     if open_all is None:
         raise ValueError(
-            f"{path} is of no known format ({', '.join(SUFFIXES)}): convert it, or, in "
-            "Python, give open_images a read_func, which takes the path and returns an array"
+            f"{path} is of no known format ({', '.join(SUFFIXES)}): convert it, install bioio and "
+            "a plugin for it, or, in Python, give open_images a read_func, which takes the path "
+            "and returns an array"
         )
     return open_all(path, options)
 
