@@ -26,6 +26,7 @@ from gpu_patch.patching import (
     StratifiedPatching,
     TiledPatching,
     WholeSamplePatching,
+    split_validation,
 )
 from gpu_patch.predict import Prediction, predict
 from gpu_patch.specs import (
@@ -66,4 +67,5 @@ __all__ = [
     "open_images",
     "predict",
     "residency",
+    "split_validation",
 ]

@@ -3,16 +3,20 @@
 from gpu_patch.patching.grid import SequentialPatching, TiledPatching
 from gpu_patch.patching.protocol import Patching
 from gpu_patch.patching.random import FixedRandomPatching, RandomPatching
+from gpu_patch.patching.split import Parts, Split, split_validation
 from gpu_patch.patching.stratified import StratifiedPatching
 from gpu_patch.patching.table import FixedPatching, WholeSamplePatching
 
 __all__ = [
     "FixedPatching",
     "FixedRandomPatching",
+    "Parts",
     "Patching",
     "RandomPatching",
     "SequentialPatching",
+    "Split",
     "StratifiedPatching",
     "TiledPatching",
     "WholeSamplePatching",
+    "split_validation",
 ]

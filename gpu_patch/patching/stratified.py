@@ -132,6 +132,25 @@ class StratifiedPatching(SampledPatching):
             if n := len(corners):
                 yield Locations(np.full(n, image), np.full(n, sample), corners, self.patch_size)
 
+    def start_boxes(self, sample: int) -> NDArray[np.int64]:
+        """Return where patches of a sample may start.
+
+        Parameters
+        ----------
+        sample : int
+            Its position among the samples of all image stacks.
+
+        Returns
+        -------
+        array of int64, shape (n, 2, D)
+            Boxes that do not overlap: the first start, and how many along each axis.
+        """
+        spread = self._spread(sample)
+        order, first, size = spread.lined_up
+        may = spread.allowed(self._excluded[sample])
+        may &= spread.at_corners(self._probs[sample]) > 0
+        return np.stack([first, size], axis=1)[may.ravel()[order]]
+
     def content(self) -> Iterator[NDArray[Any]]:
         yield from super().content()
         yield from self._excluded
