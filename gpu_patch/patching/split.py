@@ -165,7 +165,7 @@ def split_validation(
     >>> split = split_validation(patching, 16, multiscale_count=2, seed=0)
     >>> training, validation = split
     >>> training.n_patches, validation.n_patches
-    (229, 16)
+    (228, 16)
     >>> [round(part, 3) for part in split.parts]  # trained, validated, lost
     [0.902, 0.062, 0.035]
     """

@@ -305,7 +305,7 @@ def test_too_little_data():
     )
     with pytest.raises(ValueError, match=f"{wanted}.*would fit: multiscale_count=2, or images"):
         split_validation(strategy, 4, multiscale_count=4, seed=0)
-    with pytest.raises(ValueError, match="fit: at most 15,"):
+    with pytest.raises(ValueError, match="fit: at most 12,"):
         split_validation(strategy, 16, seed=0)
 
 
