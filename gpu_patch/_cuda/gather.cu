@@ -15,12 +15,8 @@ struct GatherJob {
     int unused;
 };
 
-#if EPILOGUE  // left to itself the compiler spills, to have more blocks at a time
-#define BOUNDS __launch_bounds__(256, 2)
-#else
-#define BOUNDS __launch_bounds__(256)
-#endif
-extern "C" __global__ BOUNDS
+// left to itself the compiler spills, to have more blocks at a time
+extern "C" __global__ __launch_bounds__(256, 2)
 void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__ sources,
             void* __restrict__ out EPILOGUE_PARAMETER) {
     const int64 patch_index = blockIdx.x / job->n_row_groups;

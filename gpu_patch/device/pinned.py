@@ -11,6 +11,8 @@ import numpy as np
 from gpu_patch.device.leases import note_reader
 
 _LEAST_BYTES = 1 << 12
+_MOST_PITCH = (1 << 31) - 1
+"""Bytes from row to row, above which CUDA refuses a copy of several."""
 
 
 class Piece:
@@ -29,11 +31,16 @@ class Piece:
         The memory, of uint8.
     copied : cupy.cuda.Event
         Behind the last copy from or to it.
+
+    Raises
+    ------
+    MemoryError
+        Where the host has no room for it.
     """
 
     def __init__(self, cupy: Any, nbytes: int) -> None:
         self._cuda = cupy.cuda
-        self._memory = self._cuda.alloc_pinned_memory(nbytes)
+        self._memory = _pinned_memory(self._cuda, nbytes)
         self.host = np.frombuffer(self._memory, np.uint8, nbytes)
         self.copied = self._cuda.Event(disable_timing=True)
 
@@ -53,20 +60,19 @@ class Piece:
 
     def copy_rows_from(self, array: Any, axis: int, rows: slice) -> None:
         """Take rows along an axis of a contiguous array, in the order of the current stream."""
-        cuda = self._cuda
-        stream = cuda.get_current_stream()
+        stream = self._cuda.get_current_stream()
         row = prod(array.shape[axis + 1 :]) * array.dtype.itemsize
         n_bytes = (rows.stop - rows.start) * row
-        cuda.runtime.memcpy2DAsync(
-            self._memory.ptr,
-            n_bytes,
-            array.data.ptr + rows.start * row,
-            array.shape[axis] * row,
-            n_bytes,
-            prod(array.shape[:axis]),
-            cuda.runtime.memcpyDeviceToHost,
-            stream.ptr,
-        )
+        to, source = self._memory.ptr, array.data.ptr + rows.start * row
+        pitch, count = array.shape[axis] * row, prod(array.shape[:axis])
+        to_host = self._cuda.runtime.memcpyDeviceToHost
+        if pitch <= _MOST_PITCH:
+            copy = self._cuda.runtime.memcpy2DAsync
+            copy(to, n_bytes, source, pitch, n_bytes, count, to_host, stream.ptr)
+        else:  # few, since each is large
+            copy = self._cuda.runtime.memcpyAsync
+            for i in range(count):
+                copy(to + i * n_bytes, source + i * pitch, n_bytes, to_host, stream.ptr)
         self.copied.record(stream)
         note_reader(array, stream)
 
@@ -74,6 +80,16 @@ class Piece:
 def rounded_piece(cupy: Any, nbytes: int) -> Piece:
     """Return a new piece of at least a size; sizes are few, so that one serves many arrays."""
     return Piece(cupy, max(_LEAST_BYTES, 1 << (nbytes - 1).bit_length()))
+
+
+def _pinned_memory(cuda: Any, nbytes: int) -> Any:
+    try:
+        return cuda.alloc_pinned_memory(nbytes)
+    except cuda.runtime.CUDARuntimeError as error:
+        raise MemoryError(
+            f"the host has no room for {nbytes / 1e6:.1f} MB of pinned memory, from which a device "
+            f"copies: free memory of the host ({error})"
+        ) from error
 
 
 class Staging:

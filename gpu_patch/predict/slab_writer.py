@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +26,8 @@ WriteRows: TypeAlias = Callable[[NDArray[np.float32]], object]
 
 _MOST_PENDING = 4
 """Rows, and other work, that may wait for the thread."""
+_PINNED_BYTES = 1 << 26
+"""Of rows that are copied at once: larger copies are no faster, and pinned memory is scarce."""
 
 
 class PendingRows(Protocol):
@@ -57,6 +60,10 @@ class SlabWriter:
         found = self.new(array.shape)
         found[...] = array
         return found
+
+    def most_rows(self, row_bytes: int) -> int:
+        """Return how many rows of a size may be written at once."""
+        return sys.maxsize
 
     def write_rows(self, slab: Any, axis: int, rows: slice, write: WriteRows) -> PendingRows:
         """Write rows of a slab, in the thread.
@@ -146,6 +153,10 @@ class CudaSlabWriter(SlabWriter):
                 return new_output(self._cupy, shape, np.float32)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             raise out_of_memory(self._device, "predictions", error) from error
+
+    def most_rows(self, row_bytes: int) -> int:
+        """Return as many as pinned memory of a moderate size holds."""
+        return max(1, _PINNED_BYTES // row_bytes)
 
     def write_rows(self, slab: Any, axis: int, rows: slice, write: WriteRows) -> PendingRows:
         """Copy rows of a slab to the host, and write them, in the thread."""
@@ -242,12 +253,13 @@ class Slab:
 
     def write_rows(self, start: int, stop: int) -> None:
         """Write rows [start, stop) of the sample, which are complete."""
+        axis = 1 + self._grid.slab_axis
+        most = self._writer.most_rows(self._array.nbytes // self._height)
         while start < stop:
             first = start % self._height
-            end = min(stop, start + self._height - first)  # of the ring
+            end = min(stop, start + most, start + self._height - first)  # of the ring
             write = partial(self._write, self._rows.image, self._rows.sample, start)
             place = slice(first, first + end - start)
-            axis = 1 + self._grid.slab_axis
             pending = self._writer.write_rows(self._array, axis, place, write)
             self._pending.append((start, pending))
             start = end

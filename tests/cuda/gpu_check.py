@@ -1,10 +1,13 @@
-"""All that needs a GPU, in one call: ``PYTHONPATH=. python tests/cuda/gpu_check.py --json FILE``.
+"""All that needs a GPU, in two commands of less than ten minutes each, the important one first.
+
+    PYTHONPATH=. python tests/cuda/gpu_check.py --json speed.json
+    PYTHONPATH=. python tests/cuda/gpu_check.py --only tests sanitizers --json tests.json
 
 Compares the kernels with NumPy, times batches (as ``gpu-patch bench --device cuda`` does, and also
 the general path, which it does not take) and predictions, runs the tests of operations and
 constructors on the GPU, and compute-sanitizer over small batches and over broken kernels, which it
-must find. What this machine has no program or package for is named. Takes some minutes; fails where
-anything is wrong.
+must find. What this machine has no program or package for is named. Every figure is in the file as
+soon as it is there. Fails where anything is wrong.
 """
 
 from __future__ import annotations
@@ -51,6 +54,10 @@ ROOT = Path(__file__).parents[2]
 MOST_SECONDS = {"prediction": 90, "tests": 200, "sanitizers": 45}
 """Of measuring predictions, of the tests, and of each run of a sanitizer."""
 COLUMNS = (("", 34), ("device us", 11), ("min-max", 12), ("floor us", 10), ("ratio", 8))
+
+
+Keep = Callable[[dict[str, Any]], object]
+"""Called with a section's figures so far."""
 
 
 class MissingError(Exception):
@@ -138,7 +145,7 @@ def time_paths(
     *,
     sweep: bool = False,
     image_bytes: int = cuda.IMAGE_BYTES,
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Print the device times of both paths, and of other tilings of the specialised one."""
     case, n_scales = workload.case, workload.n_scales
     images = cuda.resident_images(cupy, case, image_bytes)
@@ -163,18 +170,17 @@ def time_paths(
     mixed, target = run(plans[0])
     read = mean(map(traffic.bytes_read, plans))
     floor = (read + mixed.nbytes + target.nbytes) / bandwidth
-    found = []
 
-    def show(name: str, calls: Sequence[Callable[[], object]]) -> None:
+    def show(name: str, calls: Sequence[Callable[[], object]]) -> dict[str, Any]:
         times = timing.device_times(cupy, calls)
         low, middle, high = min(times), median(times), max(times)
-        found.append({**workload._asdict(), "name": name, "device_seconds": middle})
         cells = [f"{middle * 1e6:.1f}", f"{low * 1e6:.0f}-{high * 1e6:.0f}", f"{floor * 1e6:.1f}"]
         print(line(COLUMNS, [name, *cells, f"{middle / floor:.2f}"]), flush=True)
+        return {**workload._asdict(), "name": name, "device_seconds": middle}
 
     name = f"{workload.constructor} L={n_scales} B={workload.batch_size}"
     for specialise, path in ((True, "specialised"), (False, "general")):
-        show(f"{name}, {path}", [partial(run, plan, specialise) for plan in plans])
+        yield show(f"{name}, {path}", [partial(run, plan, specialise) for plan in plans])
     if sweep:
         dtype = np.dtype(np.float32)
         patch_size = plans[0].patch_size
@@ -186,25 +192,27 @@ def time_paths(
                 if other.shared_bytes > specialised.SHARED_BYTES:
                     continue
                 launch = partial(specialised.launch_shape, runtime, other)
-                show(
+                yield show(
                     f"  tile_rows={tile_rows} n_threads={n_threads}",
                     [partial(launch, source, mixed, target) for source in sources],
                 )
-    return found
 
 
-def check_paths(cupy: Any, runtime: Any, *, sweep: bool) -> dict[str, Any]:
+def check_paths(cupy: Any, runtime: Any, keep: Keep, *, sweep: bool) -> dict[str, Any]:
     """Print the table of `time_paths`."""
     bandwidth = timing.device_copy_bandwidth(cupy)
     print(head(COLUMNS))
-    workloads = [Workload(*row) for row in CUDA_WORKLOADS]
-    rows = [time_paths(cupy, runtime, workload, bandwidth, sweep=sweep) for workload in workloads]
-    return {"ok": True, "rows": [row for found in rows for row in found]}
+    rows = []
+    for workload in (Workload(*row) for row in CUDA_WORKLOADS):
+        for row in time_paths(cupy, runtime, workload, bandwidth, sweep=sweep):
+            rows.append(row)
+            keep({"rows": rows})
+    return {"ok": True, "rows": rows}
 
 
-def check_times() -> dict[str, Any]:
+def check_times(keep: Keep) -> dict[str, Any]:
     """Print the bench's tables."""
-    return {"ok": True, **report.report(settings_of("cuda:0"))}
+    return {"ok": True, **report.report(settings_of("cuda:0"), keep)}
 
 
 # ---- other programs ----------------------------------------------------------------------------
@@ -248,10 +256,11 @@ def check_tests() -> dict[str, Any]:
     return {"ok": done.returncode == 0, "summary": lines[-1]}
 
 
-def check_prediction() -> dict[str, Any]:
-    """Print what stitching adds, and the host's memory; each shape is compiled first."""
+def check_prediction(document: Path | None) -> dict[str, Any]:
+    """Print what stitching adds, and the host's memory; the document gets each row."""
     with tempfile.TemporaryDirectory() as folder:
-        document = Path(folder) / "prediction.json"
+        document = document or Path(folder) / "prediction.json"
+        document.unlink(missing_ok=True)
         command = [sys.executable, "tests/predict/measure.py", "cuda:0", str(document)]
         done = run_command(command, MOST_SECONDS["prediction"])
         print(done.stdout.rstrip())
@@ -322,25 +331,32 @@ def launch_small(cupy: Any, runtime: Any, bug: str) -> None:
 # ---- all of it ---------------------------------------------------------------------------------
 
 
-def run_sections(sections: dict[str, Callable[[], dict[str, Any]]], json_file: Path | None) -> int:
+Section = Callable[[Keep], dict[str, Any]]
+
+
+def run_sections(sections: dict[str, Section], json_file: Path | None) -> int:
     """Run one after the other, whatever becomes of the others; return the exit status."""
     document: dict[str, Any] = {}
+
+    def keep(name: str, figures: dict[str, Any]) -> None:
+        document[name] = figures
+        if json_file is not None:  # now: what comes later may not come to its end
+            json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
     for name, section in sections.items():
         print(f"== {name}", flush=True)
         start = time.perf_counter()
         try:
-            result = section()
+            result = section(partial(keep, name))
         except MissingError as error:
             result = {"not_run": str(error)}
             print(f"not run: {error}")
         except Exception as error:
             traceback.print_exc(file=sys.stdout)
-            result = {"ok": False, "error": repr(error)}
+            result = {**document.get(name, {}), "ok": False, "error": repr(error)}
         seconds = time.perf_counter() - start
-        document[name] = {**result, "seconds": seconds}
+        keep(name, {**result, "seconds": seconds})
         print(f"-- {seconds:.0f} s\n", flush=True)
-        if json_file is not None:  # now: a later section may not come to its end
-            json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     failed = [name for name, result in document.items() if not result.get("ok", True)]
     for name, result in document.items():
         if "not_run" in result:
@@ -349,14 +365,29 @@ def run_sections(sections: dict[str, Callable[[], dict[str, Any]]], json_file: P
     return 1 if failed else 0
 
 
-SECTIONS = ("correctness", "times", "paths", "prediction", "tests", "sanitizers")
+def check_headers(cupy: Any) -> str:
+    """Return why CuPy cannot compile kernels of its own, "" where it can."""
+    try:
+        int(cupy.count_nonzero(cupy.isfinite(cupy.zeros(3, np.float16))))
+    except Exception as error:  # CuPy's, NVRTC's, or the driver's
+        return (
+            "CuPy cannot compile its own kernels, most often because CUDA's headers are missing "
+            f"(pip install nvidia-cuda-runtime-cu12, or the gpu_patch extras): {error}"
+        )
+    return ""
+
+
+FIRST = ("correctness", "times", "paths", "prediction")
+SECOND = ("tests", "sanitizers")
 
 
 def main() -> int:
-    """Run everything, or what is asked for; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run what is asked for; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--only", nargs="+", choices=(*FIRST, *SECOND), default=FIRST)
     parser.add_argument("--sweep", action="store_true", help="time other tilings too")
     parser.add_argument("--sanitized", metavar="BUG", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -370,13 +401,16 @@ def main() -> int:
     if arguments.sanitized is not None:
         launch_small(cupy, runtime, arguments.sanitized)
         return 0
-    sections = {
-        "correctness": lambda: check_correctness(cupy, runtime),
+    if problem := check_headers(cupy):
+        sys.exit(f"gpu_check.py: {problem}")
+    rows = arguments.json and arguments.json.with_suffix(".prediction.json")
+    sections: dict[str, Section] = {
+        "correctness": lambda keep: check_correctness(cupy, runtime),
         "times": check_times,
-        "paths": lambda: check_paths(cupy, runtime, sweep=arguments.sweep),
-        "prediction": check_prediction,
-        "tests": check_tests,
-        "sanitizers": check_sanitizers,
+        "paths": lambda keep: check_paths(cupy, runtime, keep, sweep=arguments.sweep),
+        "prediction": lambda keep: check_prediction(rows),
+        "tests": lambda keep: check_tests(),
+        "sanitizers": lambda keep: check_sanitizers(),
     }
     return run_sections({name: sections[name] for name in arguments.only}, arguments.json)
 

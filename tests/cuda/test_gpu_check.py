@@ -47,9 +47,10 @@ def test_times_both_paths(cupy, monkeypatch, capsys):
     monkeypatch.setattr(bench_workloads.Case, "patch_size", (16, 16))
     monkeypatch.setattr(timing, "N_CALLS", 2)
     workload = bench_workloads.Workload("multichannel", 2, 3)
-    rows = gpu_check.time_paths(
+    found = gpu_check.time_paths(
         cupy, cupy_runtime(0), workload, 1e9, sweep=True, image_bytes=2 * pixels.nbytes
     )
+    rows = list(found)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(rows) == 2 + 12
     assert lines[0].startswith("multichannel L=2 B=3, specialised")
@@ -60,13 +61,17 @@ def test_times_both_paths(cupy, monkeypatch, capsys):
 def test_both_paths_are_timed_for_what_must_be_fast(cupy, monkeypatch):
     monkeypatch.setattr(timing, "device_copy_bandwidth", lambda cupy: 5.0)
     monkeypatch.setattr(gpu_check, "time_paths", lambda *a, sweep: [(a[2].batch_size, a[3], sweep)])
-    result = gpu_check.check_paths(cupy, cupy_runtime(0), sweep=True)
+    kept = []
+    result = gpu_check.check_paths(
+        cupy, cupy_runtime(0), lambda found: kept.append(len(found["rows"])), sweep=True
+    )
+    assert kept == [1, 2, 3], "each as soon as it is there"
     assert result["rows"] == [(32, 5.0, True), (256, 5.0, True), (16, 5.0, True)]
 
 
 def test_figures_of_the_bench_are_kept(monkeypatch):
-    monkeypatch.setattr(report, "report", lambda settings: {"rows": [settings["device"]]})
-    assert gpu_check.check_times() == {"ok": True, "rows": ["cuda:0"]}
+    monkeypatch.setattr(report, "report", lambda settings, keep: {"rows": [settings["device"]]})
+    assert gpu_check.check_times(print) == {"ok": True, "rows": ["cuda:0"]}
 
 
 @needs_compiler
@@ -114,7 +119,10 @@ def test_what_is_not_there_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name, path: None)
     monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
     file = tmp_path / "found.json"
-    sections = {"tests": gpu_check.check_tests, "sanitizers": gpu_check.check_sanitizers}
+    sections = {
+        "tests": lambda keep: gpu_check.check_tests(),
+        "sanitizers": lambda keep: gpu_check.check_sanitizers(),
+    }
     assert gpu_check.run_sections(sections, file) == 0
     printed = capsys.readouterr().out
     assert "tests not run: needs pytest and hypothesis" in printed
@@ -123,15 +131,22 @@ def test_what_is_not_there_is_named(monkeypatch, capsys, tmp_path):
 
 
 def test_a_section_that_fails_does_not_stop_the_others(capsys, tmp_path):
-    def broken():
+    file = tmp_path / "found.json"
+
+    def broken(keep):
+        keep({"rows": [1]})
+        assert json.loads(file.read_text())["one"] == {"rows": [1]}, "before the section's end"
         raise RuntimeError("illegal address")
 
-    file = tmp_path / "found.json"
-    sections = {"one": broken, "two": lambda: {"ok": True}, "three": lambda: {"ok": False}}
+    def other(ok):
+        return lambda keep: {"ok": ok}
+
+    sections = {"one": broken, "two": other(True), "three": other(False)}
     assert gpu_check.run_sections(sections, file) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "FAILED: one, three"
     document = json.loads(file.read_text())
     assert document["one"]["error"] == "RuntimeError('illegal address')"
+    assert document["one"]["rows"] == [1]
     assert document["two"]["ok"]
 
 
@@ -165,3 +180,57 @@ def test_correctness_cases_are_of_every_kind():
     assert {case.mode for case in cases} == set(gpu_check.MODES)
     assert {len(case.patch_size) for case in cases} == {2, 3}
     assert {image.dtype.name for case in cases for image in case.images} == set(gpu_check.DTYPES)
+
+
+def test_headers_that_are_missing_are_told(cupy):
+    assert gpu_check.check_headers(cupy) == ""
+
+    def zeros(*_):
+        raise RuntimeError("cannot open source file cuda_fp16.h")
+
+    cupy.zeros = zeros
+    assert "pip install nvidia-cuda-runtime-cu12" in gpu_check.check_headers(cupy)
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ([], ["correctness", "times", "paths", "prediction"]),
+        (["--only", "tests", "sanitizers"], ["tests", "sanitizers"]),
+    ],
+)
+def test_two_commands(cupy, monkeypatch, tmp_path, asked, chosen):
+    file = tmp_path / "found.json"
+    ran = []
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", *asked, "--json", str(file)])
+    monkeypatch.setattr(gpu_check, "run_sections", lambda *a: ran.append(a) or 0)
+    assert gpu_check.main() == 0
+    ((sections, where),) = ran
+    assert list(sections) == chosen
+    assert where == file
+
+
+def test_times_of_a_command_fit_ten_minutes():
+    assert gpu_check.MOST_SECONDS["prediction"] <= 120
+    n_runs = len(gpu_check.SANITIZER_RUNS)
+    assert gpu_check.MOST_SECONDS["tests"] + n_runs * gpu_check.MOST_SECONDS["sanitizers"] < 590
+
+
+def test_predictions_are_kept_row_by_row(monkeypatch, tmp_path, capsys):
+    import predict.measure as measure_module
+
+    file = tmp_path / "rows.json"
+    monkeypatch.setattr(
+        measure_module,
+        "measure",
+        lambda *a: dict.fromkeys(("make", "identity", "stitch", "added", "predict"), 1e-6),
+    )
+    monkeypatch.setattr(measure_module.importlib.util, "find_spec", lambda name: None)
+    measure_module.main("cpu", str(file))
+    found = json.loads(file.read_text())
+    assert found["4 scales, hann"]["predict"] == 1e-6
+    assert found["peak .ome.tif"] == {"not_run": "needs tifffile"}
+    assert "to .ome.zarr: not run, needs zarr" in capsys.readouterr().out
+    monkeypatch.setattr(measure_module, "measure", lambda device, n, blend: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measure_module.main("cpu", str(tmp_path / "none"))

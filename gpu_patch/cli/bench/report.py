@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from gpu_patch.cli.bench.process import first_batches, measured
@@ -66,25 +66,36 @@ device         where the host is slower than the device: the time between two ba
 differs by     the largest difference from ours, as a part of the largest value"""
 
 
-def report(settings: dict[str, Any]) -> dict[str, Any]:
-    """Measure, print the tables, and return all figures."""
+def report(
+    settings: dict[str, Any], keep: Callable[[dict[str, Any]], object] = lambda document: None
+) -> dict[str, Any]:
+    """Measure, print the tables, and return all figures; `keep` is called with those so far."""
     records = measured(settings)
     machine = next(records)
-    document = {"machine": machine, "settings": settings}
+    rows: list[dict[str, Any]] = []
+    document = {"machine": machine, "settings": settings, "rows": rows}
+
+    def print_rows(columns: Columns, format_row: Callable[[dict[str, Any]], str]) -> None:
+        print(head(columns))
+        for row in records:
+            print(format_row(row), flush=True)
+            rows.append(row)
+            keep(document)
+
     if settings["device"] == "cpu":
         print("\n".join(cpu_machine_lines(machine)), end="\n\n")
-        rows = list(_printed(records, _CPU_COLUMNS, cpu_row))
+        print_rows(_CPU_COLUMNS, cpu_row)
         print(f"\n{_CPU_LEGEND}")
-        return {**document, "rows": rows}
+        return document
     print("\n".join(cuda_machine_lines(machine)), end="\n\n")
-    rows = list(_printed(records, _CUDA_COLUMNS, cuda_row))
+    print_rows(_CUDA_COLUMNS, cuda_row)
     print(f"\n{_CUDA_LEGEND}\n")
     for row in rows:
         print("\n".join(alternative_lines(row)))
     print(f"\n{_OTHER_LEGEND}\n")
     first = first_batches(settings["device"])
     print("\n".join(first_batch_lines(first)), flush=True)
-    return {**document, "rows": rows, "first_batch": first}
+    return {**document, "first_batch": first}
 
 
 def cpu_machine_lines(machine: dict[str, Any]) -> list[str]:
@@ -186,15 +197,6 @@ def first_batch_lines(first: dict[str, dict[str, float]]) -> list[str]:
         f"{times['total_seconds']:.2f} s since the process started"
         for cache, times in first.items()
     ]
-
-
-def _printed(
-    rows: Iterator[dict[str, Any]], columns: Columns, format_row: Callable[[dict[str, Any]], str]
-) -> Iterator[dict[str, Any]]:
-    print(head(columns))
-    for row in rows:
-        print(format_row(row), flush=True)
-        yield row
 
 
 def _micro(seconds: float) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from emulation import gpu as device
+from emulation import limits
 from emulation.gpu import Device, Memory, gpu
 from gpu_patch._cuda.runtime import cupy_runtime
 from gpu_patch.chunks.memory import cuda_memory
@@ -235,6 +236,7 @@ def make_module() -> ModuleType:
         get_elapsed_time=lambda a, b: 0.5,
         memory=SimpleNamespace(OutOfMemoryError=device.OutOfMemoryError),
         runtime=SimpleNamespace(
+            CUDARuntimeError=limits.CUDARuntimeError,
             getDevice=lambda: gpu.device,
             getDeviceCount=lambda: gpu.n_devices,
             driverGetVersion=lambda: 13020,

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from emulation import limits
 from emulation.runtime import GUARD_BYTES, POISON, compiled_kernel
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
@@ -47,8 +48,8 @@ class Gpu:
     ----------
     n_devices : int
         How many there are.
-    capacity : int
-        Bytes of each.
+    capacity, pinned_capacity : int
+        Bytes of each, and of the host's memory that may be pinned.
     log : list of Action
         What was asked so far; a test may clear it.
     """
@@ -58,7 +59,7 @@ class Gpu:
 
     def reset(self) -> None:
         """Take out the devices, and put new ones in."""
-        self.n_devices, self.capacity = 1, 1 << 30
+        self.n_devices, self.capacity, self.pinned_capacity = 1, 1 << 30, 1 << 30
         self.log: list[Action] = []
         self.memories: WeakValueDictionary[int, Memory] = WeakValueDictionary()
         self.pinned: WeakValueDictionary[int, Pinned] = WeakValueDictionary()
@@ -261,6 +262,8 @@ class Pinned(bytearray):
     """Pinned host memory."""
 
     def __init__(self, n_bytes: int) -> None:
+        if n_bytes + sum(other.size for other in living(gpu.pinned)) > gpu.pinned_capacity:
+            raise limits.CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
         super().__init__(n_bytes)
         self.size = n_bytes
         self.ptr = ctypes.addressof((ctypes.c_char * n_bytes).from_buffer(self))
@@ -270,7 +273,7 @@ class Pinned(bytearray):
 
 def memcpy_async(to: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
     """`cupy.cuda.runtime.memcpyAsync`."""
-    memcpy_2d_async(to, n_bytes, source, n_bytes, n_bytes, 1, kind, stream)
+    _copy_later(to, n_bytes, source, n_bytes, n_bytes, 1, kind, stream)
 
 
 def memcpy_2d_async(
@@ -278,10 +281,17 @@ def memcpy_2d_async(
     stream: int,
 ) -> None:  # fmt: skip
     """`cupy.cuda.runtime.memcpy2DAsync`."""
+    limits.check_copy(width, height, (pitch, source_pitch))
+    _copy_later(to, pitch, source, source_pitch, width, height, kind, stream)
+
+
+def _copy_later(
+    to: int, pitch: int, source: int, source_pitch: int, width: int, height: int, kind: int,
+    stream: int,
+) -> None:  # fmt: skip
     (queue,) = (s for s in gpu.streams if (s.ptr, s.device_id) == (stream, gpu.device))
     name = {HOST_TO_DEVICE: "upload", DEVICE_TO_HOST: "download", DEVICE_TO_DEVICE: "copy"}[kind]
     gpu.record(name, width * height, queue)
-    assert width <= min(pitch, source_pitch)
 
     def copy():
         # looked for only now: it must not have been given back in the meantime
@@ -308,7 +318,7 @@ class RawKernel:
         self._code, self._name = code, name
 
     def __call__(self, grid, block, args, *, shared_mem=0):
-        assert all(isinstance(argument, np.generic) for argument in args)
+        limits.check_launch(grid, block, args, shared_mem)
         gpu.record("launch", self._name)
         if self._name != "spin":
             kernel = compiled_kernel(self._code, self._name)

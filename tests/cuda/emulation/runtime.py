@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from emulation.limits import check_launch
 from gpu_patch._cuda.loader import Constants, source_text
 
 HERE = Path(__file__).parent
@@ -87,6 +88,7 @@ class EmulatedRuntime:
         self.launched.append((entry, dict(constants)))
 
         def kernel(grid, block, arguments, *, shared_mem=0):
+            check_launch(grid, block, arguments, shared_mem)
             run(grid, block, arguments, shared_mem=shared_mem)
             if not all((guard == POISON).all() for guard in self._guards):
                 raise RuntimeError(f"{entry} has written behind its output")
@@ -104,8 +106,6 @@ def compiled_kernel(text: str, entry: str, sanitizer: str = "", order: int = 0):
 
     def kernel(grid, block, arguments, *, shared_mem=0):
         dims = np.array([*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3]], np.uint32)
-        # by value, as CuPy passes them: their width must be that of the C type
-        assert all(isinstance(argument, np.generic) for argument in arguments)
         values = [np.array(argument) for argument in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         set_order(order)
