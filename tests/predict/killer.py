@@ -129,17 +129,20 @@ def next_run(out, value, options):
 
 
 def killed_and_gone_on_with(folder, ending, step, situation):
-    """Be killed in a situation; return what went wrong, and None where that step never came."""
+    """Be killed in a situation; return what went wrong, and None where that step never came.
+
+    What was there before is in `folder` for all steps.
+    """
     before, options, then = situation
-    out = folder / f"o{ending}"
     value = 1 if before is before_unfinished and options.get("resume") else 2
-    folder.mkdir(parents=True)
-    assert in_child(partial(before, out)) == 0
+    place = folder.with_name(f"{folder.name}-{step}")
+    shutil.copytree(folder, place)
+    out = place / f"o{ending}"
     status = in_child(partial(killed_at, step, partial(run, out, value, **options)))
     if status == 0:
         return None
     wrong = status != -signal.SIGKILL or in_child(partial(next_run, out, value, then))
-    shutil.rmtree(folder)
+    shutil.rmtree(place)
     return [f"{before.__name__}, {options}, then {then}, step {step}: {status}"] if wrong else []
 
 
@@ -147,8 +150,10 @@ def main(folder, ending, stride="1"):
     multiscale.SMALLEST = 32  # pyramids of small images
     wrong, n_killed, stride = [], 0, int(stride)
     for number, situation in enumerate(SITUATIONS + OF_ZARR * (ending == ".ome.zarr")):
+        place = Path(folder, str(number))
+        place.mkdir(parents=True)
+        assert in_child(partial(situation[0], place / f"o{ending}")) == 0
         for step in range(number % stride, 1000, stride):
-            place = Path(folder, f"{number}-{step}")
             found = killed_and_gone_on_with(place, ending, step, situation)
             if found is None:
                 break

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
+import memory
 import numpy as np
 import pytest
+import writer
+from forks import Fork
 from written import (
     OPTIONS,
     SOURCES,
@@ -29,8 +29,6 @@ from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 from gpu_patch.predict.outputs.ranks import Ranks
 
 pytest.importorskip("zarr")
-
-WRITER = Path(__file__).with_name("writer.py")
 
 
 @pytest.fixture(autouse=True)
@@ -59,23 +57,16 @@ def expected(tmp_path_factory):
 
 def start(out, rank=0, world_size=1, pause=0.0, *, resume=False):
     report = out.parent / f"{out.name}-{rank}.json"
-    arguments = [out, report, rank, world_size, pause, *(["resume"] if resume else [])]
-    path = os.pathsep.join(sys.path)
-    return subprocess.Popen(
-        [sys.executable, str(WRITER), *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments = (out, report, rank, world_size, pause, resume)
+    return Fork(writer.main, *arguments, errors=out.parent / f"errors-{time.monotonic_ns()}")
 
 
 def ended(processes):
     """Wait for processes; what each reported."""
     reports = []
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors[-3000:]
-        reports.append(json.loads(Path(process.args[3]).read_text()))
+        assert process.wait() == 0, process.errors[-3000:]
+        reports.append(json.loads(process.arguments[1].read_text()))
     return reports
 
 
@@ -89,14 +80,9 @@ def n_recorded(out):
 
 def kill_when(reached, processes):
     """Kill processes by SIGKILL as soon as something is so."""
-    until = time.monotonic() + 60
-    while not reached():
-        assert all(process.poll() is None for process in processes), processes[0].stderr.read()
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    processes[0].wait_until(reached)
     for process in processes:
         process.kill()
-        process.communicate()
 
 
 def check_names(out, expected):
@@ -134,15 +120,13 @@ def test_killed_again_and_again(tmp_path, expected, n_runs):
     rng = np.random.default_rng(0)
     for attempt in range(6):
         processes = [start(out, pause=0.01, resume=True) for _ in range(n_runs)]
-        until = time.monotonic() + rng.uniform(0.4, 1.0) * n_runs
-        while any(process.poll() is None for process in processes) and time.monotonic() < until:
+        until = time.monotonic() + rng.uniform(0.05, 0.45)
+        while any(process.is_alive for process in processes) and time.monotonic() < until:
             time.sleep(0.001)
         for process in processes:
-            process.kill()
-        for process in processes:
-            _, errors = process.communicate()
-            refused = n_runs > 1 and process.returncode == 1 and "BlockingIOError" in errors
-            assert refused or process.returncode in (0, -9), (attempt, errors)
+            status = process.kill()
+            refused = n_runs > 1 and status == 1 and "BlockingIOError" in process.errors
+            assert refused or status in (0, -9), (attempt, process.errors)
         if out.exists():
             check_names(out, expected)
     run(out, resume=True)
@@ -153,7 +137,7 @@ def test_killed_again_and_again(tmp_path, expected, n_runs):
 def test_killed_while_levels_are_made(tmp_path, expected):
     out = tmp_path / "out"
     finishing = out / ".b.ome.zarr.partial" / "finishing"
-    kill_when(finishing.exists, [start(out, pause=0.02)])
+    kill_when(finishing.exists, [start(out, pause=0.005)])
     assert not (out / "b.ome.zarr").exists()
     assert n_recorded(out) == 3 * 10  # all of them: the levels alone were missing
     (report,) = run(out, resume=True)
@@ -181,7 +165,7 @@ def test_processes_write_what_one_does(tmp_path, expected, world_size):
 @pytest.mark.parametrize(("first", "then"), [(3, 2), (2, 1), (1, 3)])
 def test_other_processes_go_on(tmp_path, expected, first, then):
     out = tmp_path / "out"
-    processes = [start(out, rank, first, pause=0.05) for rank in range(first)]
+    processes = [start(out, rank, first, pause=0.02) for rank in range(first)]
     kill_when(lambda: n_recorded(out) >= 12, processes)
     check_names(out, expected)
     reports = run(out, then, resume=True)
@@ -190,10 +174,11 @@ def test_other_processes_go_on(tmp_path, expected, first, then):
 
 
 def test_a_rank_that_comes_late_goes_by_what_was_there_before(tmp_path, expected):
-    """Rank 1 begins seconds after rank 0, which may not write before."""
+    """Rank 0 has begun long before rank 1, and may not write before."""
     out = tmp_path / "out"
     first = start(out, 0, 2)
-    time.sleep(1.5)
+    first.wait_until(lambda: list(out.glob(".*.ranks/0.json")))
+    time.sleep(0.3)
     assert n_recorded(out) == 0
     ended([first, start(out, 1, 2)])
     assert contents(out) == expected
@@ -340,41 +325,13 @@ def test_what_could_not_be_written_is_not_recorded(tmp_path, monkeypatch):
     assert make_store(tmp_path / "a.zarr", ["a"], resume=True).done("a") == {(0, 0)}
 
 
-MEMORY = """
-import sys
-sys.path.insert(0, sys.argv[3])
-import numpy as np
-from written import make_predicted, make_store, write_all
-
-def peak():
-    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-def write(name, rows):
-    predicted = make_predicted("YX", name=name, Y=rows, X=4096)
-    output = make_store(f"{sys.argv[1]}/{name}{sys.argv[2]}", ["a"]).open(predicted)
-    block = np.zeros((1, 64, 4096), np.float32)
-    for row in range(0, rows, 64):
-        block[...] = np.arange(4096)
-        output.write(0, row, block)
-    output.finish()
-
-write("small", 512)  # all is imported
-before = peak()
-write("large", 16384)
-print(peak() - before)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc, of Linux")
 @pytest.mark.parametrize(
     ("suffix", "most"), [(".npy", 16), (".ome.tif", 16), (".ome.zarr", 64)], ids=lambda v: str(v)
 )
 def test_writing_takes_little_memory(tmp_path, suffix, most):
     """An image of 256 MiB; levels included."""
-    command = [sys.executable, "-c", MEMORY, str(tmp_path), suffix, str(WRITER.parent.parent)]
-    path = os.pathsep.join(sys.path)
-    output = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
-    assert int(output.stdout) < most << 20
+    report = tmp_path / "report"
+    fork = Fork(memory.write, tmp_path, suffix, report, errors=tmp_path / "errors")
+    assert fork.wait() == 0, fork.errors
+    assert int(report.read_text()) < most << 20

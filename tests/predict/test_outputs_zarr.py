@@ -85,11 +85,12 @@ def test_sizes_that_are_not_known(tmp_path):
 )  # fmt: skip
 def test_levels_are_means(tmp_path, monkeypatch, axes, dtype, sharded):
     """In pieces of one chunk, and of several."""
-    lengths = {"Z": 9, "Y": 301, "X": 517}
+    monkeypatch.setattr(multiscale, "SMALLEST", 64)
+    lengths = {"Z": 9, "Y": 77, "X": 131}
     predicted = make_predicted(axes, n_channels=2, dtype=dtype, **lengths)
     ndim = len(predicted.size)
-    chunk_size = (4, 32, 64)[-ndim:]
-    shard = (8, 64, 128)[-ndim:] if sharded else None
+    chunk_size = (4, 16, 32)[-ndim:]
+    shard = (8, 32, 64)[-ndim:] if sharded else None
     options = {"chunk_size": chunk_size, "shard_size": shard}
     path = write(tmp_path, predicted, **options)
     expected = levels(predicted.size, SIZES)
@@ -302,7 +303,7 @@ def go_on(folder, predicted, **options):
 
 @pytest.mark.parametrize("n_units", [0, 1, 7, 15])
 def test_a_run_goes_on(tmp_path, n_units):
-    predicted = make_predicted("TYX", Y=40, X=600)
+    predicted = make_predicted("TYX", Y=40, X=300)
     expected = contents(
         write_all(make_store(tmp_path / "b" / "a.zarr", ["a"], chunk_size=(8, 16)), predicted)
     )

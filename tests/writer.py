@@ -1,4 +1,4 @@
-"""One process that writes: `writer.py OUT REPORT RANK WORLD_SIZE PAUSE [resume]`.
+"""One process that writes.
 
 Three images go to OUT by all ranks together, with PAUSE seconds after each unit and ten times that
 after each piece of a level. REPORT gets the files that this process made.
@@ -7,19 +7,16 @@ after each piece of a level. REPORT gets the files that this process made.
 from __future__ import annotations
 
 import json
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from written import OPTIONS, SOURCES, make_images, make_store, units, write_unit
-from zarr.storage import LocalStore
 
 from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 
 
-def main(out, report, rank, world_size, pause, resume=""):
+def main(out, report, rank, world_size, pause, resume):
+    from zarr.storage import LocalStore
+
     made = []
     put = LocalStore.set
 
@@ -32,11 +29,10 @@ def main(out, report, rank, world_size, pause, resume=""):
 
     def slow(work):
         alive(work)
-        time.sleep(10 * float(pause))
+        time.sleep(10 * pause)
 
     UnfinishedImage.alive = slow
-    rank, world_size = int(rank), int(world_size)
-    where = {"rank": rank, "world_size": world_size, "resume": bool(resume), "timeout": 60.0}
+    where = {"rank": rank, "world_size": world_size, "resume": resume, "timeout": 60.0}
     store = make_store(out, SOURCES, **OPTIONS, **where)
     predictions = make_images(store.names)
     left = [
@@ -57,11 +53,7 @@ def main(out, report, rank, world_size, pause, resume=""):
         output = store.open(predictions[name])
         for unit in chosen:
             write_unit(output, predictions[name], unit, seed=rank)
-            time.sleep(float(pause))
+            time.sleep(pause)
         output.finish()
     store.wait()
-    Path(report).write_text(json.dumps({"made": made, "n_units": len(mine)}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    report.write_text(json.dumps({"made": made, "n_units": len(mine)}))

@@ -1,4 +1,4 @@
-"""One process that predicts: `predictor.py OUT REPORT RANK WORLD_SIZE PAUSE [resume]`.
+"""One process that predicts.
 
 Four images go to OUT by all ranks together, through a model that takes PAUSE seconds per batch.
 REPORT gets how many tiles this process made.
@@ -7,42 +7,34 @@ REPORT gets how many tiles this process made.
 from __future__ import annotations
 
 import json
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from predicted import OPTIONS, make_images, model
 
 import gpu_patch
 
 
-def main(out, report, rank, world_size, pause, resume=""):
+def main(out, report, rank, world_size, pause, resume):
     n_tiles = 0
 
     def slow(x):
         nonlocal n_tiles
         n_tiles += len(x)
-        time.sleep(float(pause))
+        time.sleep(pause)
         return model(x)
 
     found = gpu_patch.predict(
         make_images(),
         slow,
         out=out,
-        rank=int(rank),
-        world_size=int(world_size),
-        resume=bool(resume),
+        rank=rank,
+        world_size=world_size,
+        resume=resume,
         timeout=60.0,
-        batch_size=3 + int(rank),
+        batch_size=3 + rank,
         n_samples=2,
         progress=False,
         **OPTIONS,
     )
     assert all(path.exists() for paths in found for path in paths)
-    Path(report).write_text(json.dumps({"n_tiles": n_tiles}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    report.write_text(json.dumps({"n_tiles": n_tiles}))
