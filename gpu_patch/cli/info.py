@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,10 @@ from gpu_patch.images.agreement import check_images, single_slices
 from gpu_patch.images.budget import Budget, make_budget, size_text
 from gpu_patch.images.readers import ImageInfo, Options, open_file
 from gpu_patch.images.remarks import remarks_on
+from gpu_patch.images.values import ValueCounts, count_values_of
 
 _HEAD = ("shape", "axes", "type", "resident", "chunks", "pixel, µm", "fits", "format", "file")
-_FLAGS = ("allow_missing_chunks", "keep_alpha", "allow_outside")
+_FLAGS = ("allow_missing_chunks", "keep_alpha", "allow_outside", "check_values")
 
 
 def add_to(commands: Commands) -> None:
@@ -32,8 +34,9 @@ def add_to(commands: Commands) -> None:
         "info",
         help="tell what image files hold; without files, what this machine has",
         description="Tell shape, axes, data type, bytes, chunks and pixel sizes of image files, "
-        "and whether they fit in memory together. Nothing is loaded. Without files: versions, "
-        "devices, CuPy, the kernel cache, optional packages, and the one thing to fix.",
+        "and whether they fit in memory together. Pixels are read for --check-values alone. "
+        "Without files: versions, devices, CuPy, the kernel cache, optional packages, and the one "
+        "thing to fix.",
     )
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help="an image, a pattern, or a folder of images"
@@ -43,6 +46,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--device", help="where images should go: cpu, cuda or cuda:N")
     add_budget(parser)
     add_reading(parser)
+    parser.add_argument(
+        "--check-values",
+        action="store_true",
+        help="read all pixels, a piece at a time, and count NaN, infinity, and samples that hold "
+        "nothing but zeros or one value",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--check",
@@ -90,12 +99,15 @@ class _Files(NamedTuple):
         What users should know.
     together : str
         What comes of opening all of them at once, "" for nothing to tell.
+    values : list of ValueCounts
+        What was counted of each image, empty where nobody asked.
     """
 
     infos: list[ImageInfo]
     errors: dict[str, str]
     remarks: list[str]
     together: str
+    values: list[ValueCounts]
 
 
 def _read(options: argparse.Namespace) -> _Files:
@@ -104,11 +116,13 @@ def _read(options: argparse.Namespace) -> _Files:
     infos: list[ImageInfo] = []
     errors: dict[str, str] = {}
     remarks: list[str] = []
+    values: list[ValueCounts] = []
 
     def read(path: Path) -> None:
         try:
-            for info, missing in _images_of(path, options):
+            for info, missing, counts in _images_of(path, options):
                 infos.append(info)
+                values.extend(counts)
                 if missing and options.allow_missing_chunks:
                     remarks.append(f"{info.path}: {missing}")
                 elif missing:
@@ -126,11 +140,14 @@ def _read(options: argparse.Namespace) -> _Files:
         except OSError as error:  # a pattern that nothing matches, a folder without images
             errors[str(name)] = one_line(error, names)
     remarks += [in_options(remark, names) for remark in remarks_on(infos)]
-    return _Files(infos, errors, remarks, _together(infos, names))
+    return _Files(infos, errors, remarks, _together(infos, names), values)
 
 
-def _images_of(path: Path, options: argparse.Namespace) -> Iterator[tuple[ImageInfo, str]]:
-    """Yield each image of a file, and what of it was never written."""
+def _images_of(
+    path: Path, options: argparse.Namespace
+) -> Iterator[tuple[ImageInfo, str, list[ValueCounts]]]:
+    """Yield each image of a file, what of it was never written, and its counts where wanted."""
+    device = devices.resolve(options.device)
     wanted = Options(
         options.axes,
         options.level or 0,
@@ -143,7 +160,8 @@ def _images_of(path: Path, options: argparse.Namespace) -> Iterator[tuple[ImageI
         with reader:
             reader.check()
             missing = reader.missing()
-        yield reader.info, missing
+            counts = [count_values_of(reader, device)] if options.check_values else []
+        yield reader.info, missing, counts
 
 
 def _together(infos: Sequence[ImageInfo], names: dict[str, str]) -> str:
@@ -178,8 +196,9 @@ def _as_json(files: _Files, budget: Budget) -> dict[str, Any]:
                 "origin": dict(info.calibration.origin),
                 "time_interval": info.calibration.time_interval,
                 "fits": budget.holds(info.nbytes),
+                **({"values": asdict(files.values[i])} if files.values else {}),
             }
-            for info in files.infos
+            for i, info in enumerate(files.infos)
         ],
         "errors": files.errors,
         "remarks": files.remarks,
@@ -207,6 +226,10 @@ def _as_table(files: _Files, budget: Budget) -> list[str]:
     if not infos:
         return lines
     lines += [f"note: {remark}" for remark in files.remarks]
+    found = zip(infos, files.values, strict=False)
+    wrong = [f"values: {info.path}: {counts}" for info, counts in found if str(counts)]
+    if files.values:
+        lines += wrong or ["values: all are finite, and no sample holds one value alone"]
     lines += [files.together] * bool(files.together)
     total = sum(info.nbytes for info in infos)
     limit = "without a limit" if budget.limit is None else f"may take {size_text(budget.limit)}"

@@ -13,6 +13,7 @@ from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.images.agreement import check_agreement
 from gpu_patch.images.names import ImageShapes, Origin
 from gpu_patch.images.stack import ImageStack
+from gpu_patch.images.values import ValueCounts
 from gpu_patch.ops import ImageSet
 from gpu_patch.pages import PageCache
 
@@ -36,6 +37,8 @@ class PatchExtractor:
     origins : list of Origin
         Where each image is from. Constructors pair inputs and targets by the names of their
         files where `open_images` found these in a folder or by a pattern, else by position.
+    value_counts : list of ValueCounts
+        What `open_images` with `check_values` found in each image; empty without.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class PatchExtractor:
             Origin(i, str(source) if isinstance(source, Path) else "", str(source))
             for i, source in enumerate(stack.source for stack in self.image_stacks)
         ]
+        self.value_counts: list[ValueCounts] = []
         first = self.image_stacks[0]
         check_agreement([stack.source for stack in self.image_stacks], self.shapes)
         for i, stack in enumerate(self.image_stacks):

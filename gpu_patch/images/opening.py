@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.checks import Message, argument, instance
-from gpu_patch.chunks import ChunkCache
+from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.images.agreement import check_images, single_slices
 from gpu_patch.images.axes import AXES
 from gpu_patch.images.budget import Budget, make_budget, size_text
@@ -24,9 +24,10 @@ from gpu_patch.images.readers import (
 )
 from gpu_patch.images.readers.array import ArrayReader
 from gpu_patch.images.regions import FileRegions
-from gpu_patch.images.remarks import warn_of_remarks
+from gpu_patch.images.remarks import warn_of_remarks, warn_of_values
 from gpu_patch.images.sources import found_once
 from gpu_patch.images.stack import ImageStack
+from gpu_patch.images.values import ValueCounts, count_values, count_values_of
 from gpu_patch.pages import PageCache
 from gpu_patch.progress import progress_bar
 
@@ -44,6 +45,7 @@ def open_images(
     allow_missing_chunks: bool = False,
     keep_alpha: bool = False,
     allow_outside: bool = False,
+    check_values: bool = False,
     progress: bool = True,
 ) -> PatchExtractor:
     """Open image files, or arrays, and keep them in the memory of a device.
@@ -98,6 +100,10 @@ def open_images(
     allow_outside : bool, default False
         Whether a file may have its pixels in files outside of its folder, which it names: for files
         whose makers you trust.
+    check_values : bool, default False
+        Whether to look for NaN, infinity, and samples whose pixels are all alike: counts per image
+        are in `PatchExtractor.value_counts`, and a warning tells of them. Each value is looked at
+        once, on the device; images that are kept by chunk are read as a whole for it.
     progress : bool, default True
         Whether to show a bar where it takes more than a second and tqdm is installed.
 
@@ -154,6 +160,9 @@ def open_images(
             _make_stacks(images_found, device, memory_budget, by_chunk, progress=progress)
         )
         extractor.origins = [image.origin for image in images_found]
+        if check_values:
+            extractor.value_counts = _counted(images_found, extractor)
+            warn_of_values(infos, extractor.value_counts, stacklevel=2)
         return extractor
     finally:
         for image in images_found:
@@ -296,6 +305,16 @@ def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStac
         if isinstance(image.reader, ArrayReader):
             image.is_in_use = True  # it would forget its array
     return stacks
+
+
+def _counted(images: Sequence[_Image], extractor: PatchExtractor) -> list[ValueCounts]:
+    """Return what is wrong with the values of each image."""
+    return [
+        count_values_of(image.reader, stack.device)
+        if isinstance(stack.data, ChunkedImage)
+        else count_values(stack.data)
+        for image, stack in zip(images, extractor.image_stacks, strict=True)
+    ]
 
 
 def _problem(readers: Sequence[ImageReader], budget: Budget) -> str:

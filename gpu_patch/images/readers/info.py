@@ -251,11 +251,13 @@ def foreign_axes(
     free = [axis for axis in AXES if axis not in axes]
     replaced = {axis: free.pop(0) for axis in foreign[: len(free)]}
     guess = "".join(replaced.get(axis, axis) for axis in axes)
-    way_out = "split it with the microscope's software"
+    way_out = Message("split it with the microscope's software")
     if len(guess) == len(set(guess)) and set(guess) <= set(AXES) and {*"YX"} <= set(guess):
-        way_out = f"{argument('axes', guess)} takes them as others, or {way_out}"
+        way_out = Message(argument("axes", guess), " takes them as others, or ", way_out)
     return ValueError(
-        f"{path} has axes that have no place in {AXES!r}: {named}; it is {lengths}: {way_out}"
+        Message(
+            f"{path} has axes that have no place in {AXES!r}: {named}; it is {lengths}: ", way_out
+        )
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument
+from gpu_patch.checks import Message, argument
 from gpu_patch.images.axes import AXES
 from gpu_patch.images.readers.base import ImageReader, Key
 from gpu_patch.images.readers.choices import checked_level, chosen_scenes
@@ -81,7 +81,7 @@ class Nd2Reader(ImageReader):
         missing = self._missing_frames()
         if missing and not self._allow_missing:
             zeros = argument("allow_missing_chunks", True)
-            raise ValueError(f"{missing}: {zeros} takes zeros for them")
+            raise ValueError(Message(f"{missing}: ", zeros, " takes zeros for them"))
         n_planned = prod(n for _, n in self._loops)
         if self._n_frames > n_planned:
             raise ValueError(
@@ -162,10 +162,9 @@ class Nd2Reader(ImageReader):
         frame = np.asarray(file.read_frame(number))
         if self._source.n_reads == n_reads and not self._allow_missing:
             # nd2 gives zeros, without a look at the file
-            raise ValueError(
-                f"its frame {number} was never written: {argument('allow_missing_chunks', True)} "
-                "takes zeros for it"
-            )
+            zeros = argument("allow_missing_chunks", True)
+            never = f"its frame {number} was never written: "
+            raise ValueError(Message(never, zeros, " takes zeros for it"))
         n_channels, height, width, n_colours = self._frame_shape
         frame = frame.reshape(-1, height, width, int(file.components_per_channel))
         by_component = frame.transpose(0, 3, 1, 2).reshape(n_channels, n_colours, height, width)

@@ -217,7 +217,8 @@ def make_module() -> ModuleType:
     cupy.asnumpy = lambda array: array.get()
     cupy.ascontiguousarray = _ascontiguousarray
     cupy.copyto = lambda to, source: to.__setitem__(..., source)
-    cupy.isfinite = lambda array: array._computed(np.isfinite)
+    for function in (np.isfinite, np.isnan, np.isinf):
+        setattr(cupy, function.__name__, lambda array, f=function: array._computed(f))
     cupy.count_nonzero = lambda array: array._computed(lambda x: np.array(np.count_nonzero(x)))
     cupy.RawKernel = device.RawKernel
     cupy.get_default_memory_pool = lambda: SimpleNamespace(
