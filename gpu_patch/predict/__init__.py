@@ -1,4 +1,4 @@
-"""Whole images from a model that sees tiles."""
+"""Prediction: a model that sees tiles is run over whole images."""
 
 from gpu_patch.predict.prediction import Prediction, predict
 

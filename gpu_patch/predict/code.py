@@ -1,4 +1,4 @@
-"""What functions and classes are made of, without what changes whenever they run."""
+"""What the code of functions and classes reads and changes; what changes is no part of a model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MUTATORS = {
 """Methods that change lists, dicts, sets and deques."""
 
 _CALLED = ("__call__", "forward")
-"""Methods that a model is run by."""
+"""Methods that run a model."""
 
 _PACKAGES = ("site-packages", "dist-packages")
-"""Folders of what is installed, and not the user's own code."""
+"""Folders of installed packages; what is elsewhere is the user's own code."""
 
 
 class Names(NamedTuple):
@@ -50,14 +50,14 @@ class Names(NamedTuple):
 
     @classmethod
     def of(cls, code: CodeType) -> Names:
-        """Return those of some code and all code inside it."""
+        """Return what some code, and all code inside it, does with names."""
         found = cls(set(), set(), set(), set(), set(), set())
         for part in nested(code):
             found._add(part)
         return found
 
     def joined(self, other: Names) -> Names:
-        """Return those of two functions."""
+        """Return what two functions do with names."""
         return Names(
             self.globals | other.globals,
             self.attributes | other.attributes,
@@ -68,7 +68,7 @@ class Names(NamedTuple):
         )
 
     def _add(self, code: CodeType) -> None:
-        # all that begins at one place of the source is one chain, as in `counts.of[0].append`
+        # instructions of one place in the source belong together, as those of `counts.of[0].append`
         chains: dict[Any, _Chain] = {}
         for step in dis.get_instructions(code):
             place = step.positions and (step.positions.lineno, step.positions.col_offset)
@@ -132,16 +132,16 @@ class Attributes(NamedTuple):
 
     @classmethod
     def of(cls, kind: type, called: Iterable[str]) -> Attributes:
-        """Return those of a class, whose objects are run by methods of some names."""
+        """Return what a class does, whose objects are run by the methods `called`."""
         names: dict[str, Names] = {}
         for base in kind.__mro__:
             for name, found in vars(base).items():
                 if isinstance(found, FunctionType) and not is_installed(home(found)):
                     own = Names.of(found.__code__)
-                    # one of a base may be called by that of the class
+                    # a method of the class may call that of a base
                     names[name] = own.joined(names[name]) if name in names else own
         reached = [name for name in sorted({*called, *_CALLED}) if name in names]
-        for name in reached:  # which grows
+        for name in reached:  # the list grows meanwhile
             reached += [n for n in names[name].attributes if n in names and n not in reached]
         state = {attribute for name in reached for attribute in names[name].of_own}
         state |= {each for name in reached for _, each in names[name].of_others}  # of the class
@@ -170,7 +170,7 @@ def is_installed(module: str | None) -> bool:
 def version_of(module: str) -> str:
     """Return the version of the package of a module; "" where it says none."""
     found = str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", ""))
-    return found.partition("+")[0]  # without what it was built for
+    return found.partition("+")[0]  # what follows says what it was built for, such as "+cu126"
 
 
 def package(module: str | None) -> str:

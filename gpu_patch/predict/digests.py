@@ -15,7 +15,7 @@ from gpu_patch.predict.code import is_installed, package
 
 
 def combined(*parts: str | bytes) -> bytes:
-    """Return the digest of several parts, each told from the next."""
+    """Return the digest of several parts; where one ends and the next begins counts too."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -39,7 +39,7 @@ def of_array(value: Any) -> bytes | None:
             return None
         values = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
         return _of_values(str(host.dtype), host.shape, values)
-    except Exception:  # of whatever library: sparse, quantised, not yet initialised
+    except Exception:  # arrays of other libraries: sparse, quantised, not yet initialised
         return None
 
 

@@ -39,13 +39,13 @@ _PLAIN = (
     *(PurePath, np.dtype, slice, range, GenericAlias, datetime.date, datetime.time),
     *(datetime.timedelta, datetime.tzinfo),
 )
-"""What is told by its text."""
+"""Types whose `repr` says all about a value."""
 
 _CHANGING = (
     *(random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator),
     *(io.IOBase, logging.Logger, weakref.ref),
 )
-"""What is another one each time, and no part of what a model computes but for chance."""
+"""Types whose values differ in each process, and do not count."""
 
 _CONTAINERS = (list, dict, set, bytearray, deque, np.ndarray)
 _NOT_CALLED = {"__dict__", "__weakref__", "__doc__", "__module__", "_abc_impl"}
@@ -100,7 +100,7 @@ def identify(model: Any) -> Identity:
 
 
 class _Digester:
-    """Makes digests of values, whatever they are."""
+    """Makes digests of values of any type."""
 
     def __init__(self) -> None:
         self.unknown: dict[str, None] = {}
@@ -109,22 +109,22 @@ class _Digester:
         self._attributes: dict[tuple[type, frozenset[str]], Attributes] = {}
 
     def digest(self, value: Any, name: str, use: _Use = _UNUSED) -> bytes:
-        """Return the digest of a value, which is called by a name where it is unknown."""
+        """Return the digest of a value; `name` goes to `unknown` where nothing is known of it."""
         if isinstance(value, _PLAIN):
             return combined(type(value).__qualname__, repr(value))
-        if id(value) in self._within:  # it holds itself
+        if id(value) in self._within:  # a value that contains itself
             return combined("within", str(self._within.index(id(value))))
         if id(value) not in self._known:
             self._within.append(id(value))
             try:
-                # kept, or another value could get its number
+                # the value is kept alive: another one could get the same `id`
                 self._known[id(value)] = value, self._digest(value, name, use)
             finally:
                 self._within.pop()
         return self._known[id(value)][1]
 
     def parts(self, value: Any, use: _Use = _UNUSED) -> dict[str, bytes] | None:
-        """Return digests of the parts of what a model can be made of, by name; None for others."""
+        """Return digests of the parts of a module, function or object; None for others."""
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.nn.Module):
             return self._torch_module(value, use)
@@ -149,7 +149,9 @@ class _Digester:
             }
         if isinstance(value, (type, ModuleType)):
             return None
-        if callable(wrapped := getattr(value, "__wrapped__", None)):  # of functools, of jax.jit
+        if callable(
+            wrapped := getattr(value, "__wrapped__", None)
+        ):  # functions made by functools or jax.jit
             return {"function": self.digest(wrapped, "function")}
         return self._object(value, use) if _is_own(value) else None
 
@@ -172,13 +174,13 @@ class _Digester:
             return combined("built in", value.__name__, b"" if known else self.digest(own, name))
         if (parts := self.parts(value, use)) is not None:
             return combined("parts", *_flat(parts))
-        if hasattr(kind, "__get__"):  # what a class has for its slots, and the like
+        if hasattr(kind, "__get__"):  # such as those that a class has for its slots
             return combined("descriptor", kind.__qualname__)
         self.unknown[f"{name} ({kind.__module__}.{kind.__qualname__})"] = None
         return combined("unknown", kind.__qualname__)
 
     def _simple(self, value: Any, name: str) -> bytes | None:
-        """Return the digest of a value that holds or is data, and no code; None for others."""
+        """Return the digest of data and containers of it; None for what has code."""
         kind = type(value)
         if isinstance(value, enum.Enum):
             return combined("enum", kind.__qualname__, value.name)
@@ -297,7 +299,7 @@ class _Digester:
             state = use.changed | attributes.state
             found = modules.settings(part, attributes.read)
             kept = {key: each for key, each in sorted(found.items()) if key not in state}
-            with self._quiet():  # trainers, loggers and the like
+            with self._quiet():  # trainers and loggers need not be known
                 settings += [name, str(part.training), *_flat(self._values(kept))]
             for key, tensor in modules.tensors(part):
                 weights += [f"{name}.{key}", self.digest(tensor, f"{name}.{key}")]
@@ -318,7 +320,7 @@ class _Digester:
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Do not ask about what is unknown."""
+        """Forget what turns out to be unknown meanwhile."""
         before = dict(self.unknown)
         try:
             yield

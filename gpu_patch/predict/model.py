@@ -1,4 +1,4 @@
-"""Models of any library as functions from batches to tiles."""
+"""A model of any library, as a function that takes a batch and returns tiles."""
 
 from __future__ import annotations
 
@@ -104,12 +104,14 @@ def modes(model: Any, training_mode: str | None) -> Iterator[bool]:
     before = [(module, module.training) for module in model.modules()]
     changed = False
     try:
-        # as a whole: parts alone that train are so on purpose, as dropout that is to be sampled
+        # a module that trains in part does so on purpose: dropout, say, that is to be sampled
         if training_mode == "eval" or (training_mode is None and model.training):
             try:
                 model.eval()
                 changed = training_mode is None
-            except NotImplementedError:  # those from torch.export have no modes, others may
+            except (
+                NotImplementedError
+            ):  # modules from torch.export have no modes; their submodules may
                 for module, _ in before:
                     module.training = False
         yield changed
@@ -185,7 +187,7 @@ def _as_array(found: Any) -> Any:
 
 
 def _keep_until_read(torch: Any, tensor: Any) -> None:
-    """Let torch not use a tensor's memory again before CuPy's stream has read it."""
+    """Keep torch from using a tensor's memory again before CuPy's stream has read it."""
     reader = devices.current_stream(f"cuda:{tensor.device.index}")
     if reader != torch.cuda.current_stream(tensor.device).cuda_stream:
         tensor.record_stream(torch.cuda.ExternalStream(reader, device=tensor.device))

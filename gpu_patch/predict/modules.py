@@ -12,7 +12,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _PLACES = ("device", "layout", "memory_format")
 _READ = re.compile(r'prim::GetAttr\[name="(\w+)"\]')
 _VARYING = re.compile(r" # [^\n]*|___torch_mangle_\d+\.")
-"""Lines of the user's files, and numbers of classes that torch has met before."""
+"""Line numbers of the user's files, and numbers that torch gives to classes: they may vary."""
 
 
 def is_place(value: object) -> bool:
@@ -34,7 +34,7 @@ def is_changing(value: object) -> bool:
 
 
 def named_parts(model: Any) -> list[tuple[str, Any]]:
-    """Return a module and all in it, by name; without what spreads it over devices."""
+    """Return a module and its submodules by name; DataParallel and the like are left out."""
     parallel = sys.modules["torch"].nn.parallel
     while isinstance(model, (parallel.DataParallel, parallel.DistributedDataParallel)):
         model = model.module
@@ -65,7 +65,7 @@ def settings(module: Any, read: Collection[str]) -> dict[str, Any]:
     torch: Any = sys.modules["torch"]
     if isinstance(module, torch.jit.ScriptModule):
         named = {name: getattr(module, name, None) for name in _READ.findall(_graph(module))}
-        # modes are told apart
+        # the mode is a setting of its own
         return {k: v for k, v in named.items() if k != "training" and not callable(v)}
     of_every = _of_every_module()
     return {
@@ -92,5 +92,5 @@ def text(module: Any) -> str:
 def _graph(module: Any) -> str:
     try:
         return str(module.inlined_graph)
-    except (AttributeError, RuntimeError):  # it has no method that runs it
+    except (AttributeError, RuntimeError):  # a module without a `forward`
         return ""

@@ -1,4 +1,4 @@
-"""Whole images from a model that sees tiles."""
+"""`predict`: checks its arguments, and runs a model over whole images, tile by tile."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def _predict_images(
             finally:
                 store.abandon()
             raise
-        # those of files that are read by chunk are known as far as this process has read them
+        # of images that are read by chunk, this process knows the pixels that it has read
         seen = {unit.image for unit in todo if shard.is_first or images.cache is not None}
         if remark := not_finite([stacks[image] for image in sorted(seen)]):
             warn(remark)
@@ -280,7 +280,7 @@ def _fingerprint(model: Any, options: PredictOptions, *, resume: bool) -> str:
 
 
 def _version(stack: ImageStack) -> str:
-    """Tell an image from others that its file has held, or holds; an array by what is in it."""
+    """Return what tells an image from others: its file's version, or the digest of an array."""
     parts = [stack.version]
     if (
         not stack.files

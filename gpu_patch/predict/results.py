@@ -1,4 +1,4 @@
-"""The results of all images, from their units to what `predict` returns."""
+"""The results of all images: which units are missing, their outputs, and what `predict` returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpu_patch.tiling import TileGrid
 
 
 class Results:
-    """Outputs of each image; a result, as the mean, is opened when the first rows of it are there.
+    """The outputs of all images, each opened when its first rows are there.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Results:
         return self._written
 
     def open(self, image: int, n_channels: int) -> None:
-        """Begin an image, once."""
+        """Open the outputs of an image, if they are not open yet."""
         if image in self._open:
             return
         if self._channel_names and len(self._channel_names) != n_channels:
@@ -118,14 +118,14 @@ class Results:
                 output.write(sample, start, _converted(part, dtype, source))
 
     def finish(self, image: int) -> None:
-        """Finish an image, of which this process has written all that it will."""
+        """Finish the outputs of an image, once this process has written its share."""
         outputs = self._open[image]
         for variant in list(outputs):
             self._found[image, variant] = outputs[variant].finish()
             del outputs[variant]
 
     def close(self) -> None:
-        """Let go of what is open, after an error."""
+        """Close the outputs that are open, after an error."""
         for outputs in self._open.values():
             for output in outputs.values():
                 output.close()

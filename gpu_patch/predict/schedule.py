@@ -132,7 +132,7 @@ def steps_of(grid: TileGrid, start: int, stop: int, batch_size: int, taken: int)
     first, last = np.concatenate([[begin], cuts]), np.concatenate([cuts, [end]])
     starts, _, stops = grid.spans[grid.slab_axis]
     written = stops[(last - 1) // layer]
-    # rows before the first one of the next tile
+    # rows before the first one that the next batch writes to
     complete = np.append(starts, grid.size[grid.slab_axis])[last // layer]
     return Steps(first, last, written.clip(start, stop), complete.clip(start, stop))
 

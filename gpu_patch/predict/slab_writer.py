@@ -93,8 +93,8 @@ class SlabWriter:
     def wait(self, submitted: Future[None]) -> None:
         """Wait for something that was submitted; raise the error that the thread met, if any."""
         submitted.result()
-        # an error refers to all that stands here, by its traceback; if any of that referred to
-        # the error, device memory would live on
+        # the traceback of an error refers to this frame; if the frame referred to the error too,
+        # the circle would keep device memory alive
         error, self._error = self._error, None
         try:
             if error is not None:

@@ -99,7 +99,7 @@ class TilePredictor:
                 else:
                     scale, rest, _ = self._inverse
                     ops.stitch(tiles, segments, scale=scale, offset=rest)
-                del tiles, segments  # or they would be there while the next ones are made
+                del tiles, segments  # their memory is free while the next batch is made
                 for part in parts:
                     i = part.range_idx
                     slabs[i].write_rows(*part.complete_rows)
@@ -174,7 +174,7 @@ class TilePredictor:
         """Write complete rows C(Z)YX of a slab."""
         if self._inverse is not None and self._inverse.center.any():
             # added after blending: what is blended is small without it, and keeps its digits
-            with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
+            with np.errstate(over="ignore", invalid="ignore"):  # of infinite predictions
                 rows += self._inverse.center.reshape(-1, *[1] * (rows.ndim - 1))
         self._results.write(image, sample, start, rows)
 
@@ -191,5 +191,5 @@ class TilePredictor:
                 n_tiles, n_channels, *size = tiles.shape
                 moments = writer.new((n_tiles, 2 * n_channels, *size))
             ops.add_sample(tiles, moments, number, self._n_samples)
-            del given, tiles  # or they would be there beside the next ones
+            del given, tiles  # their memory is free for the next sample
         return moments

@@ -1,4 +1,4 @@
-"""Results must be apart from the images that they are made of."""
+"""A check: no result replaces an image that is read, or lies inside of one."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_apart(results: Iterable[Path], images: Iterable[tuple[str, Sequence[Pa
                     f"prediction, at {result}",
                 )
             )
-        # where the name is, and what it leads to where it is a link
+        # the folder of the name, and what it leads to where it is a link
         for place in (os.path.realpath(result.parent), os.path.realpath(result)):
             for folder in (Path(place), *Path(place).parents):
                 found = mark(folder)
@@ -75,9 +75,9 @@ def check_apart(results: Iterable[Path], images: Iterable[tuple[str, Sequence[Pa
 
 
 def _mark(path: str | Path) -> tuple[int, int] | None:
-    """Return what tells a file or folder from all others, None where there is none."""
+    """Return device and inode of a file or folder, None where there is none."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError):  # a source may be any text
+    except (OSError, ValueError):  # a source need not be a path
         return None
     return found.st_dev, found.st_ino

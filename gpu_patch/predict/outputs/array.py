@@ -1,4 +1,4 @@
-"""Predictions in memory."""
+"""Predictions as NumPy arrays in memory."""
 
 from __future__ import annotations
 

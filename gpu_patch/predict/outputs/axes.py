@@ -1,4 +1,4 @@
-"""Between SC(Z)YX and the axes of the image as given."""
+"""Axes of results: from SC(Z)YX, in which rows come, to those of the image or of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every output has in common: a description first, then finished rows, then a result."""
+"""`Store`, where the results of a prediction go, and `Output`, one that is being written."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Output(ABC):
 
     @abstractmethod
     def write(self, sample: int, start: int, rows: NDArray[Any]) -> None:
-        """Take finished rows.
+        """Write finished rows.
 
         Parameters
         ----------
@@ -90,7 +90,7 @@ class Output(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything after an error, with nothing at the final name.
+        """Close what is open after an error; there is nothing at the final name.
 
         What resuming needs stays. After `finish` there is nothing left to do.
         """

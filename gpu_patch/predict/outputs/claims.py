@@ -1,4 +1,4 @@
-"""Which run writes which results of a folder, so that no two write the same."""
+"""Claims: a run says which results of a folder it writes, so that no other run writes the same."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 _PAUSE = 0.01
 _PATIENCE = 10.0
-"""Seconds for which a run that began at the same time may make up its mind."""
+"""Seconds after which an undecided run, begun at the same time, is taken for one that writes."""
 
 _ENDED = "\nheld"
-"""What follows a claim that is decided."""
+"""Ends the file of a claim that is decided."""
 
 
 class Claim:
@@ -52,7 +52,7 @@ class Claim:
 
     def __init__(self, folder: Path, results: Sequence[str], run: str | None = None) -> None:
         self._folder, self._left = folder, set(results)
-        # as file systems that do not tell capitals apart have them
+        # compared in lower case: some file systems do not tell capitals apart
         self._names = {name.lower(): name for name in results}
         token = uuid.uuid4().hex
         self.run, self._token = run or token, token
@@ -77,13 +77,13 @@ class Claim:
             raise
 
     def done(self, result: str) -> None:
-        """Let go of a result; the claim ends with the last."""
+        """Give up a result; the claim ends with the last."""
         self._left.discard(result)
         if not self._left:
             self.release()
 
     def release(self) -> None:
-        """Let go of everything."""
+        """End the claim."""
         self._end()
 
     def _settle(self) -> None:
@@ -134,7 +134,7 @@ class Claim:
 
 
 class _Other(NamedTuple):
-    """A claim of another process: what it says, nothing as long as it is being written."""
+    """A claim of another process; its record is empty as long as it is being written."""
 
     path: Path
     record: dict[str, Any]
@@ -148,7 +148,7 @@ def _read(path: Path) -> _Other | None:
     except FileNotFoundError:
         return None
     try:
-        # shared: two that look at the same time must not take each other for its process
+        # a shared lock: of two that look at once, none takes the other for the claim's own process
         free = _lock(descriptor, exclusive=False)
         text = os.read(descriptor, os.fstat(descriptor).st_size + len(_ENDED)).decode()
     finally:
@@ -170,7 +170,7 @@ def _make(path: Path) -> tuple[int, bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             locked = bool(_lock(descriptor, exclusive=True))
-            # before it was locked, another process may have taken it for that of a dead one
+            # another process may have removed the file before it was locked, as that of a dead one
             if path.exists():
                 _descriptors.add(descriptor)
                 return descriptor, locked
@@ -186,7 +186,7 @@ def _lock(descriptor: int, *, exclusive: bool) -> bool | None:
     try:
         import fcntl
 
-        # one's own file is locked by others for a moment at most
+        # waits for its own file, which others lock for a moment at most
         fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
@@ -196,20 +196,20 @@ def _lock(descriptor: int, *, exclusive: bool) -> bool | None:
 
 
 def _is_gone(record: dict[str, Any]) -> bool:
-    """Tell whether a process that could lock nothing is known to have ended."""
+    """Tell whether a process, where files cannot be locked, is known to have ended."""
     if os.name != "posix" or record.get("host") != platform.node():
         return False
     try:
         os.kill(record["process"], 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it is another user's
+    except OSError:  # a process of another user
         return False
     return False
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # its folder is gone, say
+    with suppress(OSError):  # where the folder has been removed
         path.unlink(missing_ok=True)
 
 
@@ -221,11 +221,11 @@ def _close(descriptor: int, path: Path, process: int) -> None:
 
 
 _descriptors: set[int] = set()
-"""Of claims of this process."""
+"""Open files of the claims of this process."""
 
 
 def _forget() -> None:
-    """Close the files of claims in a forked process, which would hold locks of a dead one."""
+    """Close them in a forked process, which would keep the locks when this one has ended."""
     while _descriptors:
         os.close(_descriptors.pop())
 

@@ -1,4 +1,4 @@
-"""Results as files in which an image lies as it does in memory; .npy files are such."""
+"""Results as files with the pixels in one block, which is mapped into memory, such as .npy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpu_patch.predict.outputs.removal import discard
 
 
 class FileStore(PathStore):
-    """Files in which an image lies as it does in memory."""
+    """Files with the pixels in one block."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -42,7 +42,7 @@ class FileStore(PathStore):
         discard(partial)  # of a run that was killed
         try:
             image, axes = self._create(partial, predicted)
-            # a full disk is an error here; at a page of a memory map it would kill the process
+            # a full disk is an error here; when a page is written, it would kill the process
             if hasattr(os, "posix_fallocate"):
                 with partial.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), image.offset, image.nbytes)
@@ -86,7 +86,7 @@ class FileOutput(Output):
 
     def write(self, sample: int, start: int, rows: NDArray[Any]) -> None:
         """Copy rows into the file."""
-        # mapped for each write anew: what stays mapped counts as memory of the process
+        # mapped anew for each write: what stays mapped counts as memory of the process
         image = np.memmap(self._partial, mode="r+", **self._place)
         put_rows(sample_of(image, self._axes, sample), self._slab_axis, start, rows)
 
@@ -98,7 +98,7 @@ class FileOutput(Output):
 
     def close(self) -> None:
         """Remove the file where it has not got its name."""
-        if not self._is_over:  # what has that name then is another run's
+        if not self._is_over:  # later on, a file of that name is another run's
             self._partial.unlink(missing_ok=True)
             self._let_go()
 

@@ -1,4 +1,4 @@
-"""What results are called."""
+"""Names of results, and formats by the endings of names."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _stem(source: str) -> str:
     """Return the name of a file without its ending; what follows a comma says which image of it."""
     file, *inside = source.split(", ")
     parts = Path(file).parts or ("",)
-    # of an image in a plate, its well too
+    # an image of a plate is named after its well too
     first = max((i for i, part in enumerate(parts) if part.lower().endswith(".zarr")), default=-1)
     name, *deeper = parts[first:]
     name = name.removesuffix(".zip") if name.lower().endswith(".zarr.zip") else name

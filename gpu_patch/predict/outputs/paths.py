@@ -1,4 +1,4 @@
-"""Results at paths, which take their final name when they are complete."""
+"""Results at paths: hidden while they are written, renamed when they are complete."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class PathStore(Store):
         self._claim: Claim | None = None
 
     def wait(self) -> None:
-        """Let others write what is written."""
+        """End the claim: other runs may write these results again."""
         if self._claim is not None:
             self._claim.release()
 
     def abandon(self) -> None:
-        """Let others write, and remove the folders that were made and have stayed empty."""
+        """End the claim, and remove the folders that were made and have stayed empty."""
         if self._claim is not None:
             self._claim.release()
-        with suppress(OSError):  # where one is not empty
+        with suppress(OSError):  # a folder that is not empty stays
             for folder in self._made:
                 folder.rmdir()
 
@@ -63,13 +63,13 @@ class PathStore(Store):
         return self._folder / f".{name}{self._suffix}.partial"
 
     def _claim_results(self, run: str | None = None) -> str:
-        """See to it that no other run writes the same; return what tells this run from others."""
+        """Claim the results, see `Claim`; return what tells this run from others."""
         names = [name + self._suffix for name in self._results]
         self._claim = Claim(self._folder, names, run)
         return self._claim.run
 
     def _let_go(self, name: str) -> None:
-        """Let others write a result that is finished or given up."""
+        """Give up the claim to a result that is finished or given up."""
         if self._claim is not None:
             self._claim.done(name + self._suffix)
 

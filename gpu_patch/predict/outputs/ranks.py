@@ -1,4 +1,4 @@
-"""What processes that write together tell each other, through files in a folder that all see."""
+"""Messages between processes that write together: files in a folder that all of them see."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ class Ranks:
         return self._world_size > 1
 
     def share(self, make: Callable[[], Any]) -> Any:
-        """Return on every rank what `make`, called on rank 0, returns there; its error as well.
+        """Call `make` on rank 0, and return on every rank what it returns, or raise its error.
 
         All ranks are there when it returns.
         """
         if not self.together:
-            found = make()  # first: the folder may be another run's until then
+            found = make()  # before the folder is removed: until then it may be another run's
             discard(self._folder)
             return found
         return self._announce(make) if self._rank == 0 else self._receive()
 
     def mark(self, name: str) -> None:
-        """Leave a sign that every rank sees."""
+        """Make a file of this name, which every rank sees."""
         if self.together:
             (self._folder / name).touch()
 
     def marked(self, name: str) -> bool:
-        """Tell whether a rank left the sign."""
+        """Tell whether a rank has made the file."""
         return (self._folder / name).exists()
 
     def leave(self) -> None:
-        """Remove the folder when the last rank is here."""
+        """Wait for all ranks at the end; rank 0 removes the folder."""
         if not self.together:
             return
         self.mark(f"{self._rank}.left")
@@ -107,14 +107,14 @@ class Ranks:
                 )
 
     def _announce(self, make: Callable[[], Any]) -> Any:
-        # ranks answer a call that was never made before, and believe what repeats their answer:
-        # files of an earlier run cannot, nor those of another one, which has what this one wants
+        # the call is new each time, and so is each rank's answer, which rank 0 repeats: files of
+        # an earlier run, or of another one that holds the results, cannot be taken for this run's
         call = uuid.uuid4().hex
         message: dict[str, Any] = {"call": call, "seen": {}}
         error = None
         try:
             message["found"] = make()
-            # what is there now is no other run's
+            # this run holds the results now: what is in the folder is left over
             for old in self._folder.iterdir() if self._folder.is_dir() else ():
                 discard(old)
         except Exception as raised:
@@ -152,7 +152,7 @@ class Ranks:
             try:
                 return self._write("0.json", message)
             except FileNotFoundError:
-                pass  # removed by another run, which has what this one wants, at its end
+                pass  # another run, which held the results, has removed the folder at its end
 
     def _receive(self) -> Any:
         token = uuid.uuid4().hex
@@ -170,7 +170,7 @@ class Ranks:
                     self._write(f"{self._rank}.json", {"token": token, "call": call})
                     answered = call
                 except (FileNotFoundError, NotADirectoryError):
-                    pass  # rank 0 has emptied the folder meanwhile, and will call again
+                    pass  # rank 0 has emptied the folder, and sends its call again
             return False
 
         self.until(received, lambda: None, lambda: "rank 0 has not begun")

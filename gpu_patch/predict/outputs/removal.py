@@ -1,4 +1,4 @@
-"""Removing so that nothing half removed has a name that means something."""
+"""Removing files and folders: a folder is renamed first, so that none is left half removed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "fl
 
 
 class TiffStore(FileStore):
-    """OME-TIFF, not compressed, big where it has to be; S and T are one axis T."""
+    """OME-TIFF without compression, BigTIFF where it is large; S and T become one axis T."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         _tifffile()
@@ -42,7 +42,7 @@ class TiffStore(FileStore):
 
 
 def _metadata(predicted: Predicted, axes: str, n_planes: int) -> dict[str, Any]:
-    """Return what tifffile makes OME-XML of."""
+    """Return the metadata that tifffile writes as OME-XML."""
     known = predicted.calibration
     metadata: dict[str, Any] = {"axes": axes, "Name": predicted.name}
     for axis, size in known.physical_sizes.items():

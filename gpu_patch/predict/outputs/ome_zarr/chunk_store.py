@@ -12,7 +12,7 @@ _PAUSE = 0.001
 
 
 class Writes:
-    """What is being written to some stores.
+    """Counts the chunks that are being written to the stores of an image.
 
     When one chunk of several cannot be written, zarr-python raises at once, while others are on
     their way: they must not come when the folder has been removed, or is another run's.
@@ -23,14 +23,14 @@ class Writes:
         self.ended = False
 
     def end(self) -> None:
-        """Let nothing more begin, and wait for what has."""
+        """Let no chunk begin any more, and wait for those that have."""
         self.ended = True
         while self.n_begun:
             time.sleep(_PAUSE)
 
 
 class EndingStore(LocalStore):
-    """A folder.
+    """A folder of chunks.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class EndingStore(LocalStore):
 
     async def set(self, key: str, value: Any, *arguments: Any, **options: Any) -> None:
         """Write a chunk, unless writing has ended."""
-        # in this order: who ends it sets the one and then looks at the other
+        # counted before it looks: `end` sets `ended` before it looks at the count
         self._writes.n_begun += 1
         try:
             if self._writes.ended:

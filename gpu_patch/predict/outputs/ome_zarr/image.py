@@ -1,4 +1,4 @@
-"""The arrays of an OME-Zarr image: made, opened to write every chunk, and looked over."""
+"""The arrays of an OME-Zarr image: making them, opening them, looking for missing chunks."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def create_image(
 
 
 def open_levels(image: Path) -> tuple[Callable[[int], Any], Callable[[], None]]:
-    """Return what opens the array of a level, to write, and what ends writing to all of them."""
+    """Return a function that opens the array of a level, and one that ends writing to all."""
     zarr = import_zarr()
     from gpu_patch.predict.outputs.ome_zarr.chunk_store import EndingStore, Writes
 
@@ -114,8 +114,8 @@ def open_levels(image: Path) -> tuple[Callable[[int], Any], Callable[[], None]]:
     def open_level(level: int) -> Any:
         found = zarr.open_array(image / str(level), mode="r+")
         place = zarr.storage.StorePath(EndingStore(image / str(level), writes))
-        # a chunk that is not there is one that was lost, also where all of it would be zero; said
-        # of this array alone, as zarr's own settings are those of the process
+        # chunks of zeros are written too: one that is missing has been lost. Set for this array,
+        # since zarr's own settings are those of the whole process
         config = {"write_empty_chunks": True}
         return zarr.Array(zarr.AsyncArray(found.metadata, place, config=config))
 
@@ -123,7 +123,7 @@ def open_levels(image: Path) -> tuple[Callable[[int], Any], Callable[[], None]]:
 
 
 def own_attributes(image: Path) -> dict[str, Any] | None:
-    """Return what the package has noted in an image, None where that was written by others."""
+    """Return what this package has noted in an image, None in an image of another program."""
     try:
         own = json.loads((image / "zarr.json").read_text())["attributes"][_OWN]
     except (OSError, KeyError, TypeError, ValueError):

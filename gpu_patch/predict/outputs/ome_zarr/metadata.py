@@ -1,4 +1,4 @@
-"""What OME-Zarr 0.5 says about an image."""
+"""The metadata of an OME-Zarr 0.5 image: axes, pixel sizes, levels and channels."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _transforms(predicted: Predicted, axes: str, level: Level) -> list[dict[str,
     scale = [size.get(axis, 1.0) * factors.get(axis, 1) for axis in axes]
     found: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
     if known.origin or any(factor > 1 for factor in level.factor):
-        # the centre of a coarse pixel lies between those of the pixels that it is the mean of
+        # a coarse pixel is centred between the pixels that it is the mean of
         shift = [
             known.origin.get(axis, 0.0) + size.get(axis, 0.0) * (factors.get(axis, 1) - 1) / 2
             for axis in axes

@@ -1,4 +1,4 @@
-"""Resolution levels: each the mean of 2 pixels of the one before along an axis that is halved."""
+"""Resolution levels: along an axis that is halved, a pixel is the mean of 2 of the level before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OME-Zarr image that is being written, in whole chunks."""
+"""`ZarrOutput`: collects rows until whole chunks can be written, and finishes the image."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class ZarrOutput(Output):
         n_units = self._predicted.shape[0] * -(
             -self._predicted.size[self._predicted.slab_axis] // self._unit_rows
         )
-        written = len(self._unfinished.units())  # none where another rank has just finished it
+        written = len(self._unfinished.units())  # 0 where another rank has just finished it
         if written < n_units and self._alone:
             raise RuntimeError(
                 f"{n_units - written} of {n_units} units of {self._path} are missing"
@@ -140,7 +140,7 @@ class ZarrOutput(Output):
             fine = coarse
 
     def close(self) -> None:
-        """Forget the rows of a unit that is not complete. Units stay for resuming."""
+        """Drop the rows of a unit that is not complete; complete units stay for resuming."""
         self._kept = self._unit = None
         self._end_writes()
         if self._alone and not self._is_over and not self._unfinished.units():

@@ -1,4 +1,4 @@
-"""Predictions as OME-Zarr 0.5, by zarr-python: resumed, and written by many processes."""
+"""`ZarrStore`: begins, resumes and publishes OME-Zarr images, for one process or several."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ZarrStore(PathStore):
         ranks = self._folder / f".{results.names[0]}{results.suffix}.ranks"
         self._ranks = Ranks(ranks, shard, options.timeout)
         try:
-            # all ranks go by what rank 0 found: what others have written since must not count
+            # all ranks go by what rank 0 found, not by what others have written since
             found = self._ranks.share(self._begin)
             if self._claim is None:
                 self._claim_results(found["run"])
@@ -134,7 +134,7 @@ class ZarrStore(PathStore):
                 " goes on with what is there",
             ),
         )
-        # rank 0 is the last: no other run may begin while the ranks use their folder
+        # rank 0 lets go last: no other run may begin while ranks use the folder `Ranks`
         if not self._shard.is_first:
             super().wait()
         self._ranks.leave()
@@ -145,7 +145,7 @@ class ZarrStore(PathStore):
             super()._let_go(name)
 
     def _begin(self) -> dict[str, Any]:
-        """Look at what earlier runs left, and remove what no one goes on with."""
+        """Look at what earlier runs left: what is resumed, what is finished; remove the rest."""
         run = self._claim_results()
         done: dict[str, list[UnitKey]] = {}
         finished, stale = [], []
@@ -209,7 +209,7 @@ class ZarrStore(PathStore):
         return {"run": run, "done": done, "finished": finished}
 
     def _complete(self, unfinished: UnfinishedImage, units: list[UnitKey]) -> list[UnitKey]:
-        """Return the units that nothing is missing of, and forget the others."""
+        """Return the units of which all chunks are there, and forget the others."""
         about, files = unfinished.about(), unfinished.tidy()
         axes = merged_axes(about["original_axes"], about["shape"][1])
         found = complete_units(unfinished.image, units, files, axes, about["slab_axis"])
@@ -240,7 +240,7 @@ class ZarrStore(PathStore):
         self._ranks.mark(name)
 
     def _put_back(self, name: str) -> None:
-        """Undo what a run did that ended before a new image replaced the old one."""
+        """Put an old image back, where a run was killed before the new one took its name."""
         replaced, path = self._replaced(name), self.path(name)
         if os.path.lexists(replaced):
             if os.path.lexists(path):

@@ -1,4 +1,4 @@
-"""The folder in which an OME-Zarr is, until it is complete."""
+"""The hidden folder of an OME-Zarr image that is not complete, and how it differs from a run's."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class UnfinishedImage:
         return found if isinstance(found, dict) else {}
 
     def sketch(self, about: dict[str, Any]) -> UnfinishedImage:
-        """Return a new one, which becomes this one by `become`."""
+        """Return a draft of this one under another name, which takes its place by `become`."""
         made = UnfinishedImage(self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}"))
         made._units.mkdir(parents=True)
         made._about.write_text(json.dumps(about))
         return made
 
     def become(self, other: UnfinishedImage) -> None:
-        """Take the place of `other`, at once; where another process did, be removed."""
+        """Take the place of `other` in one step; if another process did so, be removed."""
         try:
             os.rename(self.folder, other.folder)
         except OSError:
@@ -67,7 +67,7 @@ class UnfinishedImage:
             )
 
     def difference(self, about: dict[str, Any]) -> str:
-        """Say what it was made with else than `about`, "" where that is nothing."""
+        """Say how what it was made with differs from `about`, "" where it does not."""
         found = self.about()
         for key, wanted in about.items():
             if found.get(key) != wanted:
@@ -80,21 +80,21 @@ class UnfinishedImage:
         (self._units / f"{sample}-{first}").touch()
 
     def forget(self, unit: UnitKey) -> None:
-        """Take a unit for one that is not written."""
+        """Note that a unit is not written."""
         sample, first = unit
         (self._units / f"{sample}-{first}").unlink(missing_ok=True)
 
     def units(self) -> list[UnitKey]:
         """Return the units that are written, none where there is no image."""
-        # others' files are passed over, as those that file managers leave
+        # files of others, such as file managers leave, do not count
         found = map(_UNIT.fullmatch, _names(self._units) if self.exists() else [])
         return sorted((int(unit[1]), int(unit[2])) for unit in found if unit)
 
     def finishing(self) -> bool:
-        """Tell whether it is this call that may finish the image: one alone may."""
+        """Tell whether this process may finish the image: of all that ask, one may."""
         try:
             self._finishing.touch(exist_ok=False)
-        # none: another process has finished it already
+        # not found where another process has finished the image already
         except (FileExistsError, FileNotFoundError):
             return False
         return True
@@ -119,7 +119,7 @@ class UnfinishedImage:
         for folder, _, files in os.walk(self.image):
             within = Path(folder).relative_to(self.image)
             for name in files:
-                # zarr-python gives a file its name when it is complete
+                # zarr-python writes to such a name first
                 if name.endswith(".partial"):
                     Path(folder, name).unlink(missing_ok=True)
                 else:
@@ -127,7 +127,7 @@ class UnfinishedImage:
         return found
 
     def remove(self) -> None:
-        """Remove it, and what never became it."""
+        """Remove it, and drafts of it."""
         discard(self.folder)
         sweep(self.folder)
 
@@ -138,7 +138,7 @@ _UNIT = re.compile(r"(\d+)-(\d+)")
 def _names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
-    except OSError:  # it is gone
+    except OSError:  # the folder has been removed
         return []
 
 
