@@ -15,6 +15,7 @@ from gpu_patch.constructors import (
     PairedInputTargetMsPatchConstr,
     PatchConstr,
     PredMsPatchConstr,
+    split_constructor,
 )
 from gpu_patch.images import ImageStack, PatchExtractor, open_images, residency
 from gpu_patch.patching import (
@@ -67,5 +68,6 @@ __all__ = [
     "open_images",
     "predict",
     "residency",
+    "split_constructor",
     "split_validation",
 ]

@@ -7,7 +7,9 @@ from typing import Any
 
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.protocol import checked_constructor
+from gpu_patch.constructors.split import split_constructor
 from gpu_patch.feed.loader import BatchLoader
+from gpu_patch.patching import Split
 from gpu_patch.torch import TensorLoader
 
 try:
@@ -30,16 +32,25 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         Makes the training patches.
     batch_size : int
         Patches per batch and rank.
-    val, predict : PatchConstr or None, default None
-        Make the patches for validation and prediction, in the order of their indices, neither
-        augmented nor dropped. Each epoch's are the same.
+    val : PatchConstr, float, int or None, default None
+        Makes the patches for validation, in the order of their indices, neither augmented nor
+        dropped. Each epoch's are the same. A fraction or number of patches is split off `train`,
+        so that training never reads their pixels, see `gpu_patch.split_validation`.
+    predict : PatchConstr or None, default None
+        Makes the patches for prediction, likewise.
     **options
         Of `BatchLoader`: seed, drop_last, prefetch, normalization, augmentation, dtype.
 
+    Attributes
+    ----------
+    splits : list of Split
+        What became of the images where validation patches were split off.
+
     Raises
     ------
-    TypeError
-        An argument is no constructor, or an option is one that the trainer decides on.
+    TypeError, ValueError
+        An argument is no constructor, an option is one that the trainer decides on, or patches
+        cannot be split off.
     """
 
     def __init__(
@@ -47,11 +58,15 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
         train: PatchConstr | None,
         batch_size: int,
         *,
-        val: PatchConstr | None = None,
+        val: PatchConstr | float | None = None,
         predict: PatchConstr | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.splits: list[Split] = []
+        if isinstance(val, int | float):
+            whole = checked_constructor("train", train)
+            train, val, self.splits = split_constructor(whole, val, seed=options.get("seed") or 0)
         for name, constructor in (("train", train), ("val", val), ("predict", predict)):
             if constructor is not None:
                 checked_constructor(name, constructor)

@@ -11,17 +11,19 @@ from types import FunctionType
 from typing import Any
 
 import careamics
-from careamics.dataset.factory import TrainValData
+from careamics.dataset.factory import TrainValData, TrainValSplitData, create_train_dataset
 from careamics.lightning.data import CareamicsDataModule as TheirDataModule
 from lightning.pytorch import LightningDataModule
 
 from gpu_patch import device as devices
+from gpu_patch.careamics.datasets import split_dataset
 from gpu_patch.careamics.feed import from_careamics
 from gpu_patch.careamics.regions import RegionLoader
 from gpu_patch.careamics.strategies import CHOICES
 from gpu_patch.checks import choice
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.lightning import TrainerLoader, share_of
+from gpu_patch.patching import Split
 
 __all__ = ["CAREamist", "CareamicsDataModule", "DatasetDataModule"]
 
@@ -90,6 +92,8 @@ class CareamicsDataModule(_OwnLoaders, TheirDataModule):  # type: ignore[misc]
 
     For `Trainer.fit(model, datamodule=...)` with careamics' `CAREModule` or `N2VModule`. Takes
     what careamics' own takes; workers are not needed, and not started. Ranks are the trainer's.
+    Where validation patches are split off (`n_val_patches`), training never reads their pixels,
+    see `gpu_patch.split_validation`, and any patching can be configured.
 
     Parameters
     ----------
@@ -103,6 +107,11 @@ class CareamicsDataModule(_OwnLoaders, TheirDataModule):  # type: ignore[misc]
         Where to keep the images; None is the trainer's device, where it can be used.
     **data
         Further arguments of careamics' `CareamicsDataModule`: train_data, val_data, ...
+
+    Attributes
+    ----------
+    split : Split or None
+        What became of the images where validation patches were split off, after `setup`.
 
     Raises
     ------
@@ -120,6 +129,7 @@ class CareamicsDataModule(_OwnLoaders, TheirDataModule):  # type: ignore[misc]
     ) -> None:
         self._strategies = choice("strategies", strategies, CHOICES)
         self._device = device
+        self.split: Split | None = None
         super().__init__(data_config, **data)
 
     def setup(self, stage: str) -> None:
@@ -130,11 +140,24 @@ class CareamicsDataModule(_OwnLoaders, TheirDataModule):  # type: ignore[misc]
         stage : {"fit", "validate", "predict"}
             As Lightning says.
         """
+        own_split = self._strategies == "own" and isinstance(self._data, TrainValSplitData)
+        if own_split and stage != "predict":
+            self._setup_split(self._data)
+            return
         super().setup(stage)
         if self._strategies == "theirs":
             for dataset in (self.train_dataset, self.val_dataset, self.predict_dataset):
                 if dataset is not None:
                     dataset.patch_constructor = from_careamics(dataset.patch_constructor, "cpu")
+
+    def _setup_split(self, data: TrainValSplitData) -> None:
+        """Make the datasets of a training that validates on patches of its own images."""
+        if self.train_dataset is None:
+            whole = create_train_dataset(self.config, data, self.loading, self.model_constraints)
+            self.train_dataset, self.val_dataset, (self.split,) = split_dataset(
+                whole, data.n_val_patches, seed=self.config.seed
+            )
+            self._save_hparams()  # with the statistics
 
     def _loader(self, dataset: Any, *, same: bool) -> Any:
         if self._strategies == "own":
@@ -151,17 +174,25 @@ class DatasetDataModule(_OwnLoaders):
     ----------
     train : CareamicsDataset
         What is trained on.
-    val, predict : CareamicsDataset or None, default None
-        For validation and prediction.
+    val : CareamicsDataset, float, int or None, default None
+        For validation. A fraction or number of patches is split off `train`, so that training never
+        reads their pixels, see `gpu_patch.split_validation`.
+    predict : CareamicsDataset or None, default None
+        For prediction.
     strategies : {"own", "theirs"}, default "own"
         As in `from_careamics`.
     device : str or None, default None
         Where to keep the images; None is the trainer's device, where it can be used.
 
+    Attributes
+    ----------
+    splits : list of Split
+        What became of the images where validation patches were split off.
+
     Raises
     ------
     TypeError, ValueError
-        `strategies` is none of these.
+        `strategies` is none of these, or patches cannot be split off.
     """
 
     def __init__(
@@ -176,6 +207,9 @@ class DatasetDataModule(_OwnLoaders):
         super().__init__()
         self._strategies = choice("strategies", strategies, CHOICES)
         self._device = device
+        self.splits: list[Split] = []
+        if isinstance(val, int | float):
+            train, val, self.splits = split_dataset(train, val, seed=train.config.seed)
         self.train_dataset, self.val_dataset, self.predict_dataset = train, val, predict
         # what careamics' modules look at before they train: whether there are targets
         targets = (

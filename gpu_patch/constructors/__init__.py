@@ -8,12 +8,15 @@ from gpu_patch.constructors.single_input import (
     PairedInputTargetMsPatchConstr,
     PredMsPatchConstr,
 )
+from gpu_patch.constructors.split import ConstructorSplit, split_constructor
 
 __all__ = [
     "BasicPatchConstr",
+    "ConstructorSplit",
     "IndependentTargetsMsPatchConstr",
     "MultiChannelTargetMsPatchConstr",
     "PairedInputTargetMsPatchConstr",
     "PatchConstr",
     "PredMsPatchConstr",
+    "split_constructor",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from samples import make_sample
 
+from gpu_patch import split_constructor
 from gpu_patch.feed import BatchLoader
 
 torch = pytest.importorskip("torch")
@@ -139,6 +140,21 @@ def test_processes_that_the_trainer_knows_are_no_surprise(tmp_path, monkeypatch)
     data.trainer = None  # nobody knows
     with pytest.warns(UserWarning, match="one of 2, but rank and world_size are not given"):
         data.train_dataloader()
+
+
+@pytest.mark.parametrize("part", [0.2, 3])
+def test_validation_that_is_split_off(part, tmp_path):
+    data = PatchDataModule(constructor(), 6, val=part, seed=4)
+    training, validation, _ = split_constructor(constructor(), part, seed=4)
+    model = Recorder()
+    trainer(tmp_path, max_epochs=2, enable_checkpointing=False).fit(model, data)
+    assert_same(model.seen[: len(data.train_dataloader())],
+                [b.input for b in BatchLoader(training, 6, seed=4)])  # fmt: skip
+    in_order = [b.input for b in BatchLoader(validation, 6, shuffle=False, seed=4)]
+    assert_same(model.validated, in_order * 2)
+    assert data.splits[0].parts.validated > 0
+    with pytest.raises(ValueError, match="fraction_or_count"):
+        PatchDataModule(constructor(), 6, val=1.5)
 
 
 def test_wrong_arguments():

@@ -237,6 +237,49 @@ def test_upstreams_strategy_and_ranks():
     assert module.train_dataloader().loader.constructor.draws_by_counter
 
 
+def corners(loader):
+    """Image, sample and first pixel of all patches."""
+    for batch in loader:
+        spec = batch[0].region_spec
+        columns = [spec["data_idx"], spec["sample_idx"], *spec["coords"]]
+        yield from zip(*(column.tolist() for column in columns), strict=True)
+
+
+@pytest.mark.parametrize("patching", ["stratified", "random"])
+def test_validation_is_split_off_without_leaks(patching):
+    config = configuration("care").data_config
+    config.patching = {"name": patching, "patch_size": [16, 16]}
+    module = CareamicsDataModule(config, device="cpu", **data("care"))
+    module.setup("fit")
+    held = np.zeros(IMAGE.shape, bool)
+    first = list(corners(module.val_dataloader()))
+    assert len(first) == config.n_val_patches
+    for _, _, y, x in first:
+        held[y : y + 16, x : x + 16] = True
+    assert module.split.parts.validated == held.mean()
+    loader = module.train_dataloader()
+    for _ in range(20):
+        for _, _, y, x in corners(loader):
+            assert not held[y : y + 16, x : x + 16].any()
+    assert list(corners(module.val_dataloader())) == first
+    # the same in another run
+    again = CareamicsDataModule(config, device="cpu", **data("care"))
+    again.setup("validate")
+    assert list(corners(again.val_dataloader())) == first
+
+
+@pytest.mark.parametrize("mode", ["n2v", "care", "multichannel", "independent", "paired"])
+def test_validation_is_split_off_datasets(mode, tmp_path):
+    dataset = make_dataset(mode, "array", tmp_path)
+    strategy = dataset.patch_constructor
+    module = DatasetDataModule(dataset, 2, device="cpu")
+    assert dataset.patch_constructor is strategy
+    assert str(module.val_dataset.config.mode) == "validating"
+    assert len(list(corners(module.val_dataloader()))) == 2
+    assert len(list(corners(module.train_dataloader()))) == len(module.train_dataset) > 2
+    assert len(module.splits) == (3 if mode == "independent" else 1)
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="strategies must be one of 'own', 'theirs'"):
         DatasetDataModule(None, strategies="mine")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import make_sample
 
 import gpu_patch
 from gpu_patch import (
@@ -18,6 +19,7 @@ from gpu_patch import (
     StratifiedPatching,
     TiledPatching,
     WholeSamplePatching,
+    split_constructor,
     split_validation,
 )
 from gpu_patch.geometry import border_index, border_range, window_start
@@ -224,32 +226,48 @@ def test_patches_themselves_are_free_of_what_is_held_out(kind, mode):
     assert np.isnan(batch.target).all()
 
 
+def images_of(pixels, axes="YX"):
+    stack = gpu_patch.ImageStack.from_array(pixels, axes, device="cpu")
+    return gpu_patch.PatchExtractor([stack])
+
+
 def test_mode_ii_splits_each_structure_by_itself():
     rng = np.random.default_rng(0)
-    sides, extractors = [], []
-    for shape in ((120, 100), (80, 140)):
-        pixels = rng.random(shape).astype(np.float32)
-        extractor = gpu_patch.PatchExtractor(
-            [gpu_patch.ImageStack.from_array(pixels, "YX", device="cpu")]
+    arrays = [rng.random(shape).astype(np.float32) for shape in ((120, 100), (80, 140))]
+
+    def constructor():
+        extractors = [images_of(pixels) for pixels in arrays]
+        strategies = [StratifiedPatching(e.shapes, (8, 8), 0) for e in extractors]
+        return gpu_patch.IndependentTargetsMsPatchConstr(
+            strategies, extractors, 2, "reflect", None, seed=0
         )
-        split = split_validation(
-            StratifiedPatching(extractor.shapes, (8, 8), 0), 4, multiscale_count=2, seed=1
-        )
+
+    for pixels, split in zip(arrays, split_constructor(constructor(), 4, seed=1)[2], strict=True):
         for _, _, coords, own in all_places(split.validation):
-            pixels[read(coords, own, shape, 1, 2, "reflect")] = np.nan
-        extractors.append(
-            gpu_patch.PatchExtractor([gpu_patch.ImageStack.from_array(pixels, "YX", device="cpu")])
-        )
-        sides.append(tuple(split))
-    training, validation = (
-        gpu_patch.IndependentTargetsMsPatchConstr(list(own), extractors, 2, "reflect", None, seed=0)
-        for own in zip(*sides, strict=True)
-    )
+            pixels[read(coords, own, pixels.shape, 1, 2, "reflect")] = np.nan
+    training, validation, _ = split_constructor(constructor(), 4, seed=1)
     for epoch in range(3):
-        assert np.isfinite(
-            training.construct_batch(range(training.n_patches), epoch=epoch).input
-        ).all()
+        batch = training.construct_batch(range(training.n_patches), epoch=epoch)
+        assert np.isfinite(batch.input).all()
     assert np.isnan(validation.construct_batch(range(4)).input).all()
+    assert training.rng is not validation.rng
+
+
+@pytest.mark.parametrize("kind", ["basic", "multichannel", "independent", "paired", "pred"])
+def test_constructors_keep_all_else(kind):
+    whole = make_sample(kind).constructor
+    training, validation, splits = split_constructor(whole, 1, seed=0)
+    assert type(training) is type(validation) is type(whole)
+    assert validation.n_patches == 1
+    assert training.n_patches < whole.n_patches
+    for made in (training, validation):
+        assert made.seed == whole.seed
+        # in mode II those of the structure with the most patches, which may be another now
+        assert made.input_shapes == whole.input_shapes or kind == "independent"
+        assert vars(made).keys() == vars(whole).keys()
+    assert len(splits) == (3 if kind == "independent" else 1)
+    with pytest.raises(TypeError, match="constructor must be one of gpu_patch's"):
+        split_constructor(3, 1, seed=0)
 
 
 def test_whole_images_come_first():
