@@ -68,7 +68,7 @@ def border_index(virtual: NDArray[np.int64], lo: int, hi: int, mode: str) -> NDA
     return lo + np.mod(virtual - lo, hi - lo)
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of a window that reads the image at a constant stride.
 
     Window pixels ``at … at + length − 1`` read image pixels ``first``, ``first + step``, … with
@@ -92,29 +92,29 @@ class Run(NamedTuple):
         return slice(self.first, stop if stop >= 0 else None, self.step)
 
 
-def border_runs(start: int, size: int, lo: int, hi: int, mode: str) -> list[Run]:
+def border_stretches(start: int, size: int, lo: int, hi: int, mode: str) -> list[Stretch]:
     """Cut the window ``start … start + size − 1`` into stretches of constant stride.
 
     The same map as `border_index`, as a few slices instead of `size` indices. A window inside
-    the image is one run; window pixels that read zero are in none.
+    the image is one stretch; window pixels that read zero are in none.
     """
     if mode == "zero":
         first, last = max(start, lo), min(start + size, hi)
-        return [Run(first - start, first, last - first, 1)] if first < last else []
+        return [Stretch(first - start, first, last - first, 1)] if first < last else []
     n = hi - lo
-    runs: list[Run] = []
+    stretches: list[Stretch] = []
     at = 0
     period = max(1, 2 * (n - 1)) if mode == "reflect" else n
     while at < size:
         phase = (start + at - lo) % period
         if phase < n:  # forwards; under "reflect" up to and with the last pixel
             length = min(n - phase, size - at)
-            runs.append(Run(at, lo + phase, length, 1))
+            stretches.append(Stretch(at, lo + phase, length, 1))
         else:  # backwards: pixels n − 2 … 1
             length = min(period - phase, size - at)
-            runs.append(Run(at, lo + period - phase, length, -1))
+            stretches.append(Stretch(at, lo + period - phase, length, -1))
         at += length
-    return runs
+    return stretches
 
 
 def fir_taps(scale: int) -> tuple[NDArray[np.float64], int]:

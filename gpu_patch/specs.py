@@ -7,7 +7,7 @@ Names and keys follow careamics 0.3.5 (`careamics.dataset.patching.patch_specs` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict, TypeGuard
+from typing import Any, NamedTuple, TypedDict
 
 
 class PatchSpecs(TypedDict):
@@ -115,13 +115,3 @@ class PatchBatch(NamedTuple):
     input: Any
     target: Any
     specs: Sequence[PatchSpecs]
-
-
-def is_tile_specs(specs: PatchSpecs) -> TypeGuard[TileSpecs]:
-    """Tell whether `specs` belong to a tiling."""
-    return {"crop_coords", "crop_size", "stitch_coords"} <= specs.keys()
-
-
-def is_uncorrelated_specs(specs: PatchSpecs) -> TypeGuard[UncorrelatedPatchSpecs]:
-    """Tell whether `specs` give each channel a place of its own."""
-    return {"all_data_idx", "all_sample_idx", "all_coords"} <= specs.keys()

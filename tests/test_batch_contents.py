@@ -23,7 +23,6 @@ from samples import (
 )
 
 from gpu_patch import FixedPatching, IndependentTargetsMsPatchConstr
-from gpu_patch.specs import is_uncorrelated_specs
 
 CASES = [
     pytest.param(kind, strategy, n_dims, MODES[i % 3], id=f"{kind}-{strategy}-{n_dims}D")
@@ -211,7 +210,7 @@ def test_weights_fill_their_ranges(device):
 def test_the_uncorrelated_share_is_the_probability(probability):
     constructor = make_sample("multichannel", probability=probability).constructor
     found = [
-        is_uncorrelated_specs(spec)
+        "all_coords" in spec
         for epoch in range(40)
         for spec in constructor.construct_batch(range(constructor.n_patches), epoch=epoch).specs
     ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gpu_patch.geometry import (
     border_index,
     border_range,
-    border_runs,
+    border_stretches,
     fir_blocks,
     fir_taps,
     mirror,
@@ -84,7 +84,7 @@ def test_border_index_where_the_centre_is_outside_the_image(mode, axis):
 def test_runs_are_the_index_map(mode, start, size, low, n):
     pixels, image = np.full(size, -1), np.arange(low + n + 3)
     at = 0
-    for run in border_runs(start, size, low, low + n, mode):
+    for run in border_stretches(start, size, low, low + n, mode):
         assert run.length > 0
         assert abs(run.step) == 1
         assert mode == "zero" or run.at == at  # without gaps, and in order
@@ -98,7 +98,7 @@ def test_runs_are_the_index_map(mode, start, size, low, n):
 @given(st.integers(0, 30), st.integers(31, 70))
 def test_a_window_inside_is_one_run(start, stop):
     for mode in MODES:
-        (run,) = border_runs(start, stop - start, 0, 70, mode)
+        (run,) = border_stretches(start, stop - start, 0, 70, mode)
         assert run == (0, start, stop - start, 1)
 
 

@@ -28,7 +28,6 @@ LAYERS = (
 )
 """Of the rooms of the package, from below."""
 EXCEPTIONS = {
-    ("gpu_patch.chunks.cache", "gpu_patch._cuda.runtime"),
     ("gpu_patch.predict.model", "gpu_patch.torch"),
 }
 """Imported where they are used, on a GPU, and with PyTorch."""

@@ -1,4 +1,4 @@
-"""Windows from chunks, in one launch."""
+"""Windows copied out of chunks, in one launch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch._cuda.table import pack
 from gpu_patch.chunks.image import ChunkKey
-from gpu_patch.chunks.windows import Copy
+from gpu_patch.chunks.windows import ChunkCopy
 
 _ROWS = 32
 """Rows per block, ROWS in assemble.cu."""
@@ -32,11 +32,11 @@ COPY = np.dtype(
 
 def assemble(
     runtime: Runtime,
-    copies: Sequence[Copy],
+    copies: Sequence[ChunkCopy],
     chunks: Mapping[ChunkKey, Any],
     arrays: Sequence[Any],
 ) -> None:
-    """Fill the images of a batch; see `chunks.windows.copy_on_host`."""
+    """Fill the images of a batch; see `ops.assemble`."""
     with runtime.active():
         records = copy_records(runtime, copies, chunks, arrays)
         n_rows = records["size"][:, :3].prod(axis=1)
@@ -55,7 +55,7 @@ def assemble(
 
 def copy_records(
     runtime: Runtime,
-    copies: Sequence[Copy],
+    copies: Sequence[ChunkCopy],
     chunks: Mapping[ChunkKey, Any],
     arrays: Sequence[Any],
 ) -> NDArray[np.void]:
@@ -74,10 +74,10 @@ def copy_records(
         inside = cut < shape[0]
         address += cut * steps[0]
         size, to, start, by = [], [], 0, []
-        for piece, step, n in zip(axes, steps[1:], shape[1:], strict=True):
-            inside &= 0 <= piece.at <= n - piece.length
-            address += piece.at * step
-            size.append(piece.length)
+        for stretch, step, n in zip(axes, steps[1:], shape[1:], strict=True):
+            inside &= 0 <= stretch.at <= n - stretch.length
+            address += stretch.at * step
+            size.append(stretch.length)
             to.append(step)
         if key is None:
             by = [0] * len(axes)
@@ -85,11 +85,11 @@ def copy_records(
             start, from_steps, from_shape = sources[key]
             inside &= sample < from_shape[0]
             start += sample * from_steps[0]
-            for piece, step, n in zip(axes, from_steps[1:], from_shape[1:], strict=True):
-                last = piece.first + piece.step * (piece.length - 1)
-                inside &= 0 <= piece.first < n and 0 <= last < n
-                start += piece.first * step
-                by.append(piece.step * step)
+            for stretch, step, n in zip(axes, from_steps[1:], from_shape[1:], strict=True):
+                last = stretch.first + stretch.step * (stretch.length - 1)
+                inside &= 0 <= stretch.first < n and 0 <= last < n
+                start += stretch.first * step
+                by.append(stretch.step * step)
         if not inside:
             raise IndexError(f"{axes} leaves its chunk, or its cut of the shape {shape}")
         if len(axes) == 3:  # two axes are three with a Z of 1

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpu_patch._cuda.loader import OPTIONS, Constants, binary_path, source_text
 from gpu_patch.device import import_cupy
 from gpu_patch.device.leases import new_output
-from gpu_patch.device.pinned import Staging
+from gpu_patch.device.pinned import PinnedPool
 
 Kernel: TypeAlias = Callable[..., None]
 """Called with (grid, block, arguments, shared_mem=bytes), like `cupy.RawKernel`."""
@@ -59,7 +59,7 @@ class CupyRuntime:
         self._cupy = import_cupy()
         self.device = device
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
-        self._staging = Staging(self._cupy)
+        self._pinned = PinnedPool(self._cupy)
 
     def active(self) -> AbstractContextManager[Any]:
         device: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device)
@@ -70,10 +70,10 @@ class CupyRuntime:
 
     def upload(self, table: NDArray[np.uint8]) -> Any:
         array = self._cupy.empty(table.nbytes, np.uint8)
-        piece = self._staging.take(table.nbytes)
-        piece.host[: table.nbytes] = table
-        piece.copy_to(array)
-        self._staging.give_back(piece)
+        buffer = self._pinned.take(table.nbytes)
+        buffer.host[: table.nbytes] = table
+        buffer.copy_to(array)
+        self._pinned.give_back(buffer)
         return array
 
     def kernel(self, name: str, entry: str, constants: Constants) -> Kernel:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpu_patch._numpy.indexing import SMALL_WINDOW, rows_at
 from gpu_patch._numpy.paged import read_paged
 from gpu_patch.epilogue import turn_back
-from gpu_patch.geometry import border_index, border_range, border_runs, window_start
+from gpu_patch.geometry import border_index, border_range, border_stretches, window_start
 from gpu_patch.pages.image import PagedImage
 from gpu_patch.sources import ChannelSources
 
@@ -139,7 +139,7 @@ def _read_one(
         (first, size, *border_range(*at, n, mode))
         for first, size, at, n in zip(start, out.shape[1:], cut, volumes.shape[1:], strict=True)
     ]
-    runs = [border_runs(*axis, mode) for axis in axes]
+    runs = [border_stretches(*axis, mode) for axis in axes]
     if mode == "zero":
         out[...] = 0
     if max(map(len, runs)) > _MOST_RUNS:  # the window repeats a small image many times

@@ -222,10 +222,10 @@ class ChunkKey(NamedTuple):
     place: Place
 
     @property
-    def kept(self) -> KeptKey:
+    def cache_key(self) -> CacheKey:
         """What the cache calls it."""
         return self.image.number, self.place
 
 
-KeptKey: TypeAlias = tuple[int, Place]
+CacheKey: TypeAlias = tuple[int, Place]
 """Number of an image, and place of a chunk: a cache keeps no image alive."""

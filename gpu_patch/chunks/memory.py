@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gpu_patch.device import SideStream, import_cupy, on_device, out_of_memory
 from gpu_patch.device.host_memory import pool
 from gpu_patch.device.leases import new_output
-from gpu_patch.device.pinned import Staging
+from gpu_patch.device.pinned import PinnedPool
 
 if TYPE_CHECKING:
     from gpu_patch.chunks.image import ChunkedImage
 
 
-_MOST_PIECES = 4
+_MOST_BUFFERS = 4
 
 
 class Loaded(Protocol):
@@ -37,7 +37,7 @@ class ChunkMemory(Protocol):
         raise NotImplementedError
 
     @abstractmethod
-    def hand_over(self, chunks: Iterable[Loaded]) -> None:
+    def publish(self, chunks: Iterable[Loaded]) -> None:
         """Let what follows read the chunks."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class HostMemory(ChunkMemory):
         image.read(chunk, array)
         return array, None
 
-    def hand_over(self, chunks: Iterable[Loaded]) -> None:
+    def publish(self, chunks: Iterable[Loaded]) -> None:
         """Do nothing: they are there."""
 
 
@@ -70,7 +70,7 @@ class CudaMemory(ChunkMemory):
         self._cupy = import_cupy()
         self._device = device
         self._stream = SideStream(device)
-        self._staging = Staging(self._cupy, _MOST_PIECES)
+        self._pinned = PinnedPool(self._cupy, _MOST_BUFFERS)
         self._copying = Lock()
         self._n_copied = 0
 
@@ -78,30 +78,30 @@ class CudaMemory(ChunkMemory):
         shape = [part.stop - part.start for part in image.region(chunk)]
         n_bytes = image.chunk_bytes(chunk)
         with on_device(self._device):
-            piece = self._staging.take(n_bytes)
-            image.read(chunk, piece.host[:n_bytes].view(image.dtype).reshape(shape))
+            buffer = self._pinned.take(n_bytes)
+            image.read(chunk, buffer.host[:n_bytes].view(image.dtype).reshape(shape))
 
             def copy() -> Any:
                 array = new_output(self._cupy, shape, image.dtype)
-                piece.copy_to(array)
+                buffer.copy_to(array)
                 return array
 
             try:
                 with self._copying:
-                    array, made = self._stream.run(copy)
+                    array, event = self._stream.run(copy)
                     self._n_copied += 1
-                    ready = self._n_copied, made
+                    ready = self._n_copied, event
             except self._cupy.cuda.memory.OutOfMemoryError as error:
                 raise out_of_memory(self._device, "chunks of images", error) from error
             finally:
-                self._staging.give_back(piece)
+                self._pinned.give_back(buffer)
         return array, ready
 
-    def hand_over(self, chunks: Iterable[Loaded]) -> None:
+    def publish(self, chunks: Iterable[Loaded]) -> None:
         held = list(chunks)
         # copies follow each other, so that the last one is behind all
-        _, made = max((chunk.ready for chunk in held), key=itemgetter(0))
-        self._stream.publish([chunk.array for chunk in held], made)
+        _, event = max((chunk.ready for chunk in held), key=itemgetter(0))
+        self._stream.publish([chunk.array for chunk in held], event)
 
 
 def make_memory(device: str) -> ChunkMemory:

@@ -13,18 +13,17 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpu_patch.chunks.cache import ChunkCache
 from gpu_patch.chunks.image import ChunkedImage, ChunkKey
-from gpu_patch.geometry import Run, border_range, border_runs, window_start
+from gpu_patch.geometry import Stretch, border_range, border_stretches, window_start
 from gpu_patch.sources import ChannelSources
 
 Keys: TypeAlias = dict[ChunkCache, list[ChunkKey]]
 """Chunks, each once."""
 
 
-class Piece(NamedTuple):
+class ChunkStretch(NamedTuple):
     """A stretch of one axis of a cut, read from one chunk at a constant stride."""
 
     at: int
@@ -41,14 +40,14 @@ class Piece(NamedTuple):
     """The stretch as a slice of the chunk."""
 
     @classmethod
-    def make(cls, at: int, length: int, chunk: int, first: int = 0, step: int = 1) -> Piece:
-        """Return a piece; its slices are made here once, and used by many copies."""
+    def make(cls, at: int, length: int, chunk: int, first: int = 0, step: int = 1) -> ChunkStretch:
+        """Return a stretch; its slices are made here once, and used by many copies."""
         stop = first + step * length
         source = slice(first, stop if stop >= 0 else None, step)
         return cls(at, length, chunk, first, step, slice(at, at + length), source)
 
 
-class Copy(NamedTuple):
+class ChunkCopy(NamedTuple):
     """A box of a cut, and what it is a copy of."""
 
     group: int
@@ -58,7 +57,7 @@ class Copy(NamedTuple):
     """Chunk; None for zeros."""
     sample: int
     """Of the chunk."""
-    axes: tuple[Piece, ...]
+    axes: tuple[ChunkStretch, ...]
     """C(Z)YX."""
 
 
@@ -71,20 +70,20 @@ class Cuts(NamedTuple):
         Where the batch reads them.
     groups : list of (dtype, shape)
         The images, SC(Z)YX; each sample of theirs is one cut.
-    copies : list of Copy
+    copies : list of ChunkCopy
         What they are made from. The boxes fill the images, and none overlaps another.
     """
 
     sources: ChannelSources
     groups: list[tuple[np.dtype[Any], tuple[int, ...]]]
-    copies: list[Copy]
+    copies: list[ChunkCopy]
 
     @property
     def keys(self) -> Keys:
         """The chunks that are needed, each once."""
         return _keys(self.copies)
 
-    def parts(self) -> Iterator[tuple[Keys, list[Copy]]]:
+    def parts(self) -> Iterator[tuple[Keys, list[ChunkCopy]]]:
         """Split the copies where the caches have no room for all chunks at once.
 
         Most often there is one part. No cut is split.
@@ -93,7 +92,7 @@ class Cuts(NamedTuple):
         if all(cache.has_room(wanted) for cache, wanted in keys.items()):
             yield keys, self.copies
             return
-        part: list[Copy] = []
+        part: list[ChunkCopy] = []
         for _, group in itertools.groupby(self.copies, key=lambda copy: copy[:2]):
             own = list(group)
             more = _keys(part + own)
@@ -104,7 +103,7 @@ class Cuts(NamedTuple):
         yield _keys(part), part
 
 
-def _keys(copies: Sequence[Copy]) -> Keys:
+def _keys(copies: Sequence[ChunkCopy]) -> Keys:
     found: dict[ChunkCache, dict[ChunkKey, None]] = {}
     for copy in copies:
         if copy.key is not None:
@@ -143,55 +142,61 @@ def plan_cuts(
     check_indices(images, sources)
     coords = np.array(sources.coords, np.int64)
     image_idx, sample_idx = np.empty_like(sources.image_idx), np.empty_like(sources.sample_idx)
-    groups: dict[tuple[np.dtype[Any], tuple[int, ...]], int] = {}
-    counts: list[int] = []
-    copies: list[Copy] = []
+    # number of the last cut of each data type and shape
+    last_cut: dict[tuple[np.dtype[Any], tuple[int, ...]], int] = {}
+    copies: list[ChunkCopy] = []
     starts = window_start(coords, np.array(patch_size), scale).tolist()
     images_read, samples_read = sources.image_idx.tolist(), sources.sample_idx.tolist()
     channels_read = [channels.tolist()] if correlated else [[c] for c in sources.channels.tolist()]
-    channel_pieces = lru_cache(maxsize=None)(_channel_pieces)
+    channels_by_chunk = lru_cache(maxsize=None)(_channels_by_chunk)
     for b, k in itertools.product(range(n_samples), range(n_places)):
         image = images[images_read[b][k]]
         wanted = channels_read[k]
-        size, axes = [len(wanted)], [channel_pieces(tuple(wanted), image.chunk_shape[1])]
+        size, axes = [len(wanted)], [channels_by_chunk(tuple(wanted), image.chunk_shape[1])]
         for d, (patch, n, chunk) in enumerate(
             zip(patch_size, image.shape[2:], image.chunk_shape[2:], strict=True)
         ):
             start, length = starts[b][k][d], patch << scale
             if start >= 0 and start + length <= n:
-                runs = [Run(0, start, length, 1)]
+                stretches = [Stretch(0, start, length, 1)]
                 coords[b, k, d] -= start
             else:
                 own = int(coords[b, k, d])
-                lo, hi = border_range(
-                    window_start(own, patch, n_scales), patch << n_scales, n, mode
-                )
-                if lo >= hi:
-                    raise ValueError(
-                        "sources.coords holds places whose patch and context miss the image: under "
-                        f"{mode!r} there is nothing to fill them with"
-                    )
-                if n <= length:
-                    runs, length = [Run(0, 0, n, 1)], n
-                else:
-                    runs = border_runs(start, length, lo, hi, mode)
-                    coords[b, k, d] = own - start
+                folded = window_start(own, patch, n_scales), patch << n_scales
+                stretches, length, start = _at_border(start, length, n, folded, mode)
+                coords[b, k, d] = own - start
             size.append(length)
-            axes.append(_pieces(runs, length, chunk))
+            axes.append(_by_chunk(stretches, length, chunk))
         kind = (image.dtype, tuple(size))
-        group = groups.setdefault(kind, len(groups))
-        if group == len(counts):
-            counts.append(0)
-        cut = counts[group]
-        counts[group] += 1
-        image_idx[b, k], sample_idx[b, k] = group, cut
+        cut = last_cut[kind] = last_cut.get(kind, -1) + 1
+        image_idx[b, k] = group = list(last_cut).index(kind)
+        sample_idx[b, k] = cut
         s_chunk, s = divmod(samples_read[b][k], image.chunk_shape[0])
         for box in itertools.product(*axes):
-            place = (s_chunk, *[piece.chunk for piece in box])
+            place = (s_chunk, *[stretch.chunk for stretch in box])
             key = None if min(place) < 0 else ChunkKey(image, place)
-            copies.append(Copy(group, cut, key, s, box))
-    shapes = [(dtype, (n, *size)) for (dtype, size), n in zip(groups, counts, strict=True)]
+            copies.append(ChunkCopy(group, cut, key, s, box))
+    shapes = [(dtype, (last + 1, *size)) for (dtype, size), last in last_cut.items()]
     return Cuts(ChannelSources(image_idx, sample_idx, coords, row_channels), shapes, copies)
+
+
+def _at_border(
+    start: int, length: int, n: int, folded: tuple[int, int], mode: str
+) -> tuple[list[Stretch], int, int]:
+    """Cut a window that leaves an axis of `n` pixels; return its length and start in the cut too.
+
+    `folded` is start and size of what the border folds into. An axis that is no longer than the
+    window is copied as it is, and folded by whatever reads the copy.
+    """
+    lo, hi = border_range(*folded, n, mode)
+    if lo >= hi:
+        raise ValueError(
+            "sources.coords holds places whose patch and context miss the image: under "
+            f"{mode!r} there is nothing to fill them with"
+        )
+    if n <= length:
+        return [Stretch(0, 0, n, 1)], n, 0
+    return border_stretches(start, length, lo, hi, mode), length, start
 
 
 def touched(
@@ -231,46 +236,34 @@ def touched(
     return found
 
 
-def copy_on_host(
-    copies: Sequence[Copy], chunks: dict[ChunkKey, Any], arrays: Sequence[NDArray[Any]]
-) -> None:
-    """Fill the images of a batch, NumPy arrays."""
-    for group, cut, key, sample, axes in copies:
-        place = arrays[group][cut][tuple([piece.cut for piece in axes])]
-        if key is None:
-            place[...] = 0
-        else:
-            place[...] = chunks[key][sample][tuple([piece.source for piece in axes])]
-
-
-def _pieces(runs: Sequence[Run], length: int, chunk: int) -> list[Piece]:
+def _by_chunk(stretches: Sequence[Stretch], length: int, chunk: int) -> list[ChunkStretch]:
     """Cut the stretches of a window at the borders of chunks; what is in none of them is zero."""
-    pieces = []
+    found = []
     done = 0
-    for at, first, n, step in runs:
+    for at, first, n, step in stretches:
         if at > done:
-            pieces.append(Piece.make(done, at - done, -1))
+            found.append(ChunkStretch.make(done, at - done, -1))
         done = at + n
         while n:
             number, inside = divmod(first, chunk)
             here = min(n, chunk - inside if step > 0 else inside + 1)
-            pieces.append(Piece.make(at, here, number, inside, step))
+            found.append(ChunkStretch.make(at, here, number, inside, step))
             at, first, n = at + here, first + step * here, n - here
     if done < length:
-        pieces.append(Piece.make(done, length - done, -1))
-    return pieces
+        found.append(ChunkStretch.make(done, length - done, -1))
+    return found
 
 
-def _channel_pieces(channels: Sequence[int], chunk: int) -> list[Piece]:
+def _channels_by_chunk(channels: Sequence[int], chunk: int) -> list[ChunkStretch]:
     """Put neighbouring channels of one chunk together; they ascend."""
-    runs: list[Run] = []
+    stretches: list[Stretch] = []
     for at, channel in enumerate(channels):
-        last = runs[-1] if runs else None
+        last = stretches[-1] if stretches else None
         if last and last.first + last.length == channel:
-            runs[-1] = last._replace(length=last.length + 1)
+            stretches[-1] = last._replace(length=last.length + 1)
         else:
-            runs.append(Run(at, channel, 1, 1))
-    return _pieces(runs, len(channels), chunk)
+            stretches.append(Stretch(at, channel, 1, 1))
+    return _by_chunk(stretches, len(channels), chunk)
 
 
 def check_indices(images: Sequence[ChunkedImage], sources: ChannelSources) -> None:

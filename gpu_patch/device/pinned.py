@@ -15,8 +15,8 @@ _MOST_PITCH = (1 << 31) - 1
 """Bytes from row to row, above which CUDA refuses a copy of several."""
 
 
-class Piece:
-    """A piece of pinned memory.
+class PinnedBuffer:
+    """A stretch of pinned memory.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ class Piece:
         note_reader(array, stream)
 
 
-def rounded_piece(cupy: Any, nbytes: int) -> Piece:
-    """Return a new piece of at least a size; sizes are few, so that one serves many arrays."""
-    return Piece(cupy, max(_LEAST_BYTES, 1 << (nbytes - 1).bit_length()))
+def rounded_buffer(cupy: Any, nbytes: int) -> PinnedBuffer:
+    """Return a new buffer of at least a size; sizes are few, so that one serves many arrays."""
+    return PinnedBuffer(cupy, max(_LEAST_BYTES, 1 << (nbytes - 1).bit_length()))
 
 
 def _pinned_memory(cuda: Any, nbytes: int) -> Any:
@@ -92,8 +92,8 @@ def _pinned_memory(cuda: Any, nbytes: int) -> Any:
         ) from error
 
 
-class Staging:
-    """Pieces that are used again once their copies are done. Any thread may take one.
+class PinnedPool:
+    """Buffers that are used again once their copies are done. Any thread may take one.
 
     Parameters
     ----------
@@ -105,29 +105,29 @@ class Staging:
 
     def __init__(self, cupy: Any, most: float = inf) -> None:
         self._cupy, self._most = cupy, most
-        self._pieces: deque[Piece] = deque()
+        self._buffers: deque[PinnedBuffer] = deque()
 
-    def take(self, nbytes: int) -> Piece:
-        """Return a piece of at least this size, that no copy reads any more.
+    def take(self, nbytes: int) -> PinnedBuffer:
+        """Return a buffer of at least this size, that no copy reads any more.
 
         It is nobody else's until it is given back, behind a copy or without one.
         """
-        for _ in range(len(self._pieces)):
-            must_wait = len(self._pieces) >= self._most
+        for _ in range(len(self._buffers)):
+            must_wait = len(self._buffers) >= self._most
             try:
-                piece = self._pieces.popleft()
+                buffer = self._buffers.popleft()
             except IndexError:  # other threads were faster
                 break
             if must_wait:
-                piece.copied.synchronize()
-            elif not piece.copied.done:
-                self._pieces.append(piece)
+                buffer.copied.synchronize()
+            elif not buffer.copied.done:
+                self._buffers.append(buffer)
                 continue
-            if piece.host.nbytes >= nbytes:
-                return piece
+            if buffer.host.nbytes >= nbytes:
+                return buffer
             # else it is too small, and let go
-        return rounded_piece(self._cupy, nbytes)
+        return rounded_buffer(self._cupy, nbytes)
 
-    def give_back(self, piece: Piece) -> None:
-        """Let others have a piece, behind the last copy from it."""
-        self._pieces.append(piece)
+    def give_back(self, buffer: PinnedBuffer) -> None:
+        """Let others have a buffer, behind the last copy from it."""
+        self._buffers.append(buffer)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch.checks import shorten
-from gpu_patch.device.pinned import Piece
+from gpu_patch.device.pinned import PinnedBuffer
 from gpu_patch.device.placement import (
     empty,
     import_cupy,
@@ -119,7 +119,7 @@ def to_cuda(array: NDArray[Any], device: str) -> Any:
 
 
 class Uploader:
-    """Fills arrays of a CUDA device by way of two pieces of pinned memory, in turn.
+    """Fills arrays of a CUDA device by way of two buffers of pinned memory, in turn.
 
     While one is copied the other can be filled. All has been copied when the ``with`` block ends.
 
@@ -135,7 +135,7 @@ class Uploader:
         self._cupy, self._device, self._nbytes = import_cupy(), device, nbytes
         with on_device(device):
             self._stream = self._cupy.cuda.get_current_stream()
-            self._pieces = cycle([Piece(self._cupy, nbytes) for _ in range(2)])
+            self._buffers = cycle([PinnedBuffer(self._cupy, nbytes) for _ in range(2)])
         self._between: Any = None
 
     def __enter__(self) -> Self:
@@ -154,12 +154,12 @@ class Uploader:
         write : callable
             Fills a host array of the same shape and type, C-contiguous.
         """
-        piece = next(self._pieces)
+        buffer = next(self._buffers)
         with on_device(self._device), self._stream:
-            piece.copied.synchronize()  # what was in this memory before has left it
-            write(piece.host[: array.nbytes].view(array.dtype).reshape(array.shape))
+            buffer.copied.synchronize()  # what was in this memory before has left it
+            write(buffer.host[: array.nbytes].view(array.dtype).reshape(array.shape))
             target = array if array.flags.c_contiguous else self._contiguous(array)
-            piece.copy_to(target)
+            buffer.copy_to(target)
             if target is not array:
                 array[...] = target
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_patch.chunks.image import ChunkedImage, ChunkKey
-from gpu_patch.chunks.windows import Copy, Cuts, Keys, copy_on_host, plan_cuts, touched
+from gpu_patch.chunks.windows import Cuts, Keys, plan_cuts, touched
 from gpu_patch.device import is_cuda_array, out_of_memory
 from gpu_patch.device.host_memory import pool
+from gpu_patch.ops.assemble import assemble
 from gpu_patch.ops.paged_set import Make, PagedSet
 from gpu_patch.pages import PageCache
 from gpu_patch.sources import ChannelSources
@@ -92,7 +93,7 @@ class ImageSet:
                 # in one order, or two threads could wait for each other
                 for cache, wanted in sorted(keys.items(), key=lambda item: id(item[0])):
                     chunks |= stack.enter_context(cache.hold(wanted))
-                self._copy(copies, chunks, arrays)
+                assemble(self.runtime, copies, chunks, arrays)
         return ImageSet(arrays, self._whole), cuts.sources
 
     def read(
@@ -120,16 +121,6 @@ class ImageSet:
             except MemoryError as error:
                 device = self.arrays[0].cache.device
                 raise out_of_memory(device, "windows of images", error) from error
-
-    def _copy(
-        self, copies: Sequence[Copy], chunks: dict[ChunkKey, Any], arrays: Sequence[Any]
-    ) -> None:
-        if self.runtime is None:
-            copy_on_host(copies, chunks, arrays)
-        else:
-            from gpu_patch._cuda.assemble import assemble
-
-            assemble(self.runtime, copies, chunks, arrays)
 
     def cuts(
         self,
@@ -167,15 +158,18 @@ class ImageSet:
 def runtime_of(array: Any, name: str = "images") -> Runtime | None:
     """Return what runs kernels on `array`, None for a NumPy array; errors call it `name`."""
     if isinstance(array, ChunkedImage):
-        runtime: Runtime | None = array.cache.runtime
-        return runtime
-    if isinstance(array, np.ndarray):
+        device: str = array.cache.device
+    elif isinstance(array, np.ndarray):
+        device = "cpu"
+    elif is_cuda_array(array):
+        device = f"cuda:{array.device.id}"
+    else:
+        raise TypeError(f"{name} must be NumPy or CuPy arrays, found {type(array).__name__}")
+    if device == "cpu":
         return None
-    if is_cuda_array(array):
-        from gpu_patch._cuda.runtime import cupy_runtime
+    from gpu_patch._cuda.runtime import cupy_runtime
 
-        return cupy_runtime(array.device.id)
-    raise TypeError(f"{name} must be NumPy or CuPy arrays, found {type(array).__name__}")
+    return cupy_runtime(int(device.partition(":")[2]))
 
 
 def as_images(images: ImageSet | Sequence[Any]) -> ImageSet:

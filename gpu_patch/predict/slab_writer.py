@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpu_patch.device import SideStream, import_cupy, on_device, out_of_memory
 from gpu_patch.device.host_memory import pool
 from gpu_patch.device.leases import new_output
-from gpu_patch.device.pinned import Piece, rounded_piece
+from gpu_patch.device.pinned import PinnedBuffer, rounded_buffer
 from gpu_patch.predict.schedule import BatchPart, RowRange
 from gpu_patch.tiling import Segment, TileGrid
 
@@ -144,7 +144,7 @@ class CudaSlabWriter(SlabWriter):
         self._cupy = import_cupy()
         self._device = device
         self._stream = SideStream(device)
-        self._copies: deque[tuple[Piece, Future[None]]] = deque()
+        self._copies: deque[tuple[PinnedBuffer, Future[None]]] = deque()
 
     def new(self, shape: tuple[int, ...]) -> Any:
         """Return an array of float32 where the tiles are, with undefined values."""
@@ -163,36 +163,36 @@ class CudaSlabWriter(SlabWriter):
         shape = (*slab.shape[:axis], rows.stop - rows.start, *slab.shape[axis + 1 :])
         with on_device(self._device):
             stitched = self._cupy.cuda.get_current_stream().record()
-            piece = self._take_piece(4 * prod(shape))
+            buffer = self._take_buffer(4 * prod(shape))
 
             def copy() -> None:
                 self._cupy.cuda.get_current_stream().wait_event(stitched)
-                piece.copy_rows_from(slab, axis, rows)
+                buffer.copy_rows_from(slab, axis, rows)
 
             _, copied = self._stream.run(copy)
 
         def work() -> None:
             copied.synchronize()
-            write(piece.host[: 4 * prod(shape)].view(np.float32).reshape(shape))
+            write(buffer.host[: 4 * prod(shape)].view(np.float32).reshape(shape))
 
-        self._copies.append((piece, self.submit(work)))
+        self._copies.append((buffer, self.submit(work)))
         return _RowsToCopy(self._cupy, self._device, copied)
 
     def close(self) -> None:
         """End the thread likewise, and wait for the copies."""
         super().close()
-        for piece, _ in self._copies:
-            piece.copied.synchronize()
+        for buffer, _ in self._copies:
+            buffer.copied.synchronize()
         self._copies.clear()
 
-    def _take_piece(self, n_bytes: int) -> Piece:
+    def _take_buffer(self, n_bytes: int) -> PinnedBuffer:
         """Return pinned memory, new or such as holds rows that are written by now."""
         if len(self._copies) >= _MOST_PENDING:
-            piece, written = self._copies.popleft()
+            buffer, written = self._copies.popleft()
             self.wait(written)
-            if piece.host.nbytes >= n_bytes:
-                return piece
-        return rounded_piece(self._cupy, n_bytes)
+            if buffer.host.nbytes >= n_bytes:
+                return buffer
+        return rounded_buffer(self._cupy, n_bytes)
 
 
 class _RowsToCopy(PendingRows):

@@ -207,9 +207,11 @@ def test_what_windows_touch_is_what_their_cuts_read(case):
     images = ops.ImageSet(chunked_images(case.images, seed=case.sources.coords.size))
     scale = case.n_scales - 1
     cuts = images.cuts(case.sources, case.patch_size, scale, case.n_scales, "zero")
-    read = {key.kept for keys in cuts.keys.values() for key in keys}
+    read = {key.cache_key for keys in cuts.keys.values() for key in keys}
     found = [
-        k.kept for ks in images.touched(case.sources, case.patch_size, scale).values() for k in ks
+        k.cache_key
+        for ks in images.touched(case.sources, case.patch_size, scale).values()
+        for k in ks
     ]
     assert len(found) == len(set(found))
     window = np.array(case.patch_size) << scale

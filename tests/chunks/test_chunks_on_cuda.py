@@ -18,7 +18,7 @@ from gpu_patch._cuda.assemble import copy_records
 from gpu_patch._cuda.table import ImageTable
 from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.chunks.image import ChunkKey
-from gpu_patch.chunks.windows import Copy, Piece
+from gpu_patch.chunks.windows import ChunkCopy, ChunkStretch
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 
@@ -53,15 +53,15 @@ def test_boxes_that_leave_their_arrays(at, first, step):
     array = np.zeros((1, 1, 9, 10), np.uint8)
     image = ChunkedImage(ArrayReader(array, array.shape), ChunkCache(1000, "cpu"))
     key = ChunkKey(image, (0, 0, 0, 0))
-    whole = [Piece.make(0, 1, 0), Piece.make(0, 9, 0)]
+    whole = [ChunkStretch.make(0, 1, 0), ChunkStretch.make(0, 9, 0)]
 
     def records(piece):
-        copies = [Copy(0, 0, key, 0, (*whole, piece))]
+        copies = [ChunkCopy(0, 0, key, 0, (*whole, piece))]
         return copy_records(EmulatedRuntime(), copies, {key: array}, [np.zeros((1, 1, 9, 8))])
 
-    assert len(records(Piece.make(0, 4, 0, 3, -1))) == 1
+    assert len(records(ChunkStretch.make(0, 4, 0, 3, -1))) == 1
     with pytest.raises(IndexError, match="leaves its chunk, or its cut of the shape"):
-        records(Piece.make(at, 4, 0, first, step))
+        records(ChunkStretch.make(at, 4, 0, first, step))
 
 
 def test_what_was_cut_decides_about_the_kernel():
@@ -141,7 +141,7 @@ def test_the_device_has_no_room_for_chunks():
             made.construct_batch(range(5))
         cache = made.input_extractor.image_stacks[0].data.cache
         assert cache.nbytes == sum(s.nbytes for s in made.input_extractor.image_stacks) <= 4000
-        assert len(cache._chunks) >= 1
+        assert list(cache._chunks)
         gpu.capacity = 1 << 30
         made.construct_batch(range(5))
 

@@ -71,7 +71,7 @@ def test_chunks_of_coming_batches_are_read_while_one_is_made():
         return made.plan_batch(range(5 * step, 5 * step + 5)).chunks()
 
     def make(step):
-        coming = {key.kept for key in needs(min(step + 2, 5))[cache]}
+        coming = {key.cache_key for key in needs(min(step + 2, 5))[cache]}
         deadline = time.monotonic() + 60
         while not coming <= set(cache._chunks) and time.monotonic() < deadline:
             time.sleep(0.001)

@@ -9,8 +9,9 @@ import numpy as np
 
 import gpu_patch
 from gpu_patch._cuda.assemble import assemble
+from gpu_patch._numpy.assemble import assemble as numpy_assemble
 from gpu_patch.chunks import ChunkCache, ChunkedImage
-from gpu_patch.chunks.windows import copy_on_host, plan_cuts
+from gpu_patch.chunks.windows import plan_cuts
 from gpu_patch.pages import PageCache
 
 
@@ -84,5 +85,5 @@ def assembled(runtime, case, mode):
         found = [runtime.output(shape, dtype) for dtype, shape in cuts.groups]
         assemble(runtime, cuts.copies, chunks, found)
         expected = [np.empty(shape, dtype) for dtype, shape in cuts.groups]
-        copy_on_host(cuts.copies, chunks, expected)
+        numpy_assemble(cuts.copies, chunks, expected)
     return found, expected

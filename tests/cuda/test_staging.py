@@ -7,7 +7,7 @@ import pytest
 from emulation import fake_cupy
 from emulation.gpu import gpu
 
-from gpu_patch.device.pinned import Staging
+from gpu_patch.device.pinned import PinnedPool
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def copied(cupy, staging, value, nbytes=100):
 
 
 def test_without_a_limit_nothing_waits(cupy):
-    staging = Staging(cupy)
+    staging = PinnedPool(cupy)
     arrays = [copied(cupy, staging, i) for i in range(5)]
     assert pinned() == [4096] * 5
     assert gpu.count("synchronize") == 0
@@ -42,7 +42,7 @@ def test_without_a_limit_nothing_waits(cupy):
 
 
 def test_with_a_limit_the_oldest_is_waited_for(cupy):
-    staging = Staging(cupy, most=2)
+    staging = PinnedPool(cupy, most=2)
     arrays = [copied(cupy, staging, i) for i in range(5)]
     assert pinned() == [4096] * 2
     assert gpu.count("synchronize") == 3
@@ -51,7 +51,7 @@ def test_with_a_limit_the_oldest_is_waited_for(cupy):
 
 
 def test_what_is_too_small_is_let_go(cupy):
-    staging = Staging(cupy, most=2)
+    staging = PinnedPool(cupy, most=2)
     for i in range(2):
         copied(cupy, staging, i)
     large = [copied(cupy, staging, i, 5000) for i in range(3)]
@@ -62,7 +62,7 @@ def test_what_is_too_small_is_let_go(cupy):
 
 @pytest.mark.parametrize("limit", [{}, {"most": 2}])
 def test_what_is_taken_is_nobody_elses(cupy, limit):
-    staging = Staging(cupy, **limit)
+    staging = PinnedPool(cupy, **limit)
     pieces = [staging.take(1) for _ in range(2)]
     for piece in pieces:
         staging.give_back(piece)
