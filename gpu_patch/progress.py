@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from gpu_patch.optional import if_installed
 
 _DELAY = 1.0
 """Seconds that nobody needs a bar for."""
@@ -36,11 +37,11 @@ def progress_bar(
     callable
         Takes how much more has been done.
     """
-    tqdm = _tqdm() if wanted and total else None
-    if tqdm is None:
+    module = if_installed("tqdm.auto") if wanted and total else None
+    if module is None:
         yield lambda _: None
         return
-    with tqdm(
+    with module.tqdm(
         total=total,
         desc=label,
         unit=unit,
@@ -50,11 +51,3 @@ def progress_bar(
         disable=None,  # where nobody looks on
     ) as bar:
         yield bar.update
-
-
-def _tqdm() -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    return tqdm

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from gpu_patch.images.budget import DEFAULT_FRACTION
+from gpu_patch.optional import imported
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What `add_subparsers` returns."""
@@ -157,14 +157,8 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def needs(command: str, module: str, extra: str = "cli") -> Any:
-    """Import a module that is no dependency of gpu_patch itself, and say how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ImportError(
-            f"gpu-patch {command} needs {package}: pip install 'gpu_patch[{extra}]'"
-        ) from error
+    """Import a module of an optional package, or say what the command needs."""
+    return imported(module, f"gpu-patch {command}", extra)
 
 
 def readable(argument: str, path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpu_patch.checks import Message, argument, instance, shorten
+from gpu_patch.optional import PACKAGES, imported
 
 ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
 
@@ -72,7 +72,7 @@ def cuda_problem() -> str:
     try:
         count = import_cupy().cuda.runtime.getDeviceCount()
     except ImportError:
-        return "CuPy is not installed (pip install 'gpu_patch[cuda12]' or 'gpu_patch[cuda13]')"
+        return f"CuPy is not installed ({PACKAGES['cupy'].command})"
     # no driver, one that is too old, no device: CuPy has an error of its own for each
     except Exception as error:
         return f"no CUDA device can be used ({shorten(str(error), 200)})"
@@ -176,5 +176,4 @@ def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
 
 def import_cupy() -> Any:
     """Return CuPy."""
-    # not an import statement, which type checkers without CuPy's stubs would follow
-    return importlib.import_module("cupy")
+    return imported("cupy", "CUDA")

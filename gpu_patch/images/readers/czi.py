@@ -18,6 +18,7 @@ from gpu_patch.images.readers.choices import checked_level, chosen_scenes
 from gpu_patch.images.readers.info import Options, described, never_written
 from gpu_patch.images.readers.paths import reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
+from gpu_patch.optional import imported
 
 _PIXELS = {
     "Gray8": ("uint8", 1),
@@ -148,7 +149,7 @@ class CziReader(ImageReader):
 
     def _opened(self) -> Any:
         if self._file is None:
-            self._file = _pylibczirw().CziReader(str(self._path))
+            self._file = imported("pylibCZIrw.czi", "reading CZI files").CziReader(str(self._path))
         return self._file
 
     def _select(self, key: Key) -> NDArray[Any]:
@@ -181,7 +182,7 @@ class CziReader(ImageReader):
 def open_all(path: Path, options: Options) -> list[ImageReader]:
     """Return the scenes of the file that `options.scene` means."""
     with reading(path, CziReader.kind):
-        file = _pylibczirw().CziReader(str(path))
+        file = imported("pylibCZIrw.czi", "reading CZI files").CziReader(str(path))
         try:
             scenes = _scenes(file)
         finally:
@@ -319,18 +320,3 @@ def _items(metadata: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [
         each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)
     ]
-
-
-def _pylibczirw() -> Any:
-    try:
-        from pylibCZIrw import czi
-    except ImportError as error:
-        raise ImportError(
-            "reading CZI files needs pylibCZIrw: pip install 'gpu_patch[czi]'"
-        ) from error
-    if not hasattr(czi.CziReader, "enumerate_subblocks_subset"):
-        raise ImportError(
-            "reading CZI files needs pylibCZIrw 6.1 or newer: pip install --upgrade "
-            "'gpu_patch[czi]'"
-        )
-    return czi

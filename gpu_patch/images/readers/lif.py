@@ -17,6 +17,7 @@ from gpu_patch.images.readers.flat import check_length, read_plain
 from gpu_patch.images.readers.info import Options, described, foreign_axes, with_single_axes
 from gpu_patch.images.readers.paths import reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
+from gpu_patch.optional import imported
 
 _DIMENSIONS = {"1": "X", "2": "Y", "3": "Z", "4": "T"}
 """Axes by their DimID in the file's XML."""
@@ -130,7 +131,7 @@ class LifReader(ImageReader):
 def open_all(path: Path, options: Options) -> list[ImageReader]:
     """Return the images of the file that `options.scene` means, by number, path or name."""
     checked_level(path, options.level, 1)
-    liffile = _liffile()
+    liffile = imported("liffile", "reading LIF files")
     with reading(path, LifReader.kind), liffile.LifFile(path) as file:
         images = list(file.images)
         n_described = sum(
@@ -206,13 +207,3 @@ def _calibration(element: Any) -> Calibration:
         starts |= {axis: (float(where), "m") for axis, where in at.items() if where is not None}
     interval = seconds(*steps.pop("T", (None, None)))
     return Calibration(micrometres(steps), positions(starts), interval)
-
-
-def _liffile() -> Any:
-    try:
-        import liffile
-    except ImportError as error:
-        raise ImportError(
-            "reading LIF files needs liffile: pip install 'gpu_patch[lif]'"
-        ) from error
-    return liffile

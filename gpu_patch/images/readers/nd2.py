@@ -24,6 +24,7 @@ from gpu_patch.images.readers.info import (
 )
 from gpu_patch.images.readers.paths import reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
+from gpu_patch.optional import imported
 
 _LETTERS = {"TimeLoop": "T", "NETimeLoop": "T", "ZStackLoop": "Z", "XYPosLoop": "P"}
 """Axes of nd2's kinds of loops."""
@@ -210,7 +211,7 @@ class _Source:
 
 def _open(path: Path) -> tuple[Any, _Source]:
     """Return nd2's file, and what it reads from."""
-    nd2, source = _nd2(), _Source(path)
+    nd2, source = imported("nd2", "reading ND2 files"), _Source(path)
     try:
         if source.read(len(_OLD)) == _OLD:
             raise ValueError("it is of the format before 2010, JPEG 2000: save it anew as ND2")
@@ -280,11 +281,3 @@ def _interval(file: Any) -> float | None:
         periods = {part.periodMs or part.periodDiff.avg for part in parts}
         return seconds(periods.pop(), "ms") if len(periods) == 1 else None
     return None
-
-
-def _nd2() -> Any:
-    try:
-        import nd2
-    except ImportError as error:
-        raise ImportError("reading ND2 files needs nd2: pip install 'gpu_patch[nd2]'") from error
-    return nd2

@@ -12,6 +12,7 @@ from gpu_patch.images.readers.base import ImageReader, Key
 from gpu_patch.images.readers.choices import checked_level, chosen_scenes
 from gpu_patch.images.readers.info import Options, alpha_left_out, described
 from gpu_patch.images.readers.paths import reading
+from gpu_patch.optional import imported
 
 
 class PictureReader(ImageReader):
@@ -90,10 +91,4 @@ def _mode(picture: Any, *, keep_alpha: bool) -> str:
 
 
 def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            "reading PNG and JPEG files needs Pillow: pip install 'gpu_patch[io]'"
-        ) from error
-    return Image
+    return imported("PIL.Image", "reading PNG and JPEG files")

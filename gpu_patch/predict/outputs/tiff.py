@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_patch.optional import imported
 from gpu_patch.predict.outputs.axes import merged_axes, merged_shape
 from gpu_patch.predict.outputs.base import Predicted
 from gpu_patch.predict.outputs.files import FileStore
@@ -19,7 +20,7 @@ class TiffStore(FileStore):
     """OME-TIFF without compression, BigTIFF where it is large; S and T become one axis T."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        _tifffile()
+        imported("tifffile", "writing TIFF")
         super().__init__(*args, **options)
 
     def _create(self, path: Path, predicted: Predicted) -> tuple[np.memmap[Any, Any], str]:
@@ -30,7 +31,7 @@ class TiffStore(FileStore):
             )
         axes = merged_axes(predicted.original_axes, predicted.shape[1])
         shape = merged_shape(predicted.shape, axes)
-        image = _tifffile().memmap(
+        image = imported("tifffile", "writing TIFF").memmap(
             path,
             shape=shape,
             dtype=predicted.dtype,
@@ -61,11 +62,3 @@ def _metadata(predicted: Predicted, axes: str, n_planes: int) -> dict[str, Any]:
             plane[f"Position{axis}"] = [at] * n_planes
             plane[f"Position{axis}Unit"] = ["µm"] * n_planes
     return metadata
-
-
-def _tifffile() -> Any:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ImportError("writing TIFF needs tifffile: pip install 'gpu_patch[io]'") from error
-    return tifffile

@@ -12,6 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from gpu_patch.optional import imported
+
 KIND = "a TIFF"
 """What messages call a file of this format."""
 
@@ -43,13 +45,7 @@ def files_of(all_series: Iterable[Any]) -> tuple[Path, ...]:
 
 def load_tifffile() -> Any:
     """Return the package, or say how to get it."""
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ImportError(
-            "reading TIFF files needs tifffile: pip install 'gpu_patch[io]'"
-        ) from error
-    return tifffile
+    return imported("tifffile", "reading TIFF files")
 
 
 def check_chain(tiff: Any, first_series: Any) -> None:

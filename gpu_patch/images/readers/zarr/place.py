@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from gpu_patch.images.readers.paths import checked_file
+from gpu_patch.optional import imported
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
 """A folder with one of these is an array or a group."""
@@ -58,7 +59,7 @@ class Folder:
         for name in (*METADATA, ".zattrs", ".zmetadata"):
             if (self.path / name).exists():
                 checked_file(self.path / name)
-        return import_zarr().open(self.path, mode="r")
+        return imported("zarr", "reading Zarr").open(self.path, mode="r")
 
     def watched(self, name: str) -> Path:
         """Return the file whose change is one of the file of a name in it."""
@@ -126,7 +127,7 @@ class Zipped(Folder):
 
     def node(self) -> Any:
         """Return zarr's array or group."""
-        zarr = import_zarr()
+        zarr = imported("zarr", "reading Zarr")
         self._store = zarr.storage.ZipStore(self.file, mode="r")
         return zarr.open(self._store, path=self._inside, mode="r")
 
@@ -144,16 +145,3 @@ class Zipped(Folder):
 
     def _key(self, name: str) -> str:
         return f"{self._inside}/{name}" if self._inside else name
-
-
-def import_zarr() -> Any:
-    """Return the package."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError("reading Zarr needs zarr 3: pip install 'gpu_patch[io]'") from error
-    if int(zarr.__version__.partition(".")[0]) < 3:
-        raise ImportError(
-            f"reading Zarr needs zarr 3, found {zarr.__version__}: pip install 'gpu_patch[io]'"
-        )
-    return zarr

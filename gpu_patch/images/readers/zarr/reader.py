@@ -20,7 +20,8 @@ from gpu_patch.images.readers.info import Options, described, never_written
 from gpu_patch.images.readers.paths import inside, reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
 from gpu_patch.images.readers.zarr.chunks import ChunkFiles
-from gpu_patch.images.readers.zarr.place import METADATA, Folder, Zipped, import_zarr
+from gpu_patch.images.readers.zarr.place import METADATA, Folder, Zipped
+from gpu_patch.optional import imported
 
 _KIND = "Zarr"
 _LETTERS = {"time": "T", "channel": "C"}
@@ -168,7 +169,7 @@ def open_all(path: Path, options: Options) -> list[ImageReader]:
 
 
 def _opened(place: Folder) -> Any:
-    import_zarr()
+    imported("zarr", "reading Zarr")
     if not any(place.has(name) for name in METADATA):
         raise ValueError(f"'{place.path.name}' has none of the files {', '.join(METADATA)}")
     return place.node()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_patch.checks import whole_numbers
+from gpu_patch.optional import imported
 from gpu_patch.predict.outputs.axes import merged_axes, merged_shape
 from gpu_patch.predict.outputs.base import Predicted, UnitKey
 from gpu_patch.predict.outputs.ome_zarr.metadata import image_attributes
@@ -184,12 +185,4 @@ def stored_shape(size: tuple[int, ...], axes: str) -> tuple[int, ...]:
 
 def import_zarr() -> Any:
     """Return zarr, or say what to install."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError("writing Zarr needs zarr 3: pip install 'gpu_patch[io]'") from error
-    if int(zarr.__version__.partition(".")[0]) < 3:
-        raise ImportError(
-            f"writing Zarr needs zarr 3, found {zarr.__version__}: pip install 'gpu_patch[io]'"
-        )
-    return zarr
+    return imported("zarr", "writing Zarr")
