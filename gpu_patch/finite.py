@@ -1,7 +1,8 @@
-"""How many values of an array are not finite."""
+"""Values that are NaN or infinite: how many, and whether any."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,28 @@ def count_not_finite(array: Any) -> int:
     array : numpy.ndarray or cupy.ndarray
         Of any data type; integers are not looked at.
     """
+    return sum(_counts(array))
+
+
+def is_finite(array: Any) -> bool:
+    """Tell whether no value is NaN or infinite; the array is as that of `count_not_finite`."""
+    return not any(_counts(array))
+
+
+def _counts(array: Any) -> Iterator[int]:
+    """Count strip by strip."""
     if array.dtype.kind != "f":
-        return 0
+        return
     flat = array.reshape(-1)
     if not is_cuda_array(array):
-        strips = (flat[i : i + _CPU_STRIP] for i in range(0, flat.size, _CPU_STRIP))
-        return sum(map(_count_on_host, strips))
+        for i in range(0, flat.size, _CPU_STRIP):
+            yield _count_on_host(flat[i : i + _CPU_STRIP])
+        return
     cupy = library_of(array)
     with on_device(f"cuda:{array.device.id}"):
-        strips = (flat[i : i + _CUDA_STRIP] for i in range(0, flat.size, _CUDA_STRIP))
-        return sum(strip.size - int(cupy.count_nonzero(cupy.isfinite(strip))) for strip in strips)
+        for i in range(0, flat.size, _CUDA_STRIP):
+            strip = flat[i : i + _CUDA_STRIP]
+            yield strip.size - int(cupy.count_nonzero(cupy.isfinite(strip)))
 
 
 def _count_on_host(values: Any) -> int:

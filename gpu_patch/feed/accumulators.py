@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.feed.careamics_quantiles import Histogram
-from gpu_patch.feed.normalization import Statistics
+from gpu_patch.feed.kinds import Statistics
 from gpu_patch.feed.quantiles import Selection
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpu_patch import device as devices
 from gpu_patch.augmentation import Augmentation
 from gpu_patch.checks import choice, instance, probability, whole_number
 from gpu_patch.constructors import PatchConstr
@@ -22,13 +17,19 @@ from gpu_patch.constructors.protocol import checked_constructor
 from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
 from gpu_patch.feed import loader_state
-from gpu_patch.feed.order import Division, block_numbers, epoch_order, image_numbers, n_blocks
-from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
-from gpu_patch.feed.ranks import NotGiven, n_processes
+from gpu_patch.feed.ahead import ChunkPrefetch, Needs, made_ahead
+from gpu_patch.feed.order import (
+    Division,
+    block_numbers,
+    epoch_order,
+    image_numbers,
+    n_blocks,
+    sites_of,
+)
+from gpu_patch.feed.ranks import NotGiven, warn_of_ranks
 from gpu_patch.specs import PatchBatch
 
 _PREFETCH = 2
-
 ORDERS = ("shuffle", "by_image", "blocks")
 
 
@@ -129,13 +130,7 @@ class BatchLoader:
         if not self.window:
             raise ValueError("window must be more than 0: nothing would be taken from it")
         self.drop_last = bool(instance("drop_last", drop_last, bool, "True or False"))
-        n_told = n_processes()
-        if isinstance(rank, NotGiven) and isinstance(world_size, NotGiven) and n_told > 1:
-            warnings.warn(
-                f"this process is one of {n_told}, but rank and world_size are not given: all "
-                "of them see the same patches. Give both; 0 and 1 where that is wanted",
-                stacklevel=2,
-            )
+        warn_of_ranks(rank, world_size, stacklevel=3)
         self.world_size = whole_number("world_size", world_size, minimum=1)
         if seed is None and self.world_size > 1:
             raise ValueError(
@@ -289,7 +284,7 @@ class BatchLoader:
                 chunks = ChunkPrefetch(needs, division.n_steps, self.prefetch)
                 stack.callback(chunks.close)
                 making = chunks.during(make)
-            batches = _ahead(making, division.n_steps, self.prefetch, self.device)
+            batches = made_ahead(making, division.n_steps, self.prefetch, self.device)
             for _ in range(division.n_steps):
                 # no variable may hold a batch here, or its memory would outlive its use
                 yield self._take(batches)
@@ -308,7 +303,7 @@ class BatchLoader:
         """Return the block of each patch, and the window that patches are taken from."""
         if self.order == "shuffle":
             return None, 0.0
-        sites = _sites(self.constructor)
+        sites = sites_of(self.constructor)
         if self.order == "by_image":
             return image_numbers(sites), 0.0
         wanted = self._n_blocks()
@@ -353,65 +348,3 @@ class BatchLoader:
                 + f" on each of {self.world_size} ranks" * (self.world_size > 1)
                 + ": nothing is left. Give a smaller batch_size, or drop_last=False"
             )
-
-
-def _sites(constructor: PatchConstr) -> NDArray[np.int64]:
-    if isinstance(constructor, PlannedConstr):
-        return constructor.sampling.principal.sites()
-    # somebody's own constructor tells images alone
-    shapes = constructor.input_shapes
-    sites = np.zeros((constructor.n_patches, len(shapes[0])), np.int64)
-    for image in range(len(shapes)):
-        sites[list(constructor.get_patch_indices(image)), 0] = image
-    return sites
-
-
-def _ahead(
-    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
-) -> Iterator[PatchBatch]:
-    """Yield make(0), make(1), …, of which `prefetch` are made before they are asked for."""
-    if device != "cpu":
-        return _ahead_on_stream(make, n_steps, prefetch, device)
-    if prefetch:
-        return _ahead_in_thread(make, n_steps, prefetch)
-    return map(make, range(n_steps))
-
-
-def _ahead_in_thread(
-    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int
-) -> Iterator[PatchBatch]:
-    with ThreadPoolExecutor(1, thread_name_prefix="gpu_patch") as executor:
-        waiting: deque[Future[PatchBatch]] = deque()
-        try:
-            for step in range(n_steps + prefetch):
-                if step < n_steps:
-                    waiting.append(executor.submit(make, step))
-                if step >= prefetch:
-                    yield waiting.popleft().result()
-        finally:  # left early: what is not begun is not wanted
-            executor.shutdown(cancel_futures=True)
-
-
-def _ahead_on_stream(
-    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
-) -> Iterator[PatchBatch]:
-    stream = devices.SideStream(device)
-    waiting: deque[tuple[PatchBatch, Any] | Exception] = deque()
-
-    def publish() -> PatchBatch:
-        first = waiting.popleft()
-        if isinstance(first, Exception):
-            raise first
-        batch, event = first
-        names = [name for name in ("input", "target") if getattr(batch, name) is not None]
-        arrays = stream.publish((getattr(batch, name) for name in names), event)
-        return batch._replace(**dict(zip(names, arrays, strict=True)))
-
-    for step in range(n_steps + prefetch):
-        if step < n_steps:
-            try:
-                waiting.append(stream.run(partial(make, step)))
-            except Exception as error:  # at its turn, not before batches that are made
-                waiting.append(error)
-        if step >= prefetch:
-            yield publish()

@@ -13,6 +13,8 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.constructors import PatchConstr
+from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
 
 _KEYS = [DrawSpec(DrawPurpose.ORDER, 0, 1)]
@@ -75,6 +77,18 @@ def _uniform(requests: Sequence[DrawSpec], seed: int, epoch: int, n: int) -> NDA
 def image_numbers(sites: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the block of each patch where every image is one; see `block_numbers`."""
     return np.unique(sites[:, 0], return_inverse=True)[1]
+
+
+def sites_of(constructor: PatchConstr) -> NDArray[np.int64]:
+    """Return roughly where every patch lies, (n_patches, 2 + D): image, sample, first pixel."""
+    if isinstance(constructor, PlannedConstr):
+        return constructor.sampling.principal.sites()
+    # somebody's own constructor tells images alone
+    shapes = constructor.input_shapes
+    sites = np.zeros((constructor.n_patches, len(shapes[0])), np.int64)
+    for image in range(len(shapes)):
+        sites[list(constructor.get_patch_indices(image)), 0] = image
+    return sites
 
 
 def n_blocks(shapes: Sequence[Sequence[int]], window_size: Sequence[int], window: float) -> int:

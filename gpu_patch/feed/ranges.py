@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.device import library_of
 from gpu_patch.feed.accumulators import on_host
+from gpu_patch.finite import is_finite
 from gpu_patch.ops import ImageSet
 from gpu_patch.sources import ChannelSources
-
-_STRIP = {True: 1 << 23, False: 1 << 17}
-"""Pixels looked at in one go: on a device, and where a cache should hold them."""
 
 
 class Ranges:
@@ -106,19 +103,6 @@ def finite_range(
     return lows, highs
 
 
-def all_finite(images: ImageSet) -> bool:
-    """Tell whether resident images hold finite values alone, quickly."""
-    for array in images.arrays:
-        if array.dtype.kind != "f":
-            continue
-        xp, flat = library_of(array), array.reshape(-1)
-        step = _STRIP[images.runtime is not None]
-        for i in range(0, flat.size, step):
-            if not bool(xp.isfinite(flat[i : i + step]).all()):
-                return False
-    return True
-
-
 def _not_finite(
     part: str, images: ImageSet, patches: Any, sources: ChannelSources, b: int, c: int
 ) -> ValueError:
@@ -145,7 +129,7 @@ def _others(images: ImageSet, image_idx: int, sample_idx: int) -> str:
     if images.chunked:
         return ""
     n = sum(
-        not bool(library_of(array).isfinite(array[s]).all())
+        not is_finite(array[s])
         for i, array in enumerate(images.arrays)
         if array.dtype.kind == "f"
         for s in range(len(array))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,3 +59,14 @@ class Share:
             self._seen[:] = False
         self._seen[index] = True
         return int(np.count_nonzero(self._seen)) >= self._largest
+
+
+def warn_of_ranks(rank: int, world_size: int, *, stacklevel: int) -> None:
+    """Warn where there are several processes, and neither number is given."""
+    n_told = n_processes()
+    if isinstance(rank, NotGiven) and isinstance(world_size, NotGiven) and n_told > 1:
+        warnings.warn(
+            f"this process is one of {n_told}, but rank and world_size are not given: all "
+            "of them see the same patches. Give both; 0 and 1 where that is wanted",
+            stacklevel=stacklevel,
+        )

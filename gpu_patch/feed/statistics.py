@@ -17,7 +17,8 @@ from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.device import on_device
 from gpu_patch.draws import restored_on_error
-from gpu_patch.feed.normalization import KINDS, Normalization
+from gpu_patch.feed.kinds import KINDS
+from gpu_patch.feed.normalization import Normalization
 from gpu_patch.feed.survey import Survey, Wanted
 from gpu_patch.progress import progress_bar
 

@@ -20,9 +20,10 @@ from gpu_patch.feed.accumulators import (
     MinMax,
     Quantiles,
 )
-from gpu_patch.feed.normalization import NAMES, Statistics
-from gpu_patch.feed.ranges import Ranges, all_finite, finite_range
+from gpu_patch.feed.kinds import NAMES, Statistics
+from gpu_patch.feed.ranges import Ranges, finite_range
 from gpu_patch.feed.reach import reach
+from gpu_patch.finite import is_finite
 from gpu_patch.ops import gather
 
 _SMALL = frozenset(map(np.dtype, ("bool", "uint8", "int8", "uint16", "int16")))
@@ -105,7 +106,7 @@ class Survey:
             for name, read in self._reads(plan):
                 images, sources = read.images, read.sources
                 if id(images) not in finite:
-                    finite[id(images)] = not images.chunked and all_finite(images)
+                    finite[id(images)] = not images.chunked and all(map(is_finite, images.arrays))
                 if finite[id(images)] or not any(a.dtype.kind == "f" for a in images.arrays):
                     continue
                 for i in range(0, len(sources.image_idx), n):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gpu_patch import ops
 from gpu_patch.constructors.base import PlannedConstr
-from gpu_patch.feed.normalization import Inverse
-from gpu_patch.feed.prefetch import ChunkPrefetch, Needs
+from gpu_patch.feed.affine import Inverse
+from gpu_patch.feed.ahead import ChunkPrefetch, Needs
 from gpu_patch.predict.options import PredictOptions
 from gpu_patch.predict.results import Results
 from gpu_patch.predict.schedule import BatchPart, RowRange, batches_of

@@ -15,7 +15,7 @@ from reference import on_host
 import gpu_patch
 from gpu_patch.chunks import ChunkCache
 from gpu_patch.feed import BatchLoader
-from gpu_patch.feed.prefetch import ChunkPrefetch
+from gpu_patch.feed.ahead import ChunkPrefetch
 from gpu_patch.images import ImageStack, PatchExtractor
 
 SHAPES = [(2, 2, 90, 110), (1, 2, 60, 130)]

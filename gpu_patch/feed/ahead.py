@@ -1,14 +1,18 @@
-"""Reading the chunks of coming batches while others are made."""
+"""Batches made before they are asked for, and the chunks of coming ones read meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from threading import Lock
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from gpu_patch.chunks.cache import ChunkCache
 from gpu_patch.chunks.image import ChunkKey
+from gpu_patch.device import SideStream
+from gpu_patch.specs import PatchBatch
 
 Made = TypeVar("Made")
 
@@ -84,3 +88,54 @@ class ChunkPrefetch:
             self._expected[step] = needs
         for cache, keys in needs.items():
             cache.fetch(keys)
+
+
+def made_ahead(
+    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
+) -> Iterator[PatchBatch]:
+    """Yield make(0), make(1), …, of which `prefetch` are made before they are asked for."""
+    if device != "cpu":
+        return _on_stream(make, n_steps, prefetch, device)
+    if prefetch:
+        return _in_thread(make, n_steps, prefetch)
+    return map(make, range(n_steps))
+
+
+def _in_thread(
+    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int
+) -> Iterator[PatchBatch]:
+    with ThreadPoolExecutor(1, thread_name_prefix="gpu_patch") as executor:
+        waiting: deque[Future[PatchBatch]] = deque()
+        try:
+            for step in range(n_steps + prefetch):
+                if step < n_steps:
+                    waiting.append(executor.submit(make, step))
+                if step >= prefetch:
+                    yield waiting.popleft().result()
+        finally:  # left early: what is not begun is not wanted
+            executor.shutdown(cancel_futures=True)
+
+
+def _on_stream(
+    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
+) -> Iterator[PatchBatch]:
+    stream = SideStream(device)
+    waiting: deque[tuple[PatchBatch, Any] | Exception] = deque()
+
+    def publish() -> PatchBatch:
+        first = waiting.popleft()
+        if isinstance(first, Exception):
+            raise first
+        batch, event = first
+        names = [name for name in ("input", "target") if getattr(batch, name) is not None]
+        arrays = stream.publish((getattr(batch, name) for name in names), event)
+        return batch._replace(**dict(zip(names, arrays, strict=True)))
+
+    for step in range(n_steps + prefetch):
+        if step < n_steps:
+            try:
+                waiting.append(stream.run(partial(make, step)))
+            except Exception as error:  # at its turn, not before batches that are made
+                waiting.append(error)
+        if step >= prefetch:
+            yield publish()
