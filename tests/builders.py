@@ -11,6 +11,16 @@ from reference import on_host
 
 import gpu_patch
 
+CONSTRUCTORS = {
+    "basic": "BasicPatchConstr",
+    "multichannel": "MultiChannelTargetMsPatchConstr",
+    "independent": "IndependentTargetsMsPatchConstr",
+    "paired": "PairedInputTargetMsPatchConstr",
+    "pred": "PredMsPatchConstr",
+}
+"""Class of each kind, of the same name in careamics."""
+KINDS = tuple(CONSTRUCTORS)
+
 
 def ours(device):
     """The names of gpu_patch, with all images on one device."""
@@ -23,11 +33,7 @@ def ours(device):
         tiled=gpu_patch.TiledPatching,
         whole=gpu_patch.WholeSamplePatching,
         fixed=gpu_patch.FixedPatching,
-        basic=gpu_patch.BasicPatchConstr,
-        multichannel=gpu_patch.MultiChannelTargetMsPatchConstr,
-        independent=gpu_patch.IndependentTargetsMsPatchConstr,
-        paired=gpu_patch.PairedInputTargetMsPatchConstr,
-        pred=gpu_patch.PredMsPatchConstr,
+        **{kind: getattr(gpu_patch, name) for kind, name in CONSTRUCTORS.items()},
     )
 
 
@@ -50,11 +56,7 @@ def _upstream():
         tiled=patching.TiledPatching,
         whole=patching.WholeSamplePatching,
         fixed=patching.FixedPatching,
-        basic=patch_constructor.BasicPatchConstr,
-        multichannel=patch_constructor.MultiChannelTargetMsPatchConstr,
-        independent=patch_constructor.IndependentTargetsMsPatchConstr,
-        paired=patch_constructor.PairedInputTargetMsPatchConstr,
-        pred=patch_constructor.PredMsPatchConstr,
+        **{kind: getattr(patch_constructor, name) for kind, name in CONSTRUCTORS.items()},
     )
 
 

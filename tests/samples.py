@@ -11,7 +11,6 @@ from pixels import distinct
 
 import gpu_patch
 
-KINDS = ("basic", "multichannel", "independent", "paired", "pred")
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "whole", "fixed", "stratified")
 MODES = ("reflect", "wrap", "periodic")
 RANGES = [(0.2, 0.9), (0.5, 0.5), (0.0, 2.0)]

@@ -7,17 +7,14 @@ from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
+from builders import CONSTRUCTORS
 
+import gpu_patch
 from gpu_patch import (
-    BasicPatchConstr,
     FixedPatching,
     FixedRandomPatching,
     ImageStack,
-    IndependentTargetsMsPatchConstr,
-    MultiChannelTargetMsPatchConstr,
-    PairedInputTargetMsPatchConstr,
     PatchExtractor,
-    PredMsPatchConstr,
     RandomPatching,
     SequentialPatching,
     StratifiedPatching,
@@ -38,13 +35,6 @@ STRATEGIES = {
     "stratified": (StratifiedPatching, {"seed": 3}),
     "whole": (WholeSamplePatching, {}),
     "fixed": (FixedPatching, {}),
-}
-CONSTRUCTORS = {
-    "basic": BasicPatchConstr,
-    "multi": MultiChannelTargetMsPatchConstr,
-    "independent": IndependentTargetsMsPatchConstr,
-    "paired": PairedInputTargetMsPatchConstr,
-    "pred": PredMsPatchConstr,
 }
 
 
@@ -109,14 +99,14 @@ def constructor(w, name, **changes):
     placed = {"patching_strategy": w.random}
     arguments = {
         "basic": {**placed, "input_extractor": w.two, "target_extractor": w.one, "channels": [1]},
-        "multi": {**placed, **scales, **drawn, "target_extractor": w.two}
+        "multichannel": {**placed, **scales, **drawn, "target_extractor": w.two}
         | {"uncorrelated_channel_prob": 0.5, "channels": [1, 0]},
         "independent": {**scales, **drawn, "target_extractors": [w.one, w.actin]}
         | {"patching_strategies": [w.random, RandomPatching(w.actin.shapes, PATCH, 4)]},
         "paired": {**placed, **scales, "input_extractor": w.one, "target_extractor": w.two},
         "pred": {**scales, "patching_strategy": w.tiled, "input_extractor": w.one},
     }[name]
-    return CONSTRUCTORS[name](**{"seed": 11, **arguments, **changes})
+    return getattr(gpu_patch, CONSTRUCTORS[name])(**{"seed": 11, **arguments, **changes})
 
 
 def with_strategy(w, name, made):

@@ -7,7 +7,7 @@ from worlds import PATCH, SPEC, GivenPatching, check, named, run, with_strategy
 from gpu_patch import RandomPatching, StratifiedPatching
 
 T, V, I = TypeError, ValueError, IndexError  # noqa: E741
-ALL = "basic multi independent paired pred"
+ALL = "basic multichannel independent paired pred"
 STRATEGIES = "random fixed_random sequential tiled stratified whole fixed"
 
 
@@ -93,7 +93,7 @@ METHODS = [
         ],
     ),
     *named(
-        "basic multi paired pred",
+        "basic multichannel paired pred",
         "get_input_image_metadata",
         [
             ([None], T, "patch_spec", "None", "dict"),
@@ -104,7 +104,7 @@ METHODS = [
         ],
     ),
     *named(
-        "basic multi paired",
+        "basic multichannel paired",
         "get_target_image_metadata",
         [
             ([None], T, "patch_spec", "None", "dict"),
@@ -212,12 +212,12 @@ UNCORRELATED = {
         ("independent", SPEC, T, ["data_idx", "all_data_idx"]),
         ("independent", {**UNCORRELATED, "all_data_idx": [0]}, V, ["all_data_idx", "[0]", "2"]),
         ("independent", {**UNCORRELATED, "all_data_idx": 5}, T, ["all_data_idx", "5"]),
-        ("multi", {**UNCORRELATED, "all_data_idx": 5}, T, ["all_data_idx", "5"]),
+        ("multichannel", {**UNCORRELATED, "all_data_idx": 5}, T, ["all_data_idx", "5"]),
         ("independent", {**UNCORRELATED, "all_data_idx": [0, 7]}, I, ["all_data_idx", "7"]),
-        ("multi", {**UNCORRELATED, "all_data_idx": [0, 7]}, I, ["all_data_idx", "7"]),
-        ("multi", {**UNCORRELATED, "principal_channel": 5}, I, ["principal_channel", "5"]),
+        ("multichannel", {**UNCORRELATED, "all_data_idx": [0, 7]}, I, ["all_data_idx", "7"]),
+        ("multichannel", {**UNCORRELATED, "principal_channel": 5}, I, ["principal_channel", "5"]),
         (
-            "multi",
+            "multichannel",
             {key: value for key, value in UNCORRELATED.items() if key != "principal_channel"},
             *(V, ["principal_channel"]),
         ),

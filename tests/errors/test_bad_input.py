@@ -8,8 +8,8 @@ from gpu_patch import FixedPatching, RandomPatching, StratifiedPatching
 from gpu_patch.checks import probability
 
 T, V = TypeError, ValueError
-ALL = "basic multi independent paired pred"
-CONTEXT = "multi independent paired pred"
+ALL = "basic multichannel independent paired pred"
+CONTEXT = "multichannel independent paired pred"
 VOLUME = {**SPEC, "coords": (1, 2, 3), "patch_size": (4, 4, 4)}
 GRIDS = "random fixed_random sequential tiled stratified"
 
@@ -111,7 +111,7 @@ CONSTRUCTOR_ARGUMENTS = [
         ],
     ),
     *named(
-        "multi independent",
+        "multichannel independent",
         "alpha_ranges",
         [
             ([(0, 1)], V, "alpha_ranges", "1", "2"),
@@ -131,7 +131,7 @@ CONSTRUCTOR_ARGUMENTS = [
         ],
     ),
     *named(
-        "multi independent",
+        "multichannel independent",
         "rng",
         [
             (42, T, "rng", "42", "numpy.random.Generator"),
@@ -140,7 +140,7 @@ CONSTRUCTOR_ARGUMENTS = [
         ],
     ),
     *named(
-        "multi",
+        "multichannel",
         "uncorrelated_channel_prob",
         [
             (1.5, V, "uncorrelated_channel_prob", "1.5", "[0, 1]"),
@@ -153,7 +153,7 @@ CONSTRUCTOR_ARGUMENTS = [
         ],
     ),
     *named(
-        "basic multi",
+        "basic multichannel",
         "channels",
         [
             ([2], V, "channels[0]", "2", "at most 1"),
@@ -167,7 +167,7 @@ CONSTRUCTOR_ARGUMENTS = [
         ],
     ),
     *named(
-        "basic multi paired pred",
+        "basic multichannel paired pred",
         "patching_strategy",
         [
             (None, T, "patching_strategy", "None", "n_patches, get_patch_spec"),
@@ -182,7 +182,7 @@ CONSTRUCTOR_ARGUMENTS = [
         ],
     ),
     *named("basic paired pred", "input_extractor", NO_EXTRACTOR),
-    *named("multi paired", "target_extractor", NO_EXTRACTOR),
+    *named("multichannel paired", "target_extractor", NO_EXTRACTOR),
     *named("basic", "target_extractor", NO_EXTRACTOR[1:]),
     *named(
         "paired pred",

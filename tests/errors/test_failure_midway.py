@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from worlds import CONSTRUCTORS, PATCH, SPEC, images, patches, state, with_strategy, world
+from builders import CONSTRUCTORS
+from worlds import PATCH, SPEC, images, patches, state, with_strategy, world
 
 from gpu_patch import (
     BasicPatchConstr,

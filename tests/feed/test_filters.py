@@ -26,11 +26,13 @@ from gpu_patch.feed import (
     MeanStdFilter,
     PatchFilter,
     ShannonFilter,
-    background,
     exclude_background,
     filter_background,
     find_background,
     score_maps,
+)
+from gpu_patch.feed import (
+    cells as cells_module,
 )
 
 # ---- what the filters are ----------------------------------------------------------------------
@@ -423,10 +425,10 @@ def test_chunks_change_nothing_and_are_bounded(one, regions, monkeypatch):
         sizes.append(prod(rows.shape) * prod(size) * 4)
         return gpu_patch.ops.gather(images, rows, size)
 
-    monkeypatch.setattr(background, "gather", gather)
+    monkeypatch.setattr(cells_module, "gather", gather)
     for n_bytes, n_channels in ((1000, 1), (5000, 2), (1, 1)):
         sizes.clear()
-        monkeypatch.setattr(background, "_HOST_BYTES", n_bytes)
+        monkeypatch.setattr(cells_module, "_HOST_BYTES", n_bytes)
         found = find_background(
             case.strategy, case.extractor, one, ref_channel=[0] * n_channels, regions=regions
         )
@@ -633,7 +635,7 @@ def masks(shapes, seed):
     return PatchExtractor([ImageStack.from_array(a, "SCYX", device="cpu") for a in arrays])
 
 
-@pytest.mark.parametrize("name", ["basic", "multi", "paired", "pred"])
+@pytest.mark.parametrize("name", ["basic", "multichannel", "paired", "pred"])
 @pytest.mark.parametrize("run", [exclude_background, filter_background])
 def test_every_constructor_keeps_to_signal(name, run):
     w = world()
@@ -649,7 +651,7 @@ def test_every_constructor_keeps_to_signal(name, run):
         drawn += made.construct_batch(range(made.n_patches), epoch=epoch).specs
     drawn += [made.construct_patch(i)[2] for i in range(made.n_patches)]
     n_channels = 2 if any("all_coords" in spec for spec in drawn) else 1
-    assert n_channels == (2 if name == "multi" else 1)
+    assert n_channels == (2 if name == "multichannel" else 1)
     for spec in drawn:
         plain = [[spec["data_idx"]], [spec["sample_idx"]], [spec["coords"]]]
         places = [spec.get(f"all_{key}") for key in ("data_idx", "sample_idx", "coords")]
@@ -797,7 +799,7 @@ def test_progress(progress, monkeypatch):
             shown[0].append(n)
 
     monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Bar))
-    monkeypatch.setattr(background, "_HOST_BYTES", 2000)
+    monkeypatch.setattr(cells_module, "_HOST_BYTES", 2000)
     case = ragged((4, 6))
     report = exclude_background(case.strategy, case.extractor, MaskFilter(0.3), progress=progress)
     if not progress:

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from builders import assert_close, make_constructor, plain
+from builders import KINDS, assert_close, make_constructor, plain
 from pixels import distinct
 
 pytest.importorskip("careamics", reason="what is converted comes from careamics 0.3.5")
@@ -26,7 +26,6 @@ import gpu_patch
 from gpu_patch.careamics import Feed, from_careamics
 from gpu_patch.feed.loader import BatchLoader
 
-KINDS = ("basic", "multichannel", "independent", "paired", "pred")
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "whole", "fixed", "stratified")
 
 

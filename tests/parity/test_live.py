@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from builders import OURS, assert_close, make_constructor, make_strategy, plain
+from builders import KINDS, OURS, assert_close, make_constructor, make_strategy, plain
 from pixels import DTYPES, distinct
 
 pytest.importorskip("careamics", reason="the live comparison needs careamics 0.3.5")
@@ -14,7 +14,6 @@ from builders import UPSTREAM
 
 pytestmark = pytest.mark.filterwarnings("ignore:patch_size is .*, larger than")
 
-KINDS = ("basic", "multichannel", "independent", "paired", "pred")
 STRATEGIES = ("random", "fixed_random", "sequential", "fixed")
 ALL_DTYPES = (*DTYPES, "int32", "uint32", "float64")
 

@@ -11,7 +11,7 @@ from gpu_patch.feed import Normalization, compute_normalization
 
 pytest.importorskip("careamics", reason="the live comparison needs careamics 0.3.5")
 
-from builders import UPSTREAM
+from builders import KINDS, UPSTREAM
 from careamics.config.data.normalization_config import (
     MeanStdConfig,
     MinMaxConfig,
@@ -20,7 +20,7 @@ from careamics.config.data.normalization_config import (
 )
 from careamics.dataset.normalization import create_normalization, resolve_normalization_config
 
-CONSTRUCTORS = ("basic", "basic_without_target", "multichannel", "independent", "paired", "pred")
+CONSTRUCTORS = ("basic_without_target", *KINDS)
 CONFIGS = {"mean_std": MeanStdConfig, "min_max": MinMaxConfig, "quantile": QuantileConfig}
 TOLERANCE = 1e-5
 """Of normalised values, which are of the order of 1."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from builders import CONSTRUCTORS
 from worlds import (
-    CONSTRUCTORS,
     PATCH,
     GivenPatching,
     constructor,
