@@ -1,5 +1,5 @@
-// Boxes of pixels from many places to many places, in one launch. NumPy twin: copy_on_host of
-// gpu_patch/chunks/windows.py.
+// Boxes of pixels from many places to many places, in one launch. NumPy twin:
+// gpu_patch/_numpy/assemble.py.
 //
 // A block is 8 warps; a warp copies one row of a box at a time, a block ROWS of them. How many
 // blocks a box takes depends on its size, so a block looks up which box it is of.

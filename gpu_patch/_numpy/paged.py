@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._numpy.indexing import SMALL_WINDOW, rows_at
-from gpu_patch.geometry import border_range, border_runs, window_start
+from gpu_patch.geometry import border_range, border_stretches, window_start
 from gpu_patch.pages.image import PagedImage
 from gpu_patch.sources import ChannelSources
 
@@ -208,7 +208,7 @@ def _folded_cuts(
 ) -> tuple[_Cut, ...]:
     found = []
     lo, hi = border_range(window_start(own, patch, n_scales), patch << n_scales, n, mode)
-    for at, first, length, step in border_runs(start, size, lo, hi, mode):
+    for at, first, length, step in border_stretches(start, size, lo, hi, mode):
         while length:
             number, inside = divmod(first, page)
             here = min(length, page - inside if step > 0 else inside + 1)

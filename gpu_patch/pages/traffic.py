@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from gpu_patch.chunks.cache import Traffic
+from gpu_patch.chunks.lru import Traffic
 
 
 @dataclass

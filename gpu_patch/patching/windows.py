@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.geometry import border_range, border_runs, window_start
+from gpu_patch.geometry import border_range, border_stretches, window_start
 
 
 class AxisWindows:
@@ -69,6 +69,6 @@ class AxisWindows:
         first = window_start(start, self.patch, self._n_scales - 1)
         return [
             (min(run.first, last), max(run.first, last) + 1)
-            for run in border_runs(first, self._size, low, high, self._mode)
+            for run in border_stretches(first, self._size, low, high, self._mode)
             for last in [run.first + run.step * (run.length - 1)]
         ]

@@ -42,7 +42,7 @@ def test_rows_leave_a_slab_however_far_apart_they_are(cupy, monkeypatch, axis, m
         monkeypatch.setattr(module, "MOST_PITCH" if module is limits else "_MOST_PITCH", most)
     values = distinct((2, 5, 7, 9), "float32")
     rows = slice(1, 4)
-    piece = pinned.rounded_piece(cupy, values.nbytes)
+    piece = pinned.rounded_buffer(cupy, values.nbytes)
     piece.copy_rows_from(cupy.asarray(values), axis, rows)
     piece.copied.synchronize()
     expected = values[(slice(None),) * axis + (rows,)]
