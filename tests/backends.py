@@ -14,14 +14,16 @@ from ptx import runtime as ptx
 from gpu_patch import device as devices
 from gpu_patch import ops
 from gpu_patch._cuda import specialised
+from gpu_patch._host import build, library
 
 
 class Backend:
-    """NumPy. Others keep images elsewhere; operations choose by where they are."""
+    """NumPy. Those on other devices keep images there; operations choose by where they are."""
 
     name, device = "numpy", "cpu"
     folders: tuple[str, ...] = ()
     """Of tests that run on it; all, where none are named."""
+    library = None  # of compiled kernels
 
     def missing(self) -> str:
         """Say what this machine lacks, "" for nothing."""
@@ -29,7 +31,7 @@ class Backend:
 
     def running(self):
         """What must hold while anything of this backend is in use."""
-        return nullcontext()
+        return mock.patch.object(library, "choice", return_value=library.Choice(self.library, ""))
 
     def images(self, arrays):
         """The images, where this backend computes."""
@@ -55,10 +57,29 @@ class Backend:
             return tuple(None if array is None else self.to_host(array) for array in found)
 
 
+class Host(Backend):
+    """The kernels that are compiled for the CPU, of one instruction set."""
+
+    def __init__(self, level):
+        self.name = level
+
+    def missing(self):
+        try:
+            if self.name not in library.supported():
+                return f"this processor has no {self.name}"
+            self.library = library.Library(self.name, build.library_path(self.name))
+        except OSError as error:
+            return f"not compiled, python -m gpu_patch._host does it: {error}"
+        return ""
+
+
 class Cuda(Backend):
     """The real thing."""
 
     name, device = "cuda", "cuda"
+
+    def running(self):
+        return nullcontext()
 
     def missing(self):
         if importlib.util.find_spec("cupy") is None:
@@ -103,4 +124,5 @@ class Ptx(Emulated):
             yield
 
 
-BACKENDS = [Backend(), Emulated(), Ptx(), Cuda()]
+HOSTS = [Host(level) for level in build.LEVELS.get(build.machine(), {})]
+BACKENDS = [Backend(), *HOSTS, Emulated(), Ptx(), Cuda()]

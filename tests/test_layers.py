@@ -10,14 +10,16 @@ import gpu_patch
 PACKAGE = Path(gpu_patch.__file__).parent
 LAYERS = (
     ("checks", "specs", "optional"),
+    ("threads",),
     ("geometry", "draws", "epilogue", "augmentation", "tiling", "progress", "locations"),
     ("sources",),
+    ("table",),
     ("device",),
     ("finite",),
     ("patching",),
     ("chunks",),
     ("pages",),
-    ("_numpy", "_cuda"),
+    ("_numpy", "_host", "_cuda"),
     ("ops",),
     ("images",),
     ("constructors",),
@@ -91,5 +93,6 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_the_backends_do_not_know_each_other():
     for name in MODULES:
-        other = {"_numpy": "_cuda", "_cuda": "_numpy"}.get(room(name))
-        assert other is None or other not in map(room, imported(name)), name
+        backends = {"_numpy", "_host", "_cuda"}
+        if room(name) in backends:
+            assert not (backends - {room(name)}) & set(map(room, imported(name))), name

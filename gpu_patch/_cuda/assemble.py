@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._cuda.runtime import Runtime, launch
-from gpu_patch._cuda.table import pack
 from gpu_patch.chunks.image import ChunkKey
 from gpu_patch.chunks.windows import ChunkCopy
+from gpu_patch.table import pack
 
 _ROWS = 32
 """Rows per block, ROWS in assemble.cu."""

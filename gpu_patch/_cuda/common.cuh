@@ -1,8 +1,8 @@
 // What all kernels share: the table of sources, index maps, stored data types.
 //
 // The index maps are those of gpu_patch/geometry.py, formula by formula; the layouts are those of
-// gpu_patch/_cuda/table.py. The text is compiled by NVRTC, which has no headers to include, and by
-// a C++ compiler for the emulated tests, which defines the few CUDA names used here.
+// gpu_patch/table.py. The text is compiled by NVRTC, which has no headers to include, for kernels of
+// the CPU (_host/cuda.h), and for the emulated tests; both define the few CUDA names used here.
 
 typedef long long int64;
 

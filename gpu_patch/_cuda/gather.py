@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpu_patch._cuda.runtime import Runtime, launch
-from gpu_patch._cuda.table import (
+from gpu_patch.checks import choice
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.sources import ChannelSources
+from gpu_patch.table import (
     EPILOGUE,
     MODES,
     ImageTable,
     as_table,
     check_cuts,
-    epilogue_records,
     pack,
+    patch_records,
     volume,
 )
-from gpu_patch.checks import choice
-from gpu_patch.epilogue import Epilogue
-from gpu_patch.sources import ChannelSources
 
 _ROWS = 32
 """Rows per block, ROWS in gather.cu."""
@@ -55,16 +55,7 @@ def gather(
         table = as_table(runtime, images)
         places, records = table.sources(sources), []
         if epilogue is not None:
-            records = [
-                epilogue_records(
-                    sources.shape,
-                    patch_size,
-                    epilogue.orientation,
-                    shift=epilogue.input_shift,
-                    scale=epilogue.input_scale,
-                    offset=epilogue.input_offset,
-                )
-            ]
+            records = [patch_records(epilogue, sources.shape, patch_size)]
         check_cuts(table, sources, patch_size, n_scales, mode)
         out = runtime.output((*sources.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)

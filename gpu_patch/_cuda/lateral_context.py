@@ -11,20 +11,20 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
-from gpu_patch._cuda.table import (
+from gpu_patch.checks import choice
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.geometry import PADDING_MODES, fir_taps
+from gpu_patch.sources import ChannelSources
+from gpu_patch.table import (
     EPILOGUE,
     MODES,
     ImageTable,
     as_table,
     check_cuts,
-    epilogue_records,
+    context_records,
     pack,
     volume,
 )
-from gpu_patch.checks import choice
-from gpu_patch.epilogue import Epilogue
-from gpu_patch.geometry import PADDING_MODES, fir_taps
-from gpu_patch.sources import ChannelSources
 
 N_THREADS = 256
 """Threads per block of the general path."""
@@ -87,7 +87,7 @@ def lateral_context(
         table = as_table(runtime, images)
         records = []
         if epilogue is not None:
-            records.append(_epilogue_records(epilogue, sources.shape, patch_size, targets))
+            records.append(context_records(epilogue, sources.shape, patch_size, targets))
         places = table.sources(sources, weights)
         inside = check_cuts(table, sources, patch_size, n_scales, mode)
         n_samples, n_channels = sources.shape
@@ -103,16 +103,6 @@ def lateral_context(
         else:
             specialised.launch_shape(runtime, shape, places, mixed, target, records)
     return mixed, target
-
-
-def _epilogue_records(
-    epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int], targets: bool
-) -> NDArray[np.void]:
-    names = ["shift", "scale", "offset"]
-    values = {f"input_{name}": getattr(epilogue, f"input_{name}") for name in names}
-    if targets:
-        values |= {name: getattr(epilogue, f"target_{name}") for name in names}
-    return epilogue_records(shape, patch_size, epilogue.orientation, **values)
 
 
 def _launch_general(

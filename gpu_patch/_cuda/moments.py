@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu_patch._cuda.runtime import Runtime, launch
-from gpu_patch._cuda.table import PIXEL_TYPES
+from gpu_patch.table import PIXEL_TYPES
 
 _PER_BLOCK = 4096
 """Values per block, PER_BLOCK in moments.cu."""

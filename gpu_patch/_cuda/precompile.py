@@ -20,8 +20,8 @@ import numpy as np
 from gpu_patch._cuda.lateral_context import N_THREADS
 from gpu_patch._cuda.loader import COMPILED, CUPY_OPTIONS, OPTIONS, binary_path, source_text
 from gpu_patch._cuda.specialised import tiled
-from gpu_patch._cuda.table import EPILOGUE, MODES, PIXEL_TYPES
 from gpu_patch.device import import_cupy
+from gpu_patch.table import EPILOGUE, MODES, PIXEL_TYPES
 
 ARCHITECTURES = ("70", "75", "80", "86", "89", "90", "100", "120")
 """V100, T4, A100, RTX 30, L4 and RTX 40, H100 and H200, B200, RTX 50, as far as the compiler knows

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
-from gpu_patch._cuda.table import EPILOGUE, MODES, ImageTable, all_within, pack, volume
 from gpu_patch.geometry import fir_taps
 from gpu_patch.sources import ChannelSources
+from gpu_patch.table import EPILOGUE, MODES, ImageTable, all_within, pack, volume
 
 LEAST_PATCH, MOST_PATCH = 8, 256
 """Sides along Y and X. Below, tiles are mostly border; above, patches are whole images, each of

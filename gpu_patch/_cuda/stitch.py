@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._cuda.runtime import Runtime, launch
-from gpu_patch._cuda.table import PIXEL_TYPES, pack, volume
+from gpu_patch.table import PIXEL_TYPES, pack, volume
 from gpu_patch.tiling import AxisCover, Segment, TileGrid
 
 _ROWS = 32

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from gpu_patch._host.arguments import serving
+from gpu_patch._host.gather import gather as host_gather
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
@@ -71,6 +73,19 @@ def gather(
             )
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
+    library = serving(sources.shape, patch_size, n_scales) if given.pages is None else None
+    if library is not None:
+        resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
+        return host_gather(
+            library,
+            resident.table,
+            sources,
+            patch_size,
+            n_scales,
+            mode,
+            found,
+            epilogue=epilogue,
+        )
     # the epilogue computes in float32
     out = pool.take((*sources.shape, *patch_size), found if epilogue is None else np.float32)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpu_patch._host.library import HOST
 from gpu_patch.chunks.image import ChunkedImage, ChunkKey
 from gpu_patch.chunks.windows import Cuts, Keys, plan_cuts, touched
 from gpu_patch.device import is_cuda_array, out_of_memory
@@ -17,10 +18,10 @@ from gpu_patch.ops.assemble import assemble
 from gpu_patch.ops.paged_set import Make, PagedSet
 from gpu_patch.pages import PageCache
 from gpu_patch.sources import ChannelSources
+from gpu_patch.table import ImageTable
 
 if TYPE_CHECKING:
     from gpu_patch._cuda.runtime import Runtime
-    from gpu_patch._cuda.table import ImageTable
 
 
 class ImageSet:
@@ -149,10 +150,7 @@ class ImageSet:
     @cached_property
     def table(self) -> ImageTable:
         """Addresses, shapes and types, for the kernels."""
-        from gpu_patch._cuda.table import ImageTable
-
-        assert self.runtime is not None
-        return ImageTable(self.runtime, self.arrays, self._whole)
+        return ImageTable(HOST if self.runtime is None else self.runtime, self.arrays, self._whole)
 
 
 def runtime_of(array: Any, name: str = "images") -> Runtime | None:

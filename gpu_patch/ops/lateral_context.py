@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpu_patch._host.arguments import serving
+from gpu_patch._host.lateral_context import lateral_context as host_lateral_context
 from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_context
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
@@ -87,6 +89,21 @@ def lateral_context(
             )
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
+    library = serving(sources.shape, patch_size, n_scales) if given.pages is None else None
+    if library is not None:
+        resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
+        return host_lateral_context(
+            library,
+            resident.table,
+            sources,
+            weights,
+            patch_size,
+            n_scales,
+            mode,
+            found,
+            targets=wanted,
+            epilogue=epilogue,
+        )
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
 

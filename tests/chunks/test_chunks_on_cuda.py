@@ -15,10 +15,10 @@ from pixels import distinct
 
 import gpu_patch
 from gpu_patch._cuda.assemble import copy_records
-from gpu_patch._cuda.table import ImageTable
 from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.chunks.image import ChunkKey
 from gpu_patch.chunks.windows import ChunkCopy, ChunkStretch
+from gpu_patch.table import ImageTable
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 

@@ -37,7 +37,6 @@ from gpu_patch._cuda import runtime as cuda_runtime
 from gpu_patch._cuda import specialised
 from gpu_patch._cuda.lateral_context import lateral_context
 from gpu_patch._cuda.runtime import cupy_runtime
-from gpu_patch._cuda.table import ImageTable
 from gpu_patch.cli.bench import cuda, report, timing, traffic
 from gpu_patch.cli.bench.workloads import (
     CUDA_WORKLOADS,
@@ -49,6 +48,7 @@ from gpu_patch.cli.bench.workloads import (
 )
 from gpu_patch.cli.text import head, line
 from gpu_patch.device import resolve
+from gpu_patch.table import ImageTable
 
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = {"prediction": 90, "tests": 200, "sanitizers": 45}

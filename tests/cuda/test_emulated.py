@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_patch._cuda import specialised
-from gpu_patch._cuda.table import ImageTable
 from gpu_patch.epilogue import Epilogue, turn
 from gpu_patch.sources import ChannelSources
+from gpu_patch.table import ImageTable
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 

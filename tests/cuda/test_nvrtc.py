@@ -9,7 +9,7 @@ import pytest
 from gpu_patch._cuda.lateral_context import N_THREADS
 from gpu_patch._cuda.loader import source_text
 from gpu_patch._cuda.specialised import SHARED_BYTES
-from gpu_patch._cuda.table import PIXEL_TYPES
+from gpu_patch.table import PIXEL_TYPES
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason=f"needs the wheel {nvrtc.WHEEL} (no GPU, no driver)"

@@ -30,8 +30,8 @@ from cupy_on_cpu import on_cpu
 from gpu_patch._cuda import loader, precompile
 from gpu_patch._cuda.loader import source_text
 from gpu_patch._cuda.specialised import tiled
-from gpu_patch._cuda.table import MODES, PIXEL_TYPES
 from gpu_patch.device.leases import new_output
+from gpu_patch.table import MODES, PIXEL_TYPES
 
 UINT16 = PIXEL_TYPES[np.dtype(np.uint16)]
 PIXELS = np.random.default_rng(0).integers(0, 4095, (3, 2, 200, 160), dtype=np.uint16)

@@ -1,19 +1,18 @@
 """The table that a kernel reads: where each channel of each sample comes from, and constants.
 
-The layouts are those of the structs in `common.cuh` and the `.cu` files.
+The layouts are those of the structs in `_cuda/common.cuh`, which kernels of the CPU read too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._cuda.runtime import Runtime
-from gpu_patch.epilogue import turned_places
+from gpu_patch.epilogue import Epilogue, turned_places
 from gpu_patch.geometry import window_start
 from gpu_patch.sources import ChannelSources
 
@@ -60,6 +59,13 @@ EPILOGUE = {"EPILOGUE": 1}
 _ALIGNMENT = 16
 
 
+class Addresses(Protocol):
+    """What tells where arrays are: a `Runtime` of CUDA, or the host."""
+
+    def pointer(self, array: Any) -> int:
+        """Return the address of an array."""
+
+
 class ImageTable:
     """Addresses, shapes and data types of images, as columns.
 
@@ -67,7 +73,7 @@ class ImageTable:
 
     Parameters
     ----------
-    runtime : Runtime
+    runtime : Addresses
         Whose arrays the images are.
     images : sequence of array, SC(Z)YX
         C-contiguous, of stored data types.
@@ -90,7 +96,7 @@ class ImageTable:
     """
 
     def __init__(
-        self, runtime: Runtime, images: Sequence[Any], whole: Sequence[Any] | None = None
+        self, runtime: Addresses, images: Sequence[Any], whole: Sequence[Any] | None = None
     ) -> None:
         if not len(images):
             raise ValueError("images is empty: at least one image is needed")
@@ -171,7 +177,7 @@ class ImageTable:
         return self._table[sources.image_idx, 6 - self.n_dims : 6]
 
 
-def as_table(runtime: Runtime, images: ImageTable | Sequence[Any]) -> ImageTable:
+def as_table(runtime: Addresses, images: ImageTable | Sequence[Any]) -> ImageTable:
     """Return `images` as a table."""
     return images if isinstance(images, ImageTable) else ImageTable(runtime, images)
 
@@ -180,6 +186,31 @@ def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:
     """Return a patch size as Z, Y, X; two axes are three with a Z of 1."""
     depth, height, width = (1, *patch_size)[-3:]
     return depth, height, width
+
+
+def context_records(
+    epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int], targets: bool
+) -> NDArray[np.void]:
+    """Return `EPILOGUE_RECORD` records of lateral contexts, with those of targets where wanted."""
+    names = ["shift", "scale", "offset"]
+    values = {f"input_{name}": getattr(epilogue, f"input_{name}") for name in names}
+    if targets:
+        values |= {name: getattr(epilogue, f"target_{name}") for name in names}
+    return epilogue_records(shape, patch_size, epilogue.orientation, **values)
+
+
+def patch_records(
+    epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int]
+) -> NDArray[np.void]:
+    """Return `EPILOGUE_RECORD` records of plain patches."""
+    return epilogue_records(
+        shape,
+        patch_size,
+        epilogue.orientation,
+        shift=epilogue.input_shift,
+        scale=epilogue.input_scale,
+        offset=epilogue.input_offset,
+    )
 
 
 def epilogue_records(

@@ -1,0 +1,83 @@
+"""What kernels of batches take: job, sources, records, and outputs of the sizes that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._host.library import Job, Library, active
+from gpu_patch.table import MODES, all_within, volume
+from gpu_patch.threads import get_num_threads
+
+_MOST_WINDOW = 1 << 30
+"""Pixels of the largest window along an axis, to which a few more are added in 64 bits."""
+_MOST_VALUES = 1 << 56
+"""Of all outputs, and of a coordinate."""
+_PIXELS_OF_A_THREAD = 1 << 16
+"""What is worth waking a thread for."""
+
+
+def serving(
+    sources_shape: tuple[int, int], patch_size: Sequence[int], n_scales: int
+) -> Library | None:
+    """Return the library that computes a batch; None where NumPy does."""
+    library = active()
+    return library if library and serves(sources_shape, patch_size, n_scales) else None
+
+
+def serves(sources_shape: tuple[int, int], patch_size: Sequence[int], n_scales: int) -> bool:
+    """Whether all sizes fit the kernels' integers; NumPy serves where they do not."""
+    patch = [int(side) for side in patch_size]
+    n_samples, n_channels = sources_shape
+    values = n_samples * n_channels * max(n_scales, 1)
+    for side in patch:
+        values *= side
+    return (
+        n_scales < 24
+        and min(patch) >= 1
+        and max(patch) << max(n_scales, 0) < _MOST_WINDOW
+        and n_channels < 1 << 15
+        and values < _MOST_VALUES
+    )
+
+
+def job_of(
+    sources_shape: tuple[int, int],
+    patch_size: Sequence[int],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    scale: int,
+) -> Job:
+    """Return what a kernel is told; `scale` is the largest that is read."""
+    n_samples, n_channels = sources_shape
+    depth, height, width = volume(patch_size)
+    n_pixels = n_samples * n_channels * depth * height * width << scale * len(patch_size)
+    n_threads = min(get_num_threads(), 1 + n_pixels // _PIXELS_OF_A_THREAD)
+    return Job(
+        (depth, height, width),
+        n_samples,
+        n_channels,
+        n_scales,
+        len(patch_size),
+        MODES.index(mode),
+        dtype == np.float16,
+        n_threads,
+    )
+
+
+def check_coords(coords: NDArray[np.int64]) -> None:
+    """Check that windows around these places can be counted in 64 bits."""
+    if not all_within(coords, -_MOST_VALUES, _MOST_VALUES):
+        raise ValueError("sources.coords must be within ±2^56")
+
+
+def address(array: NDArray[Any] | None) -> int | None:
+    """Return where a C-contiguous array is, None where there is none."""
+    if array is None:
+        return None
+    assert array.flags.c_contiguous
+    return int(array.ctypes.data)

@@ -1,0 +1,388 @@
+// A scale of the lateral context: mixed, and filtered along Y, X and Z, in that order.
+//
+// The arithmetic is that of _cuda/specialised.cu: an output is one chain of fused multiply-adds,
+// taps in ascending order, whatever the width of vectors, the part of the patch and the thread.
+//
+// Rows of the window stream through once, f at a time; columns in vectors, with the 4 outputs that
+// a row contributes to alive, in rows of accumulators that stay in the first cache. A finished row
+// is continued beyond the window's and the image's edges by copying filtered columns, split by
+// phase (x mod f), and filtered along X. In 3D the slices that an output reads wait in a ring.
+#pragma once
+#include "native.h"
+
+constexpr int AHEAD = 2;      // rows that are asked for early
+constexpr int PART_ROWS = 2;  // rows of a group taken at once: more would share few ways of a cache
+
+// ---- along Y -----------------------------------------------------------------------------------
+
+struct Group {  // f rows of each channel, and what becomes of them
+    float* acc[4];  // acc[a]: output row g - a
+    const void* const* rows;  // [row][channel]
+    bool has_more;            // whether AHEAD more rows follow
+    int n_channels, f;
+    const float *taps, *weights, *shifts;
+};
+
+template <class T, int C, bool SHIFT, int V>
+static inline void add_block(const Group& group, float* const* acc, const T* const* rows,
+                             const T* const* next, int first, int n_rows, int64 x, int64 at) {
+    const int nc = C ? C : group.n_channels, f = group.f;
+    const float* taps = group.taps + first;
+    vec live[4][V];
+    for (int a = 0; a < 4; ++a)
+        for (int v = 0; v < V; ++v)
+            live[a][v] = a == 0 && first == 0 ? vec{} : load_vec(acc[a] + at + v * W);
+    for (int r = 0; r < n_rows; ++r) {
+        vec mixed[V];
+        for (int c = 0; c < nc; ++c)
+            for (int v = 0; v < V; ++v) {
+                vec value = load_pixels<T>(rows[r * nc + c] + x + v * W);
+                if (SHIFT) value = value - all(group.shifts[c]);
+                mixed[v] = c == 0 ? all(group.weights[0]) * value
+                                  : fma_vec(all(group.weights[c]), value, mixed[v]);
+            }
+        if (next)
+            for (int c = 0; c < nc; ++c)
+                for (size_t b = 0; b < V * W * sizeof(T); b += 64)
+                    __builtin_prefetch((const char*)(next[r * nc + c] + x) + b);
+        for (int a = 0; a < 3; ++a)
+            for (int v = 0; v < V; ++v)
+                live[a][v] = fma_vec(all(taps[a * f + r]), mixed[v], live[a][v]);
+        if (first + r < f - 2)  // there are 4 f - 2 taps
+            for (int v = 0; v < V; ++v)
+                live[3][v] = fma_vec(all(taps[3 * f + r]), mixed[v], live[3][v]);
+    }
+    for (int a = 0; a < 4; ++a)
+        for (int v = 0; v < V; ++v) store_vec(acc[a] + at + v * W, live[a][v]);
+}
+
+template <class T, int C, bool SHIFT>
+static void add_group(const Group& group, int64 n, void* spare) {
+    const int nc = C ? C : group.n_channels, part = std::min(group.f, PART_ROWS);
+    const T* const* all_rows = (const T* const*)group.rows;
+    for (int first = 0; first < group.f; first += part) {
+        const T* const* rows = all_rows + first * nc;
+        const T* const* next = group.has_more ? rows + AHEAD * nc : nullptr;
+        int64 x = 0;
+        for (; x + U * W <= n; x += U * W)
+            add_block<T, C, SHIFT, U>(group, group.acc, rows, next, first, part, x, x);
+        for (; x + W <= n; x += W)
+            add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, part, x, x);
+        if (x == n) continue;
+        // what is left from copies: nothing beyond the image is read
+        const T** copies = (const T**)spare;
+        T* copied = (T*)(copies + part * nc);
+        for (int i = 0; i < part * nc; ++i) {
+            memcpy((void*)(copied + i * W), rows[i] + x, (n - x) * sizeof(T));
+            copies[i] = copied + i * W;
+        }
+        add_block<T, C, SHIFT, 1>(group, group.acc, copies, nullptr, first, part, 0, x);
+    }
+}
+typedef void (*AddGroup)(const Group& group, int64 n, void* spare);
+
+static size_t spare_bytes(int n_channels) {
+    return PART_ROWS * n_channels * (sizeof(void*) + W * sizeof(float));
+}
+
+template <class T> static AddGroup adder(int n_channels, bool shift) {
+    if (n_channels > 2) return add_group<T, 0, true>;
+    if (n_channels == 1) return shift ? add_group<T, 1, true> : add_group<T, 1, false>;
+    return shift ? add_group<T, 2, true> : add_group<T, 2, false>;
+}
+static AddGroup adder_of(int pixel_type, int n_channels, bool shift) {
+    switch (pixel_type) {
+    case UINT8: return adder<uint8_t>(n_channels, shift);
+    case INT8: return adder<int8_t>(n_channels, shift);
+    case UINT16: return adder<uint16_t>(n_channels, shift);
+    case INT16: return adder<int16_t>(n_channels, shift);
+    case FLOAT16: return adder<half>(n_channels, shift);
+    case FLOAT32: return adder<float>(n_channels, shift);
+    }
+    return nullptr;  // booleans become floats first
+}
+
+// ---- along X -----------------------------------------------------------------------------------
+
+template <int F>
+static void split_row(float* phases, int64 stride, const float* row, int64 n) {
+    int64 j = 0;
+    for (; j + W <= n; j += W) {  // log2(F) rounds of even and odd places
+        vec a[F], b[F];
+        for (int i = 0; i < F; ++i) a[i] = load_vec(row + j * F + i * W);
+        for (int left = F; left > 1; left /= 2) {
+            for (int i = 0; i < F / 2; ++i) {
+                b[i] = even(a[2 * i], a[2 * i + 1]);
+                b[i + F / 2] = odd(a[2 * i], a[2 * i + 1]);
+            }
+            for (int i = 0; i < F; ++i) a[i] = b[i];
+        }
+        for (int i = 0; i < F; ++i) store_vec(phases + i * stride + j, a[i]);
+    }
+    for (; j < n; ++j)
+        for (int r = 0; r < F; ++r) phases[r * stride + j] = row[j * F + r];
+}
+static void split_phases(float* phases, int64 stride, const float* row, int64 n, int f) {
+    switch (f) {
+    case 2: return split_row<2>(phases, stride, row, n);
+    case 4: return split_row<4>(phases, stride, row, n);
+    case 8: return split_row<8>(phases, stride, row, n);
+    case 16: return split_row<16>(phases, stride, row, n);
+    }
+    for (int64 j = 0; j < n; ++j)
+        for (int r = 0; r < f; ++r) phases[r * stride + j] = row[j * f + r];
+}
+
+template <int V>
+static inline void filter_block(vec (&sum)[V], const float* phases, int64 stride,
+                                const float* taps, int f) {
+    for (int v = 0; v < V; ++v) sum[v] = vec{};
+    for (int k = 0, a = 0; a < 4; ++a)
+        for (int r = 0; r < f && k < 4 * f - 2; ++r, ++k)
+            for (int v = 0; v < V; ++v)
+                sum[v] = fma_vec(all(taps[k]), load_vec(phases + r * stride + a + v * W), sum[v]);
+}
+static void filter_row(float* out, const float* phases, int64 stride, const float* taps, int f,
+                       int64 n) {
+    int64 x = 0;
+    for (; x + 4 * W <= n; x += 4 * W) {
+        vec sum[4];
+        filter_block(sum, phases + x, stride, taps, f);
+        for (int v = 0; v < 4; ++v) store_vec(out + x + v * W, sum[v]);
+    }
+    for (; x < n; x += W) {
+        vec sum[1];
+        filter_block(sum, phases + x, stride, taps, f);
+        put_some(out + x, sum[0], int(std::min<int64>(W, n - x)));
+    }
+}
+
+// ---- a scale -----------------------------------------------------------------------------------
+
+class Downscaled {
+    const Job& job;
+    const ChannelSource* sources;
+    const EpilogueRecord* records;
+    const Part part;
+    const float* taps;
+    const int n_channels, f, n_taps, offset, z_scale;
+    const int64 n_slices, window_x, wide, n_groups, n_rows, stride, most;
+    int n_places = 1;      // 1 where all channels are read at one place of images of one size
+    bool is_direct = true;  // whether channels are mixed as they are stored, column by column
+    int64 *x_map, *y_map, *z_map, *least;
+    int64 n_columns = 0;
+    Runs* columns;  // of each place, where rows become floats first
+    Runs beyond;    // what continues filtered rows
+    Group group;
+    AddGroup add;
+    float *acc[4], *row, *phases, *floats, *weights, *shifts, *ring, *sums;
+    void* spare;
+    const void **rows, **converted;
+    const float** slices;
+    int64 n_ring, plane;
+
+public:
+    static size_t bytes(const Job& job, int scale, Part part) {
+        const int64 f = 1 << scale, n = job.n_channels, window = job.patch[2] << scale;
+        const int64 wide = (job.patch[2] + 4) * f, n_rows = (part.stop - part.first + 3) * f;
+        const int64 nz = job.n_dims == 3 ? job.patch[0] << scale : job.patch[0];
+        const int64 plane = (part.stop - part.first) * job.patch[2];
+        const int64 ring = job.n_dims == 3 ? (std::min(nz, 4 * f) + 1) * plane : 0;
+        return Scratch::bytes<int64>(n * wide) + Scratch::bytes<int64>(n * n_rows) +
+               Scratch::bytes<int64>(n * nz) + 2 * Scratch::bytes<int64>(n) +
+               Scratch::bytes<Runs>(n) + (n + 1) * Scratch::bytes<Run>(wide) +
+               4 * Scratch::bytes<float>(most_columns(window) + U * W) +
+               Scratch::bytes<float>(wide + 16 * W) +
+               Scratch::bytes<float>(f * stride_of(job.patch[2])) +
+               Scratch::bytes<float>(f * n * round_up(window, 16)) + 2 * Scratch::bytes<float>(n) +
+               Scratch::bytes<float>(ring) + Scratch::bytes<char>(spare_bytes(job.n_channels)) +
+               Scratch::bytes<void*>(n * (n_rows + AHEAD)) + Scratch::bytes<void*>(n * f) +
+               Scratch::bytes<float*>(4 * f) +
+               Volume::bytes(job.patch[2]);
+    }
+
+    Downscaled(const Job& job_, const ChannelSource* sources_, const EpilogueRecord* records_,
+               Part part_, int scale, const float* taps_, Scratch& scratch)
+        : job(job_), sources(sources_), records(records_), part(part_), taps(taps_),
+          n_channels(job.n_channels), f(1 << scale), n_taps(4 * f - 2),
+          offset(f / 2 - 1 - (2 * f - 2)), z_scale(job.n_dims == 3 ? scale : 0),
+          n_slices(job.patch[0] << z_scale), window_x(job.patch[2] << scale),
+          wide((job.patch[2] + 4) * f), n_groups(part.stop - part.first + 3),
+          n_rows(n_groups * f), stride(stride_of(job.patch[2])), most(most_columns(window_x)) {
+        take(scratch);
+        fill_maps(scale);
+        choose();
+    }
+
+    // Fill `out`, the whole volume (Z, Y, X) of this scale, with this part of it.
+    void write(char* out, Scratch& scratch) {
+        Volume volume(job, out, records, scratch);
+        if (job.n_dims == 2) {
+            for (int64 z = 0; z < n_slices; ++z)
+                filter_slice(z, [&](int64 y) { return volume.row(z, y); },
+                             [&](int64 y, float* values) { finish(volume, z, y, values); });
+            return;
+        }
+        int64 done = 0;
+        for (int64 z = 0; z < job.patch[0]; ++z) {
+            const int64 last = std::min(n_slices - 1, z * f + offset + n_taps - 1);
+            for (; done <= last; ++done) {
+                float* slice = ring + done % n_ring * plane;
+                filter_slice(done, [&](int64 y) { return slice + (y - part.first) * job.patch[2]; },
+                             [](int64, float*) {});
+            }
+            filter_z(z);
+            for (int64 y = part.first; y < part.stop; ++y) {
+                float* values = volume.row(z, y);
+                memcpy(values, sums + (y - part.first) * job.patch[2], job.patch[2] * sizeof(float));
+                finish(volume, z, y, values);
+            }
+        }
+    }
+
+private:
+    // More would be read in vain: of a window that leaves the image on both sides, periodically.
+    static int64 most_columns(int64 window) { return window + window / 4 + 64; }
+    static int64 stride_of(int64 width) { return round_up(width + 4 + W, 16) + 16; }
+
+    void take(Scratch& scratch) {
+        x_map = scratch.take<int64>(n_channels * wide);
+        y_map = scratch.take<int64>(n_channels * n_rows);
+        z_map = scratch.take<int64>(n_channels * n_slices);
+        least = scratch.take<int64>(n_channels);
+        columns = scratch.take<Runs>(n_channels);
+        for (int c = 0; c < n_channels; ++c) columns[c] = {scratch.take<Run>(wide), 0};
+        beyond = {scratch.take<Run>(wide), 0};
+        for (auto& own : acc) own = scratch.take<float>(most + U * W);
+        row = scratch.take<float>(wide + 16 * W);
+        phases = scratch.take<float>(f * stride);
+        floats = scratch.take<float>(f * n_channels * round_up(window_x, 16));
+        weights = scratch.take<float>(n_channels);
+        shifts = scratch.take<float>(n_channels);
+        plane = (part.stop - part.first) * job.patch[2];
+        n_ring = std::min<int64>(n_slices, 4 * f);
+        ring = scratch.take<float>(job.n_dims == 3 ? (n_ring + 1) * plane : 0);
+        sums = ring + n_ring * plane;
+        spare = scratch.take<char>(spare_bytes(n_channels));
+        rows = scratch.take<const void*>(n_channels * (n_rows + AHEAD));
+        converted = scratch.take<const void*>(n_channels * f);
+        slices = scratch.take<const float*>(n_taps);
+    }
+
+    // Window's edge and image's border folded into one map for each axis.
+    void fill_maps(int scale) {
+        for (int c = 1; c < n_channels; ++c)
+            if (memcmp(sources[c].size, sources[0].size, sizeof sources[0].size) ||
+                memcmp(sources[c].coords, sources[0].coords, sizeof sources[0].coords))
+                n_places = n_channels;
+        for (int c = 0; c < n_places; ++c) {
+            const int64 height = job.patch[1] << scale;
+            const Axis<int64> x(sources[c], 2, job.patch[2], scale, job.n_scales, job.mode);
+            const Axis<int64> y(sources[c], 1, job.patch[1], scale, job.n_scales, job.mode);
+            const Axis<int64> z(sources[c], 0, job.patch[0], z_scale, job.n_scales, job.mode);
+            int64* to = x_map + c * wide;
+            for (int64 p = 0; p < wide; ++p) to[p] = x(mirror<int64>(offset + p, window_x));
+            to = y_map + c * n_rows;
+            for (int64 v = 0; v < n_rows; ++v)
+                to[v] = y(mirror<int64>(part.first * f + offset + v, height));
+            to = z_map + c * n_slices;
+            for (int64 i = 0; i < n_slices; ++i) to[i] = z(i);
+        }
+    }
+
+    // Whether rows are mixed as they lie in the images, and what continues them then.
+    void choose() {
+        bool shift = false;
+        for (int c = 0; c < n_channels; ++c) {
+            weights[c] = sources[c].weight;
+            shifts[c] = records ? records[c].input_shift : 0.0f;
+            shift = shift || shifts[c] != 0.0f;
+            is_direct = is_direct && sources[c].pixel_type == sources[0].pixel_type;
+        }
+        for (int c = 0; c < n_places; ++c) {
+            const int64* map = x_map + c * wide;
+            const auto ends = std::minmax_element(map, map + wide);
+            least[c] = *ends.first;
+            if (c == 0) n_columns = *ends.second - *ends.first + 1;
+            for (int64 p = 0; c > 0 && p < wide && is_direct; ++p)
+                is_direct = map[p] - least[c] == x_map[p] - least[0];
+        }
+        add = adder_of(sources[0].pixel_type, n_channels, shift);
+        is_direct = is_direct && add && n_columns <= most;
+        if (is_direct) return beyond.fill(x_map, wide, least[0]);
+        add = adder_of(FLOAT32, n_channels, shift);
+        for (int c = 0; c < n_places; ++c) columns[c].fill(x_map + c * wide - offset, window_x, 0);
+        for (int64 p = 0; p < wide; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
+        beyond.fill(x_map, wide, 0);
+        n_columns = window_x;
+    }
+
+    template <class Where, class Then>
+    void filter_slice(int64 slice, Where where, Then then) {
+        for (int c = 0; c < n_channels; ++c) {
+            const int place = n_places == 1 ? 0 : c;
+            const int64 z = z_map[place * n_slices + slice];
+            const int64 first = is_direct ? least[place] * PIXELS[sources[c].pixel_type].bytes : 0;
+            for (int64 v = 0; v < n_rows; ++v)
+                rows[v * n_channels + c] = row_of(sources[c], z, y_map[place * n_rows + v]) + first;
+        }
+        group = {{}, nullptr, false, n_channels, f, taps, weights, shifts};
+        for (int64 g = 0; g < n_groups; ++g) {
+            float* again = acc[3];
+            for (int a = 3; a > 0; --a) acc[a] = acc[a - 1];
+            acc[0] = again;
+            for (int a = 0; a < 4; ++a) group.acc[a] = acc[a];
+            group.rows = rows + g * f * n_channels;
+            group.has_more = is_direct && (g + 1) * f + AHEAD <= n_rows;
+            if (!is_direct) convert(group.rows);
+            add(group, n_columns, spare);
+            if (g < 3) continue;
+            const int64 y = part.first + g - 3;
+            float* values = where(y);
+            read_row<float>(row, acc[3], beyond);
+            split_phases(phases, stride, row, job.patch[2] + 4, f);
+            filter_row(values, phases, stride, taps, f, job.patch[2]);
+            then(y, values);
+        }
+    }
+
+    // Rows of any stored types, and of any places, as floats of the window.
+    void convert(const void* const*& group_rows) {
+        const int64 length = round_up(window_x, 16);
+        for (int i = 0; i < f * n_channels; ++i) {
+            const int c = i % n_channels;
+            const Runs& own = columns[n_places == 1 ? 0 : c];
+            PIXELS[sources[c].pixel_type].read(floats + i * length, group_rows[i], own);
+            converted[i] = floats + i * length;
+        }
+        group_rows = converted;
+    }
+
+    // Slices that wait in the ring become a plane of the output.
+    void filter_z(int64 z) {
+        for (int k = 0; k < n_taps; ++k)
+            slices[k] = ring + mirror<int64>(z * f + offset + k, n_slices) % n_ring * plane;
+        for (int64 x = 0; x < plane; x += U * W) {
+            vec sum[U] = {};
+            if (x + U * W <= plane) {
+                for (int k = 0; k < n_taps; ++k)
+                    for (int u = 0; u < U; ++u)
+                        sum[u] = fma_vec(all(taps[k]), load_vec(slices[k] + x + u * W), sum[u]);
+                for (int u = 0; u < U; ++u) store_vec(sums + x + u * W, sum[u]);
+                continue;
+            }
+            for (int64 i = x; i < plane; i += W) {
+                const int n = int(std::min<int64>(W, plane - i));
+                for (int k = 0; k < n_taps; ++k)
+                    sum[0] = fma_vec(all(taps[k]), load_some(slices[k] + i, n), sum[0]);
+                put_some(sums + i, sum[0], n);
+                sum[0] = vec{};
+            }
+        }
+    }
+
+    void finish(Volume& volume, int64 z, int64 y, float* values) {
+        if (records) scale_row(values, records->input_scale, records->input_offset, job.patch[2]);
+        volume.written(z, y, y == part.stop - 1);
+    }
+};

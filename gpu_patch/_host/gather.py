@@ -1,0 +1,41 @@
+"""Patches at their native scale, by the compiled kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._host.arguments import address, check_coords, job_of
+from gpu_patch._host.library import Library
+from gpu_patch.checks import choice
+from gpu_patch.device.host_memory import pool
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.sources import ChannelSources
+from gpu_patch.table import MODES, ImageTable, check_cuts, patch_records
+
+
+def gather(
+    library: Library,
+    table: ImageTable,
+    sources: ChannelSources,
+    patch_size: Sequence[int],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    *,
+    epilogue: Epilogue | None = None,
+) -> NDArray[Any]:
+    """Return the patches of `sources`, (B, C, (Z), Y, X); see `ops.gather`."""
+    choice("mode", mode, MODES)
+    places, records = table.sources(sources), None
+    if epilogue is not None:
+        records = patch_records(epilogue, sources.shape, patch_size)
+    if not check_cuts(table, sources, patch_size, n_scales, mode):
+        check_coords(sources.coords)
+    out = pool.take((*sources.shape, *patch_size), dtype)
+    job = job_of(sources.shape, patch_size, n_scales, mode, dtype, 0)
+    library.call("gather", job, *map(address, (places, records, out)))
+    return out

@@ -1,0 +1,64 @@
+// The CPU's kernels: one call per batch, parts of samples over threads.
+//
+// Compiled once for each instruction set, without contraction of products and sums: see build.py.
+// Arguments are checked by library.py's callers; the structs' sizes by library.py.
+#include "downscaled.h"
+#include "pool.h"
+
+// Batches of few samples have their samples cut into parts, of rows enough to be worth it.
+static int64 n_parts(const Job& job) {
+    constexpr int64 LEAST_ROWS = 16;
+    if (job.n_threads < 2 || job.n_samples >= 2 * job.n_threads) return 1;
+    const int64 wanted = (2 * job.n_threads + job.n_samples - 1) / job.n_samples;
+    return std::max<int64>(1, std::min(wanted, job.patch[1] / LEAST_ROWS));
+}
+
+// Call each(sample, part, scratch) for all of them.
+template <class Each> static int over_parts(const Job& job, Each each) {
+    const int64 parts = n_parts(job), height = job.patch[1];
+    return share(job.n_samples * parts, job.n_threads, [&](int64 i, Scratch& scratch) {
+        const int64 part = i % parts;
+        each(i / parts, Part{height * part / parts, height * (part + 1) / parts}, scratch);
+    });
+}
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null; records (B, C) or null. taps[s]: of scale s.
+EXPORT int lateral_context(const Job* job, const float* const* taps, const ChannelSource* sources,
+                           const EpilogueRecord* records, char* input, char* target) {
+    const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
+    return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
+        const int64 first = sample * job->n_channels;
+        const ChannelSource* own = sources + first;
+        const EpilogueRecord* record = records ? records + first : nullptr;
+        char* out = input + sample * job->n_scales * volume;
+        for (int scale = job->n_scales - 1; scale > 0; --scale) {
+            scratch.reset(Downscaled::bytes(*job, scale, part));
+            Downscaled made(*job, own, record, part, scale, taps[scale], scratch);
+            made.write(out + scale * volume, scratch);
+        }
+        scratch.reset(native_bytes(*job));
+        native(*job, own, record, part, out, target ? target + first * volume : nullptr, scratch);
+    });
+}
+
+// out (B, C, Z, Y, X); records (B, C) or null.
+EXPORT int gather(const Job* job, const ChannelSource* sources, const EpilogueRecord* records,
+                  char* out) {
+    const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
+    return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
+        const int64 first = sample * job->n_channels;
+        scratch.reset(native_bytes(*job));
+        native(*job, sources + first, records ? records + first : nullptr, part, nullptr,
+               out + first * volume, scratch);
+    });
+}
+
+// What library.py must agree with.
+EXPORT int64 struct_bytes(int which) {
+    const int64 sizes[] = {sizeof(Job), sizeof(ChannelSource), sizeof(EpilogueRecord)};
+    return which >= 0 && which < 3 ? sizes[which] : 0;
+}
+EXPORT const char* source_digest() { return SOURCE_DIGEST; }
+EXPORT int vector_width() { return W; }

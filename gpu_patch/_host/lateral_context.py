@@ -1,0 +1,58 @@
+"""Mixed channels at several scales around a patch, by the compiled kernel."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._host.arguments import address, check_coords, job_of
+from gpu_patch._host.library import Library
+from gpu_patch.checks import choice
+from gpu_patch.device.host_memory import pool
+from gpu_patch.epilogue import Epilogue
+from gpu_patch.geometry import PADDING_MODES, fir_taps
+from gpu_patch.sources import ChannelSources
+from gpu_patch.table import ImageTable, check_cuts, context_records
+
+
+def lateral_context(
+    library: Library,
+    table: ImageTable,
+    sources: ChannelSources,
+    weights: NDArray[np.float32],
+    patch_size: Sequence[int],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    *,
+    targets: bool = True,
+    epilogue: Epilogue | None = None,
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`."""
+    choice("mode", mode, PADDING_MODES)
+    records = None
+    if epilogue is not None:
+        records = context_records(epilogue, sources.shape, patch_size, targets)
+    places = table.sources(sources, weights)
+    if not check_cuts(table, sources, patch_size, n_scales, mode):
+        check_coords(sources.coords)
+    n_samples, n_channels = sources.shape
+    mixed = pool.take((n_samples, n_scales, *patch_size), dtype)
+    target = pool.take((n_samples, n_channels, *patch_size), dtype) if targets else None
+    job = job_of(sources.shape, patch_size, n_scales, mode, dtype, n_scales - 1)
+    taps, _ = _taps(n_scales)
+    arrays = (places, records, mixed, target)
+    library.call("lateral_context", job, ctypes.addressof(taps), *map(address, arrays))
+    return mixed, target
+
+
+@lru_cache(maxsize=32)
+def _taps(n_scales: int) -> tuple[ctypes.Array[ctypes.c_void_p], list[NDArray[np.float32]]]:
+    """Return the addresses of each scale's taps, and the arrays that live there."""
+    taps = [fir_taps(scale)[0].astype(np.float32) for scale in range(n_scales)]
+    return (ctypes.c_void_p * n_scales)(*(own.ctypes.data for own in taps)), taps

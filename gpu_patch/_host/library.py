@@ -1,0 +1,150 @@
+"""The compiled library for this processor: finding it, and why there is none."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpu_patch._host import build
+from gpu_patch.table import CHANNEL_SOURCE, EPILOGUE_RECORD
+
+VARIABLE = "GPU_PATCH_CPU"
+"""Environment variable: "numpy", or the instruction set to use."""
+
+_RESULTS = {1: MemoryError("the CPU kernels had no memory left for what they work in")}
+
+
+class Job(ctypes.Structure):
+    """`struct Job` in rows.h."""
+
+    _fields_ = (
+        ("patch", ctypes.c_int64 * 3),
+        ("n_samples", ctypes.c_int64),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("n_channels", "n_scales", "n_dims", "mode", "half_output", "n_threads")
+        ),
+    )
+
+
+class Library:
+    """The kernels of one instruction set.
+
+    Parameters
+    ----------
+    level : str
+        The instruction set, as `build.LEVELS` names it.
+    path : Path
+        The library.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be loaded, or was compiled from other sources.
+    """
+
+    def __init__(self, level: str, path: Path) -> None:
+        self.level, self.path = level, path
+        self._functions = ctypes.CDLL(str(path))  # calls let other Python threads run
+        self._functions.source_digest.restype = ctypes.c_char_p
+        if self._functions.source_digest().decode() != build.digest():
+            raise OSError(f"{path} is of other sources: python -m gpu_patch._host")
+        self._functions.struct_bytes.restype = ctypes.c_int64
+        sizes = [ctypes.sizeof(Job), CHANNEL_SOURCE.itemsize, EPILOGUE_RECORD.itemsize]
+        found = [self._functions.struct_bytes(i) for i in range(len(sizes))]
+        if found != sizes:
+            raise OSError(f"{path} has records of {found} bytes, and not {sizes}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Library, (self.level, self.path)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a kernel.
+
+        Parameters
+        ----------
+        name : str
+            Which.
+        *arguments : Job, int or None
+            A job, and addresses; None is a null pointer.
+
+        Raises
+        ------
+        MemoryError
+            A thread had no memory.
+        """
+        values = (
+            ctypes.byref(value) if isinstance(value, Job) else ctypes.c_void_p(value)
+            for value in arguments
+        )
+        if result := getattr(self._functions, name)(*values):
+            raise _RESULTS.get(result, RuntimeError(f"{name} failed"))
+
+
+class Choice(NamedTuple):
+    """What computes on the CPU, and why."""
+
+    library: Library | None
+    reason: str
+    """"" for the best that there can be."""
+
+
+@cache
+def choice() -> Choice:
+    """Return what computes on the CPU of this process."""
+    wanted = os.environ.get(VARIABLE, "")
+    levels = build.LEVELS.get(build.machine(), {})
+    if wanted == "numpy":
+        return Choice(None, f"{VARIABLE} is numpy")
+    if wanted and wanted not in levels:
+        known = ", ".join(["numpy", *levels])
+        raise ValueError(f"{VARIABLE} must be one of {known}, found {wanted!r}")
+    if not levels:
+        return Choice(None, f"there are no kernels for {build.machine()}")
+    if not any(build.library_path(level).exists() for level in levels):
+        return Choice(None, "not compiled: python -m gpu_patch._host, with a C++ compiler")
+    reason = ""
+    try:
+        usable = [level for level in levels if level in supported()]
+        if not usable:
+            return Choice(None, f"this processor has none of {', '.join(levels)}")
+        if wanted and wanted not in usable:
+            raise ValueError(f"{VARIABLE} is {wanted}, which this processor does not have")
+        for level in [wanted] if wanted else usable:
+            try:
+                return Choice(Library(level, build.library_path(level)), reason)
+            except OSError as error:
+                reason = str(error)
+    except OSError as error:
+        reason = str(error)
+    return Choice(None, reason)
+
+
+def active() -> Library | None:
+    """Return the library that computes, None where NumPy does."""
+    return choice().library
+
+
+@cache
+def supported() -> tuple[str, ...]:
+    """Return the instruction sets that this processor has, of those that there are kernels for."""
+    levels = build.LEVELS.get(build.machine(), {})
+    if build.machine() != "x86_64":
+        return tuple(levels)
+    probe = ctypes.CDLL(str(build.library_path(build.PROBE)))
+    level = probe.x86_64_level()
+    return tuple(name for name in levels if int(name[-1]) <= level)
+
+
+class Host:
+    """NumPy's arrays, as a table of images takes them."""
+
+    def pointer(self, array: Any) -> int:
+        """Return the address of an array."""
+        return int(array.ctypes.data)
+
+
+HOST = Host()

@@ -1,0 +1,192 @@
+// Rows of a window: which columns of an image they read, and reading them.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda.h"
+#include "memory.h"
+
+struct Job {
+    int64 patch[3];  // Z, Y, X; two axes are three with a Z of size 1 that is not scaled
+    int64 n_samples;
+    int n_channels, n_scales, n_dims, mode, half_output, n_threads;
+};
+
+struct Run {  // a stretch of places that reads the image forwards or backwards; zeros: a step of 0
+    int64 at, first, length;
+    int step;
+};
+
+struct Runs {
+    Run* runs;  // room for as many as there are places
+    int64 n;
+
+    // `map[p]` is what place p reads, -1 for zero; `base` is what is counted from.
+    void fill(const int64* map, int64 n_places, int64 base) {
+        n = 0;
+        for (int64 p = 0, q; p < n_places; p = q) {
+            q = p + 1;
+            int step = 0;
+            if (map[p] >= 0) {
+                step = q < n_places && map[q] == map[p] - 1 ? -1 : 1;
+                while (q < n_places && map[q] >= 0 && map[q] == map[q - 1] + step) ++q;
+            } else
+                while (q < n_places && map[q] < 0) ++q;
+            runs[n++] = {p, map[p] - base, q - p, step};
+        }
+    }
+    void fill_inside(int64 first, int64 n_places) {
+        n = 1;
+        runs[0] = {0, first, n_places, 1};
+    }
+};
+
+// Read the places of `runs` from a row of pixels.
+template <class T> static void read_row(float* to, const void* pixels, const Runs& runs) {
+    for (int64 i = 0; i < runs.n; ++i) {
+        const Run& run = runs.runs[i];
+        float* out = to + run.at;
+        if (run.step == 0) {
+            memset(out, 0, run.length * sizeof(float));
+            continue;
+        }
+        const T* from = (const T*)pixels + (run.step > 0 ? run.first : run.first - run.length + 1);
+        int64 x = 0;
+        for (; x + W <= run.length; x += W) {
+            const vec value = load_pixels<T>(from + x);
+            if (run.step > 0)
+                store_vec(out + x, value);
+            else
+                store_vec(out + run.length - x - W, backwards(value));
+        }
+        if (x == run.length) continue;
+        float rest[W];
+        store_vec(rest, load_some<T>(from + x, int(run.length - x)));
+        for (int64 k = x; k < run.length; ++k)
+            out[run.step > 0 ? k : run.length - 1 - k] = rest[k - x];
+    }
+}
+typedef void (*ReadRow)(float* to, const void* pixels, const Runs& runs);
+
+struct Pixels {  // a stored type
+    int bytes;
+    ReadRow read;
+};
+static const Pixels PIXELS[] = {
+    // in the order of PixelType
+    {1, read_row<bool>},     {1, read_row<uint8_t>}, {1, read_row<int8_t>}, {2, read_row<uint16_t>},
+    {2, read_row<int16_t>},  {2, read_row<half>},    {4, read_row<float>},
+};
+
+static inline const char* row_of(const ChannelSource& source, int64 z, int64 y) {
+    return (const char*)source.pixels +
+           (z * source.size[1] + y) * source.size[2] * PIXELS[source.pixel_type].bytes;
+}
+
+static inline int64 round_up(int64 n, int64 to) { return (n + to - 1) / to * to; }
+
+// ---- rows of output ----------------------------------------------------------------------------
+
+// A volume (Z, Y, X) of the output, to which rows go in any order: turned, as float32 or float16.
+class Volume {
+    char* out;
+    const EpilogueRecord* record;  // of where pixels go; null where nothing turns
+    int64 height, width, first_y = 0;
+    int waiting = 0;
+    bool is_half;
+    float* rows;  // [W][stride], those that wait to be turned
+    int64 stride;
+
+    bool is_direct() const { return !is_half && is_straight(); }
+    bool is_straight() const { return !record || record->along_x == 1; }
+    bool is_turned() const { return record && record->along_x != 1 && record->along_x != -1; }
+    int64 place_of(int64 z, int64 y) const {
+        return z * height * width + (record ? record->first + y * record->along_y : y * width);
+    }
+
+public:
+    static size_t bytes(int64 width) { return Scratch::bytes<float>(W * round_up(width, W)); }
+
+    Volume(const Job& job, char* volume, const EpilogueRecord* record_, Scratch& scratch)
+        : out(volume), record(record_), height(job.patch[1]), width(job.patch[2]),
+          is_half(job.half_output), stride(round_up(width, W)) {
+        rows = scratch.take<float>(W * stride);
+    }
+    // Where to write the row; `width` values, of which `written` then takes care.
+    float* row(int64 z, int64 y) {
+        if (is_direct()) return (float*)out + place_of(z, y);
+        if (waiting == 0) first_y = y;
+        return rows + waiting * stride;
+    }
+    // Rows come with ascending y, and the last of a stretch is said to be so.
+    void written(int64 z, int64 y, bool is_last) {
+        if (is_direct()) return;
+        if (is_turned() && ++waiting < W && !is_last) return;
+        if (is_half)
+            write((half*)out, z, y);
+        else
+            write((float*)out, z, y);
+        waiting = 0;
+    }
+
+private:
+    template <class T> void write(T* to, int64 z, int64 y) const {
+        if (is_turned()) return write_turned(to, z);
+        to += place_of(z, y);
+        for (int64 x = 0; x < width; x += W) {
+            const int n = int(std::min<int64>(W, width - x));
+            vec value = load_vec(rows + x);
+            if (is_straight()) {
+                put_some(to + x, value, n);
+                continue;
+            }
+            value = backwards(value);  // what counts are its last n
+            T copy[W];
+            put(copy, value);
+            memcpy((void*)(to - x - n + 1), copy + W - n, n * sizeof(T));
+        }
+    }
+    // Columns become rows: a square of W x W at a time.
+    template <class T> void write_turned(T* to, int64 z) const {
+        const bool down = record->along_y > 0;
+        const int64 last_y = first_y + waiting - 1;
+        to += z * height * width + record->first + (down ? first_y : last_y) * record->along_y;
+        for (int64 x = 0; x < width; x += W) {
+            vec square[W];
+            for (int i = 0; i < W; ++i) {
+                const int from = down ? i : waiting - 1 - i;
+                square[i] = i < waiting ? load_vec(rows + from * stride + x) : vec{};
+            }
+            transpose(square);
+            for (int i = 0; i < W && x + i < width; ++i)
+                put_some(to + (x + i) * record->along_x, square[i], waiting);
+        }
+    }
+};
+
+// ---- values ------------------------------------------------------------------------------------
+// Rounded step by step, as NumPy does it; rows end with a whole vector's room.
+
+static inline void scale_row(float* row, float scale, float offset, int64 n) {
+    int64 x = 0;
+    for (; x + W <= n; x += W) store_vec(row + x, load_vec(row + x) * all(scale) + all(offset));
+    for (; x < n; ++x) row[x] = row[x] * scale + offset;
+}
+static inline void finish_row(float* to, const float* values, float shift, float scale, float offset, int64 n) {
+    int64 x = 0;
+    for (; x + W <= n; x += W)
+        store_vec(to + x, (load_vec(values + x) - all(shift)) * all(scale) + all(offset));
+    for (; x < n; ++x) to[x] = (values[x] - shift) * scale + offset;
+}
+template <bool FIRST>
+static inline void mix_row(float* mixed, const float* values, float weight, float shift, int64 n) {
+    int64 x = 0;
+    for (; x + W <= n; x += W) {
+        const vec product = all(weight) * (load_vec(values + x) - all(shift));
+        store_vec(mixed + x, FIRST ? product : load_vec(mixed + x) + product);
+    }
+    for (; x < n; ++x) {
+        const float product = weight * (values[x] - shift);
+        mixed[x] = FIRST ? product : mixed[x] + product;
+    }
+}
