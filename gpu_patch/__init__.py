@@ -37,6 +37,7 @@ from gpu_patch.specs import (
     TileSpecs,
     UncorrelatedPatchSpecs,
 )
+from gpu_patch.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -65,9 +66,11 @@ __all__ = [
     "UncorrelatedPatchSpecs",
     "WholeSamplePatching",
     "__version__",
+    "get_num_threads",
     "open_images",
     "predict",
     "residency",
+    "set_num_threads",
     "split_constructor",
     "split_validation",
 ]

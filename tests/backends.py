@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import numpy as np
+from cases import computing
 from emulation import fake_cupy
 from emulation.runtime import available
 from ptx import runtime as ptx
@@ -31,7 +32,7 @@ class Backend:
 
     def running(self):
         """What must hold while anything of this backend is in use."""
-        return mock.patch.object(library, "choice", return_value=library.Choice(self.library, ""))
+        return computing(self.library)
 
     def images(self, arrays):
         """The images, where this backend computes."""

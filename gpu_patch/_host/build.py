@@ -32,7 +32,7 @@ PROBE = "probe"
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 _FLAGS = [
-    *("-O2", "-std=c++17", "-shared", "-fvisibility=hidden", "-Wno-psabi"),
+    *("-O3", "-std=c++17", "-shared", "-fvisibility=hidden", "-Wno-psabi"),
     # rounding is the same everywhere: no product and sum becomes one where none is asked for
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 ]

@@ -24,15 +24,15 @@ struct Group {  // f rows of each channel, and what becomes of them
 };
 
 template <class T, int C, bool SHIFT, int V>
-static inline void add_block(const Group& group, float* const* acc, const T* const* rows,
-                             const T* const* next, int first, int n_rows, int64 x, int64 at) {
+static ALWAYS_INLINE void add_block(const Group& group, float* const* acc, const T* const* rows,
+                                    const T* const* next, int first, int64 x, int64 at) {
     const int nc = C ? C : group.n_channels, f = group.f;
     const float* taps = group.taps + first;
     vec live[4][V];
     for (int a = 0; a < 4; ++a)
         for (int v = 0; v < V; ++v)
             live[a][v] = a == 0 && first == 0 ? vec{} : load_vec(acc[a] + at + v * W);
-    for (int r = 0; r < n_rows; ++r) {
+    for (int r = 0; r < PART_ROWS; ++r) {
         vec mixed[V];
         for (int c = 0; c < nc; ++c)
             for (int v = 0; v < V; ++v) {
@@ -57,26 +57,27 @@ static inline void add_block(const Group& group, float* const* acc, const T* con
 }
 
 template <class T, int C, bool SHIFT>
-static void add_group(const Group& group, int64 n, void* spare) {
-    const int nc = C ? C : group.n_channels, part = std::min(group.f, PART_ROWS);
+static void add_group(const Group& given, int64 n, void* spare) {
+    const Group group = given;  // what is stored cannot change it
+    const int nc = C ? C : group.n_channels;
     const T* const* all_rows = (const T* const*)group.rows;
-    for (int first = 0; first < group.f; first += part) {
+    for (int first = 0; first < group.f; first += PART_ROWS) {
         const T* const* rows = all_rows + first * nc;
         const T* const* next = group.has_more ? rows + AHEAD * nc : nullptr;
         int64 x = 0;
         for (; x + U * W <= n; x += U * W)
-            add_block<T, C, SHIFT, U>(group, group.acc, rows, next, first, part, x, x);
+            add_block<T, C, SHIFT, U>(group, group.acc, rows, next, first, x, x);
         for (; x + W <= n; x += W)
-            add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, part, x, x);
+            add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x);
         if (x == n) continue;
         // what is left from copies: nothing beyond the image is read
         const T** copies = (const T**)spare;
-        T* copied = (T*)(copies + part * nc);
-        for (int i = 0; i < part * nc; ++i) {
+        T* copied = (T*)(copies + PART_ROWS * nc);
+        for (int i = 0; i < PART_ROWS * nc; ++i) {
             memcpy((void*)(copied + i * W), rows[i] + x, (n - x) * sizeof(T));
             copies[i] = copied + i * W;
         }
-        add_block<T, C, SHIFT, 1>(group, group.acc, copies, nullptr, first, part, 0, x);
+        add_block<T, C, SHIFT, 1>(group, group.acc, copies, nullptr, first, 0, x);
     }
 }
 typedef void (*AddGroup)(const Group& group, int64 n, void* spare);
@@ -219,7 +220,7 @@ public:
         Volume volume(job, out, records, scratch);
         if (job.n_dims == 2) {
             for (int64 z = 0; z < n_slices; ++z)
-                filter_slice(z, [&](int64 y) { return volume.row(z, y); },
+                filter_slice(z, [&](int64 y) { return row_of_output(volume, z, y); },
                              [&](int64 y, float* values) { finish(volume, z, y, values); });
             return;
         }
@@ -233,7 +234,7 @@ public:
             }
             filter_z(z);
             for (int64 y = part.first; y < part.stop; ++y) {
-                float* values = volume.row(z, y);
+                float* values = row_of_output(volume, z, y);
                 memcpy(values, sums + (y - part.first) * job.patch[2], job.patch[2] * sizeof(float));
                 finish(volume, z, y, values);
             }
@@ -352,7 +353,8 @@ private:
         for (int i = 0; i < f * n_channels; ++i) {
             const int c = i % n_channels;
             const Runs& own = columns[n_places == 1 ? 0 : c];
-            PIXELS[sources[c].pixel_type].read(floats + i * length, group_rows[i], own);
+            const ReadRows read = PIXELS[sources[c].pixel_type].read;
+            read(floats + i * length, 0, group_rows + i, 1, own, window_x);
             converted[i] = floats + i * length;
         }
         group_rows = converted;
@@ -381,8 +383,12 @@ private:
         }
     }
 
-    void finish(Volume& volume, int64 z, int64 y, float* values) {
+    float* row_of_output(const Volume& volume, int64 z, int64 y) const {
+        return volume.row(z, y, int((y - part.first) % W));
+    }
+    void finish(const Volume& volume, int64 z, int64 y, float* values) const {
         if (records) scale_row(values, records->input_scale, records->input_offset, job.patch[2]);
-        volume.written(z, y, y == part.stop - 1);
+        const int i = int((y - part.first) % W);
+        if (i == W - 1 || y == part.stop - 1) volume.write(z, y - i, i + 1);
     }
 };

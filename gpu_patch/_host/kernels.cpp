@@ -38,8 +38,9 @@ EXPORT int lateral_context(const Job* job, const float* const* taps, const Chann
             Downscaled made(*job, own, record, part, scale, taps[scale], scratch);
             made.write(out + scale * volume, scratch);
         }
-        scratch.reset(native_bytes(*job));
-        native(*job, own, record, part, out, target ? target + first * volume : nullptr, scratch);
+        scratch.reset(Native::bytes(*job));
+        char* own_target = target ? target + first * volume : nullptr;
+        Native(*job, own, record, out, own_target, scratch).write(part);
     });
 }
 
@@ -49,9 +50,9 @@ EXPORT int gather(const Job* job, const ChannelSource* sources, const EpilogueRe
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
     return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
         const int64 first = sample * job->n_channels;
-        scratch.reset(native_bytes(*job));
-        native(*job, sources + first, records ? records + first : nullptr, part, nullptr,
-               out + first * volume, scratch);
+        const EpilogueRecord* record = records ? records + first : nullptr;
+        scratch.reset(Native::bytes(*job));
+        Native(*job, sources + first, record, nullptr, out + first * volume, scratch).write(part);
     });
 }
 

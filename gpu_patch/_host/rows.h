@@ -42,40 +42,51 @@ struct Runs {
 };
 
 // Read the places of `runs` from a row of pixels.
-template <class T> static void read_row(float* to, const void* pixels, const Runs& runs) {
+template <class T> static ALWAYS_INLINE void read_row(float* to, const T* pixels, const Runs& runs) {
     for (int64 i = 0; i < runs.n; ++i) {
-        const Run& run = runs.runs[i];
+        const Run run = runs.runs[i];
         float* out = to + run.at;
         if (run.step == 0) {
             memset(out, 0, run.length * sizeof(float));
             continue;
         }
-        const T* from = (const T*)pixels + (run.step > 0 ? run.first : run.first - run.length + 1);
+        const bool forwards = run.step > 0;
+        const T* from = pixels + (forwards ? run.first : run.first - run.length + 1);
         int64 x = 0;
-        for (; x + W <= run.length; x += W) {
-            const vec value = load_pixels<T>(from + x);
-            if (run.step > 0)
-                store_vec(out + x, value);
-            else
-                store_vec(out + run.length - x - W, backwards(value));
-        }
+        if (forwards)
+            for (; x + W <= run.length; x += W) store_vec(out + x, load_pixels<T>(from + x));
+        else
+            for (; x + W <= run.length; x += W)
+                store_vec(out + run.length - x - W, backwards(load_pixels<T>(from + x)));
         if (x == run.length) continue;
         float rest[W];
         store_vec(rest, load_some<T>(from + x, int(run.length - x)));
         for (int64 k = x; k < run.length; ++k)
-            out[run.step > 0 ? k : run.length - 1 - k] = rest[k - x];
+            out[forwards ? k : run.length - 1 - k] = rest[k - x];
     }
 }
-typedef void (*ReadRow)(float* to, const void* pixels, const Runs& runs);
+// The same of n rows, to rows that are `stride` apart; null is a row of zeros.
+template <class T>
+static void read_rows(float* to, int64 stride, const void* const* rows, int n, const Runs& runs,
+                      int64 width) {
+    for (int i = 0; i < n; ++i)
+        if (rows[i])
+            read_row<T>(to + i * stride, (const T*)rows[i], runs);
+        else
+            memset(to + i * stride, 0, width * sizeof(float));
+}
+typedef void (*ReadRows)(float* to, int64 stride, const void* const* rows, int n, const Runs& runs,
+                         int64 width);
 
 struct Pixels {  // a stored type
     int bytes;
-    ReadRow read;
+    ReadRows read;
 };
 static const Pixels PIXELS[] = {
     // in the order of PixelType
-    {1, read_row<bool>},     {1, read_row<uint8_t>}, {1, read_row<int8_t>}, {2, read_row<uint16_t>},
-    {2, read_row<int16_t>},  {2, read_row<half>},    {4, read_row<float>},
+    {1, read_rows<bool>},     {1, read_rows<uint8_t>}, {1, read_rows<int8_t>},
+    {2, read_rows<uint16_t>}, {2, read_rows<int16_t>}, {2, read_rows<half>},
+    {4, read_rows<float>},
 };
 
 static inline const char* row_of(const ChannelSource& source, int64 z, int64 y) {
@@ -87,19 +98,16 @@ static inline int64 round_up(int64 n, int64 to) { return (n + to - 1) / to * to;
 
 // ---- rows of output ----------------------------------------------------------------------------
 
-// A volume (Z, Y, X) of the output, to which rows go in any order: turned, as float32 or float16.
+// A volume (Z, Y, X) of the output, to which rows go W at a time: turned, as float32 or float16.
 class Volume {
     char* out;
     const EpilogueRecord* record;  // of where pixels go; null where nothing turns
-    int64 height, width, first_y = 0;
-    int waiting = 0;
+    int64 height, width, buffer_stride;
     bool is_half;
-    float* rows;  // [W][stride], those that wait to be turned
-    int64 stride;
+    float* buffer;  // rows before they are turned
 
-    bool is_direct() const { return !is_half && is_straight(); }
     bool is_straight() const { return !record || record->along_x == 1; }
-    bool is_turned() const { return record && record->along_x != 1 && record->along_x != -1; }
+    bool is_direct() const { return !is_half && is_straight(); }
     int64 place_of(int64 z, int64 y) const {
         return z * height * width + (record ? record->first + y * record->along_y : y * width);
     }
@@ -109,57 +117,59 @@ public:
 
     Volume(const Job& job, char* volume, const EpilogueRecord* record_, Scratch& scratch)
         : out(volume), record(record_), height(job.patch[1]), width(job.patch[2]),
-          is_half(job.half_output), stride(round_up(width, W)) {
-        rows = scratch.take<float>(W * stride);
+          buffer_stride(round_up(width, W)), is_half(job.half_output),
+          buffer(scratch.take<float>(W * buffer_stride)) {}
+
+    // Where to put the values of row y, which is number i of those that `write` takes.
+    float* row(int64 z, int64 y, int i) const {
+        return is_direct() ? (float*)out + place_of(z, y) : buffer + i * buffer_stride;
     }
-    // Where to write the row; `width` values, of which `written` then takes care.
-    float* row(int64 z, int64 y) {
-        if (is_direct()) return (float*)out + place_of(z, y);
-        if (waiting == 0) first_y = y;
-        return rows + waiting * stride;
-    }
-    // Rows come with ascending y, and the last of a stretch is said to be so.
-    void written(int64 z, int64 y, bool is_last) {
+    // From one row to the next.
+    int64 stride() const { return is_direct() ? width : buffer_stride; }
+    // Rows y … y + n - 1 are there, at most W.
+    void write(int64 z, int64 y, int n) const {
         if (is_direct()) return;
-        if (is_turned() && ++waiting < W && !is_last) return;
         if (is_half)
-            write((half*)out, z, y);
+            write_as((half*)out, z, y, n);
         else
-            write((float*)out, z, y);
-        waiting = 0;
+            write_as((float*)out, z, y, n);
     }
 
 private:
-    template <class T> void write(T* to, int64 z, int64 y) const {
-        if (is_turned()) return write_turned(to, z);
-        to += place_of(z, y);
+    template <class T> void write_as(T* to, int64 z, int64 y, int n) const {
+        if (record && record->along_x != 1 && record->along_x != -1)
+            return write_turned(to, z, y, n);
+        for (int i = 0; i < n; ++i)
+            write_row(to + place_of(z, y + i), buffer + i * buffer_stride);
+    }
+    template <class T> void write_row(T* to, const float* row) const {
         for (int64 x = 0; x < width; x += W) {
             const int n = int(std::min<int64>(W, width - x));
-            vec value = load_vec(rows + x);
-            if (is_straight()) {
+            const vec value = load_vec(row + x);
+            if (is_straight())
                 put_some(to + x, value, n);
-                continue;
+            else if (n == W)
+                put(to - x - W + 1, backwards(value));
+            else {  // what counts are its last n
+                T copy[W];
+                put(copy, backwards(value));
+                memcpy((void*)(to - x - n + 1), copy + W - n, n * sizeof(T));
             }
-            value = backwards(value);  // what counts are its last n
-            T copy[W];
-            put(copy, value);
-            memcpy((void*)(to - x - n + 1), copy + W - n, n * sizeof(T));
         }
     }
     // Columns become rows: a square of W x W at a time.
-    template <class T> void write_turned(T* to, int64 z) const {
+    template <class T> void write_turned(T* to, int64 z, int64 y, int n) const {
         const bool down = record->along_y > 0;
-        const int64 last_y = first_y + waiting - 1;
-        to += z * height * width + record->first + (down ? first_y : last_y) * record->along_y;
+        to += z * height * width + record->first + (down ? y : y + n - 1) * record->along_y;
         for (int64 x = 0; x < width; x += W) {
             vec square[W];
             for (int i = 0; i < W; ++i) {
-                const int from = down ? i : waiting - 1 - i;
-                square[i] = i < waiting ? load_vec(rows + from * stride + x) : vec{};
+                const int from = down ? i : n - 1 - i;
+                square[i] = i < n ? load_vec(buffer + from * buffer_stride + x) : vec{};
             }
             transpose(square);
             for (int i = 0; i < W && x + i < width; ++i)
-                put_some(to + (x + i) * record->along_x, square[i], waiting);
+                put_some(to + (x + i) * record->along_x, square[i], n);
         }
     }
 };

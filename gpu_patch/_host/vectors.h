@@ -13,6 +13,8 @@
 #error "x86-64 and 64-bit ARM alone"
 #endif
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 struct half {  // float16 as its bits
     uint16_t bits;
 };

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from gpu_patch import ops
 from gpu_patch._cuda.gather import gather
 from gpu_patch._cuda.lateral_context import lateral_context
+from gpu_patch._host import library
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.sources import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
+
+
+def computing(compiled: library.Library | None):
+    """Let this library compute on the CPU for a while, or NumPy."""
+    return mock.patch.object(library, "choice", return_value=library.Choice(compiled, ""))
 
 
 @dataclass(frozen=True)
@@ -74,20 +81,33 @@ class Case:
         return random_epilogue(seed, n_samples, *channels, self.patch_size)
 
     def numpy_context(self, **options) -> tuple[np.ndarray, np.ndarray]:
-        return ops.lateral_context(
-            self.images,
-            self.sources,
-            self.weights,
-            self.patch_size,
-            self.n_scales,
-            mode=self.mode,
-            **options,
-        )
+        return self.host_context(None, **options)
 
     def numpy_patches(self, mode: str, **options) -> np.ndarray:
-        return ops.gather(
-            self.images, self.sources, self.patch_size, mode=mode, n_scales=self.n_scales, **options
-        )
+        with computing(None):
+            return ops.gather(
+                self.images,
+                self.sources,
+                self.patch_size,
+                mode=mode,
+                n_scales=self.n_scales,
+                **options,
+            )
+
+    def host_context(
+        self, compiled: library.Library | None, **options
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """By compiled kernels of the CPU, or by NumPy."""
+        with computing(compiled):
+            return ops.lateral_context(
+                self.images,
+                self.sources,
+                self.weights,
+                self.patch_size,
+                self.n_scales,
+                mode=self.mode,
+                **options,
+            )
 
     def context(self, runtime, *, images=None, dtype=np.float32, **options) -> tuple[Any, Any]:
         """Run the launch code; `images` where they must be those of another library."""

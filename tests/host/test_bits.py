@@ -1,0 +1,111 @@
+"""Bits of the compiled kernels: those of CUDA's, for any threads and instruction sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from backends import BACKENDS, Host
+from cases import DTYPES, Case
+from emulation.runtime import EmulatedRuntime, available
+
+from gpu_patch import threads
+from gpu_patch._cuda import specialised
+
+HOSTS = [backend for backend in BACKENDS if isinstance(backend, Host)]
+# (patch, n_scales, mode, n_channels, places per channel, dtype)
+CASES = {
+    "common": ((64, 64), 4, "reflect", 2, False, "uint16"),
+    "one place per channel": ((64, 64), 3, "wrap", 2, True, "uint16"),
+    "single channel": ((32, 32), 3, "reflect", 1, False, "float32"),
+    "odd": ((21, 77), 4, "periodic", 3, False, "uint8"),
+    "five scales": ((16, 24), 5, "reflect", 1, False, "int16"),
+    "many channels": ((9, 8), 2, "wrap", 6, False, "float16"),
+    "many places": ((9, 8), 2, "wrap", 4, True, "float16"),
+    "no context": ((17, 70), 1, "reflect", 2, False, "bool"),
+    "bool": ((17, 70), 3, "reflect", 2, False, "bool"),
+    "smaller than the taps": ((1, 3), 4, "reflect", 2, True, "int8"),
+    "3D": ((5, 16, 20), 3, "reflect", 2, False, "uint16"),
+    "3D, one place per channel": ((4, 9, 11), 3, "wrap", 2, True, "int16"),
+    "3D, two scales": ((7, 19, 66), 2, "periodic", 1, False, "uint8"),
+    "3D, four scales": ((2, 8, 8), 4, "reflect", 1, False, "float32"),
+}
+
+
+@pytest.fixture(autouse=True)
+def default_threads():
+    yield
+    threads.set_num_threads(None)
+
+
+def case_of(name, seed, **options):
+    patch, n_scales, mode, n_channels, own_places, dtype = CASES[name]
+    return Case.random(
+        seed, patch, n_scales, mode, n_channels=n_channels,
+        n_places=n_channels if own_places else 1, dtypes=[dtype, dtype],
+        **({"most": 60 if len(patch) == 2 else 24} | options),
+    )  # fmt: skip
+
+
+def bits(arrays):
+    return [array.view(f"u{array.itemsize}") for array in arrays if array is not None]
+
+
+def assert_same_bits(found, expected):
+    for array, other in zip(bits(found), bits(expected), strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+@pytest.mark.skipif(not available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("finished", [False, True], ids=["plain", "epilogue"])
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_as_the_specialised_cuda_kernel(compiled, monkeypatch, name, finished):
+    monkeypatch.setattr(specialised, "LEAST_PATCH", 1)
+    runtime = EmulatedRuntime()
+    for seed in range(3):
+        # images smaller than the windows, and larger ones
+        case = case_of(name, seed, most=(60, 25, 500)[seed] if len(CASES[name][0]) == 2 else 24)
+        options = {"epilogue": case.epilogue(seed, mixed=True)} if finished else {}
+        assert_same_bits(case.host_context(compiled, **options), case.context(runtime, **options))
+    assert {entry for entry, _ in runtime.launched} == {"specialised"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("mixed_types", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_for_any_number_of_threads(compiled, name, mixed_types, dtype):
+    case = case_of(name, 7, n_samples=3)
+    if mixed_types:
+        patch, n_scales, mode, n_channels, *_ = CASES[name]
+        case = Case.random(
+            3, patch, n_scales, mode, n_channels=n_channels, n_places=n_channels, dtypes=DTYPES,
+            n_samples=3, most=40 if len(patch) == 2 else 15,
+        )  # fmt: skip
+    options = {"epilogue": case.epilogue(1, mixed=True), "dtype": dtype}
+    threads.set_num_threads(1)
+    alone = case.host_context(compiled, **options)
+    # so many that samples are cut into parts
+    for n in (2, 3, 5, 16):
+        threads.set_num_threads(n)
+        assert_same_bits(case.host_context(compiled, **options), alone)
+
+
+def test_large_patches_are_cut_into_parts(compiled):
+    for patch, n_scales, most in (((150, 70), 3, 700), ((9, 50, 20), 2, 60)):
+        case = Case.random(1, patch, n_scales, "reflect", n_samples=1, least=most // 2, most=most)
+        found = []
+        for n in (1, 2, 7):
+            threads.set_num_threads(n)
+            found.append(case.host_context(compiled))
+        for other in found[1:]:
+            assert_same_bits(other, found[0])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_for_any_instruction_set(name):
+    found = [host.library for host in HOSTS if not host.missing()]
+    if len(found) < 2:
+        pytest.skip(f"this machine has the libraries of {len(found)} instruction sets")
+    case = case_of(name, 11)
+    first, *others = [case.host_context(library) for library in found]
+    for other in others:
+        assert_same_bits(other, first)
