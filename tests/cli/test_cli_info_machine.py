@@ -14,7 +14,9 @@ import pytest
 
 import gpu_patch
 from gpu_patch import device as devices
+from gpu_patch import threads
 from gpu_patch._cuda import loader
+from gpu_patch._host import library
 from gpu_patch.cli import main
 from gpu_patch.cli.machine import driver, survey
 from gpu_patch.cli.machine.driver import Device, Driver
@@ -69,6 +71,7 @@ def computer(tmp_path, monkeypatch):
     for variable in ("GPU_PATCH_DEVICE", "CUDA_VISIBLE_DEVICES", "CUPY_CACHE_IN_MEMORY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUPY_CACHE_DIR", str(cache))
+    monkeypatch.setattr(library, "choice", lambda: library.Choice(None, "none here"))
 
     def make(found=None, packages=(), module=None, **variables):
         for package in packages:
@@ -317,12 +320,31 @@ def test_table(computer, capsys):
     assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"gpu_patch  {gpu_patch.__version__}, Python ")
-    assert lines[1] == "driver     580.65.06, CUDA up to 13.0"
-    assert lines[2] == "CuPy       cupy-cuda12x 14.2.0, CUDA 12.9, NVRTC 12.9"
-    assert lines[4].startswith("           cuda:1 NVIDIA H200")
-    assert lines[5] == f"kernels    1 in {cache}, 1.5 kB, writable"
-    assert lines[6] == "           none compiled ahead: CuPy compiles each when it is first used"
-    assert lines[7].startswith("packages   tifffile ")
+    assert lines[1] == "CPU        NumPy computes batches: none here"
+    assert lines[2] == "driver     580.65.06, CUDA up to 13.0"
+    assert lines[3] == "CuPy       cupy-cuda12x 14.2.0, CUDA 12.9, NVRTC 12.9"
+    assert lines[5].startswith("           cuda:1 NVIDIA H200")
+    assert lines[6] == f"kernels    1 in {cache}, 1.5 kB, writable"
+    assert lines[7] == "           none compiled ahead: CuPy compiles each when it is first used"
+    assert lines[8].startswith("packages   tifffile ")
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "reason", "said"),
+    [
+        (1, "", "compiled kernels for x86-64-v3, 1 thread"),
+        (5, "no better one", "compiled kernels for x86-64-v3, 5 threads; no better one"),
+    ],
+)
+def test_compiled_kernels_of_the_cpu(n_threads, reason, said, computer, capsys, monkeypatch):
+    computer()
+    found = library.Choice(SimpleNamespace(level="x86-64-v3"), reason)
+    monkeypatch.setattr(library, "choice", lambda: found)
+    monkeypatch.setenv("GPU_PATCH_NUM_THREADS", str(n_threads))
+    threads._default.cache_clear()
+    assert main(["info"]) == 0
+    assert f"\nCPU        {said}\n" in capsys.readouterr().out
+    threads._default.cache_clear()
 
 
 def test_kernels_are_of_no_interest_without_cupy(computer, capsys):
@@ -342,7 +364,7 @@ def test_kernels_compiled_ahead(cuda, of_device, end, computer, capsys):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert main(["info"]) == 0
-    line = capsys.readouterr().out.splitlines()[5]
+    line = capsys.readouterr().out.splitlines()[6]
     assert line == f"           3 compiled ahead, for cuda12-sm_90, cuda12-sm_100{end}"
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -362,6 +384,7 @@ def test_json(computer, capsys):
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": {"kernels": None, "threads": None, "reason": "none here"},
         "device": "cuda:0",
         "problem": None,
         "driver": {"version": "580.65.06", "cuda": "13.0", "error": None},

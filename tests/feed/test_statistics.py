@@ -29,6 +29,7 @@ from gpu_patch import (
     SequentialPatching,
     WholeSamplePatching,
 )
+from gpu_patch._host import library
 from gpu_patch._numpy import lateral_context as numpy_lateral_context
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.feed import Normalization, compute_normalization
@@ -133,6 +134,7 @@ def test_the_cut_of_wrapped_images_is_that_of_all_scales(mode):
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_context_is_built(kind, monkeypatch):
     constructor = make_sample(kind).constructor
+    monkeypatch.setattr(library, "choice", lambda: library.Choice(None, ""))
     monkeypatch.setattr(numpy_lateral_context, "downscale", None)
     compute_normalization(constructor)
     if kind != "basic":

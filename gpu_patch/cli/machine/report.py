@@ -9,7 +9,14 @@ from typing import Any
 from gpu_patch._cuda.loader import folder_name
 from gpu_patch.cli.machine.diagnosis import problem
 from gpu_patch.cli.machine.driver import Device
-from gpu_patch.cli.machine.survey import PACKAGES, Machine, survey_machine, version_of, versions
+from gpu_patch.cli.machine.survey import (
+    PACKAGES,
+    Machine,
+    cpu,
+    survey_machine,
+    version_of,
+    versions,
+)
 from gpu_patch.cli.messages import in_options
 from gpu_patch.images.budget import size_text
 
@@ -38,6 +45,7 @@ def _document(machine: Machine, to_fix: str) -> dict[str, Any]:
     driver, cupy = machine.driver, machine.cupy
     return {
         **versions(),
+        "cpu": cpu(),
         "device": machine.device,
         "problem": to_fix or None,
         "driver": driver
@@ -98,6 +106,7 @@ def _lines(machine: Machine, to_fix: str) -> Iterator[str]:
         f"gpu_patch  {found['gpu_patch']}, Python {found['python']}, NumPy {found['numpy']}, "
         f"{found['platform']}"
     )
+    yield f"CPU        {_cpu_text(cpu())}"
     if driver is None:
         yield "driver     none"
     else:
@@ -127,6 +136,14 @@ def _lines(machine: Machine, to_fix: str) -> Iterator[str]:
         packages.append(f"{name:10}  {known or 'missing':13} {purpose}{missing}")
     yield from _listed("packages", packages)
     yield _verdict(machine, to_fix)
+
+
+def _cpu_text(found: dict[str, Any]) -> str:
+    if found["kernels"] is None:
+        return f"NumPy computes batches: {found['reason']}"
+    threads = "1 thread" if found["threads"] == 1 else f"{found['threads']} threads"
+    also = f"; {found['reason']}" if found["reason"] else ""
+    return f"compiled kernels for {found['kernels']}, {threads}{also}"
 
 
 def _compiled_ahead(machine: Machine) -> str:

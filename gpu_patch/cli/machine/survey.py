@@ -18,6 +18,7 @@ import numpy as np
 import gpu_patch
 from gpu_patch import device as devices
 from gpu_patch._cuda import loader
+from gpu_patch._host import library
 from gpu_patch.cli.machine import driver
 
 _CUPY = re.compile(r"(amd-)?cupy|cupy-cuda\d+x?|cupy-rocm-[\d-]+")
@@ -138,6 +139,14 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cpu() -> dict[str, Any]:
+    """Return what computes batches on the CPU, with how many threads, and why not compiled code."""
+    found = library.choice()
+    level = found.library.level if found.library else None
+    threads = gpu_patch.get_num_threads() if level else None
+    return {"kernels": level, "threads": threads, "reason": found.reason or None}
 
 
 def version_of(package: str) -> str | None:
