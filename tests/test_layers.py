@@ -9,7 +9,7 @@ import gpu_patch
 
 PACKAGE = Path(gpu_patch.__file__).parent
 LAYERS = (
-    ("checks", "specs", "optional"),
+    ("checks", "specs", "words", "optional"),
     ("threads",),
     ("geometry", "draws", "epilogue", "augmentation", "tiling", "progress", "locations"),
     ("sources",),

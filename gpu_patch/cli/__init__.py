@@ -12,7 +12,7 @@ from gpu_patch.cli.demo import add_to as add_demo
 from gpu_patch.cli.encoding import any_encoding
 from gpu_patch.cli.info import add_to as add_info
 from gpu_patch.cli.messages import one_line, short_warnings
-from gpu_patch.cli.predict import add_to as add_predict
+from gpu_patch.cli.predict.command import add_to as add_predict
 from gpu_patch.cli.preview import add_to as add_preview
 from gpu_patch.cli.termination import Terminated, terminable
 from gpu_patch.cli.training.command import add_to as add_train_demo

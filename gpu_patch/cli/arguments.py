@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.images.budget import DEFAULT_FRACTION
 from gpu_patch.optional import imported
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What `add_subparsers` returns."""
+Adds: TypeAlias = "argparse._ActionsContainer"
+"""What options are added to: a parser, or a group of its options."""
 _FORMATS = (".png", ".jpg", ".pdf", ".svg")
 """Of pictures."""
 _NEAR = 0.7
@@ -111,9 +114,36 @@ def scene_named(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def add_level(parser: argparse.ArgumentParser) -> None:
-    """Add --level, which is that of `open_images`."""
-    parser.add_argument("--level", type=whole(0), default=0, help="resolution level (default: 0)")
+def add_images(parser: argparse.ArgumentParser, axes: str, scenes: str = "") -> None:
+    """Add images, and what `open_images` takes of each; `reading_of` returns most of it.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Of a command.
+    axes : str
+        Says whose axes --axes are.
+    scenes : str, default ""
+        Says which files --scene is about too.
+    """
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a pattern or a folder")
+    parser.add_argument("--axes", help=f"axes {axes}; default: what the file says")
+    parser.add_argument(
+        "--level", type=whole(0), default=0, help="resolution level (default: %(default)s)"
+    )
+    also = f", {scenes}" if scenes else ""
+    parser.add_argument(
+        "--scene",
+        type=scene_named,
+        help=f"number or name, where a file has several{also}; or all",
+    )
+    add_reading(parser)
+
+
+def reading_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given of the options of `add_images`, as `open_images` takes it."""
+    names = ("level", "scene", "allow_missing_chunks", "keep_alpha", "allow_outside")
+    return {name: getattr(options, name) for name in names}
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +173,52 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="what the images may take: 8G, 8GiB, a number of bytes, or a fraction such as 0.5 of "
         f"what is free; default: {DEFAULT_FRACTION} of what is free",
+    )
+
+
+def add_size(parser: Adds, option: str, default: int) -> None:
+    """Add the size of patches or tiles."""
+    parser.add_argument(
+        option,
+        type=patch_size,
+        default=(default,),
+        metavar="N",
+        help="pixels: one number, Y,X or Z,Y,X; one number is limited to the depth along Z "
+        f"(default: {default})",
+    )
+
+
+def add_padding(parser: Adds, dest: str = "padding") -> None:
+    """Add --padding, which is the `padding_mode` of constructors."""
+    parser.add_argument(
+        "--padding",
+        dest=dest,
+        choices=PADDING_MODES,
+        default="reflect",
+        help="what the context holds beyond the image: %(choices)s (default: %(default)s)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device, which is that of `open_images`."""
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json, a file for the figures that a command prints."""
+    parser.add_argument(
+        "--json", type=path_named, metavar="FILE", help="also write the figures here"
+    )
+
+
+def add_folder(parser: argparse.ArgumentParser, for_what: str) -> None:
+    """Add --out, the folder of a demo."""
+    parser.add_argument(
+        "--out",
+        type=path_named,
+        default=Path("gpu-patch-demo"),
+        metavar="DIR",
+        help=f"folder for {for_what} (default: %(default)s)",
     )
 
 

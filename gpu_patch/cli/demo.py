@@ -7,11 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, path_named, whole
-from gpu_patch.cli.modes import Subject, load, make_subject
+from gpu_patch.cli.arguments import Commands, add_folder, add_seed, folder, needs, whole
+from gpu_patch.cli.modes import load, make_subject
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.preview import report_images, report_picture
-from gpu_patch.cli.text import counted
+from gpu_patch.plots.subject import Subject
+from gpu_patch.words import counted
 
 _PATCH = 64
 _NEXT = """\
@@ -27,13 +28,7 @@ def add_to(commands: Commands) -> None:
         description="Make a two-channel image of cells, draw patches of it, and run one epoch of "
         "MicroSplit batches. Needs no data.",
     )
-    parser.add_argument(
-        "--out",
-        type=path_named,
-        default=Path("gpu-patch-demo"),
-        metavar="DIR",
-        help="folder for phantom.tif and preview.png (default: %(default)s)",
-    )
+    add_folder(parser, "phantom.tif and preview.png")
     parser.add_argument(
         "--size",
         type=whole(16, 4096),

@@ -16,13 +16,13 @@ from gpu_patch import device as devices
 from gpu_patch.cli.arguments import Commands, add_budget, add_reading, whole
 from gpu_patch.cli.machine.report import show
 from gpu_patch.cli.messages import in_options, one_line
-from gpu_patch.cli.text import counted
 from gpu_patch.images import named_once, sources
 from gpu_patch.images.agreement import check_images, single_slices
 from gpu_patch.images.budget import Budget, make_budget, size_text
 from gpu_patch.images.readers import ImageInfo, Options, open_file
 from gpu_patch.images.remarks import remarks_on
 from gpu_patch.images.values import ValueCounts, count_values_of
+from gpu_patch.words import counted
 
 _HEAD = ("shape", "axes", "type", "resident", "chunks", "pixel, µm", "fits", "format", "file")
 _FLAGS = ("allow_missing_chunks", "keep_alpha", "allow_outside", "check_values")

@@ -10,22 +10,25 @@ from pathlib import Path
 import numpy as np
 
 from gpu_patch import ImageStack
-from gpu_patch.cli import display, pictures
 from gpu_patch.cli.arguments import (
     Commands,
-    add_level,
-    add_reading,
+    Parser,
+    add_images,
+    add_padding,
     add_seed,
+    add_size,
     needs,
-    patch_size,
     path_named,
     picture_file,
-    scene_named,
+    reading_of,
     whole,
 )
-from gpu_patch.cli.modes import MODES, Subject, load, make_subject, mode_named
-from gpu_patch.cli.text import counted
-from gpu_patch.geometry import PADDING_MODES
+from gpu_patch.cli.modes import MODES, load, make_subject, mode_named
+from gpu_patch.cli.picture_files import report_saved
+from gpu_patch.plots import plot_batch
+from gpu_patch.plots.colours import n_not_finite
+from gpu_patch.plots.subject import Subject
+from gpu_patch.words import counted, times
 
 _MOST_SAMPLES = 12
 _MOST_LINES = 2
@@ -39,7 +42,17 @@ def add_to(commands: Commands) -> None:
         description="Draw patches of images: where they lie, their context at "
         "every scale, and their targets with the mixing weights.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a pattern or a folder")
+    add_images(parser, "of every IMAGE, such as CYX", scenes="those of --target too")
+    add_target(parser)
+    add_choice(parser)
+    parser.add_argument(
+        "--out", type=path_named, default=Path("preview.png"), help="default: %(default)s"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_target(parser: Parser) -> None:
+    """Add the options on target images."""
     parser.add_argument(
         "--target",
         nargs="+",
@@ -47,17 +60,11 @@ def add_to(commands: Commands) -> None:
         metavar="IMAGE",
         help="target images, for the modes paired and basic; one per IMAGE",
     )
-    parser.add_argument(
-        "--axes", help="axes of every IMAGE, such as CYX; default: what the file says"
-    )
-    parser.add_argument("--target-axes", metavar="AXES", help="the same for every --target")
-    add_level(parser)
-    parser.add_argument(
-        "--scene",
-        type=scene_named,
-        help="number or name, where files have several, those of --target too; or all",
-    )
-    add_reading(parser)
+    parser.add_argument("--target-axes", metavar="AXES", help="axes of every --target")
+
+
+def add_choice(parser: Parser) -> None:
+    """Add what patches there are, and which of them to show."""
     parser.add_argument(
         "--mode",
         type=mode_named,
@@ -67,21 +74,9 @@ def add_to(commands: Commands) -> None:
         "where they have one channel, else basic. independent: every IMAGE, quoted where it is a "
         "pattern, is a structure; or every channel of the only one",
     )
-    parser.add_argument(
-        "--patch-size",
-        type=patch_size,
-        default=(64,),
-        metavar="N",
-        help="pixels: one number, Y,X or Z,Y,X; one number is limited to the depth along Z "
-        "(default: 64)",
-    )
+    add_size(parser, "--patch-size", 64)
     parser.add_argument("--scales", type=whole(1, 8), default=4, metavar="N", help="default: 4")
-    parser.add_argument(
-        "--padding",
-        choices=PADDING_MODES,
-        default="reflect",
-        help="what the context holds beyond the image: %(choices)s (default: %(default)s)",
-    )
+    add_padding(parser)
     parser.add_argument(
         "--samples",
         type=whole(1, _MOST_SAMPLES),
@@ -90,18 +85,13 @@ def add_to(commands: Commands) -> None:
         help=f"patches to show, at most {_MOST_SAMPLES} (default: 4)",
     )
     add_seed(parser)
-    parser.add_argument(
-        "--out", type=path_named, default=Path("preview.png"), help="default: %(default)s"
-    )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     needs("preview", "matplotlib.figure")
     out = picture_file("--out", options.out)
-    names = ("level", "scene", "allow_missing_chunks", "keep_alpha", "allow_outside")
-    choice = {name: getattr(options, name) for name in names}
+    choice = reading_of(options)
     written = options.parser.options
     of_target = {**written, "axes": written["target_axes"]}
     groups = load("IMAGE", options.images, options.axes, written, **choice)
@@ -152,7 +142,7 @@ def report_images(images: Sequence[ImageStack]) -> None:
 
 def report_not_finite(images: Sequence[ImageStack]) -> None:
     """Print how many values of each image are NaN or infinite."""
-    counts = [(image, display.n_not_finite(image.data)) for image in images]
+    counts = [(image, n_not_finite(image.data)) for image in images]
     wrong = [(image, n) for image, n in counts if n]
     for image, n in wrong[:_MOST_LINES]:
         n_nan = int(np.count_nonzero(np.isnan(image.data)))
@@ -168,12 +158,12 @@ def report_not_finite(images: Sequence[ImageStack]) -> None:
 def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> None:
     """Draw the picture, and print what it shows and where it is."""
     indices = subject.choose(n_samples, seed)
-    width, height = pictures.draw(subject, indices, out)
+    figure = plot_batch(subject.constructor, indices)
     sizes = subject.constructor.sampling.patch_sizes
     for image in subject.images:
         side = image.data_shape[2:]
         if any(n > m for size in sizes for n, m in zip(size, side, strict=True)):
-            print(f"note     patches are larger than {image.source}, {'×'.join(map(str, side))}")
+            print(f"note     patches are larger than {image.source}, {times(side)}")
             break
     report_not_finite([*subject.images, *subject.targets])
     print(
@@ -181,4 +171,4 @@ def report_picture(subject: Subject, n_samples: int, seed: int, out: Path) -> No
         f"mode {subject.mode}"
         + (f" of {subject.n_targets} structures" if subject.structures else "")
     )
-    print(f"picture  {out} ({width}×{height} pixels, {out.stat().st_size / 1e3:.0f} kB)")
+    report_saved(figure, out)

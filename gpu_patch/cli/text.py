@@ -1,4 +1,4 @@
-"""Lines of tables, and counts in words."""
+"""Lines of tables."""
 
 from __future__ import annotations
 
@@ -29,9 +29,3 @@ def machine_lines(machine: dict[str, object]) -> list[str]:
         f"software   gpu_patch {machine['gpu_patch']}{commit}, Python {machine['python']}, "
         f"NumPy {machine['numpy']}, {machine['date']}",
     ]
-
-
-def counted(number: int, what: str) -> str:
-    """Return "1 scale", "2 scales", "3 patches"."""
-    ending = "" if number == 1 else "es" if what.endswith("ch") else "s"
-    return f"{number} {what}{ending}"

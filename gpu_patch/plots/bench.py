@@ -7,21 +7,15 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
+from gpu_patch.plots.colours import CURVE_STYLES, LIGHT
+from gpu_patch.plots.sheet import Sheet
+
 FLOOR = "memory bandwidth"
 _PLACE = ("constructor", "n_scales", "batch_size", "window_side")
 _USUAL_BATCH = 32
 _DPI = 120
 _WIDTH, _HEIGHT, _HEAD, _FOOT, _LEFT, _GAP, _RIGHT = 4.6, 3.9, 1.65, 0.95, 0.95, 0.55, 0.3
 """Of a panel and what surrounds it, in inches."""
-_BACKGROUND, _TEXT, _FAINT, _GRID = "white", "#1f2328", "#59616b", "#dfe3e8"
-_STYLES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "v"),
-)
-"""Colours of Okabe and Ito, which colour-blind people can tell apart, and marks for grey print."""
 
 
 class Measured(Protocol):
@@ -40,7 +34,7 @@ class Measured(Protocol):
     def window_side(self) -> int: ...
 
 
-class Panel(NamedTuple):
+class Curves(NamedTuple):
     """What one panel shows: what of the workloads is alike, the other is its horizontal axis."""
 
     constructor: str
@@ -61,7 +55,7 @@ class Panel(NamedTuple):
         return workload.batch_size
 
 
-def panels(workloads: Sequence[Measured]) -> list[Panel]:
+def panels(workloads: Sequence[Measured]) -> list[Curves]:
     """Return the panels that show workloads: for each constructor those of two points or more.
 
     Of several that could show how the scales count, it is the one with most points; so it is for
@@ -81,10 +75,10 @@ def panels(workloads: Sequence[Measured]) -> list[Panel]:
                 over_batch[workload.n_scales].add(workload.batch_size)
         size = max(over_scales, key=lambda size: (len(over_scales[size]), size == _USUAL_BATCH))
         if len(over_scales[size]) > 1:
-            found.append(Panel(constructor, None, size))
+            found.append(Curves(constructor, None, size))
         scales = max(over_batch, key=lambda scales: (len(over_batch[scales]), scales))
         if len(over_batch[scales]) > 1:
-            found.append(Panel(constructor, scales, None))
+            found.append(Curves(constructor, scales, None))
     if not found:
         raise ValueError("argument --plot: needs two numbers of scales, or two batch sizes")
     return found
@@ -112,6 +106,8 @@ def contenders(row: dict[str, Any]) -> dict[str, float]:
 def plot_bench(document: dict[str, Any]) -> Any:
     """Draw what ``gpu-patch bench`` has measured.
 
+    ![Patches per second over scales and over the batch size](../../docs/bench.png)
+
     Parameters
     ----------
     document : dict
@@ -127,9 +123,9 @@ def plot_bench(document: dict[str, Any]) -> Any:
     ------
     ValueError
         The rows differ neither in scales nor in batch size.
+    ImportError
+        matplotlib is missing.
     """
-    from matplotlib.figure import Figure
-
     rows = [
         (SimpleNamespace(**{name: row[name] for name in _PLACE}), contenders(row))
         for row in document["rows"]
@@ -138,30 +134,32 @@ def plot_bench(document: dict[str, Any]) -> Any:
     n_columns, n_rows = min(2, len(shown)), (len(shown) + 1) // 2
     width = _LEFT + n_columns * _WIDTH + (n_columns - 1) * _GAP + _RIGHT
     height = _HEAD + n_rows * (_HEIGHT + _FOOT)
-    figure: Any = Figure((width, height), _DPI, facecolor=_BACKGROUND)
+    sheet = Sheet(width, height, dpi=_DPI, theme=LIGHT)
     names = dict.fromkeys(name for _, speeds in rows for name in speeds if name != FLOOR)
-    styles = dict(zip(names, _STYLES, strict=False))
+    styles = dict(zip(names, CURVE_STYLES, strict=False))
     all_axes: list[Any] = []
     for i, panel in enumerate(shown):
         left = _LEFT + i % 2 * (_WIDTH + _GAP)
-        bottom = height - _HEAD - (i // 2) * (_HEIGHT + _FOOT) - _HEIGHT
-        place = (left / width, bottom / height, _WIDTH / width, _HEIGHT / height)
-        axes = figure.add_axes(place, sharey=all_axes[0] if all_axes else None)
+        top = _HEAD + (i // 2) * (_HEIGHT + _FOOT)
+        first = all_axes[0] if all_axes else None
+        axes = sheet.axes(left, top, _WIDTH, _HEIGHT, sharey=first)
         all_axes.append(axes)
         points = {panel.place(w): speeds for w, speeds in rows if panel.shows(w)}
         _plot(axes, dict(sorted(points.items())), styles)
         _label(axes, panel, [w for w, _ in rows if panel.shows(w)], first=i % 2 == 0)
-    _write_head(figure, document["machine"], all_axes[0])
-    return figure
+    _write_head(sheet, document["machine"], all_axes[0])
+    return sheet.figure
 
 
 def _plot(
     axes: Any, points: dict[int, dict[str, float]], styles: dict[str, tuple[str, str]]
 ) -> None:
     """Draw a line per contender, and what memory allows as the edge of what nobody reaches."""
-    axes.set(xscale="log", yscale="log", facecolor=_BACKGROUND)
+    axes.set(xscale="log", yscale="log", facecolor=LIGHT.background)
     most = [speeds[FLOOR] for speeds in points.values()]
-    axes.plot(list(points), most, color=_FAINT, linewidth=1.4, linestyle=(0, (5, 3)), label=FLOOR)
+    axes.plot(
+        list(points), most, color=LIGHT.faint, linewidth=1.4, linestyle=(0, (5, 3)), label=FLOOR
+    )
     for order, (name, (colour, mark)) in enumerate(styles.items()):
         known = {x: speeds[name] for x, speeds in points.items() if name in speeds}
         axes.plot(
@@ -170,7 +168,7 @@ def _plot(
             color=colour,
             marker=mark,
             markersize=7 if order == 0 else 6,
-            markeredgecolor=_BACKGROUND,
+            markeredgecolor=LIGHT.background,
             linewidth=2.6 if order == 0 else 1.6,
             label=name,
             zorder=5 - 0.1 * order,
@@ -184,12 +182,12 @@ def _plot(
                 ha="center",
                 va="center",
                 fontsize=9.5,
-                color=_FAINT,
-                bbox={"boxstyle": "square,pad=0.15", "facecolor": _BACKGROUND, "linewidth": 0},
+                color=LIGHT.faint,
+                bbox={"boxstyle": "square,pad=0.15", "facecolor": LIGHT.background, "linewidth": 0},
             )
 
 
-def _label(axes: Any, panel: Panel, workloads: Sequence[Measured], *, first: bool) -> None:
+def _label(axes: Any, panel: Curves, workloads: Sequence[Measured], *, first: bool) -> None:
     from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
     ticks = {panel.place(workload): workload for workload in workloads}
@@ -202,50 +200,41 @@ def _label(axes: Any, panel: Panel, workloads: Sequence[Measured], *, first: boo
         title = f"{panel.constructor}, {scales}"
         axes.set_xlabel("patches of a batch")
         texts = [str(x) for x in ticks]
-    axes.set_title(title, fontsize=11, color=_TEXT, loc="left", pad=7)
+    axes.set_title(title, fontsize=11, color=LIGHT.text, loc="left", pad=7)
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(ticks), texts)
     axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid(color=_GRID, linewidth=0.8)
+    axes.grid(color=LIGHT.grid, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_FAINT, labelcolor=_TEXT, length=0, labelleft=first)
-    axes.xaxis.label.set_color(_FAINT)
+    axes.tick_params(colors=LIGHT.faint, labelcolor=LIGHT.text, length=0, labelleft=first)
+    axes.xaxis.label.set_color(LIGHT.faint)
     axes.spines[:].set_visible(False)
     if first:
-        axes.set_ylabel("patches per second", color=_FAINT)
+        axes.set_ylabel("patches per second", color=LIGHT.faint)
 
 
-def _write_head(figure: Any, machine: dict[str, Any], axes: Any) -> None:
-    width, height = figure.get_size_inches()
-    left = _LEFT / width
+def _write_head(sheet: Sheet, machine: dict[str, Any], axes: Any) -> None:
     speed = machine["copy_bytes_per_second"]
-    figure.text(
-        left,
-        1 - 0.42 / height,
-        "Patches per second",
-        fontsize=16,
-        color=_TEXT,
-        fontweight="bold",
-    )
+    sheet.write(_LEFT, 0.42, "Patches per second", fontsize=16, fontweight="bold")
     what = machine["gpu"] if "gpu" in machine else f"{machine['cpu']}, one thread"
     about = f"{what}; gpu_patch {machine['gpu_patch']}, {machine['date']}"
-    figure.text(left, 1 - 0.7 / height, about, fontsize=9.5, color=_FAINT)
+    sheet.write(_LEFT, 0.7, about, fontsize=9.5, color=LIGHT.faint)
     handles, labels = axes.get_legend_handles_labels()
     # first what is drawn first, which is the bandwidth, last in the list
     order = [*range(1, len(labels)), 0]
-    figure.legend(
+    sheet.figure.legend(
         [handles[i] for i in order],
         [f"{FLOOR}, {speed / 1e9:.0f} GB/s" if not i else labels[i] for i in order],
         loc="lower left",
-        bbox_to_anchor=(left, 1 - (_HEAD - 0.36) / height),
-        bbox_transform=figure.transFigure,
+        bbox_to_anchor=sheet.fraction(_LEFT, _HEAD - 0.36),
+        bbox_transform=sheet.figure.transFigure,
         borderaxespad=0,
         borderpad=0.3,
         ncols=3,
         frameon=False,
         fontsize=9.5,
-        labelcolor=_TEXT,
+        labelcolor=LIGHT.text,
         columnspacing=1.6,
     )

@@ -9,7 +9,7 @@ from gpu_patch.cli import main
 from gpu_patch.cli.bench import report
 from gpu_patch.cli.bench.workloads import Workload, curves, workloads_of
 from gpu_patch.plots import bench
-from gpu_patch.plots.bench import FLOOR, Panel
+from gpu_patch.plots.bench import FLOOR, Curves
 
 pytest.importorskip("matplotlib")
 
@@ -54,7 +54,7 @@ def lines_of(axes):
 
 
 def test_panels_of_what_bench_measures_for_it():
-    panels = [Panel("multichannel", None, 32), Panel("multichannel", 4, None)]
+    panels = [Curves("multichannel", None, 32), Curves("multichannel", 4, None)]
     assert bench.panels(curves(quick=False)) == panels
     assert bench.panels(curves(quick=True)) == panels
 
@@ -62,8 +62,8 @@ def test_panels_of_what_bench_measures_for_it():
 def test_panels_have_two_points_or_more():
     workloads = workloads_of(["pred", "basic", "multichannel-3d"], [1, 2], [8, 32])
     assert bench.panels(workloads) == [
-        *(Panel("pred", None, 32), Panel("pred", 2, None)),
-        *(Panel("basic", 0, None), Panel("multichannel-3d", 3, None)),
+        *(Curves("pred", None, 32), Curves("pred", 2, None)),
+        *(Curves("basic", 0, None), Curves("multichannel-3d", 3, None)),
     ]
     with pytest.raises(ValueError, match="--plot: needs two numbers of scales, or two batch"):
         bench.panels([Workload("pred", 2, 32), Workload("basic", 0, 32)])

@@ -7,13 +7,13 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from gpu_patch import ImageStack
-from gpu_patch.cli import display
-from gpu_patch.cli.layout import Layout
 from gpu_patch.cli.modes import make_subject
-from gpu_patch.cli.overview import Box, Overview, overviews_of, paint
-from gpu_patch.cli.panels import input_panels, target_panels
 from gpu_patch.cli.phantom import make_phantom
-from gpu_patch.cli.pictures import _names, _title, draw, explanation
+from gpu_patch.plots import colours, plot_batch
+from gpu_patch.plots.captions import explanation, names, title
+from gpu_patch.plots.layout import Layout
+from gpu_patch.plots.overview import Box, Overview, overviews_of, paint
+from gpu_patch.plots.panels import input_panels, target_panels
 
 
 def stack(pixels, axes, name="a.tif"):
@@ -86,9 +86,9 @@ def test_3d_shows_the_middle_plane(phantom):
     (row,) = target_panels(subject, subject.plan(indices), batch)
     for c, panel in enumerate(row):
         assert panel.rgb.shape == (32, 32, 3)
-        between = display.limits(volume[c, 3])
-        colour = display.channel_colours(2)[c]
-        expected = display.tint(display.stretch(batch.target[0, c, 2], between), colour)
+        between = colours.limits(volume[c, 3])
+        colour = colours.channel_colours(2)[c]
+        expected = colours.tint(colours.stretch(batch.target[0, c, 2], between), colour)
         assert (panel.rgb == expected).all()
 
 
@@ -146,7 +146,7 @@ def test_a_structure_may_have_many_images(phantom):
     for b, (y, x) in enumerate(plan.sources.coords[:, 1]):
         assert (batch.target[b, 1] == nuclei[0].data[0, 0, y : y + 32, x : x + 32]).all()
     # files of one name are told apart by their folders
-    assert _names(subject.images) == ["filaments/a.tif", "b.tif", "nuclei/a.tif"]
+    assert names(subject.images) == ["filaments/a.tif", "b.tif", "nuclei/a.tif"]
 
 
 def parts(image):
@@ -199,9 +199,9 @@ def test_view_holds_image_and_boxes_but_not_too_much_beyond(box, view):
 @pytest.mark.parametrize("padding", ["reflect", "periodic", "wrap", "zero"])
 def test_margin_shows_what_the_padding_does(padding, phantom):
     image = stack(phantom, "CYX")
-    colours = display.channel_colours(2)
-    plain = paint(image, 0, Box(0, 0, 160, 160), padding, colours)
-    wide = paint(image, 0, Box(-20, -30, 200, 250), padding, colours)
+    tints = colours.channel_colours(2)
+    plain = paint(image, 0, Box(0, 0, 160, 160), padding, tints)
+    wide = paint(image, 0, Box(-20, -30, 200, 250), padding, tints)
     assert (wide[20:180, 30:190] == plain).all()
     assert plain[..., 0].max() > 0.9
     mode = {"reflect": "reflect", "periodic": "wrap"}.get(padding)
@@ -215,10 +215,9 @@ def test_margin_shows_what_the_padding_does(padding, phantom):
 def test_picture_has_each_box_in_its_colour_where_it_belongs(phantom, tmp_path):
     subject = subject_of([stack(phantom, "CYX")], n_scales=2)
     indices = next([i] for i in range(25) if not _near_border(subject, i))
-    size = draw(subject, indices, tmp_path / "a.png")
+    plot_batch(subject.constructor, indices).savefig(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         pixels = np.asarray(image.convert("RGB")) / 255
-    assert size == pixels.shape[1::-1]
     plan = subject.plan(indices)
     (overview,) = overviews_of(plan, 2)
     view = overview.view(160, 160)
@@ -226,7 +225,7 @@ def test_picture_has_each_box_in_its_colour_where_it_belongs(phantom, tmp_path):
     left, top, width, _ = layout.overview(0)
     zoom = 100 * width / view.width
     for scale, box in enumerate(overview.boxes[0]):
-        colour = np.array(to_rgb(display.SCALE_COLOURS[scale]))
+        colour = np.array(to_rgb(colours.SCALE_COLOURS[scale]))
         y0, x0 = 100 * top + box.y * zoom, 100 * left + box.x * zoom
         y1, x1 = y0 + box.height * zoom, x0 + box.width * zoom
         for y, x in [(y0, (x0 + x1) / 2), (y1, x0 * 0.3 + x1 * 0.7), ((y0 + y1) / 2, x0)]:
@@ -263,13 +262,13 @@ def test_explanation_speaks_of_what_is_there(phantom):
 
 
 @pytest.mark.parametrize(
-    ("length", "title"), [(60, "a_long_name.tif, 160×160"), (20, "a_long_nam…, 160×160"),
+    ("length", "expected"), [(60, "a_long_name.tif, 160×160"), (20, "a_long_nam…, 160×160"),
                           (1, "a_long_…, 160×160")]
 )  # fmt: skip
-def test_a_title_keeps_the_size(length, title, phantom):
+def test_a_title_keeps_the_size(length, expected, phantom):
     subject = subject_of([stack(phantom, "CYX", "a_long_name.tif")])
     (overview,) = overviews_of(subject.plan([0]), 1)
-    assert _title(subject, overview, length) == title
+    assert title(subject, overview, length) == expected
 
 
 @pytest.mark.parametrize(
@@ -281,12 +280,12 @@ def test_a_title_keeps_the_size(length, title, phantom):
         (1, ["structure 0: …_w1.tif, 160×160", "structure 1: …_w2.tif, 120×160"]),
     ],
 )  # fmt: skip
-def test_titles_of_structures_keep_the_end_of_names(length, titles, phantom):
+def test_titles_of_structures_keep_the_end_ofnames(length, titles, phantom):
     named = [stack(phantom[0], "YX", "nuclei_of_plate_one_w1.tif"),
              stack(phantom[1, :120], "YX", "nuclei_of_plate_one_w2.tif")]  # fmt: skip
     subject = subject_of(named, mode="independent")
     overviews = overviews_of(subject.plan([0]), 1)
-    assert [_title(subject, overview, length) for overview in overviews] == titles
+    assert [title(subject, overview, length) for overview in overviews] == titles
 
 
 @pytest.mark.parametrize("n_views", [1, 2, 5])
@@ -321,26 +320,26 @@ def test_contrast_copes_with_any_values():
         np.array([[np.inf, 1.0], [0.0, np.nan]]),
         np.eye(40),
     ):
-        low, high = display.limits(pixels)
+        low, high = colours.limits(pixels)
         assert high > low
-        shown = display.stretch(pixels, (low, high))
+        shown = colours.stretch(pixels, (low, high))
         assert shown.dtype == np.float32
         assert ((shown >= 0) & (shown <= 1)).all()
-    assert display.stretch(np.eye(40), display.limits(np.eye(40))).max() == 1
+    assert colours.stretch(np.eye(40), colours.limits(np.eye(40))).max() == 1
     # rounding of a constant is nothing to show; a count of one among thousands is
     even = np.where(np.eye(40), np.float32(977.0002), np.float32(977))
-    assert display.stretch(even, display.limits(even)).max() < 0.01
+    assert colours.stretch(even, colours.limits(even)).max() < 0.01
     counts = np.where(np.eye(40), 60001, 60000)
-    assert display.stretch(counts, display.limits(counts)).max() == 1
+    assert colours.stretch(counts, colours.limits(counts)).max() == 1
 
 
 def test_scale_colours_can_be_told_apart():
-    colours = np.array([to_rgb(colour) for colour in display.SCALE_COLOURS])
-    distances = np.abs(colours[:, None] - colours).sum(axis=-1) + 9 * np.eye(len(colours))
+    found = np.array([to_rgb(colour) for colour in colours.SCALE_COLOURS])
+    distances = np.abs(found[:, None] - found).sum(axis=-1) + 9 * np.eye(len(found))
     assert distances.min() > 0.3
 
 
-STRIPES = np.array(display._STRIPES)
+STRIPES = np.array(colours._STRIPES)
 
 
 def is_striped(rgb):
@@ -356,13 +355,13 @@ def test_what_is_not_finite_is_striped_and_nothing_else(value, n_channels):
     expected = np.zeros((20, 31), bool)
     expected[3:9, 4:17] = expected[19, 30] = True
     pixels[-1, expected] = value
-    between = [display.limits(channel) for channel in pixels]
-    rgb = display.overlay(pixels, between, display.channel_colours(n_channels))
+    between = [colours.limits(channel) for channel in pixels]
+    rgb = colours.overlay(pixels, between, colours.channel_colours(n_channels))
     np.testing.assert_array_equal(is_striped(rgb), expected)
     for colour in STRIPES:
         assert (rgb[3:9, 4:17] == colour).all(axis=-1).sum() > 30
     pixels[-1, expected] = 0
-    plain = display.overlay(pixels, between, display.channel_colours(n_channels))
+    plain = colours.overlay(pixels, between, colours.channel_colours(n_channels))
     np.testing.assert_array_equal(rgb[~expected], plain[~expected])
 
 
@@ -375,7 +374,7 @@ def test_no_pixel_that_is_not_finite_is_overlooked(shape):
     pixels[at] = np.nan
     view = Box(-10, -20, shape[0] + 30, shape[1] + 25)
     rgb = paint(stack(pixels, "YX"), 0, view, "reflect", [(1, 1, 1)])
-    step = display.step_to_thin(view.height, view.width)
+    step = colours.step_to_thin(view.height, view.width)
     place = tuple((pixel - first) // step for pixel, first in zip(at, view[:2], strict=True))
     striped = is_striped(rgb)
     assert striped[place]
@@ -395,6 +394,6 @@ def test_panels_and_notes_speak_of_what_is_not_finite(phantom):
                 np.testing.assert_array_equal(is_striped(panel.rgb), ~np.isfinite(shown))
     assert not np.isfinite(batch.input).all()
     (overview,) = overviews_of(plan, subject.n_scales)
-    assert _title(subject, overview, 80) == "a.tif, 160×160, 8 not finite"
+    assert title(subject, overview, 80) == "a.tif, 160×160, 8 not finite"
     assert "8 values are NaN or infinite" in explanation(subject, [overview], 8)
     assert "Stripes" not in explanation(subject, [overview])

@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from pixels import distinct
 
-from gpu_patch.cli import display, main, pictures
+from gpu_patch.cli import main
+from gpu_patch.plots import batch, colours
 
 REAL = Path(str(resources.files("skimage"))) / "data"
 
@@ -48,11 +49,11 @@ def test_real_pictures(name, patch_size, shape, mode, tmp_path, capsys):
     assert 700 < pixels.shape[0] < 1400
     # boxes in the overview, and frames of the panels
     overview, panels = pixels[:, :620], pixels[:, 650:]
-    for scale, colour in enumerate(display.SCALE_COLOURS[:4]):
+    for scale, colour in enumerate(colours.SCALE_COLOURS[:4]):
         assert count(overview[150:], colour) > 300, scale
         # 3 frames of 4 sides, 3 pixels wide and 100 long at least
         assert count(panels, colour) > 3 * 4 * 3 * 100, scale
-    assert count(pixels, display.SCALE_COLOURS[4]) == 0
+    assert count(pixels, colours.SCALE_COLOURS[4]) == 0
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_every_mode_draws(arguments, files, capsys):
     assert main(["preview", *arguments.split()]) == 0, capsys.readouterr().err
     pixels = picture("preview.png")
     assert pixels.shape[1] > 900
-    assert count(pixels, display.SCALE_COLOURS[0]) > 300
+    assert count(pixels, colours.SCALE_COLOURS[0]) > 300
 
 
 def test_a_pattern_is_one_structure(files, capsys):
@@ -164,9 +165,9 @@ def test_channels_that_are_structures_are_of_one_file(files, capsys):
 
 def test_colours_are_called_by_their_names(files, monkeypatch, capsys):
     titles = []
-    show = pictures._Sheet.show_panel
+    show = batch._BatchPicture.show_panel
     monkeypatch.setattr(
-        pictures._Sheet,
+        batch._BatchPicture,
         "show_panel",
         lambda sheet, row, column, panel: (
             titles.append(panel.title) or show(sheet, row, column, panel)
@@ -212,11 +213,11 @@ def test_what_is_not_finite_is_striped_and_counted(files, capsys):
         "note     not finite in float_0.tif, striped in the picture: 101 values (100 NaN, "
         "1 infinite)"
     )
-    colours = [tuple(stripe) for stripe in display._STRIPES]
-    assert all(count(marked, colour) > 100 for colour in colours)
+    stripes = [tuple(stripe) for stripe in colours._STRIPES]
+    assert all(count(marked, colour) > 100 for colour in stripes)
     assert main(["preview", "clean.tif", *options]) == 0
     assert "finite" not in capsys.readouterr().out
-    assert not any(count(picture("marked.png"), colour) for colour in colours)
+    assert not any(count(picture("marked.png"), colour) for colour in stripes)
 
     assert main(["preview", "clean.tif", "--target", "float_3.tif", *options]) == 0
     assert "in float_3.tif, striped in the picture: 1 value (1 inf" in capsys.readouterr().out

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 from gpu_patch import Augmentation
-from gpu_patch.cli import display, main, make_parser
+from gpu_patch.cli import main, make_parser
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.training.command import (
     HELD_OUT_SIZE,
-    psnr,
     qualities_of,
     quality_lines,
     settings_of,
-    smoothed,
     time_lines,
 )
+from gpu_patch.plots import colours, plot_training
+from gpu_patch.plots import training as training_plot
+from gpu_patch.plots.training import psnr, running_mean
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 OPTIONS = ["--device=cpu", "--size=256", "--patch-size=32", "--scales=2", "--batch-size=8"]
@@ -115,10 +116,10 @@ def test_picture(trained):
     truth = make_phantom(HELD_OUT_SIZE, 1)
     for (y, x), image, colour in (
         ((125, 35), truth.mean(axis=0), (1, 1, 1)),
-        ((125, 835), truth[0], display.channel_colours(2)[0]),
-        ((554, 835), truth[1], display.channel_colours(2)[1]),
+        ((125, 835), truth[0], colours.channel_colours(2)[0]),
+        ((554, 835), truth[1], colours.channel_colours(2)[1]),
     ):
-        expected = display.tint(display.stretch(image, display.limits(image)), colour)
+        expected = colours.tint(colours.stretch(image, colours.limits(image)), colour)
         found = pixels[y : y + HELD_OUT_SIZE, x : x + HELD_OUT_SIZE]
         # a frame lies on the outermost pixels
         assert np.abs(found - expected)[2:-2, 2:-2].max() < 0.005
@@ -127,28 +128,17 @@ def test_picture(trained):
 def test_errors_are_orange_where_too_bright(tmp_path):
     from PIL import Image
 
-    from gpu_patch.cli import unmixed
-
     truth = make_phantom(HELD_OUT_SIZE, 0)
     predicted = truth.astype(np.float32)
     predicted[0, :100, :100] += 9999
     predicted[0, :100, 200:300] -= 9999
-    unmixed.draw(
-        truth,
-        predicted,
-        names=("a", "b"),
-        psnr=(1, 2),
-        losses=np.array([1, 0.5], np.float32),
-        smoothed=np.array([0.75]),
-        subtitle="",
-        out=tmp_path / "a.png",
-    )
+    plot_training([1, 0.5], truth, predicted, names=("a", "b")).savefig(tmp_path / "a.png")
     error = np.asarray(Image.open(tmp_path / "a.png"))[125:509, 1235:1619, :3]
     orange, black, blue = (error[5:95, x : x + 90].reshape(-1, 3) for x in (5, 105, 205))
     for pixels, colour in (
-        (orange, unmixed._TOO_BRIGHT),
+        (orange, training_plot._TOO_BRIGHT),
         (black, (0, 0, 0)),
-        (blue, unmixed._TOO_DARK),
+        (blue, training_plot._TOO_DARK),
     ):
         np.testing.assert_allclose(pixels / 255, np.broadcast_to(colour, pixels.shape), atol=0.005)
 
@@ -345,8 +335,8 @@ def test_defaults_depend_on_the_device(monkeypatch):
 
 def test_running_mean():
     losses = np.arange(30, dtype=np.float32)
-    np.testing.assert_allclose(smoothed(losses), np.arange(9.5, 20))
-    np.testing.assert_allclose(smoothed(losses[:3]), [1])
+    np.testing.assert_allclose(running_mean(losses, 20), np.arange(9.5, 20))
+    np.testing.assert_allclose(running_mean(losses[:3], 20), [1])
 
 
 def test_psnr_of_known_errors():

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 
-from gpu_patch.cli.arguments import Commands, needs, path_named, picture_file, whole, writable
+from gpu_patch.cli.arguments import (
+    Commands,
+    add_json,
+    needs,
+    path_named,
+    picture_file,
+    whole,
+    writable,
+)
 from gpu_patch.cli.bench.report import report
 from gpu_patch.cli.bench.workloads import CONSTRUCTORS, USUAL_BATCH, curves, settings_of
 from gpu_patch.device import resolve
@@ -22,9 +30,7 @@ def add_to(commands: Commands) -> None:
         "CPU, or on a GPU beside what one would do there without gpu_patch.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer scales and batches: less exact")
-    parser.add_argument(
-        "--json", type=path_named, metavar="FILE", help="also write the figures here"
-    )
+    add_json(parser)
     parser.add_argument(
         "--plot",
         type=path_named,

@@ -5,18 +5,31 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.cli.arguments import Commands, add_seed, folder, needs, path_named, whole, writable
+from gpu_patch.cli.arguments import (
+    Commands,
+    add_device,
+    add_folder,
+    add_json,
+    add_seed,
+    folder,
+    needs,
+    whole,
+    writable,
+)
 from gpu_patch.cli.bench.timing import machine
 from gpu_patch.cli.phantom import make_phantom
-from gpu_patch.cli.text import counted, head, line
+from gpu_patch.cli.picture_files import save_picture
+from gpu_patch.cli.text import head, line
 from gpu_patch.device import resolve
 from gpu_patch.feed import compute_normalization
+from gpu_patch.plots import plot_training
+from gpu_patch.plots.training import psnr, running_mean
+from gpu_patch.words import counted, times
 
 if TYPE_CHECKING:
     from gpu_patch.cli.training.loop import Course
@@ -55,16 +68,8 @@ def add_to(commands: Commands) -> None:
         "its structures, and show what it makes of an image that it has not seen. Needs PyTorch, "
         "and no data. Takes about a minute on two CPU cores.",
     )
-    parser.add_argument(
-        "--out",
-        type=path_named,
-        default=Path("gpu-patch-demo"),
-        metavar="DIR",
-        help="folder for unmixed.png (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--json", type=path_named, metavar="FILE", help="also write the figures here"
-    )
+    add_folder(parser, "unmixed.png")
+    add_json(parser)
     parser.add_argument(
         "--steps", type=whole(1), default=500, metavar="N", help="default: %(default)s"
     )
@@ -95,7 +100,7 @@ def add_to(commands: Commands) -> None:
         help="pixels of the training image along Y and X "
         f"(default: {_SIZE}, on a GPU {_SIZE_ON_CUDA})",
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where one is usable")
+    add_device(parser)
     add_seed(parser)
     parser.set_defaults(run=run)
 
@@ -117,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
     found = _trained(settings)
     times, qualities = _print_results(found, settings)
     picture.parent.mkdir(parents=True, exist_ok=True)
-    width, height = _draw(found, settings, qualities["network, trained"], picture)
+    width, height = save_picture(_plot(found, settings), picture)
     print(f"picture    {picture} ({width}×{height} pixels)")
     if options.json is not None:
         document = {
@@ -174,7 +179,7 @@ def _print_results(
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Print what a training took and reached; return its times and qualities."""
     course, batch_size = found.course, settings["batch_size"]
-    losses = smoothed(course.losses)
+    losses = running_mean(course.losses, _SMOOTHED)
     seconds = course.waiting_seconds.sum() + course.training_seconds.sum()
     print(
         f"training   {counted(len(course.losses), 'step')} of {counted(batch_size, 'patch')} in "
@@ -191,26 +196,22 @@ def _print_results(
     return times, qualities
 
 
-def _draw(
-    found: _Trained, settings: dict[str, Any], psnr_after: list[float], out: Path
-) -> tuple[int, int]:
-    """Draw a training; return the size of the picture."""
-    from gpu_patch.cli import unmixed
-
+def _plot(found: _Trained, settings: dict[str, Any]) -> Any:
+    """Return the picture of a training."""
     losses = found.course.losses
-    size: tuple[int, int] = unmixed.draw(
+    return plot_training(
+        losses,
         found.truth,
         found.after,
         names=STRUCTURES,
-        psnr=psnr_after,
-        losses=losses,
-        smoothed=smoothed(losses),
+        title="Two structures unmixed, in an image the network has not seen",
         subtitle=f"U-Net, {found.n_parameters} parameters, {len(losses)} steps of "
         f"{settings['batch_size']} patches of {_square(settings['patch_size'])} pixels with "
         f"{counted(settings['scales'], 'scale')}",
-        out=out,
+        loss_title="Loss: mean squared error, normalised",
+        baseline=1,
+        window=_SMOOTHED,
     )
-    return size
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -239,12 +240,6 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "device": device,
         "seed": options.seed,
     }
-
-
-def smoothed(losses: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return means of consecutive losses, the last one of the last losses."""
-    n = min(_SMOOTHED, len(losses))
-    return np.convolve(losses.astype(np.float64), np.full(n, 1 / n), mode="valid")
 
 
 def times_of(course: Course) -> dict[str, float]:
@@ -285,14 +280,6 @@ def qualities_of(
     return {name: psnr(predicted, truth) for name, predicted in predictions.items()}
 
 
-def psnr(predicted: NDArray[Any], truth: NDArray[Any]) -> list[float]:
-    """Return the peak signal-to-noise ratio of each channel of (C, Y, X) in dB."""
-    errors = ((predicted - truth.astype(np.float64)) ** 2).mean(axis=(1, 2))
-    peaks = np.ptp(truth, axis=(1, 2)).astype(np.float64)
-    decibels: list[float] = (10 * np.log10(peaks**2 / errors)).tolist()
-    return decibels
-
-
 def quality_lines(qualities: dict[str, list[float]]) -> list[str]:
     """Return the table of PSNRs."""
     return [
@@ -317,4 +304,4 @@ def machine_lines(described: dict[str, Any]) -> list[str]:
 
 
 def _square(n: int) -> str:
-    return f"{n}×{n}"
+    return times((n, n))

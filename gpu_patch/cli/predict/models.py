@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpu_patch.cli.text import counted
+from gpu_patch.words import counted
 
 _MOST_CHANNELS = 16
 _MULTIPLES = (2, 4, 8, 16, 32, 64, 128)

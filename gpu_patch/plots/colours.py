@@ -1,9 +1,9 @@
-"""From pixels to colours: contrast, tints of channels, overlays. NumPy alone."""
+"""Colours of figures, and from pixels to colours: contrast, tints, overlays. NumPy alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +11,40 @@ from numpy.typing import NDArray
 Colour = tuple[float, float, float]
 Limits = tuple[float, float]
 
-BACKGROUND, TEXT, FAINT = "#16181d", "#f0f0f0", "#a8adb5"
-"""Of every picture."""
 
-SCALE_COLOURS = (
-    "#F0E442",
-    "#56B4E9",
-    "#E69F00",
-    "#FFFFFF",
-    "#CC79A7",
-    "#009E73",
-    "#D55E00",
-    "#0072B2",
+class Theme(NamedTuple):
+    """The colours of a figure beside its data.
+
+    Attributes
+    ----------
+    background, text, faint, grid : str
+        Behind everything; of titles; of what is said beside, and of frames; of lines of a grid.
+    """
+
+    background: str
+    text: str
+    faint: str
+    grid: str
+
+
+DARK = Theme("#16181d", "#f0f0f0", "#a8adb5", "#3a3f47")
+"""For images, which are bright on black."""
+LIGHT = Theme("white", "#1f2328", "#59616b", "#dfe3e8")
+"""For curves."""
+
+# what colour-blind people can tell apart (Okabe and Ito)
+_YELLOW, _SKY, _ORANGE, _PINK = "#F0E442", "#56B4E9", "#E69F00", "#CC79A7"
+_GREEN, _VERMILION, _BLUE = "#009E73", "#D55E00", "#0072B2"
+SCALE_COLOURS = (_YELLOW, _SKY, _ORANGE, "#FFFFFF", _PINK, _GREEN, _VERMILION, _BLUE)
+"""On dark, of boxes and frames from the native scale outwards: similar ones are apart."""
+CURVE_STYLES = (
+    (_BLUE, "o"),
+    (_VERMILION, "s"),
+    (_GREEN, "^"),
+    (_PINK, "D"),
+    (_ORANGE, "v"),
 )
-"""Boxes and frames from the native scale outwards: the colours of Okabe and Ito, which
-colour-blind people can tell apart, in an order that keeps similar ones from each other."""
+"""On light, colours of curves, and marks for grey print."""
 
 _CHANNEL_COLOURS: dict[int, list[Colour]] = {
     1: [(1, 1, 1)],

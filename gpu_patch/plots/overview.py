@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch import ImageStack
-from gpu_patch.cli import display
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.geometry import border_index, window_start
+from gpu_patch.plots import colours
+from gpu_patch.plots.subject import planes_of
 
 _WIDEST_BORDER = 0.5
 _AIR = 0.015
@@ -97,16 +98,16 @@ def paint(
     sample_idx: int,
     view: Box,
     padding: str,
-    colours: Sequence[display.Colour],
+    tints: Sequence[colours.Colour],
 ) -> NDArray[np.float32]:
     """Paint the part `view` of an image in colour, (Y, X, 3).
 
     Beyond the image it is dim: mirrored or repeated where the context is, plain where that is
     zero, or depends on the patch ("wrap"). What is not finite is striped, every pixel of it.
     """
-    channels = display.middle_plane(image.data[sample_idx], 1)
-    between = [display.limits(channel) for channel in display.thinned(channels)]
-    step = display.step_to_thin(view.height, view.width)
+    channels = planes_of(image, sample_idx)
+    between = [colours.limits(channel) for channel in colours.thinned(channels)]
+    step = colours.step_to_thin(view.height, view.width)
     reads, inside = [], []
     for first, length, n in zip(view[:2], view[2:], channels.shape[1:], strict=True):
         virtual = np.arange(first, first + length, step)
@@ -114,13 +115,13 @@ def paint(
         reads.append(border_index(virtual, 0, n, mode))
         inside.append((virtual >= 0) & (virtual < n))
     pixels = channels[:, reads[0][:, None], reads[1]]
-    rgb = display.overlay(pixels, between, colours)
+    rgb = colours.overlay(pixels, between, tints)
     not_finite = ~np.isfinite(pixels).all(axis=0)
     y, x = np.nonzero(~np.isfinite(channels).all(axis=0))
     # of those that are thinned out too
     not_finite[(y - view.y) // step, (x - view.x) // step] = True
     larger = 2 * max(not_finite.shape) // _SHOWN
-    display.striped(rgb, display.grown(not_finite, larger), max(2, 3 * larger // 2))
+    colours.striped(rgb, colours.grown(not_finite, larger), max(2, 3 * larger // 2))
     blank = np.logical_or.outer(reads[0] < 0, reads[1] < 0)
     outside = ~np.logical_and.outer(*inside)
     rgb[blank] = 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu_patch.cli.overview import Box
+from gpu_patch.plots.overview import Box
+from gpu_patch.plots.sheet import EDGE
 
-EDGE = 0.35
 TOP = 1.55
 """Where panels and overviews begin, below the header and the headings."""
 _WIDTH = 16.0
