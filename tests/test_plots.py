@@ -47,9 +47,10 @@ def test_chunks_are_drawn_as_memory_is(tmp_path):
     path = tmp_path / "a.tif"
     stack = np.stack([pixels()] * 3)
     stack[1] += 1000
-    tifffile.imwrite(path, stack, rowsperstrip=16, metadata={"axes": "ZCYX"})
+    layout = {"tile": (32, 32), "photometric": "minisblack"}
+    tifffile.imwrite(path, stack, metadata={"axes": "ZCYX"}, **layout)
     made = []
-    for budget in (None, "90kB"):
+    for budget in (None, "60kB"):
         images = open_images(path, by_chunk=budget and True, memory_budget=budget, progress=False)
         places = RandomPatching(images.shapes, (2, 16, 24), 1)
         constructor = MultiChannelTargetMsPatchConstr(

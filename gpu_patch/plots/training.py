@@ -120,7 +120,8 @@ def psnr(predicted: NDArray[Any], truth: NDArray[Any]) -> list[float]:
     """
     errors = ((predicted - truth.astype(np.float64)) ** 2).mean(axis=(1, 2))
     peaks = np.ptp(truth, axis=(1, 2)).astype(np.float64)
-    decibels: list[float] = (10 * np.log10(peaks**2 / errors)).tolist()
+    with np.errstate(divide="ignore"):  # without any error it is infinite
+        decibels: list[float] = (10 * np.log10(peaks**2 / errors)).tolist()
     return decibels
 
 
