@@ -45,12 +45,11 @@ def test_chunks_are_drawn_as_memory_is(tmp_path):
     import tifffile
 
     path = tmp_path / "a.tif"
-    stack = np.stack([pixels()] * 3)
-    stack[1] += 1000
+    stack = np.stack([np.roll(pixels(), 7 * z, axis=1) for z in range(20)])
     layout = {"tile": (32, 32), "photometric": "minisblack"}
     tifffile.imwrite(path, stack, metadata={"axes": "ZCYX"}, **layout)
     made = []
-    for budget in (None, "60kB"):
+    for budget in (None, "400kB"):
         images = open_images(path, by_chunk=budget and True, memory_budget=budget, progress=False)
         places = RandomPatching(images.shapes, (2, 16, 24), 1)
         constructor = MultiChannelTargetMsPatchConstr(
