@@ -49,7 +49,7 @@ def test_chunks_are_drawn_as_memory_is(tmp_path):
     layout = {"tile": (32, 32), "photometric": "minisblack"}
     tifffile.imwrite(path, stack, metadata={"axes": "ZCYX"}, **layout)
     made = []
-    for budget in (None, "400kB"):
+    for budget in (None, "600kB"):
         images = open_images(path, by_chunk=budget and True, memory_budget=budget, progress=False)
         places = RandomPatching(images.shapes, (2, 16, 24), 1)
         constructor = MultiChannelTargetMsPatchConstr(
