@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.optional import imported
 from gpu_patch.plots.colours import DARK, Theme
 
 DPI = 100
@@ -88,14 +89,10 @@ class Sheet:
 
 @cache
 def _figure_class() -> type:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "gpu_patch.plots needs matplotlib: pip install 'gpu_patch[cli]'"
-        ) from error
+    matplotlib = imported("matplotlib.figure", "gpu_patch.plots")
+    base: Any = matplotlib.Figure
 
-    class NotebookFigure(Figure):
+    class NotebookFigure(base):  # type: ignore[misc]
         """A figure that notebooks show as it is, whether or not pyplot was imported."""
 
         def _repr_png_(self) -> bytes:
