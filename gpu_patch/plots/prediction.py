@@ -15,7 +15,7 @@ from gpu_patch.images.axes import to_canonical
 from gpu_patch.images.readers import Options, open_file
 from gpu_patch.plots import colours
 from gpu_patch.plots.sheet import EDGE, Panel, Sheet
-from gpu_patch.plots.subject import on_host
+from gpu_patch.plots.subject import on_host, region_of
 from gpu_patch.predict.outputs import restored_axes
 
 _GAP, _TOP, _TITLE, _HEADING = 0.16, 0.98, 0.34, 0.3
@@ -131,9 +131,7 @@ def _middle(shape: Sequence[int]) -> list[slice]:
 
 def _of_stack(stack: ImageStack, place: Sequence[slice]) -> NDArray[Any]:
     """Return pixels of the first sample, (C, Y, X)."""
-    start = [part.start for part in place]
-    found = stack.extract_patch(0, None, start, [part.stop - part.start for part in place])
-    return colours.middle_plane(on_host(found), 1)
+    return colours.middle_plane(region_of(stack, 0, place), 1)
 
 
 def _of_result(result: Any, stack: ImageStack, place: Sequence[slice]) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from gpu_patch import (
 )
 from gpu_patch import device as devices
 from gpu_patch.checks import instance
+from gpu_patch.chunks import ChunkedImage
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.plots.colours import middle_plane, n_not_finite
@@ -139,13 +140,22 @@ def subject_of(constructor: Any) -> Subject:
 
 def planes_of(image: ImageStack, sample_idx: int) -> NDArray[Any]:
     """Return the middle z plane of a sample, (C, Y, X), on the host."""
-    if isinstance(image.data, np.ndarray):
-        return middle_plane(image.data[sample_idx], 1)
-    # on a device or by chunk: of a large stack no more than is shown
-    start, size = [0] * len(image.data_shape[2:]), list(image.data_shape[2:])
-    if len(size) == 3:
-        start[0], size[0] = size[0] // 2, 1
-    return middle_plane(on_host(image.extract_patch(sample_idx, None, start, size)), 1)
+    size = image.data_shape[2:]
+    middle = [slice(size[0] // 2, size[0] // 2 + 1)] if len(size) == 3 else []
+    place = [*middle, slice(0, size[-2]), slice(0, size[-1])]
+    return middle_plane(region_of(image, sample_idx, place), 1)
+
+
+def region_of(image: ImageStack, sample_idx: int, place: Sequence[slice]) -> NDArray[Any]:
+    """Return a part of a sample, C(Z)YX, on the host; of an image by chunk no more is read."""
+    data = image.data
+    if not isinstance(data, ChunkedImage):
+        return on_host(data[(sample_idx, slice(None), *place)])
+    region = [slice(sample_idx, sample_idx + 1), slice(0, data.shape[1]), *place]
+    out: NDArray[Any] = np.empty([part.stop - part.start for part in region], data.dtype)
+    data.read_region(region, out)
+    found: NDArray[Any] = out[0]
+    return found
 
 
 def not_finite_in(image: ImageStack, sample_idx: int) -> int:
