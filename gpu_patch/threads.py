@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from functools import cache
@@ -66,6 +65,8 @@ def get_num_threads() -> int:
 @cache
 def _default(process: int) -> int:
     """Return the number for a process; a forked one is another."""
+    import multiprocessing  # takes longer than what most users of the package need
+
     if text := os.environ.get(VARIABLE, ""):
         if not (text.isdecimal() and 1 <= int(text) <= _MOST):
             raise ValueError(f"{VARIABLE} must be a number in 1 … {_MOST}, found {text!r}")
