@@ -106,6 +106,24 @@ struct Axis {
     }
 };
 
+// ---- arithmetic that equals NumPy's ------------------------------------------------------------
+// Rounded each by itself, never fused, subnormal numbers kept: CuPy compiles everything with
+// -ftz=true, under which CUDA's own __fmul_rn and the like make them zero.
+
+#ifdef __CUDACC__
+#define EXACTLY(operation)                                                   \
+    float result;                                                            \
+    asm(operation ".f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));       \
+    return result;
+__device__ __forceinline__ float mul_rn(float a, float b) { EXACTLY("mul.rn") }
+__device__ __forceinline__ float add_rn(float a, float b) { EXACTLY("add.rn") }
+__device__ __forceinline__ float sub_rn(float a, float b) { EXACTLY("sub.rn") }
+#else  // compiled without contraction
+inline float mul_rn(float a, float b) { return a * b; }
+inline float add_rn(float a, float b) { return a + b; }
+inline float sub_rn(float a, float b) { return a - b; }
+#endif
+
 // ---- stored data types -------------------------------------------------------------------------
 
 #ifdef __CUDACC__  // without cuda_fp16.h, which is not everywhere where NVRTC is
@@ -236,8 +254,8 @@ __device__ __forceinline__ Int place(const EpilogueRecord* record, Int z, Int y,
 // A value as it is handed out; no fused multiply-add, so that it equals NumPy's to the last bit.
 __device__ __forceinline__ float finished(const EpilogueRecord* record, float value) {
 #if EPILOGUE
-    value = __fsub_rn(value, record->shift);
-    return __fadd_rn(__fmul_rn(value, record->scale), record->offset);
+    value = sub_rn(value, record->shift);
+    return add_rn(mul_rn(value, record->scale), record->offset);
 #else
     return value;
 #endif
@@ -246,7 +264,7 @@ __device__ __forceinline__ float finished(const EpilogueRecord* record, float va
 // The same for a mixture, whose channels are shifted before they are mixed.
 __device__ __forceinline__ float finished_input(const EpilogueRecord* record, float value) {
 #if EPILOGUE
-    return __fadd_rn(__fmul_rn(value, record->input_scale), record->input_offset);
+    return add_rn(mul_rn(value, record->input_scale), record->input_offset);
 #else
     return value;
 #endif
@@ -275,7 +293,7 @@ __device__ __forceinline__ float input_shift_again(const EpilogueRecord* record)
 // Rounded by itself: exact where the shift is near the value, which no sum of products would be.
 __device__ __forceinline__ float shifted(float value, float shift) {
 #if EPILOGUE
-    return __fsub_rn(value, shift);
+    return sub_rn(value, shift);
 #else
     return value;
 #endif

@@ -224,8 +224,8 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
                   job->half_output);
         // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
         const float product =
-            __fmul_rn(source.weight, shifted(value, input_shift(record + c)));
-        mixed = c == 0 ? product : __fadd_rn(mixed, product);
+            mul_rn(source.weight, shifted(value, input_shift(record + c)));
+        mixed = c == 0 ? product : add_rn(mixed, product);
     }
     store(input, sample * job->n_scales * volume + at, finished_input(record, mixed),
           job->half_output);

@@ -12,7 +12,20 @@ struct MomentsJob {
     int n_samples;
 };
 
-extern "C" __global__ __launch_bounds__(256)
+#ifdef __CUDACC__
+__device__ __forceinline__ float div_rn(float a, float b) { EXACTLY("div.rn") }
+__device__ __forceinline__ float sqrt_rn(float a) {
+    float result;
+    asm("sqrt.rn.f32 %0, %1;" : "=f"(result) : "f"(a));
+    return result;
+}
+#else
+inline float div_rn(float a, float b) { return a / b; }
+inline float sqrt_rn(float a) { return std::sqrt(a); }
+#endif
+
+// left to itself the compiler spills, to have more blocks at a time
+extern "C" __global__ __launch_bounds__(256, 4)
 void add_sample(const MomentsJob* __restrict__ job, const void* __restrict__ values,
                 float* __restrict__ moments) {
     const int64 tile = blockIdx.x / job->n_blocks, n_values = job->n_values;
@@ -27,12 +40,12 @@ void add_sample(const MomentsJob* __restrict__ job, const void* __restrict__ val
         if (number == 1) {
             *mean = value;
         } else {
-            const float deviation = __fsub_rn(value, *mean);
-            const float moved = __fadd_rn(*mean, __fdiv_rn(deviation, number));
+            const float deviation = sub_rn(value, *mean);
+            const float moved = add_rn(*mean, div_rn(deviation, number));
             *mean = moved;
-            sum = __fadd_rn(*spread, __fmul_rn(__fsub_rn(value, moved), deviation));
+            sum = add_rn(*spread, mul_rn(sub_rn(value, moved), deviation));
         }
-        if (number == job->n_samples) sum = __fsqrt_rn(__fdiv_rn(sum, number - 1));
+        if (number == job->n_samples) sum = sqrt_rn(div_rn(sum, number - 1));
         *spread = sum;
     }
 }

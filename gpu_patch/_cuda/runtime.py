@@ -26,7 +26,13 @@ class Runtime(Protocol):
     """Arrays and kernels of one device."""
 
     def active(self) -> AbstractContextManager[Any]:
-        """Make the device the current one for a while."""
+        """Make the device the current one for a while.
+
+        Raises
+        ------
+        RuntimeError
+            While its current stream is being captured into a graph.
+        """
 
     def output(self, shape: Sequence[int], dtype: DTypeLike) -> Any:
         """Return an array with undefined values, to be handed out."""
@@ -62,6 +68,12 @@ class CupyRuntime:
         self._pinned = PinnedPool(self._cupy)
 
     def active(self) -> AbstractContextManager[Any]:
+        if self._cupy.cuda.get_current_stream(self.device).is_capturing():
+            raise RuntimeError(
+                "the current CUDA stream is being captured into a graph, which would copy the "
+                "table of this batch from memory that later batches use again: make batches "
+                "before the capture, or outside of it"
+            )
         device: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device)
         return device
 

@@ -409,8 +409,8 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
                 target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(record)] =
                     to_output(finished(record + c, value));
             // no fused multiply-add at the native scale: it must equal NumPy's to the last bit
-            const float product = __fmul_rn(weights[c], shifted(value, input_shift(record + c)));
-            mixed = c == 0 ? product : __fadd_rn(mixed, product);
+            const float product = mul_rn(weights[c], shifted(value, input_shift(record + c)));
+            mixed = c == 0 ? product : add_rn(mixed, product);
         }
         input[at.index(record)] = to_output(finished_input(record, mixed));
     }

@@ -49,7 +49,7 @@ struct Linear {
     float scale, offset;
 
     __device__ __forceinline__ float operator()(float value) const {
-        return wanted ? __fadd_rn(__fmul_rn(value, scale), offset) : value;
+        return wanted ? add_rn(mul_rn(value, scale), offset) : value;
     }
 };
 
@@ -102,8 +102,8 @@ __device__ __forceinline__ void blend(const StitchJob& job, const StitchSegment&
         const bool slab_is_x = segment.slab_axis == 2;
         const float left = slab_is_x ? weights[2] : weights[0];
         const float last = slab_is_x ? weights[0] : weights[2];
-        const float weight = __fmul_rn(__fmul_rn(left, weights[1]), last);
-        sum = __fadd_rn(sum, __fmul_rn(weight, linear(load<TILE_TYPE>(tiles, from))));
+        const float weight = mul_rn(mul_rn(left, weights[1]), last);
+        sum = add_rn(sum, mul_rn(weight, linear(load<TILE_TYPE>(tiles, from))));
         if (++at[2] == stop[2]) {
             at[2] = first[2];
             if (++at[1] == stop[1]) {

@@ -37,7 +37,8 @@ def resolve(device: str | None) -> str:
     Raises
     ------
     RuntimeError
-        Where CUDA is asked for and cannot be used: it is never replaced silently by the CPU.
+        Where CUDA is asked for and cannot be used: it is never replaced silently by the CPU. And
+        where CuPy has a default stream per thread.
     ValueError
         For any other name.
     """
@@ -56,6 +57,7 @@ def resolve(device: str | None) -> str:
         raise RuntimeError(
             Message(origin, f" is {name!r}, but {problem}: use ", argument("device", "cpu"))
         )
+    check_streams()
     runtime = import_cupy().cuda.runtime
     count = runtime.getDeviceCount()
     index = int(number) if colon else runtime.getDevice()
@@ -77,6 +79,22 @@ def cuda_problem() -> str:
     except Exception as error:
         return f"no CUDA device can be used ({shorten(str(error), 200)})"
     return "" if count else "there is no CUDA device"
+
+
+def check_streams() -> None:
+    """Refuse default streams per thread: one number is then a stream of its own in each.
+
+    Raises
+    ------
+    RuntimeError
+        Where CuPy is told to have them.
+    """
+    name = "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM"
+    if os.environ.get(name, "0").strip() not in ("", "0"):
+        raise RuntimeError(
+            f"{name} is {os.environ[name]!r}: memory is shared among threads by their streams, "
+            "which must be the same in all of them. Unset it before CuPy is imported"
+        )
 
 
 def is_cuda_array(array: object) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpu_patch.checks import shorten
 from gpu_patch.device.pinned import PinnedBuffer
 from gpu_patch.device.placement import (
+    check_streams,
     empty,
     import_cupy,
     is_cuda_array,
@@ -49,7 +50,8 @@ def as_array(data: ArrayLike) -> Any:
 def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, str]:
     """Bring an array to a device, contiguous and of one data type.
 
-    Copies only where the type, the order of the axes or the device asks for it.
+    Copies only where the type, the order of the axes or the device asks for it. Waits until the
+    array is there, so that any stream may read it.
 
     Parameters
     ----------
@@ -71,6 +73,7 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
         wanted = resolve(device)
         host = np.ascontiguousarray(array, dtype=dtype)
         return (host, wanted) if wanted == "cpu" else (to_cuda(host, wanted), wanted)
+    check_streams()
     cupy = import_cupy()
     here = f"cuda:{array.device.id}"
     wanted = here if device is None else resolve(device)
@@ -78,6 +81,7 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
         with array.device:
             found = cupy.ascontiguousarray(array, dtype=dtype)
             if wanted == here:
+                cupy.cuda.get_current_stream().synchronize()
                 return found, here
             if wanted == "cpu":
                 return cupy.asnumpy(found), wanted
@@ -85,9 +89,8 @@ def place(array: Any, dtype: np.dtype[Any], device: str | None) -> tuple[Any, st
         with on_device(wanted):
             cupy.cuda.get_current_stream().wait_event(ready)
             copied = found.copy()  # to the current device
-            done = cupy.cuda.get_current_stream().record()
-        with array.device:  # where the memory of `found` may be used again
-            cupy.cuda.get_current_stream().wait_event(done)
+            # behind this, the memory of `found` may be used again too
+            cupy.cuda.get_current_stream().synchronize()
         return copied, wanted
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise out_of_memory(wanted, "images", error) from error

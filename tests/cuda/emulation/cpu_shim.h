@@ -30,12 +30,6 @@ struct dim3 {
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }
 template <class T> inline T __ldg(const T* p) { return *p; }
-// compiled with -ffp-contract=off, so these round twice, as on the device
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fsub_rn(float a, float b) { return a - b; }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __int_as_float(int bits) {
     float value;
     memcpy(&value, &bits, 4);

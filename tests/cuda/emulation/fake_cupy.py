@@ -65,11 +65,17 @@ class FakeArray:
         return view
 
     def _computed(self, function):
-        """Anything that CuPy needs a kernel of its own for."""
+        """Anything that CuPy needs a kernel of its own for: done in its turn, and not before."""
         with self.device:
             gpu.record("launch", "of CuPy")
-            gpu.stream.run()
-            return _filled(function(self._pixels))
+            return self._made_later(function)
+
+    def _made_later(self, function):
+        with np.errstate(all="ignore"):  # for the shape: the values may be poison as yet
+            shape_of = function(self._pixels)
+        made = FakeArray(shape_of.shape, shape_of.dtype)
+        gpu.stream.submit(lambda: made._pixels.__setitem__(..., function(self._pixels)))
+        return made
 
     shape = property(lambda self: self._pixels.shape)
     dtype = property(lambda self: self._pixels.dtype)
@@ -101,8 +107,7 @@ class FakeArray:
     def copy(self):
         """To the current device."""
         gpu.record("copy", self.nbytes)
-        gpu.stream.run()
-        return _filled(self._pixels)
+        return self._made_later(np.ascontiguousarray)
 
     def get(self):
         with self.device:
@@ -233,7 +238,7 @@ def make_module() -> ModuleType:
         UnownedMemory=UnownedMemory,
         alloc=lambda n_bytes: MemoryPointer(Memory(n_bytes), 0),
         alloc_pinned_memory=device.Pinned,
-        get_current_stream=lambda: gpu.stream,
+        get_current_stream=gpu.stream_of,
         get_elapsed_time=lambda a, b: 0.5,
         memory=SimpleNamespace(OutOfMemoryError=device.OutOfMemoryError),
         runtime=SimpleNamespace(

@@ -78,6 +78,11 @@ class Gpu:
         """The current stream of this thread, on the current device."""
         return self.stream_stack()[-1]
 
+    def stream_of(self, device: int = -1) -> Stream:
+        """Return the current stream of this thread, on a device."""
+        with Device(None if device < 0 else device):
+            return self.stream
+
     def device_stack(self) -> list[int]:
         return self._here.devices
 
@@ -151,6 +156,7 @@ class Stream:
         self.completed = self.submitted = 0
         self._queue: deque[Callable[[], None]] = deque()
         self._submitting = threading.Lock()
+        self._capturing = False
         gpu.streams.append(self)
 
     def __enter__(self):
@@ -188,6 +194,15 @@ class Stream:
     @property
     def done(self):
         return not self._queue
+
+    def begin_capture(self):
+        self._capturing = True
+
+    def end_capture(self):
+        self._capturing = False
+
+    def is_capturing(self):
+        return self._capturing
 
     def record(self, event=None):
         event = event or Event()

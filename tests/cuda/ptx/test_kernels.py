@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mutants
 import numpy as np
 import nvrtc
@@ -47,6 +49,28 @@ def test_other_architectures_make_the_same(architecture):
     made = case.context(PtxRuntime(architecture=architecture))
     for one, expected in zip(made, case.context(PtxRuntime()), strict=True):
         np.testing.assert_array_equal(one, expected)
+
+
+def test_subnormal_numbers_are_as_in_numpy():
+    """CuPy compiles with -ftz=true."""
+    case = specialised_case("common").with_dtype("float32")
+    case = replace(case, images=[image * np.float32(1e-42) for image in case.images])
+    epilogue = case.epilogue(mixed=False)
+    small = np.float32(1e-41)
+    tiny = replace(
+        epilogue,
+        input_offset=epilogue.input_offset * small,
+        input_shift=epilogue.input_shift * small,
+    )
+    for options in ({}, {"epilogue": tiny}):
+        made = case.patches(PtxRuntime(), "wrap", **options)
+        assert (np.abs(made[made != 0]) < np.finfo(np.float32).tiny).any()
+        np.testing.assert_array_equal(made, case.numpy_patches("wrap", **options))
+    for specialise in (True, False):
+        mixed, target = case.context(PtxRuntime(), specialise=specialise)
+        expected_mixed, expected_target = case.numpy_context()
+        np.testing.assert_array_equal(mixed[:, 0], expected_mixed[:, 0])
+        np.testing.assert_array_equal(target, expected_target)
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,9 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t pitch, const void* from, size_t f
                               size_t width, size_t height, cudaMemcpyKind kind,
                               cudaStream_t handle) {
     STREAM_OR_RETURN(handle);
-    if (width > pitch || width > from_pitch) return cudaErrorInvalidPitchValue;
+    const size_t most = 0x7fffffff;  // cudaDevAttrMaxPitch
+    if (width > pitch || width > from_pitch || pitch > most || from_pitch > most)
+        return cudaErrorInvalidPitchValue;
     for (size_t row = 0; row < height; ++row) {
         const cudaError_t error =
             copy(static_cast<char*>(to) + row * pitch,
