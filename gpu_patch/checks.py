@@ -94,7 +94,7 @@ LARGEST = 2**62
 
 def whole_number(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as an int of at least `minimum` (and at most `maximum`)."""
-    # what exceeds 64-bit arithmetic is refused also where nobody asked for a limit
+    # always a limit: later arithmetic is in 64 bits
     largest = LARGEST if maximum is None else maximum
     if type(value) is int and minimum <= value <= largest:
         return value
@@ -193,7 +193,7 @@ def indices_in(name: str, values: object, count: int, what: str) -> NDArray[np.i
             Message(argument(name), f" must be one-dimensional, found the shape {array.shape}")
         )
     if array.dtype.kind not in "iu":
-        # ints beyond 64 bits make arrays of other types
+        # NumPy makes no integer array of ints beyond 64 bits
         for item in values if isinstance(values, Sequence) else ():
             if type(item) is int and not -count <= item < count:
                 index_in(name, item, count, what)

@@ -2,7 +2,7 @@
 
 Batches draw from Philox4x32-10, a counter-based generator (Salmon, Moraes, Dror and Shaw,
 "Parallel random numbers: as easy as 1, 2, 3", SC'11). Its key is the seed, and its counter names
-the draw: epoch, sample index, stream (what the number is for) and channel. So every draw is a
+the draw: epoch, sample index, purpose (what the number is for) and channel. So every draw is a
 function of those alone, the same in any batch, order, process and backend.
 """
 
@@ -68,9 +68,9 @@ def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.
 
 
 class DrawSpec(NamedTuple):
-    """Uniform numbers that each sample needs from one stream and channel."""
+    """Uniform numbers that each sample needs for one purpose and channel."""
 
-    stream: DrawPurpose
+    purpose: DrawPurpose
     channel: int
     n_uniforms: int
 
@@ -80,18 +80,18 @@ class CounterDraws:
 
     Parameters
     ----------
-    requests : sequence of DrawSpec
-        What a sample needs. The counter of block b of a request is, from its first word on:
-        index mod 2^32; epoch; stream · 2^24 + index div 2^32; b · 2^24 + channel. A block gives
+    draw_specs : sequence of DrawSpec
+        What a sample needs. The counter of block b of a spec is, from its first word on:
+        index mod 2^32; epoch; purpose · 2^24 + index div 2^32; b · 2^24 + channel. A block gives
         two numbers.
     """
 
-    def __init__(self, requests: Sequence[DrawSpec]) -> None:
-        self.requests = tuple(requests)
+    def __init__(self, draw_specs: Sequence[DrawSpec]) -> None:
+        self.draw_specs = tuple(draw_specs)
         blocks = [
-            (request.stream << 24, block << 24 | request.channel)
-            for request in self.requests
-            for block in range(-(-request.n_uniforms // 2))
+            (spec.purpose << 24, block << 24 | spec.channel)
+            for spec in self.draw_specs
+            for block in range(-(-spec.n_uniforms // 2))
         ]
         self._words = np.array(blocks, np.uint64).reshape(-1, 2).T[:, :, None]
         self._uniforms_per_patch = 2 * len(blocks)
@@ -100,7 +100,7 @@ class CounterDraws:
     def __call__(
         self, seed: int, epoch: int, index: NDArray[np.int64], n_patches: int
     ) -> list[NDArray[np.float64]]:
-        """Return one array (n_uniforms, B) of numbers in [0, 1) per request.
+        """Return one array (n_uniforms, B) of numbers in [0, 1) per spec.
 
         Parameters
         ----------
@@ -114,7 +114,7 @@ class CounterDraws:
             Number of patches of an epoch, at most 2^56.
         """
         if not self._uniforms_per_patch:
-            return [np.empty((0, len(index))) for _ in self.requests]
+            return [np.empty((0, len(index))) for _ in self.draw_specs]
         key = (seed, epoch, n_patches)
         known, table = self._epoch
         if known == key:
@@ -129,9 +129,9 @@ class CounterDraws:
                 self._epoch = (key, None)
             uniforms = self._draw(seed, epoch, index)
         result, at = [], 0
-        for request in self.requests:
-            result.append(uniforms[:, at : at + request.n_uniforms].T)
-            at += -(-request.n_uniforms // 2) * 2
+        for spec in self.draw_specs:
+            result.append(uniforms[:, at : at + spec.n_uniforms].T)
+            at += -(-spec.n_uniforms // 2) * 2
         return result
 
     def _draw(self, seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -251,7 +251,7 @@ def _followed(part: _Part, step: _Step | None, mixing: _Mixing | None = None) ->
     level = shift.astype(np.float64) if part.shift is None else shift - part.shift.astype(float)
     if mixing is not None:
         level = _weighted_sum(mixing.weights, level)
-    # the exact center less what the shift takes away, rounded once
+    # what the float32 shift leaves of the exact center, rounded once
     offset = np.empty(scale.shape, np.float32)
     offset[:] = (part.scale * level - center) * step.scale
     return _Part(shift, scale, offset)
@@ -271,7 +271,7 @@ def _shift_of_mixture(mixing: _Mixing, center: NDArray[np.float64]) -> NDArray[n
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         lack = (center - _weighted_sum(weights, known)) / np.abs(weights).cumsum(axis=1)[:, -1:]
         shift = (known + np.sign(weights) * lack).astype(np.float32)
-        # without any weights there is nothing to divide among
+        # where all weights are 0, nothing can be divided among the channels
         return np.where(np.isfinite(shift), shift, known.astype(np.float32))
 
 

@@ -153,16 +153,16 @@ class ImageTable:
         if not all_within(image_idx, 0, len(self.images)):
             _check_index("image_idx", image_idx, len(self.images))
         records = self._records[image_idx]
-        # most often the smallest image has them all
+        # quick where even the image with the fewest samples has all that are asked for
         if not all_within(sample_idx, 0, self._fewest_samples):
             _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
-        # most often they are the same array as before, which nobody changes
+        # most batches bring the very array that was checked, and that nobody can change
         if channels is not self._checked_channels:
             if not all_within(channels, 0, self._fewest_channels):
                 _check_index("channels", channels, self._table[image_idx][..., 8])
             elif not channels.flags.writeable:
                 self._checked_channels = channels
-        # written as int64, which NumPy does faster than by the names of a record
+        # as words of int64: NumPy writes fields of a record more slowly
         words = np.empty((*sources.shape, CHANNEL_SOURCE.itemsize // 8), np.int64)
         words[:] = records[..., 2:]
         words[..., 0] += records[..., 0] * sample_idx + records[..., 1] * channels

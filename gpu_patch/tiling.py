@@ -109,14 +109,14 @@ def axis_cover(n: int, patch: int, overlap: int, blend: str) -> AxisCover:
     axis = tile_axis(n, patch, overlap)
     starts, pixels, inside = np.array(axis.starts, np.int64), np.arange(n), np.arange(patch)
     if blend == "crop":
-        # where two keep a pixel, the later one
+        # of two tiles that keep a pixel, the later one counts
         first = np.searchsorted(axis.stitch_starts, pixels, side="right") - 1
         stop = first + 1
         profile = np.ones(patch)
     else:
         first = np.searchsorted(starts + patch, pixels, side="right")
         stop = np.searchsorted(starts, pixels, side="right")
-        # of pixels' centres, so that no pixel's weight is 0
+        # measured at the centres of pixels, so that no weight is 0
         from_centre = (inside + 0.5) / patch - 0.5
         if blend == "hann":
             profile = 0.5 + 0.5 * np.cos(2 * np.pi * from_centre)

@@ -64,7 +64,7 @@ def documented(requests, seed, epoch, index):
     """The numbers that the documented counters give, one array (n_uniforms, B) per request."""
     return [
         [
-            [reference.uniform(seed, epoch, i, r.stream, r.channel, k) for i in index]
+            [reference.uniform(seed, epoch, i, r.purpose, r.channel, k) for i in index]
             for k in range(r.n_uniforms)
         ]
         for r in requests

@@ -92,7 +92,7 @@ def copy_records(
                 by.append(stretch.step * step)
         if not inside:
             raise IndexError(f"{axes} leaves its chunk, or its cut of the shape {shape}")
-        if len(axes) == 3:  # two axes are three with a Z of 1
+        if len(axes) == 3:  # kernels know three axes: an image of two has one Z
             for column, one in ((size, 1), (to, 0), (by, 0)):
                 column.insert(1, one)
         rows.append((start, address, *size, *by, *to[:3], 0, steps[-1]))

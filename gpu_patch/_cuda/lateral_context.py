@@ -136,7 +136,7 @@ def _launch_general(
     addresses = [runtime.pointer(device) + offset for offset in offsets]
     tile_y = N_THREADS // _TILE_X
     n_tiles = depth * -(-height // tile_y) * -(-width // _TILE_X)
-    # and 8 for the channel's shift
+    # offsets of a chunk's pixels along each axis, and the channel's shift, 8 bytes each
     offset_bytes = 8 * (_CHUNK_Z + _CHUNK_Y + _CHUNK_X + 1)
     launch(
         runtime.kernel("lateral_context", "lateral_context", constants),

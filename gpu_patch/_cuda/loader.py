@@ -16,9 +16,9 @@ Constants: TypeAlias = Mapping[str, int]
 """Compile-time constants by macro name."""
 
 OPTIONS = ("--std=c++17",)
-"""Of the compiler."""
+"""Options of NVRTC."""
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
-"""What CuPy 14 adds to those."""
+"""What CuPy 14 adds to `OPTIONS`."""
 COMPILED = Path(__file__).parent / "compiled"
 """Machine code that `precompile` made."""
 FAST_SCALES = 5
@@ -60,7 +60,7 @@ def _taps_text() -> str:
     lines = []
     for scale in range(1, FAST_SCALES):
         taps, offset = fir_taps(scale)
-        # nine digits name a float32 exactly
+        # ten digits, of which nine tell every float32 from its neighbours
         values = ", ".join(f"{tap:.9e}f" for tap in taps.astype(np.float32))
         lines.append(f"#define FIR_TAPS_{scale} {values}\n#define FIR_OFFSET_{scale} ({offset})\n")
     return "".join(lines)

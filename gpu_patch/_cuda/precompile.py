@@ -29,7 +29,7 @@ them."""
 _PATCHES = {2: (1, 64, 64), 3: (16, 64, 64)}
 _SCALES = {2: (2, 3, 4), 3: (3,)}
 _CHANNELS_AND_PLACES = ((1, 1), (2, 1), (2, 2))
-"""A mixture that is read, channels of one place, channels of places of their own."""
+"""One channel; two channels of one place; two channels of a place each."""
 _PIXELS = ("uint16", "float32")
 
 
@@ -77,7 +77,7 @@ def precompile(architectures: Sequence[str] | None = None) -> int:
         cupy.cuda.runtime.runtimeGetVersion(),
         cupy.cuda.nvrtc.getVersion(),
     )
-    if nvrtc_version[0] != cuda_version // 1000:  # of two, CuPy takes the newer one
+    if nvrtc_version[0] != cuda_version // 1000:  # of two installed, CuPy takes the newer one
         raise RuntimeError(
             f"CuPy is built for CUDA {cuda_version // 1000}, but finds NVRTC "
             f"{'.'.join(map(str, nvrtc_version))}, whose code older drivers do not load: see what "
@@ -100,7 +100,7 @@ def precompile(architectures: Sequence[str] | None = None) -> int:
 
 
 def _compile(text: str, architecture: str, path: Path) -> None:
-    # CuPy's own function for it asks for the device in use
+    # not CuPy's own function, which asks the current device
     nvrtc = import_cupy().cuda.nvrtc
     program = nvrtc.createProgram(text, "kernel.cu", (), ())
     try:

@@ -17,16 +17,16 @@ from gpu_patch.sources import ChannelSources
 from gpu_patch.table import EPILOGUE, MODES, ImageTable, all_within, pack, volume
 
 LEAST_PATCH, MOST_PATCH = 8, 256
-"""Sides along Y and X. Below, tiles are mostly border; above, patches are whole images, each of
-which would be compiled for."""
+"""Sides along Y and X that it serves. Smaller tiles would be mostly border; larger patches are
+whole images, and a kernel would be compiled for each size."""
 MOST_CHANNELS, MOST_PLACES, MOST_SCALES_3D = 6, 4, 4
-"""Above, registers run out."""
+"""More would need more registers than a thread has."""
 SHARED_BYTES = 48 << 10
-"""What a block may have on every device without asking."""
+"""Shared memory that every device gives a block by default."""
 MANY_SAMPLES = 128
-"""From here on, half the blocks are still enough for the largest devices."""
+"""Samples of a batch from which on blocks of twice the rows, half as many, still fill a device."""
 _LIMIT = 1 << 30
-"""Coordinates and sizes below it leave room to add a few of them in 32 bits."""
+"""Coordinates and sizes below it can be added, a few at a time, without leaving 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ def tiled(
     """Return the tiling with the most rows that fits, None where not even one row does."""
     n_tiles_x = -(-patch[2] // 64)
     tile_x = -(-patch[2] // n_tiles_x)
-    # of the widest window a thread takes four columns at once
+    # a thread computes four columns of the widest window at once
     n_threads = min(max(128, -(-(tile_x << n_scales - 1) // 128) * 32), 256)
-    # more rows read fewer pixels twice, but make fewer blocks; in 3D they take registers
+    # with more rows fewer pixels are read twice, but blocks are fewer; in 3D registers run out
     for tile_rows in (16, 8, 4, 2, 1) if many_samples and n_dims == 2 else (8, 4, 2, 1):
         shape = Shape(
             n_dims=n_dims,
@@ -198,7 +198,7 @@ def launch_shape(
     first = runtime.pointer(device)
     addresses = [first + offset for offset in offsets]
     key = (runtime, bool(records))
-    kernel = shape.kernels.get(key)  # to put the constants together takes longer
+    kernel = shape.kernels.get(key)  # kept: making the constants takes longer than the launch
     if kernel is None:
         constants = shape.constants | EPILOGUE if records else shape.constants
         kernel = shape.kernels[key] = runtime.kernel("specialised", "specialised", constants)

@@ -54,12 +54,12 @@ _NO_AXIS = AxisCover(
     np.ones(1, np.int32),
     np.ones((1, 1), np.float32),
 )
-"""The Z of images that have none."""
+"""Stands for Z where images have two axes: one pixel, one tile."""
 
 _tables: WeakKeyDictionary[TileGrid, dict[tuple[Runtime, int], tuple[Any, list[int]]]] = (
     WeakKeyDictionary()
 )
-"""Per grid what kernels read of it, where it was uploaded in the order of each stream."""
+"""Tables of grids on devices, by runtime and stream: the stream says when they are there."""
 
 
 def stitch(
@@ -76,7 +76,7 @@ def stitch(
     job = np.array((patch, n_channels, n_row_groups), _JOB)
     linear = []
     if scale is not None or offset is not None:
-        # multiplying by 1 changes nothing, adding −0 neither
+        # a factor of 1 and a summand of −0 leave every value as it is
         ones, zeros = np.ones(n_channels, np.float32), np.full(n_channels, -0.0, np.float32)
         linear = [ones if scale is None else scale, zeros if offset is None else offset]
     constants = {"TILE_TYPE": PIXEL_TYPES[tiles.dtype]}
@@ -112,7 +112,7 @@ def _records(
 def _fill(runtime: Runtime, segment: Segment, record: np.void, tiles: NDArray[np.void]) -> None:
     """Fill in the record of a segment and those of its tiles."""
     slab, grid, first, count, _ = segment
-    no_axis = 3 - len(grid.size)  # two axes are three with a Z of 1
+    no_axis = 3 - len(grid.size)  # kernels know three axes: an image of two has one Z
     slab_axis = no_axis + grid.slab_axis
     order = [slab_axis, *(axis for axis in range(3) if axis != slab_axis)]
     start, stop = segment.written

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpu_patch.device.host_memory import pool
 from gpu_patch.geometry import fir_blocks, fir_taps, mirror
 
-# Outputs per small matrix product: few keeps the matrix free of zeros, many keeps BLAS busy.
+# Outputs per small matrix product: with few the matrix has few zeros, with many BLAS is busy.
 _ROWS = 4
 _COLUMNS = 16
 
@@ -46,7 +46,7 @@ def downscale(
     for axis in axes:
         at = axis - len(size)
         result = _by_blocks(windows, at, size[axis], scale)
-        # a block's zeros times infinity or NaN are NaN: keep those within the taps' reach
+        # the matrix's zeros times infinity or NaN are NaN: keep only those that taps reach
         # (and only in their own sample: a patch must not depend on its batch)
         if not finite:
             bad = ~np.isfinite(result).reshape(len(result), -1).all(axis=1)
@@ -79,7 +79,7 @@ def _by_blocks(
     shape[axis] = size
     result = pool.take(shape, np.float32)
     if axis == -1:
-        # one product per sample: rounding depends on a product's shape, and must not on the batch's
+        # one product per sample: BLAS rounds by shape, and the batch's size must not matter
         n = len(windows)
         flat, out = windows.reshape(n, -1, windows.shape[-1]), result.reshape(n, -1, size)
         for first, start, weights in fir_blocks(size, scale, _COLUMNS):

@@ -13,7 +13,7 @@ from gpu_patch._numpy.windows import read_windows
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.sources import ChannelSources
 
-# Pixels finished at once: they should not leave the cache between one step and the next.
+# Pixels finished at once: few enough to stay in the cache from one step to the next.
 _STRIP = 1 << 16
 
 

@@ -18,12 +18,11 @@ from gpu_patch.epilogue import Epilogue, turn_back
 from gpu_patch.geometry import window_start
 from gpu_patch.sources import ChannelSources
 
-# Pixels of mixed windows in work at once: a few windows while they are small, so that they stay
-# in the cache, and of large ones so few that they, what they are made from and what becomes of
-# them fit 256 MB.
+# Pixels of mixed windows worked on at once. Of small windows as many as stay in the cache; of large
+# ones so few that windows, sources and results fit 256 MB together.
 _PIXELS_IN_CACHE = 1 << 19
 _MOST_BYTES = 3 << 26
-# Pixels mixed at once: what is added to them should not leave the cache in between.
+# Pixels mixed at once: few enough to stay in the cache while channel after channel is added.
 _STRIP = 1 << 16
 
 
@@ -46,7 +45,7 @@ def lateral_context(
     orientation, shift = None, None
     if epilogue is not None:
         orientation, shift = epilogue.orientation, epilogue.input_shift
-    # mixing goes pixel by pixel, so what is turned may be mixed
+    # mixing is pixel by pixel: patches may be turned before it
     read_windows(images, sources, sources.coords, patch_size, n_scales, mode, channels, orientation)
     mix(channels, weights, out[:, 0], shift, epilogue, targets=target is not None)
     if n_scales == 1:
@@ -160,9 +159,9 @@ class _Mixer:
         self.epilogue = epilogue
         dtypes = {image.dtype for image in images}
         self.dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
-        # integers stay finite, unless weights are enormous
+        # mixtures of whole numbers are finite, unless weights are enormous
         self.finite = self.dtype.kind != "f" and bool(np.abs(weights).max() < 1e30)
-        # a pixel is read from each channel, mixed, and a weighted channel is added to it
+        # bytes per pixel: all channels as read, the sum, and the weighted channel to be added
         self.most_pixels = _MOST_BYTES // (sources.shape[1] * self.dtype.itemsize + 8)
 
     def window_size(self, scale: int) -> tuple[int, ...]:
@@ -179,7 +178,7 @@ class _Mixer:
         if stop is not None:
             start[..., 0] += first
             size = (stop - first, *size[1:])
-        # a single channel is read where it is mixed
+        # a single channel is read straight into the memory of the mixture
         alone = len(channels) == 1
         pixels = pool.take((*sources.shape, *size), np.float32 if alone else self.dtype)
         read_windows(self.images, sources, start, self.patch_size, self.n_scales, self.mode, pixels)

@@ -17,7 +17,7 @@ def add_sample(
     n_channels = values.shape[1]
     deviation, change = (pool.take(values.shape[2:], np.float32) for _ in range(2))
     for tile, sums in zip(values, moments, strict=True):
-        # channel by channel: what is computed stays in the cache
+        # channel by channel, so that intermediate values stay in the cache
         for c, value in enumerate(tile):
             mean, spread = sums[c], sums[n_channels + c]
             if number == 1:

@@ -98,7 +98,7 @@ def _read_inside(
     size = out.shape[2:]
     correlated = which.shape[1] == 1
     if which.all() and samples is None:
-        # in parts, since the pixels are copied once before they are converted
+        # part by part: `rows_at` makes a copy of the pixels before they become float32
         step = max(1, _PIXELS_AT_ONCE * len(out) // out.size)
         for first in range(0, len(out), step):
             part = slice(first, first + step)

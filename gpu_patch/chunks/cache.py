@@ -60,7 +60,7 @@ class ChunkCache:
         """Take the cache over: threads that read or hold chunks stay behind in a fork."""
         self._chunks.keep_loaded()
         self._expected.clear()
-        self._n_busy = 0  # holders, and chunks that are read ahead
+        self._n_busy = 0  # batches that hold chunks, and chunks that are being read ahead
         return Condition()
 
     @property

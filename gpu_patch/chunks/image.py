@@ -87,7 +87,7 @@ class ChunkedImage:
         return f"ChunkedImage({self.name!r}, shape={self.shape}, dtype={self.dtype})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # chunks stay in the process that has read them
+        # without what this process has read
         return ChunkedImage, (self.reader, self.cache, self.name)
 
     @property

@@ -57,7 +57,7 @@ class Chunk:
         self.ready: Any = None
         self.error: BaseException | None = None
         self.users = 0
-        self.unused = True  # since it was read
+        self.unused = True  # no batch has asked for it since it was read
 
     @property
     def loading(self) -> bool:
@@ -96,7 +96,7 @@ class KeptChunks:
         for chunk in whole.values():
             chunk.users = 0
         self._chunks = OrderedDict(whole)
-        # anew, since a fork may come between the two lines of `add`
+        # summed anew, since a fork may come between the two lines of `add`
         self.nbytes = sum(chunk.nbytes for chunk in whole.values())
 
     def bytes_of(self, image: int) -> int:

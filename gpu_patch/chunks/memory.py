@@ -47,7 +47,7 @@ class HostMemory(ChunkMemory):
 
     def load(self, image: ChunkedImage, chunk: tuple[int, ...]) -> tuple[Any, Any]:
         shape = [part.stop - part.start for part in image.region(chunk)]
-        array = pool.take(shape, image.dtype)  # that of a chunk that has gone, most often
+        array = pool.take(shape, image.dtype)  # mostly what a chunk had that was dropped
         image.read(chunk, array)
         return array, None
 
@@ -99,7 +99,7 @@ class CudaMemory(ChunkMemory):
 
     def publish(self, chunks: Iterable[Loaded]) -> None:
         held = list(chunks)
-        # copies follow each other, so that the last one is behind all
+        # copies are on one stream: when the last is done, all are
         _, event = max((chunk.ready for chunk in held), key=itemgetter(0))
         self._stream.publish([chunk.array for chunk in held], event)
 

@@ -148,8 +148,8 @@ class IndependentTargetsMsPatchConstr(PlannedConstr):
                     DrawSpec(DrawPurpose.LOCATION, c, source.n_uniforms)
                     for c, source in enumerate(self._placements)
                 ),
-                *self._weights.requests,
-                *self._absence.requests,
+                *self._weights.draw_specs,
+                *self._absence.draw_specs,
             ]
         )
 
@@ -179,7 +179,7 @@ class IndependentTargetsMsPatchConstr(PlannedConstr):
         n = len(self._placements)
         drawn = self._draws(self.seed, epoch, index, self.n_patches)
         partners, locations, rest = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
-        n_weights = len(self._weights.requests)
+        n_weights = len(self._weights.draw_specs)
         weights = self._weights.from_uniforms(rest[:n_weights], len(index))
         places = []
         for c, (source, count) in enumerate(zip(self._placements, self._counts(), strict=True)):

@@ -25,9 +25,9 @@ class Weights:
     def __init__(self, ranges: Sequence[tuple[float, float]] | None, n_channels: int) -> None:
         self.n_channels = n_channels
         self.ranges = None if ranges is None else np.array(ranges).T
-        # one request per channel keeps a channel's draws apart from how many others there are
+        # a spec per channel: its weights are the same however many channels there are
         drawn = range(n_channels) if ranges is not None else ()
-        self.requests = [DrawSpec(DrawPurpose.WEIGHT, c, 1) for c in drawn]
+        self.draw_specs = [DrawSpec(DrawPurpose.WEIGHT, c, 1) for c in drawn]
 
     def from_generator(self, rng: np.random.Generator) -> NDArray[np.float32]:
         if self.ranges is None:
@@ -59,7 +59,7 @@ class Absence:
         self._prob = None if prob is None else np.array(prob)
         self._background = np.array(background, np.float32)
         drawn = range(len(background)) if prob is not None else ()
-        self.requests = [DrawSpec(DrawPurpose.ABSENT, c, 1) for c in drawn]
+        self.draw_specs = [DrawSpec(DrawPurpose.ABSENT, c, 1) for c in drawn]
 
     def __call__(
         self, uniforms: Sequence[NDArray[np.float64]], weights: NDArray[np.float32]
@@ -72,7 +72,7 @@ class Absence:
         present = Epilogue.identity(len(weights), 1, weights.shape[1])
         epilogue = replace(
             present,
-            # summed in the order of the channels, whatever the size of the batch
+            # cumsum adds channel by channel: rounding is the same in any batch
             input_offset=(weights * level).cumsum(axis=1)[:, -1:],
             target_scale=np.where(absent, np.float32(0), present.target_scale),
             target_offset=level,

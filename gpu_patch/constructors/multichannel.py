@@ -139,8 +139,8 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
                 DrawSpec(DrawPurpose.UNCORRELATED, 0, int(self.uncorrelated_channel_prob > 0)),
                 *(DrawSpec(DrawPurpose.PARTNER, c, 1) for c in others),
                 *(DrawSpec(DrawPurpose.LOCATION, c, per_place) for c in others),
-                *self._weights.requests,
-                *self._absence.requests,
+                *self._weights.draw_specs,
+                *self._absence.draw_specs,
             ]
         )
 
@@ -171,7 +171,7 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         location, decision, *rest = self._draws(self.seed, epoch, index, self.n_patches)
         n_others = self._n_places - 1
-        n_weights = len(self._weights.requests)
+        n_weights = len(self._weights.draw_specs)
         partners, rest = rest[:n_others], rest[n_others:]
         locations, rest = rest[:n_others], rest[n_others:]
         weights = self._weights.from_uniforms(rest[:n_weights], len(index))

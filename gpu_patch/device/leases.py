@@ -53,7 +53,7 @@ class Lease:
         owner : object
             Kept until the end of the lease, since the stream must exist then.
         """
-        reader = int(pointer or 1)  # 0 and 1 are one stream
+        reader = int(pointer or 1)  # CUDA's pointers 0 and 1 both mean the default stream
         own = self._stream.ptr
         if reader >= 0 and reader != (own or 1):
             self._readers[reader] = owner

@@ -69,7 +69,7 @@ class PinnedBuffer:
         if pitch <= _MOST_PITCH:
             copy = self._cuda.runtime.memcpy2DAsync
             copy(to, n_bytes, source, pitch, n_bytes, count, to_host, stream.ptr)
-        else:  # few, since each is large
+        else:  # one by one: rows of 2 GB are few
             copy = self._cuda.runtime.memcpyAsync
             for i in range(count):
                 copy(to + i * n_bytes, source + i * pitch, n_bytes, to_host, stream.ptr)
@@ -125,7 +125,7 @@ class PinnedPool:
                 continue
             if buffer.host.nbytes >= nbytes:
                 return buffer
-            # else it is too small, and let go
+            # too small: it is dropped, and a larger one made
         return rounded_buffer(self._cupy, nbytes)
 
     def give_back(self, buffer: PinnedBuffer) -> None:

@@ -75,7 +75,7 @@ def cuda_problem() -> str:
         count = import_cupy().cuda.runtime.getDeviceCount()
     except ImportError:
         return f"CuPy is not installed ({PACKAGES['cupy'].command})"
-    # no driver, one that is too old, no device: CuPy has an error of its own for each
+    # CuPy raises other classes where there is no driver, an old one, or no device
     except Exception as error:
         return f"no CUDA device can be used ({shorten(str(error), 200)})"
     return "" if count else "there is no CUDA device"
@@ -136,7 +136,7 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any], device: str, what: str) ->
     if device == "cpu":
         try:
             return np.empty(shape, dtype)
-        # ValueError: more than NumPy can count
+        # NumPy raises ValueError where a size exceeds its integers
         except (MemoryError, ValueError) as error:
             size = prod(shape) * dtype.itemsize / 1e9
             raise MemoryError(f"the host has no room for {size:.2f} GB of {what}") from error

@@ -52,7 +52,7 @@ class SideStream:
         self._cupy, self._device = import_cupy(), device
         self._stream = _side_stream(device)
         with on_device(device):
-            # what made the images, if anything still does
+            # wait for what is still writing the images
             self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
 
     def run(self, make: Callable[[], Made]) -> tuple[Made, Any]:
@@ -78,8 +78,8 @@ class SideStream:
         return copy
 
 
-# one for the whole process: CuPy's pool keeps the memory of each stream apart, and does not give
-# that of a stream that is gone to another one
+# one for the whole process: CuPy's pool keeps memory by stream, and that of a stream which is gone
+# is never used again
 @cache
 def _side_stream(device: str) -> Any:
     with on_device(device):

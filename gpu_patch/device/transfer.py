@@ -36,7 +36,7 @@ def as_array(data: ArrayLike) -> Any:
     """
     if is_cuda_array(data):
         return data
-    # first DLPack, which orders the streams of both libraries
+    # DLPack first: it makes our stream wait for that of the other library
     if hasattr(data, "__dlpack_device__") and data.__dlpack_device__()[0] in _CUDA_DLPACK:
         return import_cupy().from_dlpack(data)
     if hasattr(data, "__cuda_array_interface__"):

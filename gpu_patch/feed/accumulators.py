@@ -91,7 +91,7 @@ class Quantiles:
             channel.update(values[:, c], whole=whole)
 
     def needs_second_pass(self) -> bool:
-        # each of them must know
+        # all are asked, since asking also ends their first pass
         needs = [channel.needs_second_pass() for channel in self._channels]
         return any(needs)
 
@@ -111,7 +111,7 @@ class CareamicsQuantiles(_OnePass):
     def update(self, values: Any, *, whole: bool) -> None:
         lows, highs = on_host(values.min(axis=2)), on_host(values.max(axis=2))
         self._finite &= bool(np.isfinite(lows).all() and np.isfinite(highs).all())
-        if not self._finite:  # they have no bins
+        if not self._finite:  # NaN and infinity have no bins
             return
         for c, histogram in enumerate(self._histograms):
             histogram.update(values[:, c], lows[:, c], highs[:, c])

@@ -112,7 +112,7 @@ def _in_thread(
                     waiting.append(executor.submit(make, step))
                 if step >= prefetch:
                     yield waiting.popleft().result()
-        finally:  # left early: what is not begun is not wanted
+        finally:  # where the loop was left early, what has not begun need not be made
             executor.shutdown(cancel_futures=True)
 
 
@@ -135,7 +135,7 @@ def _on_stream(
         if step < n_steps:
             try:
                 waiting.append(stream.run(partial(make, step)))
-            except Exception as error:  # at its turn, not before batches that are made
+            except Exception as error:  # raised when its turn comes, behind the batches before it
                 waiting.append(error)
         if step >= prefetch:
             yield publish()

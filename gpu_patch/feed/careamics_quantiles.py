@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 N_BINS = 1 << 16
 _MARGIN = 0.1
-# Values binned at once: each takes some 50 bytes while it is.
+# Values binned at a time; binning takes about 50 bytes for each.
 _STRIP = 1 << 20
 
 
@@ -87,7 +87,7 @@ class Histogram:
         exact = values.astype(np.float64)
         bins = ((exact - first) * (N_BINS / (last - first))).astype(np.int64)
         bins = bins.clip(0, N_BINS - 1)
-        # at an edge the product may round to the neighbour
+        # rounding may put a value at an edge into the next bin
         bins -= exact < self._device_edges[bins]
         bins += (exact >= self._device_edges[bins + 1]) & (bins < N_BINS - 1)
         counts = self._xp.bincount(bins, minlength=N_BINS)
@@ -120,7 +120,7 @@ def rebinned(
     (old,) = np.nonzero(counts)
     count, start, end = counts[old], edges[old], edges[old + 1]
     left = np.searchsorted(wider, start, side="right") - 1
-    right = left + 1  # a tenth more is to the right of all that was counted
+    right = left + 1  # there is one: the new range goes a tenth beyond the old one
 
     def share(into: NDArray[np.intp]) -> NDArray[np.float64]:
         overlap = np.minimum(end, wider[into + 1]) - np.maximum(start, wider[into])

@@ -19,7 +19,7 @@ from gpu_patch.progress import progress_bar
 from gpu_patch.sources import ChannelSources
 
 _HOST_BYTES, _DEVICE_BYTES = 1 << 20, 1 << 26
-"""Pixels looked at in one go, as float32: what caches hold, and what occupies a GPU.
+"""Bytes of pixels looked at in one go, as float32: what a cache holds, and what fills a GPU.
 
 What filters compute on the way takes a few times this.
 """
@@ -46,7 +46,7 @@ class CellWindows:
         for sample, cells in strategy.get_all_grid_coords().items():
             shape = np.array(strategy.data_shapes[sample[0]][2:])
             start = np.array(cells) * patch
-            if regions:  # in a cell beyond the last start no patch does
+            if regions:  # without cells behind the last pixel at which a patch can start
                 start = start[(start <= np.maximum(shape - patch, 0)).all(axis=1)]
                 size = np.broadcast_to(2 * patch, start.shape)
             else:
@@ -117,7 +117,7 @@ def paint(
         for sample_idx in range(n_samples):
             grid = grids[data_idx, sample_idx]
             for axis, patch in enumerate(patch_size):
-                if regions:  # each reaches over two cells
+                if regions:  # each covers its cell and the next one
                     first, last = grid.take([0], axis), grid.take([-1], axis)
                     grid = np.maximum(
                         np.concatenate([first, grid], axis), np.concatenate([grid, last], axis)

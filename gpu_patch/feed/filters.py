@@ -95,7 +95,7 @@ class MaxFilter(PatchFilter):
     def keeps(self, cells: Any) -> Any:
         """Tell which cells have enough pixels near one above the threshold."""
         axes = _spatial_axes(cells)
-        # the largest value is above it where any value is
+        # some value exceeds the threshold exactly where the largest does
         near = _largest_nearby(cells > self.threshold, self.threshold < 0).sum(axis=axes)
         enough = near / _n_pixels(cells) >= _coverage(self.coverage, cells)
         return enough & (cells >= self.threshold).any(axis=axes)

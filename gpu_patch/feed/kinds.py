@@ -59,7 +59,7 @@ def _numbers(name: str, values: object) -> tuple[float, ...]:
         wanted = f"{name}[{i}] must be a number that is finite in float32, found {shorten(number)}"
         if isinstance(number, bool) or not isinstance(number, Real):
             raise TypeError(wanted)
-        # NaN fails it too
+        # NaN is refused too: no comparison with it is true
         if not abs(float(number)) <= _LARGEST:
             raise ValueError(wanted)
     return tuple(float(number) for number in listed)

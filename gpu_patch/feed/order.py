@@ -21,7 +21,7 @@ _KEYS = [DrawSpec(DrawPurpose.ORDER, 0, 1)]
 _BLOCK_KEYS = [DrawSpec(DrawPurpose.ORDER, 1, 1)]
 _BLOCKS_IN_WINDOW = (8, 4, 2, 1)
 _MOST_READ = 1.5
-"""How often a pixel may be read."""
+"""How often a pixel may be read in an epoch, on average, before boxes are made larger."""
 
 
 def epoch_order(
@@ -67,9 +67,9 @@ def epoch_order(
     return np.argsort(begin[blocks] + keys * spread[blocks], kind="stable")
 
 
-def _uniform(requests: Sequence[DrawSpec], seed: int, epoch: int, n: int) -> NDArray[np.float64]:
-    # a fresh call each: what `CounterDraws` keeps for an epoch is of no use here
-    (keys,) = CounterDraws(requests)(seed, epoch, np.arange(n), n)
+def _uniform(draw_specs: Sequence[DrawSpec], seed: int, epoch: int, n: int) -> NDArray[np.float64]:
+    # made anew each time: the numbers that `CounterDraws` keeps for an epoch would only take memory
+    (keys,) = CounterDraws(draw_specs)(seed, epoch, np.arange(n), n)
     first: NDArray[np.float64] = keys[0]
     return first
 

@@ -21,7 +21,7 @@ _LOWEST, _N_WHOLE = -(1 << 15), 3 << 15
 _ASCENDING = np.concatenate([np.arange(0xFFFF, 0x7FFF, -1), np.arange(0x8000)])
 """Upper halves of the bits, in the order of the values."""
 _NOT_FINITE = np.arange(_N_BINS) & 0x7F80 == 0x7F80
-# Values counted at once: each takes some 20 bytes while it is.
+# Values counted at a time; counting takes about 20 bytes for each.
 _STRIP = 1 << 20
 
 

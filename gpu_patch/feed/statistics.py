@@ -128,7 +128,7 @@ def compute_normalization(
     most_pixels = _CPU_PIXELS if checked.device == "cpu" else _CUDA_PIXELS
     survey = Survey(checked, Wanted(kind, *levels, quantile_method, per_channel, not skip_target))
     plans = partial(_plans, checked, index, epoch, batch_size, most_pixels, upstream_draws)
-    # what is drawn anew whenever it is asked for is kept for a second pass
+    # plans of strategies that would draw other places a second time are kept for a second pass
     repeats = not upstream_draws and all(
         placement.places_batches for placement in checked.sampling.placements
     )
@@ -179,7 +179,7 @@ def _plans(
         for first in range(0, len(indices), step):
             yield constructor.plan_batch(indices[first : first + step], epoch=epoch)
         return
-    # a batch has one patch size, and what sizes there are is only known from the patches
+    # one by one: a batch has one patch size, and only plans tell which there are
     singles = (
         constructor.plan_patch(i) if upstream_draws else constructor.plan_batch([i], epoch=epoch)
         for i in indices

@@ -30,7 +30,7 @@ _SMALL = frozenset(map(np.dtype, ("bool", "uint8", "int8", "uint16", "int16")))
 """Data types whose values are whole numbers of at most 16 bits."""
 
 _BIN_ROUNDING = 1e-3
-"""How far estimates may be beyond all values, as a part of what is between two of them."""
+"""How far estimates may lie outside all values, as a part of the distance of the two estimates."""
 
 
 class Wanted(NamedTuple):
@@ -119,7 +119,7 @@ class Survey:
 
     def needs_second_pass(self) -> bool:
         """Tell, once all plans are in, whether they must all come again."""
-        # each of them must know
+        # all are asked, since asking also ends their first pass
         needs = [found.needs_second_pass() for found in self._accumulators.values()]
         return any(needs)
 

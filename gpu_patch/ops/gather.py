@@ -93,7 +93,7 @@ def gather(
         own = epilogue and epilogue.of_samples(samples)
         numpy_gather(arrays, part, patch_size, n_scales, mode, out[samples], own)
 
-    # float16 has no room for more than 65504; infinities in, infinities out
+    # what exceeds 65504 becomes infinite in float16: no warning of NumPy's
     with np.errstate(over="ignore", invalid="ignore"):
         given.read(sources, patch_size, 0, n_scales, mode, make)
         return out.astype(found, copy=False)

@@ -64,7 +64,7 @@ class ImageSet:
         self.pages = PagedSet(arrays) if n_paged else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # a table of addresses means nothing in another process
+        # without `table`, whose addresses are of this process alone
         return ImageSet, (self.arrays, None, self.names)
 
     def resident(
@@ -91,7 +91,7 @@ class ImageSet:
         for keys, copies in cuts.parts():
             with ExitStack() as stack:
                 chunks: dict[ChunkKey, Any] = {}
-                # in one order, or two threads could wait for each other
+                # every thread takes the caches in one order, or two could wait for each other
                 for cache, wanted in sorted(keys.items(), key=lambda item: id(item[0])):
                     chunks |= stack.enter_context(cache.hold(wanted))
                 assemble(self.runtime, copies, chunks, arrays)

@@ -114,7 +114,7 @@ def lateral_context(
             arrays, part, weights[samples], patch_size, mode, mixed[samples], of_target, own
         )
 
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities in, infinities out
+    with np.errstate(over="ignore", invalid="ignore"):  # images may hold infinities
         given.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
         if target is not None:
             target = target.astype(found, copy=False)

@@ -43,7 +43,7 @@ def add_sample(values: Any, moments: Any, number: int, n_samples: int) -> None:
             f"{n_samples}"
         )
     if runtime is None:
-        # infinities in, NaN out
+        # predictions that are infinite give NaN: no warning of NumPy's
         with np.errstate(over="ignore", invalid="ignore"):
             numpy_add_sample(values, moments, number, n_samples)
         return

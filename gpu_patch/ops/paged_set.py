@@ -103,7 +103,7 @@ class PagedSet:
                 coords=sources.coords[samples],
             )
             with ExitStack() as stack:
-                # in one order, or two threads could wait for each other
+                # every thread takes them in one order, or two could wait for each other
                 for pool in sorted(pages, key=id):
                     stack.enter_context(pool.hold(pages[pool]))
                 make(images, part, samples)

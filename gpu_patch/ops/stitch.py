@@ -41,7 +41,7 @@ def stitch(
     factors = _per_channel("scale", scale, tiles.shape[1])
     summands = _per_channel("offset", offset, tiles.shape[1])
     if runtime is None:
-        # float32 has no room for more than 3.4e38; infinities in, infinities out
+        # what exceeds 3.4e38 becomes infinite in float32: no warning of NumPy's
         with np.errstate(over="ignore", invalid="ignore"):
             numpy_stitch(tiles, segments, factors, summands)
         return

@@ -128,7 +128,7 @@ class SampledPatching(BatchPatching):
     def __init__(self, data_shapes: Sequence[Sequence[int]]) -> None:
         shapes = checked_shapes(data_shapes)
         self.data_shapes: Sequence[tuple[int, ...]] = shapes
-        # of the images, where `PatchExtractor.shapes` are given
+        # which images they are, where the shapes are those of a `PatchExtractor`
         self.origins: Sequence[Any] | None = getattr(data_shapes, "origins", None)
         counts = [shape[0] for shape in shapes]
         self._sample_image = np.repeat(np.arange(len(shapes)), counts)

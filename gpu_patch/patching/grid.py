@@ -36,7 +36,7 @@ class GridPatching(SampledPatching):
         self.patch_size = patch_size
         self._grid = np.array([[len(axis) for axis in image] for image in axes])
         self._per_sample = np.array([prod(grid) for grid in self._grid.tolist()])
-        # all images' positions of an axis end to end, and where each image's begin
+        # per axis, the positions of all images one after the other, and where each image's begin
         self._positions = [np.concatenate(column) for column in zip(*axes, strict=True)]
         self._offsets = np.cumsum(self._grid, axis=0) - self._grid
         self._set_counts(self._per_sample[self._sample_image])

@@ -54,7 +54,7 @@ def _whole_numbers(values: Any) -> list[int] | None:
         return None
     try:
         return [int(value) for value in values]
-    except (TypeError, ValueError):  # somebody's own, of another meaning
+    except (TypeError, ValueError):  # of somebody's own, where it means something else
         return None
 
 

@@ -16,10 +16,10 @@ Floats = NDArray[np.float64]
 _T = TypeVar("_T", bound=np.generic)
 
 _POWERS = [1.5] * 40 + [1.0] * 3
-"""Steps of the search; above 1 it goes faster, the last ones settle."""
+"""Exponents of the steps of the search: those above 1 go faster, the last ones make it exact."""
 
 _FARTHEST = 3
-"""Intervals between two whose patches still share pixels."""
+"""How many intervals apart two starts may be whose patches still share pixels."""
 
 _NOISE = 1e-9
 """Parts of an area that are none."""
@@ -71,7 +71,7 @@ class Axis:
             size = np.append(size, [last % patch - 1, 1])
         self.first, self.size = first, size
         self.cell_sizes = np.minimum(patch, n_pixels - np.arange(0, n_pixels, patch))
-        # one patch per start is what covers an axis evenly, and on one of a single patch it is all
+        # starts per pixel that cover an axis once; one start where a patch is as long as the axis
         self.rate = 1 if n_pixels <= patch else 1 / patch
         cell = first // patch
         end_cell = (first + np.maximum(size, 1) + self.reach - 2) // patch
@@ -216,7 +216,7 @@ class Spread:
             total, _total(starts), out=np.zeros_like(total), where=total > 0
         )
         floor = np.minimum(uniform, 1) - _TOLERANCE - self._cover(mass)
-        # a patch's pixels, by how much coverage lacks there
+        # how much coverage the pixels of a patch at each start still lack
         lack = self.patch_area - self._overlap(mass)
         where = np.nonzero(free & (lack > _NOISE * self.patch_area))
         if len(where[0]):

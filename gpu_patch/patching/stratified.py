@@ -90,12 +90,12 @@ class StratifiedPatching(SampledPatching):
         grids = -(-self._sample_shape // self.patch_size)
         self._excluded = [np.zeros(grid, bool) for grid in grids.tolist()]
         self._probs = [np.ones(grid) for grid in grids.tolist()]
-        # what follows from them for each sample, None where it is not known yet
+        # what follows from exclusions and probabilities, by sample; None where not computed yet
         self._counts: list[int | None] = [None] * len(grids)
         self._masses: list[NDArray[np.float64] | None] = [None] * len(grids)
         self._boxes: list[_Boxes | None] = [None] * len(grids)
         self._line: NDArray[np.float64] | None = None
-        # one for all samples of a shape
+        # by shape of the samples
         self._spreads: dict[tuple[int, ...], Spread] = {}
 
     @property
@@ -315,7 +315,7 @@ class StratifiedPatching(SampledPatching):
         mass *= (self._counts[sample] or 0) / (mass.sum() or 1)
         order, first, size = spread.lined_up
         boxes = _Boxes(first, size, mass.ravel()[order])
-        # a start of one patch or more has that patch in every epoch: it is a piece by itself
+        # where a start is due one patch or more per epoch, whole patches become boxes by themselves
         whole = np.where(size.prod(axis=1) == 1, np.floor(boxes.mass + _NOISE), 0.0)
         parts = [boxes._replace(mass=whole), boxes._replace(mass=boxes.mass - whole)]
         kept = [np.flatnonzero(part.mass > _NOISE) for part in parts]
