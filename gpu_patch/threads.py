@@ -71,17 +71,11 @@ def _default(process: int) -> int:
         if not (text.isdecimal() and 1 <= int(text) <= _MOST):
             raise ValueError(f"{VARIABLE} must be a number in 1 … {_MOST}, found {text!r}")
         return int(text)
-    if _is_child_process() or _is_torch_worker():
+    if multiprocessing.parent_process() is not None or _is_torch_worker():
         return 1
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
     n_ranks = int(ranks) if ranks.isdecimal() else 1
     return min(_MOST, max(1, _n_cores() // max(1, n_ranks)))
-
-
-def _is_child_process() -> bool:
-    """Tell whether multiprocessing started this process, which then has imported it."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
 
 
 def _is_torch_worker() -> bool:
