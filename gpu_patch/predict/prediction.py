@@ -74,6 +74,7 @@ def predict(
     chunk_size: Sequence[int] | None = None,
     shard_size: Sequence[int] | None = None,
     timeout: float = 1800.0,
+    durable: bool = False,
     progress: bool = True,
 ) -> Prediction:
     """Run a model over whole images, tile by tile.
@@ -153,6 +154,10 @@ def predict(
         (Z)YX, of OME-Zarr.
     timeout : float, default 1800
         Seconds without a sign of the other processes after which waiting for them is an error.
+    durable : bool, default False
+        Whether what counts as written has reached the disk (fsync of files and folders). It then
+        survives that the machine stops: what was killed is resumed without a chunk missing, and a
+        result with its name is whole. Without, that holds where the process alone is killed.
     progress : bool, default True
         Whether to show a bar where it takes more than a second and tqdm is installed.
 
@@ -208,7 +213,7 @@ def predict(
         channel_names,
         model_id,
     )
-    output = OutputOptions(out, format, overwrite, resume, chunk_size, shard_size, timeout)
+    output = OutputOptions(out, format, overwrite, resume, chunk_size, shard_size, timeout, durable)
     return _predict_images(
         extractor, model, options, output, Shard(rank, world_size), progress=progress
     )

@@ -163,6 +163,15 @@ def test_several_images_and_their_picture(format, models):
         assert np.load("out/series.npy").shape == (3, 2, 100, 120)
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_results_are_flushed_to_the_disk_on_request(models, monkeypatch, durable):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    arguments = ["pair.tif", "--model", "model.pt", "--out", "out.npy", *TILES]
+    assert run(*arguments, *["--durable"] * durable) == 0
+    assert bool(flushed) == durable
+
+
 def test_volumes(models):
     class Mean(torch.nn.Module):
         def forward(self, x):

@@ -15,6 +15,7 @@ import pytest
 from written import make_predicted, make_store, pixels, units, whole, write_unit
 
 from gpu_patch import open_images
+from gpu_patch.predict.outputs.disk import Disk
 from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 from gpu_patch.predict.outputs.removal import discard, sweep
 
@@ -54,7 +55,7 @@ def begin(folder, predicted, n_units):
     for unit in units(store, predicted)[:n_units]:
         write_unit(output, predicted, unit)
     output.close()
-    return UnfinishedImage(store.partial("a"))
+    return UnfinishedImage(store.partial("a"), Disk(durable=False))
 
 
 def go_on(folder, predicted, **options):

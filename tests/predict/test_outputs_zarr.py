@@ -7,6 +7,7 @@ import pytest
 from written import SIZES, make_predicted, make_store, pixels, units, whole, write_all, write_unit
 
 from gpu_patch import open_images
+from gpu_patch.predict.outputs.disk import Disk
 from gpu_patch.predict.outputs.ome_zarr import multiscale
 from gpu_patch.predict.outputs.ome_zarr.multiscale import Level, halve, levels
 from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
@@ -387,7 +388,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     """Half a chunk of zarr-python, and an image that two began at once."""
     predicted = make_predicted("TYX")
     store = begin(tmp_path, predicted, 3)
-    work = UnfinishedImage(store.partial("a"))
+    work = UnfinishedImage(store.partial("a"), Disk(durable=False))
     half = work.image / "0" / "c" / "1" / "0" / "0.0123456789abcdef.partial"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
@@ -398,7 +399,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 
 
 def test_of_two_that_begin_an_image_one_does(tmp_path):
-    work = UnfinishedImage(tmp_path / ".a.partial")
+    work = UnfinishedImage(tmp_path / ".a.partial", Disk(durable=False))
     for about in ({"rank": 0}, {"rank": 1}):
         made = work.sketch(about)
         made.image.mkdir()

@@ -149,6 +149,12 @@ def add_results(results: Adds) -> None:
         "--overwrite", action="store_true", help="replace results that are there already"
     )
     results.add_argument(
+        "--durable",
+        action="store_true",
+        help="flush what is written to the disk before it counts: it survives that the machine "
+        "stops, and not the process alone; slower",
+    )
+    results.add_argument(
         "--picture",
         type=path_named,
         metavar="FILE",
@@ -240,7 +246,7 @@ def _predicted(options: argparse.Namespace, process: Process, work: _Work) -> Pr
     """Run the model over the images; say how to go on where that is stopped or fails."""
     names = (
         *("batch_size", "multiscale_count", "padding_mode", "blend", "n_samples", "training_mode"),
-        *("dtype", "out", "format", "resume", "overwrite"),
+        *("dtype", "out", "format", "resume", "overwrite", "durable"),
     )
     try:
         return predict(

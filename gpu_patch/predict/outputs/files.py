@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.predict.outputs.axes import put_rows, restored_axes, restored_shape, sample_of
 from gpu_patch.predict.outputs.base import Output, Predicted
+from gpu_patch.predict.outputs.disk import Disk
 from gpu_patch.predict.outputs.paths import PathStore
 from gpu_patch.predict.outputs.removal import discard
 
@@ -50,7 +51,7 @@ class FileStore(PathStore):
             partial.unlink(missing_ok=True)
             raise
         path, done = self.path(predicted.name), bound(self._let_go, predicted.name)
-        return FileOutput(predicted, image, axes, partial, path, done)
+        return FileOutput(predicted, image, axes, partial, path, done, self._disk)
 
 
 class FileOutput(Output):
@@ -68,6 +69,8 @@ class FileOutput(Output):
         Where the file is, and where it will be.
     done : callable
         Called when it is there, or given up.
+    disk : Disk
+        Flushes it.
     """
 
     def __init__(
@@ -78,9 +81,10 @@ class FileOutput(Output):
         partial: Path,
         path: Path,
         done: Callable[[], object],
+        disk: Disk,
     ) -> None:
         self._slab_axis, self._axes = predicted.slab_axis, axes
-        self._partial, self._path, self._done = partial, path, done
+        self._partial, self._path, self._done, self._disk = partial, path, done, disk
         self._is_over = False
         self._place = {"dtype": image.dtype, "offset": image.offset, "shape": image.shape}
 
@@ -92,7 +96,9 @@ class FileOutput(Output):
 
     def finish(self) -> Path:
         """Give the file its name."""
+        self._disk.flush_file(self._partial)
         os.replace(self._partial, self._path)
+        self._disk.flush_folder(self._path.parent)
         self._let_go()
         return self._path
 

@@ -59,4 +59,4 @@ def open_store(
         told = [version(source) for source in sources] if versions is None else versions()
         return ZarrStore(results, options, shard, fingerprint=fingerprint(), versions=told)
     kind = TiffStore if options.kind == "ome-tiff" else NpyStore
-    return kind(results, overwrite=options.overwrite)
+    return kind(results, options)

@@ -64,6 +64,8 @@ class OutputOptions:
         (Z)YX, of OME-Zarr. A shard is a file of many chunks.
     timeout : float, default 1800
         Seconds without any progress after which a process gives up waiting for the others.
+    durable : bool, default False
+        Whether chunks and files reach the disk before they count as written.
     """
 
     out: str | os.PathLike[str] | None = None
@@ -73,6 +75,7 @@ class OutputOptions:
     chunk_size: Sequence[int] | None = None
     shard_size: Sequence[int] | None = None
     timeout: float = 1800.0
+    durable: bool = False
 
     def __post_init__(self) -> None:
         if self.out is None:
@@ -81,6 +84,15 @@ class OutputOptions:
                 needs = f" {self.format!r} needs "
                 raise ValueError(
                     Message(argument("format"), needs, argument("out"), ", a path to write to")
+                )
+            if self.durable:
+                raise ValueError(
+                    Message(
+                        argument("durable", True),
+                        " needs ",
+                        argument("out"),
+                        ", a path to write to: arrays are in memory",
+                    )
                 )
             return
         self._check_path()

@@ -9,7 +9,9 @@ from pathlib import Path
 from gpu_patch.checks import Message, argument
 from gpu_patch.predict.outputs.base import Store
 from gpu_patch.predict.outputs.claims import Claim
+from gpu_patch.predict.outputs.disk import Disk
 from gpu_patch.predict.outputs.names import ResultNames
+from gpu_patch.predict.outputs.options import OutputOptions
 
 
 class PathStore(Store):
@@ -19,14 +21,14 @@ class PathStore(Store):
     ----------
     results : ResultNames
         What they are called; their folder is made.
-    overwrite : bool
-        Whether what is there may be replaced.
+    options : OutputOptions
+        Whether what is there may be replaced, and writes are flushed.
     """
 
     _folders = False
     """Whether results are folders."""
 
-    def __init__(self, results: ResultNames, *, overwrite: bool) -> None:
+    def __init__(self, results: ResultNames, options: OutputOptions) -> None:
         super().__init__(results.names)
         assert results.folder is not None
         folder = results.folder
@@ -37,7 +39,10 @@ class PathStore(Store):
                 )
         self._made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._suffix, self._overwrite = folder, results.suffix, overwrite
+        self._disk = Disk(durable=options.durable)
+        for place in self._made:
+            self._disk.flush_folder(place.parent)
+        self._folder, self._suffix, self._overwrite = folder, results.suffix, options.overwrite
         self._results = results.results
         self._claim: Claim | None = None
 

@@ -7,14 +7,18 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpu_patch.checks import whole_numbers
 from gpu_patch.optional import imported
 from gpu_patch.predict.outputs.axes import merged_axes, merged_shape
 from gpu_patch.predict.outputs.base import Predicted, UnitKey
+from gpu_patch.predict.outputs.disk import Disk
 from gpu_patch.predict.outputs.ome_zarr.metadata import image_attributes
 from gpu_patch.predict.outputs.ome_zarr.multiscale import levels
+
+if TYPE_CHECKING:
+    from gpu_patch.predict.outputs.ome_zarr.chunk_store import Writes
 
 _OWN = "gpu_patch"
 """Key of the attributes that are the package's own."""
@@ -105,12 +109,12 @@ def create_image(
         )
 
 
-def open_levels(image: Path) -> tuple[Callable[[int], Any], Callable[[], None]]:
-    """Return a function that opens the array of a level, and one that ends writing to all."""
+def open_levels(image: Path, disk: Disk) -> tuple[Callable[[int], Any], Writes]:
+    """Return a function that opens the array of a level, and what is written to all of them."""
     zarr = import_zarr()
     from gpu_patch.predict.outputs.ome_zarr.chunk_store import EndingStore, Writes
 
-    writes = Writes()
+    writes = Writes(disk)
 
     def open_level(level: int) -> Any:
         found = zarr.open_array(image / str(level), mode="r+")
@@ -120,7 +124,7 @@ def open_levels(image: Path) -> tuple[Callable[[int], Any], Callable[[], None]]:
         config = {"write_empty_chunks": True}
         return zarr.Array(zarr.AsyncArray(found.metadata, place, config=config))
 
-    return open_level, writes.end
+    return open_level, writes
 
 
 def own_attributes(image: Path) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ class ZarrOutput(Output):
         self._storage, self._path, self._alone = storage, path, alone
         self._publish, self._done = publish, done
         self._axes = merged_axes(predicted.original_axes, predicted.shape[1])
-        self._level, self._end_writes = open_levels(unfinished.image)
+        self._level, self._writes = open_levels(unfinished.image, unfinished.disk)
         self._array = self._level(0)
         self._kept: NDArray[Any] | None = None
         self._unit: UnitKey | None = None
@@ -108,6 +108,7 @@ class ZarrOutput(Output):
         key = tuple(outer[axis] for axis in self._axes if axis in outer)
         block = rows if "C" in self._axes else rows[0]
         self._array[(*key, *spatial)] = block[None] if "T" in self._axes else block
+        self._writes.flush_folders()
         self._unfinished.record(unit)
 
     def finish(self) -> Path:
@@ -126,6 +127,7 @@ class ZarrOutput(Output):
             )
         if written == n_units and self._unfinished.finishing():
             self._fill_levels()
+            self._writes.flush_folders()
             self._publish()
         self._is_over = True
         return self._path
@@ -142,7 +144,7 @@ class ZarrOutput(Output):
     def close(self) -> None:
         """Drop the rows of a unit that is not complete; complete units stay for resuming."""
         self._kept = self._unit = None
-        self._end_writes()
+        self._writes.end()
         if self._alone and not self._is_over and not self._unfinished.units():
             self._unfinished.remove()
         self._is_over = True

@@ -57,7 +57,7 @@ class ZarrStore(PathStore):
         versions: Sequence[str],
     ) -> None:
         import_zarr()
-        super().__init__(results, overwrite=options.overwrite)
+        super().__init__(results, options)
         self._resume, self._shard = options.resume, shard
         self._storage = Storage(options.chunk_size, options.shard_size)
         self._made_of = {
@@ -92,7 +92,7 @@ class ZarrStore(PathStore):
 
     def open(self, predicted: Predicted) -> Output:
         """Make the image where no process has done so, or go on with it."""
-        unfinished, about = UnfinishedImage(self.partial(predicted.name)), self._about(predicted)
+        unfinished, about = self._unfinished(predicted.name), self._about(predicted)
         if not unfinished.exists():
             made = unfinished.sketch(about)
             create_image(made.image, predicted, self._storage, self._made_of[predicted.name])
@@ -127,7 +127,7 @@ class ZarrStore(PathStore):
 
         self._ranks.until(
             lambda: not missing(),
-            lambda: [UnfinishedImage(self.partial(name)).pulse() for name in expected],
+            lambda: [self._unfinished(name).pulse() for name in expected],
             lambda: Message(
                 f"{', '.join(missing())} not finished; ",
                 argument("resume", True),
@@ -140,6 +140,14 @@ class ZarrStore(PathStore):
         self._ranks.leave()
         super().wait()
 
+    def _flush(self, folder: Path) -> None:
+        """Flush what an earlier run has written, which may not have done so."""
+        self._disk.flush_tree(folder)
+        self._disk.flush_folder(self._folder)
+
+    def _unfinished(self, name: str) -> UnfinishedImage:
+        return UnfinishedImage(self.partial(name), self._disk)
+
     def _let_go(self, name: str) -> None:
         if not self._ranks.together:  # else another rank may be writing it
             super()._let_go(name)
@@ -150,7 +158,7 @@ class ZarrStore(PathStore):
         done: dict[str, list[UnitKey]] = {}
         finished, stale = [], []
         for name in self._results:
-            path, unfinished = self.path(name), UnfinishedImage(self.partial(name))
+            path, unfinished = self.path(name), self._unfinished(name)
             self._put_back(name)
             units = unfinished.units() if has_levels(unfinished.image) else []
             own, wanted = own_attributes(path), self._made_of[name]
@@ -203,14 +211,16 @@ class ZarrStore(PathStore):
         for unfinished in stale:
             unfinished.remove()
         for name in done:
-            done[name] = self._complete(UnfinishedImage(self.partial(name)), done[name])
+            done[name] = self._complete(self._unfinished(name), done[name])
         for name in finished:
+            self._flush(self.path(name))
             self._let_go(name)
         return {"run": run, "done": done, "finished": finished}
 
     def _complete(self, unfinished: UnfinishedImage, units: list[UnitKey]) -> list[UnitKey]:
         """Return the units of which all chunks are there, and forget the others."""
         about, files = unfinished.about(), unfinished.tidy()
+        self._flush(unfinished.folder)
         axes = merged_axes(about["original_axes"], about["shape"][1])
         found = complete_units(unfinished.image, units, files, axes, about["slab_axis"])
         for unit in set(units).difference(found):
@@ -229,11 +239,12 @@ class ZarrStore(PathStore):
 
     def _publish(self, name: str) -> None:
         """Put a complete image at its path."""
-        path, unfinished = self.path(name), UnfinishedImage(self.partial(name))
+        path, unfinished = self.path(name), self._unfinished(name)
         self._check_free(name)
         if os.path.lexists(path):
             os.rename(path, self._replaced(name))
         os.rename(unfinished.image, path)
+        self._disk.flush_folder(self._folder)
         unfinished.remove()
         self._put_back(name)
         self._let_go(name)

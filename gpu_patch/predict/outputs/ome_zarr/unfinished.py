@@ -11,6 +11,7 @@ from typing import Any
 
 from gpu_patch.checks import Message, argument, shorten
 from gpu_patch.predict.outputs.base import UnitKey
+from gpu_patch.predict.outputs.disk import Disk
 from gpu_patch.predict.outputs.removal import discard, sweep
 
 
@@ -21,10 +22,12 @@ class UnfinishedImage:
     ----------
     folder : Path
         It holds the image, what it was made with, and an empty file for each unit that is written.
+    disk : Disk
+        Flushes it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self.folder, self.disk = folder, disk
         self.image = folder / "image"
         self._about = folder / "about.json"
         self._units = folder / "units"
@@ -45,15 +48,19 @@ class UnfinishedImage:
 
     def sketch(self, about: dict[str, Any]) -> UnfinishedImage:
         """Return a draft of this one under another name, which takes its place by `become`."""
-        made = UnfinishedImage(self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}"))
+        made = UnfinishedImage(
+            self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}"), self.disk
+        )
         made._units.mkdir(parents=True)
         made._about.write_text(json.dumps(about))
         return made
 
     def become(self, other: UnfinishedImage) -> None:
         """Take the place of `other` in one step; if another process did so, be removed."""
+        self.disk.flush_tree(self.folder)
         try:
             os.rename(self.folder, other.folder)
+            self.disk.flush_folder(other.folder.parent)
         except OSError:
             discard(self.folder)
             if not other.exists():
@@ -77,7 +84,10 @@ class UnfinishedImage:
     def record(self, unit: UnitKey) -> None:
         """Note that a unit is written."""
         sample, first = unit
-        (self._units / f"{sample}-{first}").touch()
+        marker = self._units / f"{sample}-{first}"
+        marker.touch()
+        self.disk.flush_file(marker)
+        self.disk.flush_folder(self._units)
 
     def forget(self, unit: UnitKey) -> None:
         """Note that a unit is not written."""
