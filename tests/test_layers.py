@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import gpu_patch
+from gpu_patch.optional import PACKAGES
 
 PACKAGE = Path(gpu_patch.__file__).parent
 LAYERS = (
@@ -96,3 +97,17 @@ def test_the_backends_do_not_know_each_other():
         backends = {"_numpy", "_host", "_cuda"}
         if room(name) in backends:
             assert not (backends - {room(name)}) & set(map(room, imported(name))), name
+
+
+def test_optional_packages_are_imported_by_one_module():
+    """But for rooms of a package, and a module with a subclass, imported once the package is."""
+    of_packages = ("torch", "lightning", "careamics", "plots", "cli", "optional")
+    for name in MODULES:
+        if room(name) in of_packages or name == "gpu_patch.predict.outputs.ome_zarr.chunk_store":
+            continue
+        for node in ast.walk(ast.parse(MODULES[name].read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found = {imported.partition(".")[0] for imported in names}
+            assert not found & {module.partition(".")[0] for module in PACKAGES}, name

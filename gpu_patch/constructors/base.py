@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class PlannedConstr(PatchConstr):
         self.seed = checked_seed(seed)
         self._orientations = CounterDraws([DrawSpec(DrawPurpose.AUGMENTATION, 0, N_UNIFORMS)])
 
-    @property
+    @cached_property
     def _placement(self) -> Placement:
         """Strategy and images of the patches that indices count."""
         return self.sampling.principal

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import Message, argument
+from gpu_patch.checks import Message, argument, shorten
 from gpu_patch.feed.kinds import Statistics
 
 _STD_EPS, _RANGE_EPS = 1e-6, 1e-8
@@ -68,6 +68,19 @@ def with_inverse(prediction: Any, inverse: Inverse | None) -> Any:
     for c, (scale, rest, center) in enumerate(columns):
         result[:, c] = values[:, c] * scale + rest + center
     return result
+
+
+def channels_of(prediction: Any) -> int:
+    """Return how many channels a prediction has, where it is one."""
+    if not hasattr(prediction, "shape"):
+        raise TypeError(
+            "prediction must be an array or tensor, "
+            f"found {shorten(prediction)} ({type(prediction).__name__})"
+        )
+    shape = tuple(prediction.shape)
+    if len(shape) not in (4, 5):
+        raise ValueError(f"prediction must be BCYX or BCZYX, found the shape {shape}")
+    return int(shape[1])
 
 
 def inverse_of(kind: str, statistics: Statistics, n_channels: int) -> Inverse:

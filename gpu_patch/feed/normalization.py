@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpu_patch.checks import choice, instance, shorten
-from gpu_patch.feed.affine import Affine, Inverse, affine, inverse_of, with_inverse
+from gpu_patch.checks import choice, instance
+from gpu_patch.feed.affine import Affine, Inverse, affine, channels_of, inverse_of, with_inverse
 from gpu_patch.feed.kinds import (
     KINDS,
     NAMES,
@@ -244,17 +244,10 @@ target_stds=[15.0, 25.0])
         TypeError, ValueError
             `prediction` is no array or tensor, or has other axes or channels.
         """
-        if not hasattr(prediction, "shape"):
-            raise TypeError(
-                "prediction must be an array or tensor, "
-                f"found {shorten(prediction)} ({type(prediction).__name__})"
-            )
-        shape = tuple(prediction.shape)
-        if len(shape) not in (4, 5):
-            raise ValueError(f"prediction must be BCYX or BCZYX, found the shape {shape}")
+        n_channels = channels_of(prediction)
         if self.skip_target:
             return prediction
-        return with_inverse(prediction, self.inverse(shape[1]))
+        return with_inverse(prediction, self.inverse(n_channels))
 
     def inverse(self, n_channels: int) -> Inverse | None:
         """Return what `denormalize` does to a prediction's channels.
@@ -346,17 +339,15 @@ target_stds=[15.0, 25.0])
             ) from error
 
     def __repr__(self) -> str:
+        pairs = (("input", self.input_statistics), ("target", self.target_statistics))
         arguments = [
             f"{part}_{name}={list(numbers)}"
-            for part, statistics in self._statistics().items()
+            for part, statistics in pairs
             for name, numbers in (self._named(statistics) or {}).items()
         ]
         if self.skip_target:
             arguments.append("skip_target=True")
         return f"Normalization.{self.kind}({', '.join(arguments)})"
-
-    def _statistics(self) -> dict[str, Statistics | None]:
-        return {"input": self.input_statistics, "target": self.target_statistics}
 
     def _named(self, statistics: Statistics | None) -> dict[str, list[float]] | None:
         if statistics is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import groupby, islice
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -138,25 +140,32 @@ def compute_normalization(
         on_device(checked.device),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
     ):
-        kept: list[Plan] = []
-        with bar("Normalization") as advance:
-            for plan in plans():
-                survey.update(plan)
-                if not repeats:
-                    kept.append(plan)
-                advance(len(plan.sources.image_idx))
+        kept = _take_in(survey, plans(), bar("Normalization"), keep_all=not repeats)
         if indices is None:
-            survey.check_reach(plan, most_pixels)
+            survey.check_reach(kept[-1], most_pixels)
         if survey.needs_second_pass():
-            with bar("Normalization, second pass") as advance:
-                for plan in plans() if repeats else kept:
-                    survey.update(plan)
-                    advance(len(plan.sources.image_idx))
+            again = plans() if repeats else kept
+            _take_in(survey, again, bar("Normalization, second pass"), keep_all=False)
         results = survey.results()
         made = Normalization(kind, results["input"], results.get("target"), skip_target)
     for remark in survey.remarks():
         warnings.warn(remark, stacklevel=2)
     return made
+
+
+def _take_in(
+    survey: Survey, plans: Iterable[Plan], bar: AbstractContextManager[Any], *, keep_all: bool
+) -> list[Plan]:
+    """Take plan after plan into the statistics; return all of them, or the last one alone."""
+    kept: list[Plan] = []
+    with bar as advance:
+        for plan in plans:
+            survey.update(plan)
+            if not keep_all:
+                kept.clear()
+            kept.append(plan)
+            advance(len(plan.sources.image_idx))
+    return kept
 
 
 def _plans(

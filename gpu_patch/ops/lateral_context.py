@@ -106,6 +106,24 @@ def lateral_context(
         )
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
+    _by_numpy(given, sources, weights, mode, mixed, target, epilogue)
+    # what exceeds 65504 becomes infinite in float16: no warning of NumPy's
+    with np.errstate(over="ignore", invalid="ignore"):
+        target = None if target is None else target.astype(found, copy=False)
+        return mixed.astype(found, copy=False), target
+
+
+def _by_numpy(
+    images: ImageSet,
+    sources: ChannelSources,
+    weights: NDArray[np.float32],
+    mode: str,
+    mixed: NDArray[np.float32],
+    target: NDArray[np.float32] | None,
+    epilogue: Epilogue | None,
+) -> None:
+    """Fill input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X), part by part as pages allow."""
+    n_scales, patch_size = mixed.shape[1], mixed.shape[2:]
 
     def make(arrays: Sequence[Any], part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
@@ -115,7 +133,4 @@ def lateral_context(
         )
 
     with np.errstate(over="ignore", invalid="ignore"):  # images may hold infinities
-        given.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
-        if target is not None:
-            target = target.astype(found, copy=False)
-        return mixed.astype(found, copy=False), target
+        images.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
