@@ -149,9 +149,7 @@ class _Digester:
             }
         if isinstance(value, (type, ModuleType)):
             return None
-        if callable(
-            wrapped := getattr(value, "__wrapped__", None)
-        ):  # functions made by functools or jax.jit
+        if callable(wrapped := getattr(value, "__wrapped__", None)):  # by functools, or jax.jit
             return {"function": self.digest(wrapped, "function")}
         return self._object(value, use) if _is_own(value) else None
 

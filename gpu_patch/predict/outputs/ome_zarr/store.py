@@ -155,67 +155,55 @@ class ZarrStore(PathStore):
     def _begin(self) -> dict[str, Any]:
         """Look at what earlier runs left: what is resumed, what is finished; remove the rest."""
         run = self._claim_results()
-        done: dict[str, list[UnitKey]] = {}
-        finished, stale = [], []
-        for name in self._results:
-            path, unfinished = self.path(name), self._unfinished(name)
-            self._put_back(name)
-            units = unfinished.units() if has_levels(unfinished.image) else []
-            own, wanted = own_attributes(path), self._made_of[name]
-            if self._resume and not units and own is not None:
-                differ = _difference(own, wanted)
-                if not differ:
-                    finished.append(name)
-                elif not self._overwrite:
-                    raise FileExistsError(
-                        Message(f"{path} is complete, but ", differ, ". ", _make_anew())
-                    )
-                stale.append(unfinished)
-                continue
-            if units and self._resume and path.exists() and not self._overwrite:
-                raise FileExistsError(
-                    Message(
-                        f"{path} exists, and {unfinished.folder} was to replace it: ",
-                        argument("overwrite", True),
-                        " beside ",
-                        argument("resume", True),
-                        " goes on",
-                    )
-                )
-            self._check_free(name)
-            if units and self._resume:
-                differ = unfinished.difference(wanted)
-                if not differ:
-                    done[name] = units
-                    continue
-                if not self._overwrite:
-                    raise ValueError(
-                        Message(
-                            f"{unfinished.folder} cannot be gone on with: ",
-                            differ,
-                            ". ",
-                            _make_anew(),
-                        )
-                    )
-            elif units and not self._overwrite:
-                raise FileExistsError(
-                    Message(
-                        f"{unfinished.folder} is an unfinished prediction: ",
-                        argument("resume", True),
-                        " goes on with it, ",
-                        argument("overwrite", True),
-                        " begins anew",
-                    )
-                )
-            stale.append(unfinished)
-        for unfinished in stale:
-            unfinished.remove()
-        for name in done:
-            done[name] = self._complete(self._unfinished(name), done[name])
+        left = {name: self._left_of(name) for name in self._results}
+        done = {}
+        for name, (units, _) in left.items():
+            if units:
+                done[name] = self._complete(self._unfinished(name), units)
+            else:
+                self._unfinished(name).remove()
+        finished = [name for name, (_, is_finished) in left.items() if is_finished]
         for name in finished:
             self._flush(self.path(name))
             self._let_go(name)
         return {"run": run, "done": done, "finished": finished}
+
+    def _left_of(self, name: str) -> tuple[list[UnitKey], bool]:
+        """Return the units that this run goes on with, and whether the result is finished.
+
+        Raises
+        ------
+        FileExistsError, ValueError
+            Something is there that this run was not allowed to replace or to go on with.
+        """
+        path, unfinished = self.path(name), self._unfinished(name)
+        resume, overwrite = argument("resume", True), argument("overwrite", True)
+        self._put_back(name)
+        units = unfinished.units() if has_levels(unfinished.image) else []
+        own, wanted = own_attributes(path), self._made_of[name]
+        if self._resume and not units and own is not None:
+            differ = _difference(own, wanted)
+            if differ and not self._overwrite:
+                raise FileExistsError(
+                    Message(f"{path} is complete, but ", differ, ". ", _make_anew())
+                )
+            return [], not differ
+        folder = unfinished.folder
+        if units and self._resume and path.exists() and not self._overwrite:
+            was = f"{path} exists, and {folder} was to replace it: "
+            raise FileExistsError(Message(was, overwrite, " beside ", resume, " goes on"))
+        self._check_free(name)
+        if units and self._resume:
+            differ = unfinished.difference(wanted)
+            if differ and not self._overwrite:
+                cannot = f"{folder} cannot be gone on with: "
+                raise ValueError(Message(cannot, differ, ". ", _make_anew()))
+            return [] if differ else units, False
+        if units and not self._overwrite:
+            what = f"{folder} is an unfinished prediction: "
+            ways = Message(resume, " goes on with it, ", overwrite, " begins anew")
+            raise FileExistsError(Message(what, ways))
+        return [], False
 
     def _complete(self, unfinished: UnfinishedImage, units: list[UnitKey]) -> list[UnitKey]:
         """Return the units of which all chunks are there, and forget the others."""
