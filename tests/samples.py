@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import builders
 import numpy as np
 import reference
 from pixels import distinct
 
 import gpu_patch
 
+KINDS = builders.KINDS
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "whole", "fixed", "stratified")
 MODES = ("reflect", "wrap", "periodic")
 RANGES = [(0.2, 0.9), (0.5, 0.5), (0.0, 2.0)]

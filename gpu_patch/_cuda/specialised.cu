@@ -2,15 +2,16 @@
 //
 // Constants: N_DIMS, PATCH_Z, PATCH_Y, PATCH_X, N_SCALES, N_CHANNELS, N_PLACES (1 where a sample's
 // channels share a place, else N_CHANNELS), PIXEL_TYPE, MODE, HALF_OUTPUT; and, of the host's
-// choice, TILE_ROWS, TILE_X, TILE_Z, N_THREADS, SHARED_BYTES. Images of any shapes below 2^30
-// pixels, one data type.
+// choice, TILE_ROWS, TILE_X, TILE_Z, N_THREADS, SHARED_BYTES, LOADS_AHEAD. Images of any shapes below
+// 2^30 pixels, one data type.
 //
 // A block makes a tile of one scale of one sample. A thread takes columns of the window, mixes the
 // channels as it loads them (neighbours load neighbours) and filters along Y in registers: 3 or 4
 // outputs of a FIR are alive at a time. The rows that are left go to shared memory, and threads
 // filter them along X. In 3D a block goes through the slices of its tile in the same way, with 3
 // or 4 planes of outputs alive. Shared memory holds a row split by phase, (x mod f, x / f): then
-// reading every f-th pixel is reading neighbours, and no two threads of a warp meet in a bank.
+// reading every f-th pixel is reading neighbours, and no two threads of a warp meet in a bank. In
+// writing they do, which costs half as much again of these few stores, and no time (model).
 //
 // Instructions limit this, not arithmetic, and most of them would be addresses. So where columns
 // are neighbours in the images too (the span), a thread takes several, a constant apart: one
@@ -23,7 +24,7 @@ __device__ constexpr int larger(int a, int b) { return a < b ? b : a; }
 // How many rows to ask for before one is used: a power of 2, so that they have fixed registers.
 __device__ constexpr int rows_ahead(int loads_per_row, int most) {
     int rows = 1;
-    while (2 * rows <= most && 2 * rows * loads_per_row <= 16) rows *= 2;
+    while (2 * rows <= most && 2 * rows * loads_per_row <= LOADS_AHEAD) rows *= 2;
     return rows;
 }
 
@@ -463,15 +464,13 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 
 // grid = samples x tiles; a sample's largest scale comes first, since it takes longest and leaves
 // the pixels of the smaller ones in the cache.
-// Left to itself the compiler spills where there are many channels, to have more blocks at a time.
+// Left to itself the compiler spills, to have more blocks at a time: it is told how many are enough.
 #if N_PLACES > 2
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
-#elif N_CHANNELS > 2
+#elif N_CHANNELS > 2 || N_PLACES > 1
 #define BOUNDS __launch_bounds__(N_THREADS, 512 / N_THREADS)
-#elif EPILOGUE && N_DIMS == 2 && N_PLACES == 1 && __CUDA_ARCH__ <= 800
-#define BOUNDS __launch_bounds__(N_THREADS, 768 / N_THREADS)
 #else
-#define BOUNDS __launch_bounds__(N_THREADS)
+#define BOUNDS __launch_bounds__(N_THREADS, 640 / N_THREADS)
 #endif
 extern "C" __global__ BOUNDS void specialised(const ChannelSource* __restrict__ sources,
                                               Output* __restrict__ input,

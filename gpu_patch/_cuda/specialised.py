@@ -23,6 +23,9 @@ MOST_CHANNELS, MOST_PLACES, MOST_SCALES_3D = 6, 4, 4
 """More would need more registers than a thread has."""
 SHARED_BYTES = 48 << 10
 """Shared memory that every device gives a block by default."""
+LOADS_AHEAD = 32
+"""Pixels that a thread has asked for at a time: enough that waiting for them is not what limits a
+batch of 32 (model), and few enough for their registers."""
 MANY_SAMPLES = 128
 """Samples of a batch from which on blocks of twice the rows, half as many, still fill a device."""
 _LIMIT = 1 << 30
@@ -82,6 +85,7 @@ class Shape:
             "TILE_Z": self.tile_z,
             "N_THREADS": self.n_threads,
             "SHARED_BYTES": self.shared_bytes,
+            "LOADS_AHEAD": LOADS_AHEAD,
         }
 
     def _tile_y(self, scale: int) -> int:

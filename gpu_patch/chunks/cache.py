@@ -148,6 +148,7 @@ class ChunkCache:
                     self._traffic.waited_s += time.perf_counter() - begun
             self._memory.publish(chunks.values())
             yield {key: chunk.array for key, chunk in chunks.items()}
+            self._memory.free_behind(chunks.values())
         finally:
             with self._changed:
                 for key, chunk in missing:

@@ -41,6 +41,11 @@ class ChunkMemory(Protocol):
         """Let what follows read the chunks."""
         raise NotImplementedError
 
+    @abstractmethod
+    def free_behind(self, chunks: Iterable[Loaded]) -> None:
+        """Say that what reads the chunks has been asked for: what follows does not."""
+        raise NotImplementedError
+
 
 class HostMemory(ChunkMemory):
     """NumPy arrays."""
@@ -53,6 +58,9 @@ class HostMemory(ChunkMemory):
 
     def publish(self, chunks: Iterable[Loaded]) -> None:
         """Do nothing: they are there."""
+
+    def free_behind(self, chunks: Iterable[Loaded]) -> None:
+        """Do nothing: they have been read."""
 
 
 class CudaMemory(ChunkMemory):
@@ -69,7 +77,7 @@ class CudaMemory(ChunkMemory):
     def __init__(self, device: str) -> None:
         self._cupy = import_cupy()
         self._device = device
-        self._stream = SideStream(device)
+        self._stream = SideStream(device, "chunks")
         self._pinned = PinnedPool(self._cupy, _MOST_BUFFERS)
         self._copying = Lock()
         self._n_copied = 0
@@ -102,6 +110,10 @@ class CudaMemory(ChunkMemory):
         # copies are on one stream: when the last is done, all are
         _, event = max((chunk.ready for chunk in held), key=itemgetter(0))
         self._stream.publish([chunk.array for chunk in held], event)
+
+    def free_behind(self, chunks: Iterable[Loaded]) -> None:
+        # not at a chunk's end: the stream may have a model's work by then
+        self._stream.free_behind(chunk.array for chunk in chunks)
 
 
 def make_memory(device: str) -> ChunkMemory:

@@ -40,10 +40,10 @@ class Lease:
     def __init__(self, cupy: Any, nbytes: int) -> None:
         self._cuda = cupy.cuda
         self._stream = self._cuda.get_current_stream()
-        self._readers: dict[int, object] = {}
+        self._readers: dict[int, tuple[object, Any]] = {}  # what keeps the stream, and an event
         self.memory = self._cuda.alloc(nbytes)
 
-    def read_by(self, pointer: int | None, owner: object = None) -> None:
+    def read_by(self, pointer: int | None, owner: object = None, event: Any = None) -> None:
         """Note a stream on which the memory is read.
 
         Parameters
@@ -52,29 +52,39 @@ class Lease:
             Its address, as DLPack gives it: None is the default stream, −1 none.
         owner : object
             Kept until the end of the lease, since the stream must exist then.
+        event : cupy.cuda.Event or None, default None
+            Behind the last reading on that stream; None where that is not known, and all that was
+            asked of the stream before the end of the lease may read.
         """
         reader = int(pointer or 1)  # CUDA's pointers 0 and 1 both mean the default stream
         own = self._stream.ptr
         if reader >= 0 and reader != (own or 1):
-            self._readers[reader] = owner
+            self._readers[reader] = owner, event
 
     def __del__(self) -> None:
         if sys.is_finalizing() or not self._readers:
             return
         with self._cuda.Device(self.memory.device_id):
-            for reader in self._readers:
-                passed = self._cuda.Event(disable_timing=True)
-                # its method `record` would want a stream object
-                self._cuda.runtime.eventRecord(passed.ptr, reader)
-                self._stream.wait_event(passed)
+            for reader, (_, event) in self._readers.items():
+                if event is None:
+                    event = self._cuda.Event(disable_timing=True)
+                    # its method `record` would want a stream object
+                    self._cuda.runtime.eventRecord(event.ptr, reader)
+                self._stream.wait_event(event)
 
 
-def note_reader(array: Any, stream: Any) -> bool:
-    """Tell an array's lease that a stream reads it; return whether its memory is leased."""
+def note_reader(array: Any, stream: Any, event: Any = None) -> bool:
+    """Tell an array's lease that a stream reads it, until an event where one is given.
+
+    Returns
+    -------
+    bool
+        Whether its memory is leased.
+    """
     lease = getattr(array.data.mem, "_owner", None)
     if not isinstance(lease, Lease):
         return False
-    lease.read_by(stream.ptr, stream)
+    lease.read_by(stream.ptr, stream, event)
     return True
 
 

@@ -46,19 +46,23 @@ class SideStream:
     ----------
     device : str
         "cuda:N".
+    purpose : str
+        What it makes. Each purpose has a stream of its own: one need not wait for another.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, purpose: str) -> None:
         self._cupy, self._device = import_cupy(), device
-        self._stream = _side_stream(device)
+        self._stream = _side_stream(device, purpose)
         with on_device(device):
             # wait for what is still writing the images
-            self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
+            event = self._cupy.cuda.Event(disable_timing=True)
+            self._stream.wait_event(self._cupy.cuda.get_current_stream().record(event))
 
     def run(self, make: Callable[[], Made]) -> tuple[Made, Any]:
         """Return what `make` returns, run on this stream, and an event behind it."""
         with on_device(self._device), self._stream:
-            return make(), self._stream.record()
+            made = make()
+            return made, self._stream.record(self._cupy.cuda.Event(disable_timing=True))
 
     def publish(self, arrays: Iterable[Any], event: Any) -> list[Any]:
         """Return the arrays for the current stream, which waits for the event first.
@@ -71,16 +75,24 @@ class SideStream:
             reader.wait_event(event)
             return [a if note_reader(a, reader) else self._copied(a, reader) for a in arrays]
 
+    def free_behind(self, arrays: Iterable[Any]) -> None:
+        """Let the arrays' memory be used again behind what the current stream was asked so far."""
+        with on_device(self._device):
+            reader = self._cupy.cuda.get_current_stream()
+            event = reader.record(self._cupy.cuda.Event(disable_timing=True))
+            for array in arrays:
+                note_reader(array, reader, event)
+
     def _copied(self, array: Any, reader: Any) -> Any:
         """Copy an array on the current stream, before this one may use its memory again."""
         copy = array.copy()
-        self._stream.wait_event(reader.record())
+        self._stream.wait_event(reader.record(self._cupy.cuda.Event(disable_timing=True)))
         return copy
 
 
 # one for the whole process: CuPy's pool keeps memory by stream, and that of a stream which is gone
 # is never used again
 @cache
-def _side_stream(device: str) -> Any:
+def _side_stream(device: str, purpose: str) -> Any:
     with on_device(device):
         return import_cupy().cuda.Stream(non_blocking=True)

@@ -119,7 +119,7 @@ def _in_thread(
 def _on_stream(
     make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
 ) -> Iterator[PatchBatch]:
-    stream = SideStream(device)
+    stream = SideStream(device, "batches")
     waiting: deque[tuple[PatchBatch, Any] | Exception] = deque()
 
     def publish() -> PatchBatch:

@@ -143,7 +143,7 @@ class CudaSlabWriter(SlabWriter):
         super().__init__()
         self._cupy = import_cupy()
         self._device = device
-        self._stream = SideStream(device)
+        self._stream = SideStream(device, "predictions")
         self._copies: deque[tuple[PinnedBuffer, Future[None]]] = deque()
 
     def new(self, shape: tuple[int, ...]) -> Any:

@@ -18,6 +18,7 @@ from gpu_patch._cuda.assemble import copy_records
 from gpu_patch.chunks import ChunkCache, ChunkedImage
 from gpu_patch.chunks.image import ChunkKey
 from gpu_patch.chunks.windows import ChunkCopy, ChunkStretch
+from gpu_patch.device import SideStream
 from gpu_patch.table import ImageTable
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
@@ -126,6 +127,33 @@ def test_memory_of_chunks_waits_for_who_reads_them():
         for first, batch in zip(range(0, made.n_patches - 6, 6), batches, strict=True):
             expected = plain.construct_batch(range(first, first + 6))
             np.testing.assert_array_equal(batch.input.get(), expected.input)
+
+
+def test_reading_ahead_does_not_wait_for_the_model():
+    """Memory of chunks is free behind the batches that read them, not behind what came later."""
+    with fake_cupy.installed() as cupy:
+        cache = ChunkCache(60 * 16 * 16 * 2, "cuda")
+        made = constructor(chunked(cache=cache))
+        main, batch_made = cupy.cuda.get_current_stream(), []
+        for first in range(0, made.n_patches - 6, 6):
+            made.construct_batch(range(first, first + 6))
+            batch_made.append(main.submitted)
+            for _ in range(30):
+                main.submit(lambda: None)  # a model's kernels
+        assert cache.traffic.misses > 60
+        (copies,) = {a.stream for a in gpu.log if a.kind == "upload"} - {main.ptr}
+        (stream,) = (s for s in gpu.streams if s.ptr == copies)
+        stream.run()  # all that was copied for the last batch, and may be before it is made
+        assert main.completed <= batch_made[-2], "a model was waited for"
+
+
+def test_each_purpose_has_a_stream_of_its_own():
+    with fake_cupy.installed() as cupy:
+        streams = []
+        for purpose in ("chunks", "batches", "batches"):
+            side = SideStream("cuda:0", purpose)
+            streams.append(side.run(lambda: cupy.cuda.get_current_stream().ptr)[0])
+        assert streams[0] != streams[1] == streams[2]
 
 
 def constructor_on_host():
