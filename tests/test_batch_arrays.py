@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import reference
+from builders import KINDS
 from pixels import DTYPES, distinct
 from reference import on_host
-from samples import KINDS, STRATEGIES, assert_batch_is, assert_equal_batches, make_sample
+from samples import STRATEGIES, assert_batch_is, assert_equal_batches, make_sample
 
 import gpu_patch
 from gpu_patch import ImageStack, PatchExtractor

@@ -6,9 +6,9 @@ from math import prod
 import numpy as np
 import pytest
 import reference
+from builders import KINDS
 from reference import LOCATION, PARTNER, UNCORRELATED, on_host, uniform
 from samples import (
-    KINDS,
     MODES,
     PATCH_SIZE,
     RANGES,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import reference
 import samples
+from builders import KINDS
 from reference import finished, on_host
-from samples import KINDS, make_images, make_sample
+from samples import make_images, make_sample
 
 import gpu_patch
 from gpu_patch import Augmentation

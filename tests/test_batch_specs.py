@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from builders import KINDS
 from samples import (
-    KINDS,
     PATCH_SIZE,
     SHAPES,
     STRATEGIES,

@@ -6,8 +6,9 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from builders import KINDS
 from reference import on_host
-from samples import KINDS, MODES, STRATEGIES, assert_equal_batches, make_sample
+from samples import MODES, STRATEGIES, assert_equal_batches, make_sample
 
 from gpu_patch import PatchBatch
 

@@ -6,13 +6,14 @@ import pickle
 
 import numpy as np
 import pytest
+from builders import KINDS
 from cases import DTYPES, MODES, Case
 from chunk_readers import chunked_extractor, chunked_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixels import distinct
 from reference import on_host
-from samples import KINDS, STRATEGIES, make_sample
+from samples import STRATEGIES, make_sample
 
 from gpu_patch import ops, residency
 from gpu_patch.feed import compute_normalization

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import KINDS
 from emulation import fake_cupy
 from emulation.gpu import gpu
 from emulation.runtime import available
 from pixels import distinct
-from samples import KINDS, make_sample
+from samples import make_sample
 
 from gpu_patch import ImageStack
 

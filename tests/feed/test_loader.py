@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from builders import KINDS
 from emulation import fake_cupy
 from emulation.gpu import gpu
 from emulation.runtime import available
 from reference import on_host
-from samples import KINDS, assert_equal_batches, make_sample
+from samples import assert_equal_batches, make_sample
 
 import gpu_patch
 from gpu_patch import BasicPatchConstr, ImageStack, PatchExtractor, StratifiedPatching

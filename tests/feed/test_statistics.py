@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from builders import KINDS
 from emulation import fake_cupy
 from emulation.fake_cupy import FakeArray
 from emulation.gpu import gpu
 from emulation.runtime import available
 from pixels import distinct
-from samples import KINDS, MODES, STRATEGIES, make_sample
+from samples import MODES, STRATEGIES, make_sample
 from worlds import GivenPatching
 
 from gpu_patch import (

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from samples import KINDS, make_sample
+from builders import KINDS
+from samples import make_sample
 
 jax = pytest.importorskip("jax")
 

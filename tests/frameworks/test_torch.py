@@ -6,7 +6,8 @@ import pickle
 
 import numpy as np
 import pytest
-from samples import KINDS, make_sample
+from builders import KINDS
+from samples import make_sample
 
 from gpu_patch import BasicPatchConstr, SequentialPatching, open_images
 from gpu_patch.feed import BatchLoader
