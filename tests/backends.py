@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import numpy as np
-from cases import computing
 from emulation import fake_cupy
 from emulation.runtime import available
 from ptx import runtime as ptx
@@ -32,7 +31,7 @@ class Backend:
 
     def running(self):
         """What must hold while anything of this backend is in use."""
-        return computing(self.library)
+        return library.computing(self.library)
 
     def images(self, arrays):
         """The images, where this backend computes."""

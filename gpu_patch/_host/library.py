@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,9 +94,28 @@ class Choice(NamedTuple):
     """"" for the best that there can be."""
 
 
-@cache
+_forced: Choice | None = None
+
+
 def choice() -> Choice:
     """Return what computes on the CPU of this process."""
+    return find() if _forced is None else _forced
+
+
+@contextmanager
+def computing(library: Library | None) -> Iterator[None]:
+    """Let this library compute for a while, or NumPy, in all threads of the process."""
+    global _forced
+    before, _forced = _forced, Choice(library, "asked for")
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@cache
+def find() -> Choice:
+    """Return the best that there is for this processor, as far as the environment lets it."""
     wanted = os.environ.get(VARIABLE, "")
     levels = build.LEVELS.get(build.machine(), {})
     if wanted == "numpy":

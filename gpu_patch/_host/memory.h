@@ -3,6 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, size)
+#define ASAN_UNPOISON_MEMORY_REGION(at, size)
+#endif
 
 class Scratch {
     char* memory = nullptr;
@@ -16,10 +22,12 @@ public:
     // Everything taken so far is given up.
     void reset(size_t n_bytes) {
         used = 0;
-        if (n_bytes <= size) return;
-        release();
-        memory = (char*)operator new(n_bytes, std::align_val_t{LINE});
-        size = n_bytes;
+        if (n_bytes > size) {
+            release();
+            memory = (char*)operator new(n_bytes, std::align_val_t{LINE});
+            size = n_bytes;
+        }
+        ASAN_POISON_MEMORY_REGION(memory, size);
     }
     // What a usual batch needs is kept for the next.
     void rest() {
@@ -28,6 +36,7 @@ public:
     template <class T> T* take(size_t n) {
         T* found = (T*)(memory + used);
         used += bytes<T>(n);
+        ASAN_UNPOISON_MEMORY_REGION(found, n * sizeof(T));
         return found;
     }
     // What `take` uses up.
@@ -37,6 +46,7 @@ public:
 
 private:
     void release() {
+        ASAN_UNPOISON_MEMORY_REGION(memory, size);
         operator delete(memory, std::align_val_t{LINE});
         memory = nullptr, size = 0;
     }

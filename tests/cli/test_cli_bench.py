@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gpu_patch
+from gpu_patch._host import library
 from gpu_patch.cli import main
 from gpu_patch.cli.bench import process, report, timing
 from gpu_patch.cli.bench.workloads import (
@@ -46,6 +47,12 @@ def test_bench(tmp_path, capsys):
         assert row["peak_bytes"] >= row["output_bytes"]
         line = next(line for line in table.splitlines() if line == report.cpu_row(row))
         assert line.startswith(row["constructor"])
+    compiled = machine["kernels"]
+    assert (compiled is None) == (library.choice().library is None)
+    for row in rows:
+        assert (row["numpy_seconds_per_patch"] is None) == (compiled is None)
+        several = compiled is not None and machine["n_threads"] > 1
+        assert (row["threads_seconds_per_patch"] is None) != several
     largest = rows[2]
     assert largest["output_bytes"] == 4 * (3 + 2) * 64 * 64 * 4
     assert largest["largest_window_bytes"] == 4 * 2 * 256 * 256 * 2
@@ -117,8 +124,8 @@ def test_measuring_process_has_one_thread_and_this_package(monkeypatch):
     monkeypatch.setattr(process, "command", lambda settings: [sys.executable, "-P", "-c", code])
     (record,) = process.measured({})
     assert record["file"] == gpu_patch.__file__
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        assert record[f"{library}_NUM_THREADS"] == "1"
+    for name in ("OMP", "OPENBLAS", "MKL"):
+        assert record[f"{name}_NUM_THREADS"] == "1"
 
 
 def test_folder_of_the_same_name_is_not_measured(tmp_path, monkeypatch):
@@ -168,6 +175,8 @@ def test_ratio_is_careamics_to_ours():
         "n_scales": 2,
         "batch_size": 8,
         "seconds_per_patch": 2e-4,
+        "numpy_seconds_per_patch": 4e-4,
+        "threads_seconds_per_patch": None,
         "careamics_seconds_per_patch": 9e-3,
         "floor_seconds_per_patch": 1e-5,
         "peak_bytes": 5_000_000,
@@ -181,6 +190,8 @@ def test_ratio_is_careamics_to_ours():
         "8",
         "200.0",
         "5000",
+        "400.0",
+        "-",
         "10.0",
         "9000",
         "45.0",

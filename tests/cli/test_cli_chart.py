@@ -24,6 +24,8 @@ def cpu_row(workload):
         **workload._asdict(),
         "window_side": workload.window_side,
         "seconds_per_patch": seconds,
+        "numpy_seconds_per_patch": None,
+        "threads_seconds_per_patch": None,
         "careamics_seconds_per_patch": 20 * seconds,
         "floor_seconds_per_patch": seconds / 4,
     }
@@ -166,7 +168,15 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert asked[1] == workloads_of(["pred"], [2], [1, 2])
 
 
-CPU = {"n_cores": 2, "load": None, "python": "3.12", "numpy": "2.4", "commit": None}
+CPU = {
+    "n_cores": 2,
+    "kernels": None,
+    "n_threads": 2,
+    "load": None,
+    "python": "3.12",
+    "numpy": "2.4",
+    "commit": None,
+}
 MEMORY = {"peak_bytes": 3, "output_bytes": 2, "largest_window_bytes": 1}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -18,11 +17,6 @@ from gpu_patch.sources import ChannelSources
 
 MODES = ("reflect", "wrap", "periodic")
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
-
-
-def computing(compiled: library.Library | None):
-    """Let this library compute on the CPU for a while, or NumPy."""
-    return mock.patch.object(library, "choice", return_value=library.Choice(compiled, ""))
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class Case:
         return self.host_context(None, **options)
 
     def numpy_patches(self, mode: str, **options) -> np.ndarray:
-        with computing(None):
+        with library.computing(None):
             return ops.gather(
                 self.images,
                 self.sources,
@@ -98,7 +92,7 @@ class Case:
         self, compiled: library.Library | None, **options
     ) -> tuple[np.ndarray, np.ndarray]:
         """By compiled kernels of the CPU, or by NumPy."""
-        with computing(compiled):
+        with library.computing(compiled):
             return ops.lateral_context(
                 self.images,
                 self.sources,

@@ -21,9 +21,9 @@ from gpu_patch.table import PIXEL_TYPES
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     monkeypatch.delenv(library.VARIABLE, raising=False)
-    library.choice.cache_clear()
+    library.find.cache_clear()
     yield
-    library.choice.cache_clear()
+    library.find.cache_clear()
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def chosen(monkeypatch, value=None):
     """What a new process would choose."""
     if value is not None:
         monkeypatch.setenv(library.VARIABLE, value)
-    return library.choice.__wrapped__()
+    return library.find.__wrapped__()
 
 
 needs_library = pytest.mark.skipif(
@@ -192,3 +192,14 @@ def test_without_a_compiler_it_says_so(monkeypatch, tmp_path):
     paths, why = build.build_with_any(tmp_path)
     assert paths == []
     assert "false" in why
+
+
+def test_mutants_fit_the_sources(monkeypatch):
+    """Each edit changes a file; that each is noticed, `host_mutants.py` shows."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from host_mutants import load
+
+    assert len(load()) > 20
+    for name, (file, before, after) in load().items():
+        assert before in (build.HERE / file).read_text(), name
+        assert before != after

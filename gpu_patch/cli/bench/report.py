@@ -14,6 +14,8 @@ _CPU_COLUMNS = (
     ("batch", 6),
     ("µs/patch", 9),
     ("patches/s", 10),
+    ("NumPy", 9),
+    ("threads", 9),
     ("floor µs", 9),
     ("careamics µs", 13),
     ("ratio", 7),
@@ -23,6 +25,8 @@ _CPU_COLUMNS = (
 )
 _CPU_LEGEND = """\
 µs/patch       median over batches of different patches of one epoch, one thread
+NumPy          the same without the compiled kernels
+threads        the same with all threads
 floor          the largest windows read once and the outputs written once, at the copy bandwidth
 careamics      the same case, patch by patch, in a process of its own between ours
 ratio          careamics / gpu_patch
@@ -104,9 +108,16 @@ def cpu_machine_lines(machine: dict[str, Any]) -> list[str]:
     without = ": its columns stay empty" if careamics.startswith("not ") else ""
     return [
         *machine_lines(machine),
+        f"kernels    {_kernels(machine)}",
         f"careamics  {careamics}{without}",
         f"copying    {machine['copy_bytes_per_second'] / 1e9:.1f} GB/s, read and written",
     ]
+
+
+def _kernels(machine: dict[str, Any]) -> str:
+    if machine["kernels"] is None:
+        return "NumPy computes; gpu-patch info says why"
+    return f"compiled for {machine['kernels']}; all threads are {machine['n_threads']}"
 
 
 def cuda_machine_lines(machine: dict[str, Any]) -> list[str]:
@@ -132,6 +143,8 @@ def cpu_row(row: dict[str, Any]) -> str:
         str(row["batch_size"]),
         f"{ours * 1e6:.1f}",
         f"{1 / ours:.0f}",
+        _micro_or_none(row["numpy_seconds_per_patch"]),
+        _micro_or_none(row["threads_seconds_per_patch"]),
         f"{row['floor_seconds_per_patch'] * 1e6:.1f}",
         f"{theirs * 1e6:.0f}" if theirs else "-",
         f"{theirs / ours:.1f}" if theirs else "-",
@@ -197,6 +210,10 @@ def first_batch_lines(first: dict[str, dict[str, float]]) -> list[str]:
         f"{times['total_seconds']:.2f} s since the process started"
         for cache, times in first.items()
     ]
+
+
+def _micro_or_none(seconds: float | None) -> str:
+    return "-" if seconds is None else _micro(seconds)
 
 
 def _micro(seconds: float) -> str:

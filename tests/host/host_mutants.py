@@ -1,0 +1,103 @@
+"""Breaks the CPU's kernels, one edit at a time, and shows that a comparison notices each.
+
+Run as ``python tests/host/host_mutants.py [word in a mutant's name]``; prints a table, and fails
+where a mutant survives. Each runs in a process of its own, since a broken kernel may crash or hang.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from variants import cases, compiled
+
+from gpu_patch import ops, set_num_threads
+from gpu_patch._host import library
+
+# isort: split
+from cases import MODES
+
+MOST_SECONDS = 120
+
+
+class Mutant(NamedTuple):
+    """One edit of a file."""
+
+    file: str
+    before: str
+    after: str
+
+
+def load() -> dict[str, Mutant]:
+    """Read host_mutants.txt."""
+    mutants, file = {}, ""
+    for line in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("== "):
+            file = line.removeprefix("== ")
+        elif file and line:
+            name, edit = line.split(" | ", 1)
+            before, old, new, after = re.split("[⟦→⟧]", edit)
+            mutants[name.strip()] = Mutant(file, before + old + after, before + new + after)
+    return mutants
+
+
+def digests(found: library.Library) -> list[bytes]:
+    """What a library makes of all cases."""
+    made = []
+    for number, case in enumerate(cases()):
+        for n in (1, 5):
+            set_num_threads(n)
+            for epilogue in (None, case.epilogue(number, mixed=True)):
+                arrays = case.host_context(found, epilogue=epilogue)
+                made += [array.tobytes() for array in arrays if array is not None]
+        with library.computing(found):
+            for mode in ("zero", *MODES):
+                made.append(
+                    ops.gather(
+                        case.images, case.sources, case.patch_size, mode=mode,
+                        n_scales=case.n_scales, epilogue=case.epilogue(number, mixed=False),
+                        dtype=np.float16 if number % 2 else np.float32,
+                    ).tobytes()
+                )  # fmt: skip
+    return made
+
+
+def survives(name: str) -> bool:
+    """Whether the comparison takes a mutant for the original."""
+    original = library.Library(
+        level := library.supported()[-1], library.build.library_path(level)
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        mutant = compiled(Path(folder), ["-O1"], [load()[name]])
+        return digests(mutant) == digests(original)
+
+
+def main(word: str = "") -> None:
+    survivors = []
+    for name in load():
+        if word not in name:
+            continue
+        command = [sys.executable, __file__, "--one", name]
+        try:
+            done = subprocess.run(
+                command, timeout=MOST_SECONDS, capture_output=True, text=True, check=False
+            )
+            alive, how = done.returncode == 0, f"exit {done.returncode}"
+            if done.returncode == 1 and "Error" in done.stderr:
+                raise SystemExit(done.stderr)
+        except subprocess.TimeoutExpired:
+            alive, how = False, "hangs"
+        print(f"{'SURVIVES' if alive else 'killed':9} {how:8} {name}", flush=True)
+        survivors += [name] if alive else []
+    sys.exit(f"{len(survivors)} survive" if survivors else 0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        sys.exit(0 if survives(sys.argv[2]) else 3)
+    main(*sys.argv[1:])

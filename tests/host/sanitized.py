@@ -1,0 +1,84 @@
+"""Runs cases through kernels built with sanitizers: `python sanitized.py address FOLDER [bug]`.
+
+The sanitizer's library must be loaded before Python: see test_sanitizers.py. A bug is one of BUGS,
+put into a copy of the sources, to see that the sanitizer would find it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+from variants import cases, compiled
+
+from gpu_patch import ops, set_num_threads
+from gpu_patch._host import library
+from gpu_patch.device.host_memory import BufferPool
+
+# isort: split
+from cases import MODES, Case, assert_same_context
+
+FLAGS = {
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
+    "thread": ("-fsanitize=thread", "-g1", "-O1"),
+}
+BUGS = {
+    "columns": (
+        "downscaled.h",
+        "if (x == n) continue;",
+        "add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x); continue;",
+    ),
+    "output": ("vectors.h", "if (n >= W) return put(to, value);", "return put(to, value);"),
+    "scratch": ("downscaled.h", "take<float>(wide + 16 * W)", "take<float>(wide / 2)"),
+    "shift": ("kernels.cpp", "std::max<int64>(1,", "std::max<int64>(1 << job.n_threads + 40,"),
+    "race": (
+        "pool.h",
+        "(i = own.next++) < own.n",
+        "(i = own.next.load(), own.next = i + 1, own.plain++, i) < own.n",
+    ),
+}
+
+
+def main(sanitizer: str, folder: str, bug: str = "") -> None:
+    edits = [BUGS[bug]] if bug else []
+    if bug == "race":
+        edits.append(("pool.h", "int64_t n;\n        Each", "int64_t n, plain = 0;\n        Each"))
+    found = compiled(Path(folder), FLAGS[sanitizer], edits)
+    # outputs of exactly their size, with the sanitizer's guards behind them
+    BufferPool.take = lambda _, shape, dtype: np.empty(shape, dtype)
+    for number, case in enumerate(cases()):
+        set_num_threads(1 + number % 3)
+        for dtype in (np.float32, np.float16):
+            options = {"dtype": dtype}
+            if number % 2:
+                options["epilogue"] = case.epilogue(number, mixed=True)
+            made = case.host_context(found, **options)
+            if not bug and dtype == np.float32 and number % 2 == 0:
+                assert_same_context(made, case.numpy_context())
+            with library.computing(found):
+                ops.gather(
+                    case.images, case.sources, case.patch_size, mode=("zero", *MODES)[number % 4],
+                    n_scales=case.n_scales, dtype=dtype,
+                    epilogue=case.epilogue(number, mixed=False) if number % 2 else None,
+                )  # fmt: skip
+    # several callers, of which one has the threads
+    case = Case.random(0, (64, 64), 3, "reflect", n_samples=8, least=300, most=400)
+    set_num_threads(3)
+    with library.computing(found):
+        callers = [
+            threading.Thread(
+                target=lambda: ops.gather(case.images, case.sources, case.patch_size)
+            )
+            for _ in range(3)
+        ]  # fmt: skip
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    print("clean", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

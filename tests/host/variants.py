@@ -1,0 +1,63 @@
+"""The CPU's kernels built from edited sources or with other flags, and cases of every path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "cuda")]
+
+from cases import DTYPES, MODES, Case  # noqa: E402
+
+from gpu_patch._host import build, library  # noqa: E402
+
+SOURCES = build.HERE
+
+
+def compiled(
+    folder: Path, flags: Sequence[str], edits: Sequence[tuple[str, str, str]] = ()
+) -> library.Library:
+    """Build for the narrowest instruction set that there is here; an edit is file, old, new."""
+    sources = folder / "gpu_patch" / "_host"
+    shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(SOURCES.parent / "_cuda", sources.parent / "_cuda")
+    for name, before, after in edits:
+        text = (sources / name).read_text()
+        assert before in text, (name, before)
+        (sources / name).write_text(text.replace(before, after))
+    level = library.supported()[-1]
+    # a sanitizer that is loaded into this process has no business in the compiler
+    os.environ.pop("LD_PRELOAD", None)
+    build.HERE = sources
+    build.LEVELS = {build.machine(): {level: build.LEVELS[build.machine()][level]}}
+    build.build(folder, build.compilers()[0], flags=flags)
+    return library.Library(level, build.library_path(level, folder))
+
+
+def cases() -> Iterator[Case]:
+    """All types, modes, places; sizes beside those of vectors, images smaller and larger."""
+    for seed, (patch, n_scales, n_channels, own, most) in enumerate(
+        [
+            ((64, 64), 4, 2, False, 700),
+            ((33, 17), 3, 2, True, 40),
+            ((5, 70), 3, 1, False, 30),
+            ((19, 3), 5, 3, True, 400),
+            ((1, 1), 6, 2, False, 9),
+            ((40, 36), 1, 4, True, 90),
+            ((21, 21), 2, 2, False, 50),
+            ((5, 9, 20), 3, 2, False, 60),
+            ((3, 9, 9), 2, 2, True, 30),
+            ((3, 17, 8), 2, 1, False, 9),
+            ((2, 3, 5), 4, 3, True, 30),
+        ]
+    ):
+        for i, mode in enumerate(MODES):
+            dtypes = DTYPES if seed % 2 else [DTYPES[(seed + 2 * i) % len(DTYPES)]]
+            yield Case.random(
+                seed, patch, n_scales, mode, n_samples=3, n_channels=n_channels,
+                n_places=n_channels if own else 1, dtypes=dtypes, most=most,
+            )  # fmt: skip
