@@ -60,8 +60,8 @@ class Backend:
 class Host(Backend):
     """The kernels that are compiled for the CPU, of one instruction set."""
 
-    def __init__(self, level):
-        self.name = level
+    def __init__(self, level, folders=()):
+        self.name, self.folders = level, folders
 
     def missing(self):
         try:
@@ -124,5 +124,6 @@ class Ptx(Emulated):
             yield
 
 
-HOSTS = [Host(level) for level in build.LEVELS.get(build.machine(), {})]
+LEVELS = list(build.LEVELS.get(build.machine(), {}))
+HOSTS = [*map(Host, LEVELS[:1]), *(Host(level, ("ops",)) for level in LEVELS[1:])]
 BACKENDS = [Backend(), *HOSTS, Emulated(), Ptx(), Cuda()]

@@ -97,14 +97,19 @@ def build(
     levels = LEVELS.get(architecture or machine(), {})
     if not levels:
         raise RuntimeError(f"the kernels are for {' and '.join(LEVELS)}, not {machine()}")
+    common = [*_FLAGS, f'-DSOURCE_DIGEST="{digest()}"', *flags]
+    if suffix == ".so":
+        common += ["-fPIC", "-pthread", *(() if flags else ("-s",))]
+    if "ziglang" in command:  # which writes the names of processors in its own way
+        levels = {
+            level: tuple(own.replace("x86-64-v", "x86_64_v") for own in flags_of)
+            for level, flags_of in levels.items()
+        }
     jobs = [
         (library_path(level, folder, suffix), "kernels.cpp", own) for level, own in levels.items()
     ]
     if len(levels) > 1:
         jobs.append((library_path(PROBE, folder, suffix), "probe.cpp", ()))
-    common = [*_FLAGS, f'-DSOURCE_DIGEST="{digest()}"', *flags]
-    if suffix == ".so":
-        common += ["-fPIC", "-pthread"]
     folder.mkdir(parents=True, exist_ok=True)
 
     def compile_one(job: tuple[Path, str, Sequence[str]]) -> Path:
