@@ -162,6 +162,17 @@ def test_guides_are_listed_by_both_lists():
             assert guide.name == "README.md" or f"{guide.name})" in page.read_text()
 
 
+def test_pictures_of_guides_are_shown_small_and_can_be_drawn_anew():
+    shown = "\n".join(page.read_text() for page in GUIDES)
+    script = (ROOT / "docs/pictures.py").read_text()
+    pictures = sorted((ROOT / "docs/guide").glob("*.png"))
+    assert pictures
+    for picture in pictures:
+        assert f"]({picture.name})" in shown
+        assert f'"{picture.name}"' in script
+        assert picture.stat().st_size <= 150_000
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -13,6 +13,7 @@ from gpu_patch import PatchBatch
 from gpu_patch.checks import Message, argument
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.execute import execute
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.plots import colours
 from gpu_patch.plots.captions import cut, explanation, n_not_finite, names, title
 from gpu_patch.plots.layout import TOP, Layout
@@ -73,19 +74,23 @@ def plot_batch(
     plan = subject.plan(indices, epoch)
     inputs, targets = execute(plan, np.float32)
     batch = PatchBatch(on_host(inputs), None if targets is None else on_host(targets), plan.specs)
-    rows = list(
-        zip(input_panels(subject, plan, batch), target_panels(subject, plan, batch), strict=True)
-    )
-    n_inputs, n_targets = map(len, rows[0])
+    return _drawn(subject, plan, batch, indices)
+
+
+def _drawn(subject: Subject, plan: Plan, batch: PatchBatch, indices: Sequence[int]) -> Any:
+    """Draw the patches of a plan."""
+    inputs, targets = input_panels(subject, plan, batch), target_panels(subject, plan, batch)
+    n_inputs, n_targets = len(inputs[0]), len(targets[0])
     overviews = overviews_of(plan, subject.n_scales)
-    picture = _BatchPicture(subject, overviews, plan.patch_size, (len(rows), n_inputs, n_targets))
+    n_panels = len(indices), n_inputs, n_targets
+    picture = _BatchPicture(subject, overviews, plan.patch_size, n_panels)
     picture.write_head()
     picture.write_heading(0, "Mixed input" if subject.mixes else "Input")
     if n_targets:
         hidden = subject.n_targets - n_targets
         heading = "Targets" + (f" ({hidden} more not shown)" if hidden else "")
         picture.write_heading(n_inputs, heading)
-    for row, (index, (left, right)) in enumerate(zip(indices, rows, strict=True)):
+    for row, (index, left, right) in enumerate(zip(indices, inputs, targets, strict=True)):
         picture.write_label(row, index)
         for column, panel in enumerate(left + right):
             picture.show_panel(row, column, panel)

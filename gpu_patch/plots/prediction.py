@@ -77,6 +77,13 @@ def plot_prediction(
     ]
     hidden = len(stacks) - len(rows)
     more = f", the first {len(rows)} of {len(stacks)} images" if hidden else ""
+    sheet = _drawn([*map(_described, stacks[: len(rows)])], rows, panel_size)
+    sheet.write_head(f"Predictions{more}", subtitle)
+    return sheet.figure
+
+
+def _drawn(titles: Sequence[str], rows: Sequence[Sequence[Panel]], panel_size: float) -> Sheet:
+    """Draw rows of panels, each under its title."""
     # slim images leave room beside them, for titles
     slim = [row[0].rgb.shape[0] / row[0].rgb.shape[1] for row in rows]
     sizes = [(min(panel_size, panel_size / s), min(panel_size, panel_size / s) * s) for s in slim]
@@ -84,15 +91,14 @@ def plot_prediction(
         2 * EDGE + max(map(len, rows)) * (panel_size + _GAP) - _GAP,
         _TOP + sum(_HEADING + _TITLE + height + _GAP for _, height in sizes) - _GAP + EDGE,
     )
-    sheet.write_head(f"Predictions{more}", subtitle)
     top = _TOP
-    for stack, panels, (width, height) in zip(stacks, rows, sizes, strict=False):
+    for title, panels, (width, height) in zip(titles, rows, sizes, strict=True):
         top += _HEADING + _TITLE
-        sheet.write(EDGE, top - _TITLE - 0.06, _described(stack), fontsize=11, fontweight="bold")
+        sheet.write(EDGE, top - _TITLE - 0.06, title, fontsize=11, fontweight="bold")
         for column, panel in enumerate(panels):
             sheet.image(EDGE + column * (panel_size + _GAP), top, width, height, panel)
         top += height + _GAP
-    return sheet.figure
+    return sheet
 
 
 def _panels(stack: ImageStack, image: Any, std: Any | None) -> list[Panel]:

@@ -84,24 +84,30 @@ def plot_training(
         return axes.figure
     if structures is None:
         sheet = Sheet(2 * EDGE + 2 * _PANEL, _TOP + _PANEL + EDGE)
-        sheet.write_head(title, subtitle)
         curve.draw(sheet.axes(EDGE + _AXIS, _TOP, 2 * _PANEL - _AXIS, _PANEL - _AXIS), sheet.theme)
-        return sheet.figure
-    true, found, names = structures
-    n_rows = max(2, len(true))
+    else:
+        sheet = _with_structures(curve, *structures)
+    sheet.write_head(title, subtitle)
+    return sheet.figure
+
+
+def _with_structures(
+    curve: _Curve, truth: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]
+) -> Sheet:
+    """Draw the mixture above the losses, and a row of panels per structure beside them."""
+    n_rows = max(2, len(truth))
     sheet = Sheet(
         2 * EDGE + 4 * _PANEL + 3 * _GAP, _TOP + n_rows * _PANEL + (n_rows - 1) * _TITLE + EDGE
     )
-    sheet.write_head(title, subtitle)
-    mixture = true.mean(axis=0)
+    mixture = truth.mean(axis=0)
     grey = colours.tint(colours.stretch(mixture, colours.limits(mixture)), (1, 1, 1))
     _show(sheet, 0, 0, Panel("Input: the mixture", grey))
     x, y = _corner(1, 0)
     curve.draw(sheet.axes(x + _AXIS, y, _PANEL - _AXIS, _PANEL - _AXIS), sheet.theme)
-    for row, panels in enumerate(_structure_panels(true, found, names)):
+    for row, panels in enumerate(_structure_panels(truth, predicted, names)):
         for column, panel in enumerate(panels, start=1):
             _show(sheet, row, column, panel)
-    return sheet.figure
+    return sheet
 
 
 def running_mean(values: NDArray[Any], window: int) -> NDArray[np.float64]:
