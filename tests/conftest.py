@@ -64,3 +64,13 @@ def device(backend):
 def pytest_runtest_setup(item):
     """Count the images of each test alone: those of others may still live."""
     stack.alive.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Fail where a test module cannot be imported, which the search for doctests only skips."""
+    report = yield
+    is_test = collector.path.name.startswith("test_")
+    if is_test and report.skipped and "unable to import module" in str(report.longrepr):
+        report.outcome, report.longrepr = "failed", str(report.longrepr)
+    return report
