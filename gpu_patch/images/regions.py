@@ -15,6 +15,7 @@ from gpu_patch.chunks import RegionReader
 from gpu_patch.chunks.per_process import PerProcess
 from gpu_patch.images.dtypes import warn_of_lost_precision
 from gpu_patch.images.readers import ImageReader
+from gpu_patch.images.readers.base import FastReader
 
 _MOST_OPEN = 64
 _SHARE = 4
@@ -53,6 +54,7 @@ class FileRegions(RegionReader):
         self._info, self._stamps, self._first = info, reader.stamps, [reader]
         # a forked process opens its own: the position in an open file is shared with the parent
         self._own: PerProcess[tuple[ImageReader, Any]] = PerProcess()
+        self._fast: PerProcess[FastReader | None] = PerProcess()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self._open_again, self._stamps)
@@ -66,6 +68,25 @@ class FileRegions(RegionReader):
         if reader.largest_inexact and not self._warned:
             self._warned = True
             warn_of_lost_precision(reader.info.path, reader.info.dtype, reader.largest_inexact)
+
+    def submit(self, region: Sequence[slice], out: NDArray[Any]) -> Any | None:
+        """Begin to fill `out` with a region, where the file has a reader for that.
+
+        Parameters
+        ----------
+        region : sequence of slice
+            As in `read`.
+        out : array
+            As in `read`.
+
+        Returns
+        -------
+        object or None
+            With `done()` and `result()`; None where `read` should read it.
+        """
+        reader, _ = self._own.get(self._open)
+        fast = self._fast.get(reader.fast)
+        return None if fast is None else fast.begin(region, out)
 
     def _open(self) -> tuple[ImageReader, Any]:
         reader = self._first.pop() if self._first else self._open_again()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
@@ -18,6 +18,18 @@ from gpu_patch.images.readers.paths import reading
 
 Key = tuple[slice, ...]
 """A slice with start and stop per axis."""
+
+
+class FastReader(Protocol):
+    """Begins reads and goes on by itself."""
+
+    @abstractmethod
+    def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Any | None:
+        """Begin to fill `out` with a region; None where `ImageReader.read` should do it.
+
+        What is returned has `done()`, and `result()`, which waits and raises.
+        """
+        raise NotImplementedError
 
 
 class ImageReader(ABC):
@@ -54,7 +66,7 @@ class ImageReader(ABC):
         self._stored_shape = info.shape if stored_shape is None else stored_shape
         self.largest_inexact = 0
         paths = [watched] if isinstance(watched, Path) else watched or ()
-        self.stamps = {path: _stamp(path) for path in paths}
+        self.stamps = {path: file_stamp(path) for path in paths}
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +90,10 @@ class ImageReader(ABC):
         OSError, ValueError
             As in `read`.
         """
+
+    def fast(self) -> FastReader | None:
+        """Return what reads regions by itself, as `read` would; None where there is nothing."""
+        return None
 
     def missing(self) -> str:
         """Say how much of the image was never written, "" where nothing is known to be."""
@@ -123,7 +139,7 @@ class ImageReader(ABC):
                 raise ValueError(f"it gave the shape {block.shape}, not {expected}")
         block = block.reshape([part.stop - part.start for part in key])
         for path in self._files_read():
-            if _stamp(path) != self.stamps[path]:
+            if file_stamp(path) != self.stamps[path]:
                 raise self.changed(path)
         inexact = largest_inexact(block, self.info.resident_dtype)
         self.largest_inexact = max(self.largest_inexact, inexact)
@@ -164,6 +180,7 @@ def _boxes(samples: slice, n_times: int) -> Iterator[tuple[slice, slice]]:
         )
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return size and date of a file."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
+from gpu_patch.images.readers.zarr.fast import first_bytes
 from gpu_patch.images.readers.zarr.place import Folder
 
 _LEFT_OUT = 2**64 - 1
@@ -38,6 +39,7 @@ class ChunkFiles:
 
     def __init__(self, array: Any, place: Folder) -> None:
         self._array, self._place = array, place
+        self._checked: set[tuple[tuple[int, int], ...]] = set()
         self._chunks = tuple(map(int, array.chunks))
         self._stored = tuple(map(int, array.shards or array.chunks))
         if min((*self._chunks, *self._stored), default=1) < 1:
@@ -81,6 +83,43 @@ class ChunkFiles:
                     self._check_piece(name, file, 0, n_bytes)
                 else:
                     self._check_shard(name, file, place, key)
+
+    def seem_right(self, key: Sequence[slice], *, missing_too: bool) -> bool:
+        """Tell, in microseconds, whether `check` and the reading of a part may be left out.
+
+        Of shards the first part that is read of each is checked, and not again.
+
+        Parameters
+        ----------
+        key : sequence of slice
+            As in `check`.
+        missing_too : bool
+            Whether chunks may be missing.
+        """
+        for place in _places(key, self._stored):
+            name = self._array.metadata.encode_chunk_key(place)
+            found = first_bytes(f"{self._place.file}/{name}", HEAD)
+            if found is None or not found[0]:
+                if missing_too and not self._place.has(name):
+                    continue
+                return False
+            if self._index is not None:
+                continue
+            if needs_unpacking(self._codec, found[0]):
+                return False
+            try:
+                check_claim(name, self._codec, found[1], found[0], self._expected)
+            except ValueError:
+                return False
+        if self._index is not None:
+            checked = tuple((part.start, part.stop) for part in key)
+            if checked not in self._checked:
+                try:
+                    self.check(key)
+                except (OSError, ValueError):
+                    return False
+                self._checked.add(checked)
+        return True
 
     def _check_piece(self, name: str, file: BinaryIO, start: int, n_bytes: int) -> None:
         file.seek(start)

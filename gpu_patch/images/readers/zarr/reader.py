@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from gpu_patch.checks import Message, argument, shorten
 from gpu_patch.images.axes import AXES
-from gpu_patch.images.readers.base import ImageReader, Key
+from gpu_patch.images.readers.base import FastReader, ImageReader, Key, file_stamp
 from gpu_patch.images.readers.choices import checked_level, chosen_scenes
-from gpu_patch.images.readers.info import Options, described, never_written
+from gpu_patch.images.readers.info import Options, along, described, never_written
 from gpu_patch.images.readers.paths import inside, reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
 from gpu_patch.images.readers.zarr.chunks import ChunkFiles
+from gpu_patch.images.readers.zarr.fast import open_fast
 from gpu_patch.images.readers.zarr.place import METADATA, Folder, Zipped
 from gpu_patch.optional import imported
 
@@ -110,6 +111,30 @@ class ZarrReader(ImageReader):
             self._check_chunks(key)
         self._files.check(key)
         return np.asarray(self._array[key])
+
+    def fast(self) -> FastReader | None:
+        """Return tensorstore where it reads the same."""
+        if type(self._place) is not Folder:
+            return None
+        return open_fast(
+            self._place.file,
+            self._array.metadata.zarr_format,
+            self.info,
+            self._array.shape,
+            self._may_read,
+            fill_missing=self._allow_missing,
+        )
+
+    def _may_read(self, region: Sequence[slice]) -> bool:
+        """Tell whether nothing is wrong with the chunks of a canonical region, at first sight."""
+        if any(file_stamp(path) != stamp for path, stamp in self.stamps.items()):
+            return False
+        wanted = dict(zip(self.info.canonical_axes, region, strict=True))
+        samples = "T" if self.info.size("T") > 1 else "S"
+        wanted[samples] = wanted["S"]
+        key = [wanted.get(axis, slice(0, 1)) for axis in self.info.axes]
+        stored = along(key, self.info.shape, self._stored_shape, slice(0, 1))
+        return self._files.seem_right(stored, missing_too=self._allow_missing)
 
     def missing(self) -> str:
         """Say how many chunks were never written."""
