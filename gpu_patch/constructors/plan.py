@@ -165,6 +165,11 @@ class Specs(Sequence[PatchSpecs]):
             spec["all_coords"] = [tuple(p.coords[at].tolist()) for p in self._places]
         return spec  # type: ignore[return-value]
 
+    @property
+    def principal(self) -> Locations:
+        """Where the patches lie that indices count."""
+        return self._places[self._principal_channel]
+
     def by_channel(self, n_channels: int) -> Specs:
         """Return the same specs, each with the places of all channels.
 

@@ -18,6 +18,7 @@ from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
 from gpu_patch.feed import loader_state
 from gpu_patch.feed.ahead import ChunkPrefetch, Needs, made_ahead
+from gpu_patch.feed.epoch_pages import EpochPages, can_be_planned, fitted, plan_epoch
 from gpu_patch.feed.order import (
     Division,
     block_numbers,
@@ -27,10 +28,11 @@ from gpu_patch.feed.order import (
     sites_of,
 )
 from gpu_patch.feed.ranks import NotGiven, warn_of_ranks
+from gpu_patch.feed.sweep import Sweep
 from gpu_patch.specs import PatchBatch
 
 _PREFETCH = 2
-ORDERS = ("shuffle", "by_image", "blocks")
+ORDERS = ("shuffle", "by_image", "blocks", "sweep")
 
 
 class BatchLoader:
@@ -49,14 +51,18 @@ class BatchLoader:
         added to the last batches, one each.
     shuffle : bool, default True
         Whether each epoch has a random order; else it is that of the indices.
-    order : {"shuffle", "by_image", "blocks"}, default "shuffle"
+    order : {"shuffle", "by_image", "blocks", "sweep"}, default "shuffle"
         How random the order is. "by_image" visits one image stack after the other, in random
         order. "blocks" cuts images into boxes, visits those in random order, and takes patches at
         random from the last few: for images that are not resident as a whole, of which it needs
         little more than that at a time. The order is that of all ranks together, which so work
         in the same boxes, and the same for any number of ranks.
         Strategies that draw from a whole sample, `RandomPatching` first, have no smaller boxes;
-        `StratifiedPatching` has.
+        `StratifiedPatching` has. "sweep" is for images that are read by page, on the CPU: the
+        images are cut into up to eight strips, all of them are swept at once, and a batch mixes
+        what is in memory, which each page enters once an epoch or little more. With fewer than
+        four strips, for want of memory, it warns. Resident images are shuffled instead; of images
+        by chunk on a GPU it is "blocks".
     window : float, default 0.125
         What "blocks" takes patches from at a time, as a part of the images; in (0, 1]. At most
         half of what the memory budget is of them.
@@ -258,10 +264,8 @@ class BatchLoader:
             self._check_not_empty()  # the strategy may have fewer patches now
         self._resumed, self._step, self._order_of_epoch = False, 0, None
         division, epoch = self._division(self._first), self._epoch
-        blocks, window = self._blocks()
-        order = epoch_order(
-            division.stop, self.seed, epoch, shuffle=self.shuffle, blocks=blocks, window=window
-        )
+        pages = plan_epoch(self.constructor, epoch) if self._chunked else None
+        order = self._order_of(epoch, division, pages)
 
         def make(step: int) -> PatchBatch:
             first, stop = division.part(step, self.rank)
@@ -280,7 +284,11 @@ class BatchLoader:
 
         with ExitStack() as stack:
             making: Callable[[int], PatchBatch] = make
-            if self._chunked and self.prefetch and self.constructor.draws_by_counter:
+            if pages is not None:
+                paging = pages.feed(order, division, self.rank)
+                stack.callback(paging.close)
+                making = paging.during(make)
+            elif self._chunked and self.prefetch and self.constructor.draws_by_counter:
                 chunks = ChunkPrefetch(needs, division.n_steps, self.prefetch)
                 stack.callback(chunks.close)
                 making = chunks.during(make)
@@ -299,12 +307,38 @@ class BatchLoader:
         self._step += 1
         return batch
 
+    def _order_of(
+        self, epoch: int, division: Division, pages: EpochPages | None
+    ) -> NDArray[np.int64]:
+        """Return the patches in the order of an epoch, each step's in that of ranks."""
+        sweep = self._sweep()
+        if sweep is None or pages is None:
+            blocks, window = self._blocks()
+            return epoch_order(
+                division.stop, self.seed, epoch, shuffle=self.shuffle, blocks=blocks, window=window
+            )
+        assert isinstance(self.constructor, PlannedConstr)
+        order = pages.sweep(self.constructor, sweep, self.seed, epoch)
+        return order if self.world_size == 1 else pages.across(order, division)
+
+    def _kind(self) -> str:
+        """Return the order that "sweep" is for these images, or what was chosen."""
+        if self.order != "sweep":
+            return self.order
+        if can_be_planned(self.constructor):
+            return "sweep"
+        return "blocks" if self._chunked else "shuffle"
+
+    def _sweep(self) -> Sweep | None:
+        return fitted(self.constructor) if self._kind() == "sweep" else None
+
     def _blocks(self) -> tuple[NDArray[np.int64] | None, float]:
         """Return the block of each patch, and the window that patches are taken from."""
-        if self.order == "shuffle":
+        kind = self._kind()
+        if kind in ("shuffle", "sweep"):
             return None, 0.0
         sites = sites_of(self.constructor)
-        if self.order == "by_image":
+        if kind == "by_image":
             return image_numbers(sites), 0.0
         wanted = self._n_blocks()
         assert wanted is not None
@@ -312,7 +346,7 @@ class BatchLoader:
 
     def _n_blocks(self) -> int | None:
         """Return how many boxes the images are cut into, None where they are not."""
-        if self.order != "blocks":
+        if self._kind() != "blocks":
             return None
         shapes = self.constructor.input_shapes
         size: Sequence[int] = (0,) * (len(shapes[0]) - 2)
@@ -327,6 +361,7 @@ class BatchLoader:
             order=self.order,
             window=self.window,
             n_blocks=self._n_blocks(),
+            sweep=self._sweep(),
         )
 
     def _division(self, first: int) -> Division:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from gpu_patch.checks import mapping, shorten
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
+from gpu_patch.feed.sweep import Sweep
 from gpu_patch.patching.identity import identity
 
 VERSION = 2
@@ -16,7 +18,13 @@ _OF_THE_ORDER = ("shuffle", "order", "window", "n_blocks", "strategies")
 
 
 def order_of(
-    constructor: PatchConstr, *, shuffle: bool, order: str, window: float, n_blocks: int | None
+    constructor: PatchConstr,
+    *,
+    shuffle: bool,
+    order: str,
+    window: float,
+    n_blocks: int | None,
+    sweep: Sweep | None,
 ) -> dict[str, Any]:
     """Return all that decides which patch comes when, but for seeds and epochs.
 
@@ -28,6 +36,8 @@ def order_of(
         As the loader has them; `window` is of meaning for "blocks" alone.
     n_blocks : int or None
         How many blocks images are cut into, where they are.
+    sweep : Sweep or None
+        How images are swept, where they are.
     """
     placements = constructor.sampling.placements if isinstance(constructor, PlannedConstr) else []
     return {
@@ -35,6 +45,7 @@ def order_of(
         "order": order,
         "window": window if order == "blocks" else None,
         "n_blocks": n_blocks,
+        "sweep": None if sweep is None else asdict(sweep),
         "strategies": [{"name": place.name, **identity(place.strategy)} for place in placements],
     }
 
@@ -87,6 +98,7 @@ def _check_order(found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     for name in ("shuffle", "order", "window"):
         if found[name] != own[name]:
             raise _differs("a loader", name, found[name], own[name])
+    _check_sweep(found.get("sweep"), own["sweep"])
     theirs, ours = found["strategies"], own["strategies"]
     if not isinstance(theirs, list) or len(theirs) != len(ours):
         n = len(theirs) if isinstance(theirs, list) else shorten(theirs)
@@ -106,6 +118,14 @@ def _check_order(found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         raise ValueError(
             f"state is of images in {shorten(found['n_blocks'])} blocks, these are in "
             f"{own['n_blocks']}: another multiscale_count or patch size makes others. {_WAY_OUT}"
+        )
+
+
+def _check_sweep(found: object, own: object) -> None:
+    if found != own:
+        raise ValueError(
+            f"state is of images swept in another way, {shorten(found)}, these are swept by "
+            f"{shorten(own)}: give memory_budget the same bytes as then. {_WAY_OUT}"
         )
 
 

@@ -36,6 +36,11 @@ class PagedSet:
         self._pools: list[PagePool] = []
         self._paged: list[PagedImage] = []
 
+    def pools(self) -> list[PagePool]:
+        """Return the pools that the images are in now."""
+        self.images()
+        return self._pools
+
     def images(self) -> list[PagedImage]:
         """Return the images as they lie in the pools now."""
         pools = [cache.pool for cache in self._caches]
