@@ -116,44 +116,48 @@ class _Reader:
     """Copies windows out of several pages, channel by channel or all of a page at once."""
 
     def __init__(self, image: PagedImage, sources: ChannelSources) -> None:
-        self._planes, self._table, self._pins = image.planes_of_slots, image.table, image.pins
+        self._planes, self._slot_of = image.planes_of_slots, image.table.item
         self._strides = image.strides[2:].tolist()
         n_samples, n_channels = image.page_shape[:2]
-        correlated = sources.image_idx.shape[1] == 1
+        self._correlated = sources.image_idx.shape[1] == 1
         channels = sources.channels.tolist()
-        self._samples = (sources.sample_idx % n_samples * n_channels).tolist()
-        self._correlated = correlated
+        self._first_plane = (sources.sample_idx % n_samples * n_channels).tolist()
         self._groups = [
             (c, channel // n_channels * int(image.strides[1]), channel % n_channels)
             for c, channel in enumerate(channels)
         ]
-        every = correlated and channels == list(range(n_channels)) and n_samples == 1
-        self._every = every and len(channels) == image.shape[1]
+        every = self._correlated and channels == list(range(n_channels)) and n_samples == 1
+        self._is_plain = every and image.ndim == 4
 
     def copy(
         self, b: int, k: int, origin: int, cuts: Sequence[Sequence[_Cut]], out: NDArray[Any]
     ) -> None:
         """Fill the channels of place k of sample b; `origin` is the page that cuts count from."""
+        if self._is_plain:  # all planes of a page at once
+            rows, columns = cuts
+            row_stride, column_stride = self._strides
+            for down, window_y, page_y in rows:
+                first = origin + down * row_stride
+                for right, window_x, page_x in columns:
+                    planes = self._pixels(first + right * column_stride)
+                    out[:, window_y, window_x] = planes[:, page_y, page_x]
+            return
+        groups = self._groups if self._correlated else self._groups[k : k + 1]
         for box in itertools.product(*cuts):
             page = origin
             for cut, stride in zip(box, self._strides, strict=True):
                 page += cut.number * stride
             window = tuple([cut.window for cut in box])
             source = tuple([cut.page for cut in box])
-            if self._every:
-                out[(slice(None), *window)] = self._pixels(page)[(slice(None), *source)]
-                continue
-            groups = self._groups if self._correlated else self._groups[k : k + 1]
             for c, offset, channel in groups:
-                plane = self._pixels(page + offset)[self._samples[b][k] + channel]
+                plane = self._pixels(page + offset)[self._first_plane[b][k] + channel]
                 out[c][window] = plane[source]
 
     def _pixels(self, page: int) -> NDArray[Any]:
-        slot = self._table[page]
-        if slot < 0 or not self._pins[slot]:
+        slot = self._slot_of(page)
+        if slot < 0:
             raise _absent()
-        found: NDArray[Any] = self._planes[slot]
-        return found
+        return self._planes[slot]
 
 
 def _check(image: PagedImage, slots: NDArray[np.int32]) -> None:

@@ -28,7 +28,7 @@ from gpu_patch.feed.order import (
     sites_of,
 )
 from gpu_patch.feed.ranks import NotGiven, warn_of_ranks
-from gpu_patch.feed.sweep import Sweep
+from gpu_patch.feed.sweep import LEAST_STRIPS, Sweep
 from gpu_patch.specs import PatchBatch
 
 _PREFETCH = 2
@@ -156,6 +156,7 @@ class BatchLoader:
         self._epoch, self._first, self._step = 0, 0, 0
         self._resumed = False
         self._order_of_epoch: dict[str, Any] | None = None
+        self._warn_of_few_strips()
         if self.world_size > 1 and not constructor.draws_by_counter:
             raise ValueError(
                 f"world_size is {self.world_size}, but the constructor has a strategy whose draws "
@@ -331,6 +332,18 @@ class BatchLoader:
 
     def _sweep(self) -> Sweep | None:
         return fitted(self.constructor) if self._kind() == "sweep" else None
+
+    def _warn_of_few_strips(self) -> None:
+        sweep = self._sweep()
+        if sweep is not None and sweep.n_strips < LEAST_STRIPS:
+            warnings.warn(
+                f'order="sweep" has memory for {sweep.n_strips} strip'
+                f"{'s' * (sweep.n_strips > 1)} of the images at once, {sweep.n_slots:.0f} pages; "
+                f"with fewer than {LEAST_STRIPS}, networks with batch normalisation may train "
+                "worse than by a shuffle. Raise memory_budget, or store the images in smaller "
+                "chunks",
+                stacklevel=3,
+            )
 
     def _blocks(self) -> tuple[NDArray[np.int64] | None, float]:
         """Return the block of each patch, and the window that patches are taken from."""

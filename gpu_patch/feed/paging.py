@@ -50,11 +50,14 @@ class PageFeed:
         """Return `make`, which takes the number of a batch, with its pages held."""
 
         def making(step: int) -> Made:
+            now = {pool: schedule.of(step) for pool, schedule in self._schedules.items()}
+            if any(each.stop - each.start > pool.n_slots for pool, each in now.items()):
+                return make(step)  # in parts, each of which reads for itself
             with ExitStack() as stack:
                 for pool, schedule in self._schedules.items():
                     self._read_ahead(pool, schedule, step)
-                    now = schedule.of(step)
-                    stack.enter_context(pool.hold(schedule.page[now], schedule.gap[now]))
+                    own = now[pool]
+                    stack.enter_context(pool.hold(schedule.page[own], schedule.gap[own]))
                 return make(step)
 
         return making

@@ -71,7 +71,7 @@ def fit(
     room = round(n_slots * (1 - _READ_AHEAD), 3)
     pages = digest(images)
     if n_slots >= sum(image.grid[0] * prod(image.grid[2:]) for image in images):
-        return Sweep(1, 1, n_slots, pages)  # everything fits
+        return Sweep(_MOST_STRIPS, 1, n_slots, pages)  # everything fits
     limit = _READ_TWICE if twice is None else twice
     best = Sweep(1, 1, room, pages)
     for n_columns in range(1, max(max(image.grid[2:]) for image in images) + 1):

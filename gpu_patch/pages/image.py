@@ -70,6 +70,8 @@ class PagedImage:
         self.strides = np.array([prod(self.grid[axis + 1 :]) for axis in range(len(self.grid))])
         self.page_bytes = prod(page_shape) * self.dtype.itemsize
         self.planes_of_slots: list[NDArray[Any]] = []
+        self._pages: list[NDArray[Any]] = []
+        self._axes = list(zip(self.grid, page_shape, self.shape, strict=True))[::-1]
 
     def __repr__(self) -> str:
         return f"PagedImage({self.shape}, {self.dtype}, pages of {self.page_shape})"
@@ -86,7 +88,9 @@ class PagedImage:
         samples, channels, *spatial = self.page_shape
         own = slots[:, : self.page_bytes].view(self.dtype)
         self.planes = own.reshape(len(slots), samples * channels, *spatial)
-        self.planes_of_slots = list(self.planes)  # faster than to index each time
+        # faster than to index each time
+        self.planes_of_slots = list(self.planes)
+        self._pages = list(own.reshape(len(slots), *self.page_shape))
         self.memory, self.table, self.pins = slots, table, pins
 
     def region(self, page: int) -> tuple[slice, ...]:
@@ -102,18 +106,18 @@ class PagedImage:
         tuple of slice
             One per axis, with start and stop.
         """
-        place = np.unravel_index(page - self.base, self.grid)
-        return tuple(
-            slice(int(i) * p, min((int(i) + 1) * p, n))
-            for i, p, n in zip(place, self.page_shape, self.shape, strict=True)
-        )
+        rest, found = page - self.base, []
+        for n_pages, side, length in self._axes:
+            rest, i = divmod(rest, n_pages)
+            first = i * side
+            found.append(slice(first, min(first + side, length)))
+        return tuple(found[::-1])
 
-    def part(self, page: int, slot: int) -> NDArray[Any]:
-        """Return the pixels of a slot that a page fills, of the shape of its region."""
-        lengths = [part.stop - part.start for part in self.region(page)]
-        whole = self.planes[slot].reshape(self.page_shape)
-        part: NDArray[Any] = whole[tuple(slice(length) for length in lengths)]
-        return part
+    def part(self, region: Sequence[slice], slot: int) -> NDArray[Any]:
+        """Return the pixels of a slot that a page of a region fills, of the region's shape."""
+        lengths = tuple([part.stop - part.start for part in region])
+        whole = self._pages[slot]
+        return whole if lengths == self.page_shape else whole[tuple(map(slice, lengths))]
 
 
 def page_shapes(images: Sequence[ChunkedImage], budget: int) -> list[tuple[int, ...]]:

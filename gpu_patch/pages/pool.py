@@ -24,6 +24,10 @@ _ALIGNED = 8
 """Bytes that slots begin at multiples of."""
 _MARGIN = 256
 """Bytes behind the last slot: kernels may read whole vectors."""
+_SOON = 2
+"""Steps ahead that are worth a page that is needed again."""
+UNNEEDED = 1 << 58
+"""More steps than any page is needed in."""
 UNPLANNED = 1 << 62
 """Step of the next use of a page of which none is known, less the step of its last one."""
 
@@ -148,7 +152,9 @@ class PagePool:
         steps : array of int64
             In how many steps each is needed.
         horizon : int
-            Pages needed within so many steps do not leave.
+            Pages needed within so many steps do not leave. Those needed later leave for what the
+            next steps need; for the others only pages leave that nobody needs, since of these
+            there may be more by then.
 
         Returns
         -------
@@ -160,7 +166,8 @@ class PagePool:
             for i in np.flatnonzero(~there).tolist():
                 page = int(pages[i])
                 if self.table[page] < 0:
-                    slot = self._slot(self.clock + horizon)
+                    soon = int(steps[i]) <= _SOON
+                    slot = self._slot(self.clock + (horizon if soon else UNNEEDED))
                     if slot < 0:
                         break
                     self._begin(page, slot, self.clock + int(steps[i]))
@@ -252,10 +259,11 @@ class PagePool:
         source, image = self._sources[number](), self._images[number]
         if source is None:
             raise RuntimeError("an image was read that is gone")
-        out = image.part(page, slot)
+        region = image.region(page)
+        out = image.part(region, slot)
         self._traffic.bytes_moved += out.nbytes
         begin = self._reader.again if again else self._reader.begin
-        return begin(source, image.region(page), out)
+        return begin(source, region, out)
 
     def _arrive(self, pages: NDArray[np.int64], slots: NDArray[np.int32]) -> bool:
         """Wait for what is on its way; read once more what could not be read.
@@ -310,7 +318,7 @@ class PagePool:
         number = int(self._bases.searchsorted(page, "right")) - 1
         image, source = self._images[number], self._sources[number]()
         if image.dtype.kind == "f" and source is not None:
-            source.count((page - image.base,), image.part(page, slot))
+            source.count((page - image.base,), image.part(image.region(page), slot))
 
     def _unpin(self, slots: NDArray[np.int32], next_use: NDArray[np.int64] | None) -> None:
         with self._changed:

@@ -39,7 +39,6 @@ class ChunkFiles:
 
     def __init__(self, array: Any, place: Folder) -> None:
         self._array, self._place = array, place
-        self._checked: set[tuple[tuple[int, int], ...]] = set()
         self._chunks = tuple(map(int, array.chunks))
         self._stored = tuple(map(int, array.shards or array.chunks))
         if min((*self._chunks, *self._stored), default=1) < 1:
@@ -85,9 +84,7 @@ class ChunkFiles:
                     self._check_shard(name, file, place, key)
 
     def seem_right(self, key: Sequence[slice], *, missing_too: bool) -> bool:
-        """Tell, in microseconds, whether `check` and the reading of a part may be left out.
-
-        Of shards the first part that is read of each is checked, and not again.
+        """Tell, for files in microseconds, whether nothing is wrong with a part at first sight.
 
         Parameters
         ----------
@@ -112,13 +109,10 @@ class ChunkFiles:
             except ValueError:
                 return False
         if self._index is not None:
-            checked = tuple((part.start, part.stop) for part in key)
-            if checked not in self._checked:
-                try:
-                    self.check(key)
-                except (OSError, ValueError):
-                    return False
-                self._checked.add(checked)
+            try:
+                self.check(key)
+            except (OSError, ValueError):
+                return False
         return True
 
     def _check_piece(self, name: str, file: BinaryIO, start: int, n_bytes: int) -> None:

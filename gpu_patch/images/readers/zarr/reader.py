@@ -25,6 +25,8 @@ from gpu_patch.images.readers.zarr.place import METADATA, Folder, Zipped
 from gpu_patch.optional import imported
 
 _KIND = "Zarr"
+_MOST_LOOKED_AT = 1 << 18
+"""Regions of which is remembered that their chunks seem right."""
 _LETTERS = {"time": "T", "channel": "C"}
 """Types of OME-NGFF axes that mean one letter, whatever the axis is called."""
 
@@ -101,6 +103,7 @@ class ZarrReader(ImageReader):
         super().__init__(info, watched, shape)
         self._array = array
         self._allow_missing = options.allow_missing_chunks
+        self._looked_at: set[tuple[int, ...]] = set()
 
     def close(self) -> None:
         """Let go of an archive."""
@@ -129,12 +132,19 @@ class ZarrReader(ImageReader):
         """Tell whether nothing is wrong with the chunks of a canonical region, at first sight."""
         if any(file_stamp(path) != stamp for path, stamp in self.stamps.items()):
             return False
+        first = tuple([part.start for part in region])
+        if first in self._looked_at:  # that chunks are rewritten is not noticed anyway
+            return True
         wanted = dict(zip(self.info.canonical_axes, region, strict=True))
         samples = "T" if self.info.size("T") > 1 else "S"
         wanted[samples] = wanted["S"]
         key = [wanted.get(axis, slice(0, 1)) for axis in self.info.axes]
         stored = along(key, self.info.shape, self._stored_shape, slice(0, 1))
-        return self._files.seem_right(stored, missing_too=self._allow_missing)
+        if not self._files.seem_right(stored, missing_too=self._allow_missing):
+            return False
+        if len(self._looked_at) < _MOST_LOOKED_AT:
+            self._looked_at.add(first)
+        return True
 
     def missing(self) -> str:
         """Say how many chunks were never written."""
