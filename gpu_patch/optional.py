@@ -96,6 +96,7 @@ PACKAGES = {
     "nd2": Package("nd2", ("nd2",)),
     "pylibCZIrw.czi": Package("pylibCZIrw", ("czi",), _old_czi),
     "tifffile": Package("tifffile", ("io",)),
+    "tensorstore": Package("tensorstore", ("fast",)),
     "tqdm": Package("tqdm", ("cli",)),
     "torch": Package("torch", ("torch",)),
     "zarr": Package("zarr 3", ("io",), _old_zarr),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from gpu_patch.augmentation import Augmentation
 from gpu_patch.checks import choice, instance, probability, whole_number
@@ -18,21 +18,13 @@ from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
 from gpu_patch.feed import loader_state
 from gpu_patch.feed.ahead import ChunkPrefetch, Needs, made_ahead
-from gpu_patch.feed.epoch_pages import EpochPages, can_be_planned, fitted, plan_epoch
-from gpu_patch.feed.order import (
-    Division,
-    block_numbers,
-    epoch_order,
-    image_numbers,
-    n_blocks,
-    sites_of,
-)
+from gpu_patch.feed.epoch_pages import plan_epoch
+from gpu_patch.feed.order import Division
 from gpu_patch.feed.ranks import NotGiven, warn_of_ranks
-from gpu_patch.feed.sweep import LEAST_STRIPS, Sweep
+from gpu_patch.feed.sorting import ORDERS, Sorting
 from gpu_patch.specs import PatchBatch
 
 _PREFETCH = 2
-ORDERS = ("shuffle", "by_image", "blocks", "sweep")
 
 
 class BatchLoader:
@@ -156,7 +148,8 @@ class BatchLoader:
         self._epoch, self._first, self._step = 0, 0, 0
         self._resumed = False
         self._order_of_epoch: dict[str, Any] | None = None
-        self._warn_of_few_strips()
+        self._sorting = Sorting(self.constructor, self.order, self.window, shuffle=self.shuffle)
+        self._sorting.warn_of_few_strips(stacklevel=2)
         if self.world_size > 1 and not constructor.draws_by_counter:
             raise ValueError(
                 f"world_size is {self.world_size}, but the constructor has a strategy whose draws "
@@ -209,7 +202,7 @@ class BatchLoader:
         division = self._division(self._first)
         # an epoch keeps the order that it began with
         if self._order_of_epoch is None or not self._step:
-            self._order_of_epoch = self._order()
+            self._order_of_epoch = self._sorting.state()
         return {
             "version": loader_state.VERSION,
             "seed": self.seed,
@@ -243,7 +236,7 @@ class BatchLoader:
         """
         n_patches = self.constructor.n_patches
         own_seed = getattr(self.constructor, "seed", 0)
-        own = {"n_patches": n_patches, **self._order()}
+        own = {"n_patches": n_patches, **self._sorting.state()}
         found = loader_state.checked_state(state, own, own_seed)
         seed = checked_seed(found["seed"])
         epoch = whole_number("state['epoch']", found["epoch"], minimum=0, maximum=2**32 - 1)
@@ -266,7 +259,7 @@ class BatchLoader:
         self._resumed, self._step, self._order_of_epoch = False, 0, None
         division, epoch = self._division(self._first), self._epoch
         pages = plan_epoch(self.constructor, epoch) if self._chunked else None
-        order = self._order_of(epoch, division, pages)
+        order = self._sorting.order(self.seed, epoch, division, pages)
 
         def make(step: int) -> PatchBatch:
             first, stop = division.part(step, self.rank)
@@ -307,75 +300,6 @@ class BatchLoader:
         batch = next(batches)
         self._step += 1
         return batch
-
-    def _order_of(
-        self, epoch: int, division: Division, pages: EpochPages | None
-    ) -> NDArray[np.int64]:
-        """Return the patches in the order of an epoch, each step's in that of ranks."""
-        sweep = self._sweep()
-        if sweep is None or pages is None:
-            blocks, window = self._blocks()
-            return epoch_order(
-                division.stop, self.seed, epoch, shuffle=self.shuffle, blocks=blocks, window=window
-            )
-        assert isinstance(self.constructor, PlannedConstr)
-        order = pages.sweep(self.constructor, sweep, self.seed, epoch)
-        return order if self.world_size == 1 else pages.across(order, division)
-
-    def _kind(self) -> str:
-        """Return the order that "sweep" is for these images, or what was chosen."""
-        if self.order != "sweep":
-            return self.order
-        if can_be_planned(self.constructor):
-            return "sweep"
-        return "blocks" if self._chunked else "shuffle"
-
-    def _sweep(self) -> Sweep | None:
-        return fitted(self.constructor) if self._kind() == "sweep" else None
-
-    def _warn_of_few_strips(self) -> None:
-        sweep = self._sweep()
-        if sweep is not None and sweep.n_strips < LEAST_STRIPS:
-            warnings.warn(
-                f'order="sweep" has memory for {sweep.n_strips} strip'
-                f"{'s' * (sweep.n_strips > 1)} of the images at once, {sweep.n_slots:.0f} pages; "
-                f"with fewer than {LEAST_STRIPS}, networks with batch normalisation may train "
-                "worse than by a shuffle. Raise memory_budget, or store the images in smaller "
-                "chunks",
-                stacklevel=3,
-            )
-
-    def _blocks(self) -> tuple[NDArray[np.int64] | None, float]:
-        """Return the block of each patch, and the window that patches are taken from."""
-        kind = self._kind()
-        if kind in ("shuffle", "sweep"):
-            return None, 0.0
-        sites = sites_of(self.constructor)
-        if kind == "by_image":
-            return image_numbers(sites), 0.0
-        wanted = self._n_blocks()
-        assert wanted is not None
-        return block_numbers(sites, self.constructor.input_shapes, wanted), self.window
-
-    def _n_blocks(self) -> int | None:
-        """Return how many boxes the images are cut into, None where they are not."""
-        if self._kind() != "blocks":
-            return None
-        shapes = self.constructor.input_shapes
-        size: Sequence[int] = (0,) * (len(shapes[0]) - 2)
-        if isinstance(self.constructor, PlannedConstr):
-            size = self.constructor.sampling.window_size
-        return n_blocks(shapes, size, self.window)
-
-    def _order(self) -> dict[str, Any]:
-        return loader_state.order_of(
-            self.constructor,
-            shuffle=self.shuffle,
-            order=self.order,
-            window=self.window,
-            n_blocks=self._n_blocks(),
-            sweep=self._sweep(),
-        )
 
     def _division(self, first: int) -> Division:
         n_patches = self.constructor.n_patches

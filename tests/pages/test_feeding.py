@@ -93,7 +93,7 @@ def swept(found, expected, **options):
     division = loader._division(0)
     for epoch in range(2):
         pages = loader_plan(found, epoch)
-        order = loader._order_of(epoch, division, pages)
+        order = loader._sorting.order(loader.seed, epoch, division, pages)
         assert sorted(order.tolist()) == list(range(found.n_patches))
         for step, batch in enumerate(loader):
             first, stop = division.part(step, loader.rank)
@@ -324,8 +324,8 @@ def test_too_few_strips_are_said():
 def test_everything_in_memory_is_a_shuffle():
     made = side_by_side(1, 1.0, side=256)
     loader = BatchLoader(made, 32, order="sweep")
-    order = loader._order_of(0, loader._division(0), loader_plan(made, 0))
-    expected = BatchLoader(made, 32)._order_of(0, loader._division(0), None)
+    order = loader._sorting.order(0, 0, loader._division(0), loader_plan(made, 0))
+    expected = BatchLoader(made, 32)._sorting.order(0, 0, loader._division(0), None)
     assert order.tolist() == expected.tolist()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.images.readers.info import ImageInfo
+from gpu_patch.optional import if_installed, imported
 
 _OPTIONS = {"recheck_cached_data": False, "recheck_cached_metadata": False}
 _CONTEXT = {"cache_pool": {"total_bytes_limit": 0}}
@@ -37,9 +38,8 @@ class FastRegions:
     """
 
     def __init__(self, store: Any, may_read: Callable[[Sequence[slice]], bool]) -> None:
-        import tensorstore
-
-        self._store, self._may_read, self._array = store, may_read, tensorstore.array
+        self._store, self._may_read = store, may_read
+        self._array = imported("tensorstore", "reading Zarr by tensorstore").array
 
     def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Any | None:
         """Begin to fill `out` with a region; None where zarr-python should read it.
@@ -89,11 +89,10 @@ def open_fast(
         Whether chunks that are not there are the fill value, or an error.
     """
     global _used_by
-    try:
-        import tensorstore
-    except ImportError:
+    tensorstore = if_installed("tensorstore")
+    if tensorstore is None or _used_by not in (None, os.getpid()):
         return None
-    if _used_by not in (None, os.getpid()) or info.size("S") > 1 < info.size("T"):
+    if info.size("S") > 1 < info.size("T"):
         return None
     _used_by = os.getpid()
     spec = {
