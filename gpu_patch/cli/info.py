@@ -16,12 +16,14 @@ from gpu_patch import device as devices
 from gpu_patch.cli.arguments import Commands, add_budget, add_reading, whole
 from gpu_patch.cli.machine.report import show
 from gpu_patch.cli.messages import in_options, one_line
+from gpu_patch.cli.result_states import as_json, lines_of
 from gpu_patch.images import named_once, sources
 from gpu_patch.images.agreement import check_images, single_slices
 from gpu_patch.images.budget import Budget, make_budget, size_text
 from gpu_patch.images.readers import ImageInfo, Options, open_file
 from gpu_patch.images.remarks import remarks_on
 from gpu_patch.images.values import ValueCounts, count_values_of
+from gpu_patch.predict.outputs.state import ResultState, results_at
 from gpu_patch.words import counted
 
 _HEAD = ("shape", "axes", "type", "resident", "chunks", "pixel, µm", "fits", "format", "file")
@@ -35,11 +37,15 @@ def add_to(commands: Commands) -> None:
         help="tell what image files hold; without files, what this machine has",
         description="Tell shape, axes, data type, bytes, chunks and pixel sizes of image files, "
         "and whether they fit in memory together. Pixels are read for --check-values alone. "
+        "Of a prediction, finished, running or stopped, how much is done and what was asked for. "
         "Without files: versions, devices, CuPy, the kernel cache, optional packages, and the one "
         "thing to fix.",
     )
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help="an image, a pattern, or a folder of images"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="an image, a pattern, a folder of images, or what predict writes",
     )
     parser.add_argument("--axes", help="axes of every image; default: what the file says")
     parser.add_argument("--level", type=whole(0), help="resolution level (default: 0)")
@@ -101,6 +107,8 @@ class _Files(NamedTuple):
         What comes of opening all of them at once, "" for nothing to tell.
     values : list of ValueCounts
         What was counted of each image, empty where nobody asked.
+    results : list of ResultState
+        Predictions among them.
     """
 
     infos: list[ImageInfo]
@@ -108,6 +116,7 @@ class _Files(NamedTuple):
     remarks: list[str]
     together: str
     values: list[ValueCounts]
+    results: list[ResultState]
 
 
 def _read(options: argparse.Namespace) -> _Files:
@@ -117,6 +126,7 @@ def _read(options: argparse.Namespace) -> _Files:
     errors: dict[str, str] = {}
     remarks: list[str] = []
     values: list[ValueCounts] = []
+    states = {name: results_at(Path(name)) for name in options.files}
 
     def read(path: Path) -> None:
         try:
@@ -131,16 +141,20 @@ def _read(options: argparse.Namespace) -> _Files:
             errors[str(path)] = one_line(error, names)
 
     seen: set[Path] = set()
-    for name in named_once(options.files, allow_outside=outside):
+    # an unfinished result has no image at its path yet
+    names_of_images = [n for n in options.files if Path(n).exists() or not states[n]]
+    for name in named_once(names_of_images, allow_outside=outside):
         try:
             for path in sources(name, allow_outside=outside):
                 if path not in seen:
                     seen.add(path)
                     read(path)
         except OSError as error:  # a pattern that nothing matches, a folder without images
-            errors[str(name)] = one_line(error, names)
+            if not states[str(name)]:
+                errors[str(name)] = one_line(error, names)
     remarks += [in_options(remark, names) for remark in remarks_on(infos)]
-    return _Files(infos, errors, remarks, _together(infos, names), values)
+    results = [state for name in dict.fromkeys(options.files) for state in states[name]]
+    return _Files(infos, errors, remarks, _together(infos, names), values, results)
 
 
 def _images_of(
@@ -202,6 +216,7 @@ def _as_json(files: _Files, budget: Budget) -> dict[str, Any]:
         ],
         "errors": files.errors,
         "remarks": files.remarks,
+        **({"results": as_json(files.results)} if files.results else {}),
         "resident_bytes": total,
         "device": budget.device,
         "free_bytes": budget.free,
@@ -218,7 +233,7 @@ def _as_table(files: _Files, budget: Budget) -> list[str]:
         "  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    lines = lines if infos else []
+    lines = (lines if infos else []) + lines_of(files.results)
     lines += [
         f"error: {message}" if name in message else f"error: {name}: {message}"
         for name, message in files.errors.items()

@@ -119,18 +119,31 @@ class Claim:
         record = other.record
         shared = sorted(self._names.keys() & set(record.get("results", ()))) or sorted(self._names)
         here = record.get("host") == platform.node()
-        who = (
-            f"process {record.get('process', 'unknown')} on {record.get('host', 'an unknown host')}"
-        )
-        if here and record.get("process") == os.getpid():
-            who = f"this process ({os.getpid()} on {platform.node()})"
         message = (
-            f"{self._folder / self._names[shared[0]]} is being written by another run: {who}, "
-            f"since {record.get('since', 'an unknown time')}. Wait until it has ended, or stop it"
+            f"{self._folder / self._names[shared[0]]} is being written by another run: "
+            f"{_described(record)}. Wait until it has ended, or stop it"
         )
         if not here or not record.get("locked"):
             message += f". If it is certain that it runs no more, remove {other.path}"
         return BlockingIOError(message)
+
+
+def writer_of(folder: Path, result: str) -> str:
+    """Say which process writes a result of a folder, "" where none does."""
+    for path in sorted(folder.glob(".gpu_patch-*.run")):
+        found = _read(path)
+        if found is not None and result.lower() in found.record.get("results", ()):
+            return _described(found.record)
+    return ""
+
+
+def _described(record: dict[str, Any]) -> str:
+    """Say which process a claim is of, and since when."""
+    process, host = record.get("process", "unknown"), record.get("host", "an unknown host")
+    who = f"process {process} on {host}"
+    if (process, host) == (os.getpid(), platform.node()):
+        who = f"this process ({process} on {host})"
+    return f"{who}, since {record.get('since', 'an unknown time')}"
 
 
 class _Other(NamedTuple):
