@@ -25,9 +25,11 @@ from gpu_patch.patching import (
     RandomPatching,
     SequentialPatching,
     StratifiedPatching,
+    SwitiPatching,
     TiledPatching,
     WholeSamplePatching,
     split_validation,
+    stride_for,
 )
 from gpu_patch.predict import Prediction, predict
 from gpu_patch.specs import (
@@ -61,6 +63,7 @@ __all__ = [
     "RandomPatching",
     "SequentialPatching",
     "StratifiedPatching",
+    "SwitiPatching",
     "TileSpecs",
     "TiledPatching",
     "UncorrelatedPatchSpecs",
@@ -73,4 +76,5 @@ __all__ = [
     "set_num_threads",
     "split_constructor",
     "split_validation",
+    "stride_for",
 ]

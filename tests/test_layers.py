@@ -12,7 +12,7 @@ PACKAGE = Path(gpu_patch.__file__).parent
 LAYERS = (
     ("checks", "specs", "words", "optional"),
     ("threads",),
-    ("geometry", "draws", "epilogue", "augmentation", "tiling", "progress", "locations"),
+    ("geometry", "draws", "epilogue", "augmentation", "tiling", "sliding", "progress", "locations"),
     ("sources",),
     ("table",),
     ("device",),

@@ -5,6 +5,7 @@ from gpu_patch.patching.protocol import Patching
 from gpu_patch.patching.random import FixedRandomPatching, RandomPatching
 from gpu_patch.patching.split import Parts, Split, split_validation
 from gpu_patch.patching.stratified import StratifiedPatching
+from gpu_patch.patching.switi import SwitiPatching, stride_for
 from gpu_patch.patching.table import FixedPatching, WholeSamplePatching
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "SequentialPatching",
     "Split",
     "StratifiedPatching",
+    "SwitiPatching",
     "TiledPatching",
     "WholeSamplePatching",
     "split_validation",
+    "stride_for",
 ]

@@ -219,3 +219,23 @@ def checked_overlaps(
                 )
             )
     return checked
+
+
+def checked_stride(
+    stride: object, patch_size: tuple[int, ...], overlaps: tuple[int, ...], name: str = "patch_size"
+) -> tuple[int, ...]:
+    """Return `stride` as ints, each from 1 to what tiles keep: the patch less the overlap."""
+    checked = whole_numbers("stride", stride, minimum=1, length=len(patch_size))
+    for axis, (step, p, o) in enumerate(zip(checked, patch_size, overlaps, strict=True)):
+        if step > p - o:
+            raise ValueError(
+                Message(
+                    argument(f"stride[{axis}]"),
+                    " must be at most ",
+                    argument(f"{name}[{axis}]"),
+                    " − ",
+                    argument(f"overlaps[{axis}]"),
+                    f" = {p - o}, else pixels get no tile; found {step}",
+                )
+            )
+    return checked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.locations import Locations, checked_shapes
 from gpu_patch.patching.base import SampledPatching, checked_overlaps, checked_patch_size
-from gpu_patch.tiling import sequential_starts, tile_axis
+from gpu_patch.tiling import TileAxis, sequential_starts, tile_axis
 
 
 class GridPatching(SampledPatching):
@@ -103,7 +103,48 @@ class SequentialPatching(GridPatching):
         )
 
 
-class TiledPatching(GridPatching):
+class TilePatching(GridPatching):
+    """A grid of tiles for prediction: column 1 to 3 say what is kept of a tile, and where it goes.
+
+    Parameters
+    ----------
+    data_shapes, patch_size
+        As in `GridPatching`.
+    tiles : callable
+        Returns the tiles of an axis, `TileAxis`, from its number and its length.
+    """
+
+    def __init__(
+        self,
+        data_shapes: Sequence[tuple[int, ...]],
+        patch_size: tuple[int, ...],
+        tiles: Callable[[int, int], TileAxis],
+    ) -> None:
+        axes = [
+            [np.array(tiles(axis, n), np.int64).T for axis, n in enumerate(shape[2:])]
+            for shape in data_shapes
+        ]
+        super().__init__(data_shapes, patch_size, axes)
+
+    def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
+        sample, entries = self._entries(index)
+        image = self._sample_image[sample]
+        samples_of_image = np.bincount(self._sample_image)
+        return Locations(
+            image,
+            self._sample_idx[sample],
+            entries[..., 0],
+            self.patch_size,
+            {
+                "crop_coords": entries[..., 1],
+                "crop_size": entries[..., 2],
+                "stitch_coords": entries[..., 3],
+                "total_tiles": self._per_sample[image] * samples_of_image[image],
+            },
+        )
+
+
+class TiledPatching(TilePatching):
     """Overlapping tiles for prediction, with what stitching them needs.
 
     Parameters
@@ -135,30 +176,5 @@ class TiledPatching(GridPatching):
         size = checked_patch_size(patch_size, shapes)
         self.overlaps = checked_overlaps(overlaps, size)
         super().__init__(
-            shapes,
-            size,
-            [
-                [
-                    np.array(tile_axis(n, p, o), np.int64).T
-                    for n, p, o in zip(shape[2:], size, self.overlaps, strict=True)
-                ]
-                for shape in shapes
-            ],
-        )
-
-    def locate(self, index: NDArray[np.int64], uniforms: NDArray[np.float64]) -> Locations:
-        sample, entries = self._entries(index)
-        image = self._sample_image[sample]
-        samples_of_image = np.bincount(self._sample_image)
-        return Locations(
-            image,
-            self._sample_idx[sample],
-            entries[..., 0],
-            self.patch_size,
-            {
-                "crop_coords": entries[..., 1],
-                "crop_size": entries[..., 2],
-                "stitch_coords": entries[..., 3],
-                "total_tiles": self._per_sample[image] * samples_of_image[image],
-            },
+            shapes, size, lambda axis, n: tile_axis(n, size[axis], self.overlaps[axis])
         )
