@@ -88,25 +88,26 @@ private:
             windows[c].find(sources[c], z, y, n, rows);
             PIXELS[sources[c].pixel_type].read(values, stride, rows, n, windows[c].columns, width);
             if (mixture) mix(z, y, n, values, stride, c);
-            if (!targets) continue;
-            for (int i = 0; i < n && records; ++i)
+            for (int i = 0; i < n && records && !mixture; ++i)
                 finish_row(targets[c].row(z, y + i, i), values + i * stride, records[c].shift,
                            records[c].scale, records[c].offset, width);
-            targets[c].write(z, y, n);
+            if (targets) targets[c].write(z, y, n);
         }
         if (mixture) mixture->write(z, y, n);
     }
-    void mix(int64 z, int64 y, int n, const float* values, int64 stride, int channel) const {
-        const float weight = sources[channel].weight;
-        const float shift = records ? records[channel].input_shift : 0.0f;
+    void mix(int64 z, int64 y, int n, const float* values, int64 stride, int c) const {
+        const float weight = sources[c].weight;
+        const bool first = c == 0, last = c == n_channels - 1;
         for (int i = 0; i < n; ++i, values += stride) {
             float* mixed = mixture->row(z, y + i, i);
-            if (channel == 0)
-                mix_row<true>(mixed, values, weight, shift, width);
-            else
-                mix_row<false>(mixed, values, weight, shift, width);
-            if (records && channel == n_channels - 1)
-                scale_row(mixed, records->input_scale, records->input_offset, width);
+            if (!records) {
+                (first ? mix_row<true> : mix_row<false>)(mixed, values, weight, width);
+                continue;
+            }
+            float* to = targets ? targets[c].row(z, y + i, i) : nullptr;
+            (first  ? last ? mix_and_finish<true, true> : mix_and_finish<true, false>
+             : last ? mix_and_finish<false, true>
+                    : mix_and_finish<false, false>)(mixed, to, values, weight, records[c], width);
         }
     }
 };

@@ -69,6 +69,12 @@ template <class T> static ALWAYS_INLINE void read_row(float* to, const T* pixels
 template <class T>
 static void read_rows(float* to, int64 stride, const void* const* rows, int n, const Runs& runs,
                       int64 width) {
+    // all at once: rows lie far apart, and the processor does not foresee them
+    for (int i = 0; i < n && runs.n == 1; ++i)
+        if (rows[i]) {
+            const char* first = (const char*)((const T*)rows[i] + runs.runs[0].first);
+            for (size_t b = 0; b < width * sizeof(T); b += 64) __builtin_prefetch(first + b);
+        }
     for (int i = 0; i < n; ++i)
         if (rows[i])
             read_row<T>(to + i * stride, (const T*)rows[i], runs);
@@ -189,14 +195,32 @@ static inline void finish_row(float* to, const float* values, float shift, float
     for (; x < n; ++x) to[x] = (values[x] - shift) * scale + offset;
 }
 template <bool FIRST>
-static inline void mix_row(float* mixed, const float* values, float weight, float shift, int64 n) {
+static inline void mix_row(float* mixed, const float* values, float weight, int64 n) {
     int64 x = 0;
     for (; x + W <= n; x += W) {
-        const vec product = all(weight) * (load_vec(values + x) - all(shift));
+        const vec product = all(weight) * load_vec(values + x);
         store_vec(mixed + x, FIRST ? product : load_vec(mixed + x) + product);
     }
+    for (; x < n; ++x) mixed[x] = FIRST ? weight * values[x] : mixed[x] + weight * values[x];
+}
+// The same of values that are shifted, which are finished beside it where `to` is not null.
+template <bool FIRST, bool LAST>
+static inline void mix_and_finish(float* mixed, float* to, const float* values, float weight,
+                                  const EpilogueRecord& record, int64 n) {
+    int64 x = 0;
+    for (; x + W <= n; x += W) {
+        const vec value = load_vec(values + x);
+        vec sum = all(weight) * (value - all(record.input_shift));
+        if (!FIRST) sum = load_vec(mixed + x) + sum;
+        if (LAST) sum = sum * all(record.input_scale) + all(record.input_offset);
+        store_vec(mixed + x, sum);
+        if (to)
+            store_vec(to + x, (value - all(record.shift)) * all(record.scale) + all(record.offset));
+    }
     for (; x < n; ++x) {
-        const float product = weight * (values[x] - shift);
-        mixed[x] = FIRST ? product : mixed[x] + product;
+        float sum = weight * (values[x] - record.input_shift);
+        if (!FIRST) sum = mixed[x] + sum;
+        mixed[x] = LAST ? sum * record.input_scale + record.input_offset : sum;
+        if (to) to[x] = (values[x] - record.shift) * record.scale + record.offset;
     }
 }
