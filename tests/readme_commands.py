@@ -45,9 +45,10 @@ def install(*requirements: str) -> None:
         project["name"]: project["optional-dependencies"],
     }
     for requirement in requirements:
-        found = re.fullmatch(r"([\w.]+)(?:\[([\w,]+)\])?", requirement)
+        found = re.fullmatch(r"([\w.-]+)(?:\[([\w,]+)\])?", requirement)
         name, extras = found.groups() if found else (requirement, None)
-        if name not in {*known, "pytest"}:
+        # bioio and its plugins are other projects, one plugin per format
+        if name not in {*known, "pytest", "bioio", "bioio-dv"}:
             sys.exit(f"no such requirement: {requirement}")
         for extra in extras.split(",") if extras else ():
             if extra not in known[name]:

@@ -209,7 +209,7 @@ def test_a_folder_without_images_says_where_they_are(tmp_path):
     deep.mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="it is empty"):
         open_images(deep)
-    (deep / "a.nd2").write_bytes(b"something")
+    (deep / "a.dv").write_bytes(b"something")
     with pytest.raises(FileNotFoundError, match="read_func"):
         open_images(tmp_path)
     images = open_images(deep, "YX", read_func=lambda _: np.ones((20, 30), np.uint8))
