@@ -94,6 +94,8 @@ PACKAGES = {
     "liffile": Package("liffile", ("lif",)),
     "matplotlib.figure": Package("matplotlib", ("cli",)),
     "nd2": Package("nd2", ("nd2",)),
+    "obstore": Package("obstore", ("remote",)),
+    "obstore.store": Package("obstore", ("remote",)),
     "pylibCZIrw.czi": Package("pylibCZIrw", ("czi",), _old_czi),
     "tifffile": Package("tifffile", ("io",)),
     "tensorstore": Package("tensorstore", ("fast",)),

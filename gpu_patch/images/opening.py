@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from gpu_patch.images.names import Origin
 from gpu_patch.images.readers import (
     ImageReader,
     Options,
+    Url,
     open_file,
 )
 from gpu_patch.images.readers.array import ArrayReader
@@ -46,6 +47,8 @@ def open_images(
     keep_alpha: bool = False,
     allow_outside: bool = False,
     check_values: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_folder: str | Path | None = None,
     progress: bool = True,
 ) -> PatchExtractor:
     """Open image files, or arrays, and keep them in the memory of a device.
@@ -64,13 +67,13 @@ def open_images(
     Parameters
     ----------
     images : path, array, or sequence of them
-        A file; a pattern such as ``"data/*.tif"``; a folder, for all images in it; an array, or
-        anything with `shape`, `dtype` and slices. Files of patterns and folders are in natural
-        order: t2 before t10. Files of one image, such as an OME-TIFF with a file per time point,
-        are opened together and once, whichever of them are named. Files that say nothing of each
-        other are one image by a name with {s}, {t}, {c} or {z} for the axes that it counts:
-        ``"data/t{t}_c{c}.tif"``. A file counts once, however many patterns and folders find it;
-        named twice, it counts twice.
+        A file; a pattern such as ``"data/*.tif"``; a folder, for all images in it; the address of a
+        Zarr, such as ``"s3://bucket/image.zarr"`` or ``"https://…"``; an array, or anything with
+        `shape`, `dtype` and slices. Files of patterns and folders are in natural order: t2 before
+        t10. Files of one image, such as an OME-TIFF with a file per time point, are opened together
+        and once, whichever of them are named. Files that say nothing of each other are one image by
+        a name with {s}, {t}, {c} or {z} for the axes that it counts: ``"data/t{t}_c{c}.tif"``. A
+        file counts once, however many patterns and folders find it; named twice, it counts twice.
     axes : str or None, default None
         Axes of every file, one letter of "STCZYX" each; None takes those that the file says,
         without those of one pixel. A single Z is kept where other images have more slices, with a
@@ -104,6 +107,12 @@ def open_images(
         Whether to look for NaN, infinity, and samples whose pixels are all alike: counts per image
         are in `PatchExtractor.value_counts`, and a warning tells of them. Each value is looked at
         once, on the device; images that are kept by chunk are read as a whole for it.
+    storage_options : dict or None, default None
+        Of images on servers: what obstore's store takes, such as ``{"endpoint": …,
+        "access_key_id": …, "secret_access_key": …, "client_options": {"read_timeout": "5s"}}``. Of
+        S3, credentials of the environment are taken otherwise, and without any, none are sent.
+    cache_folder : path or None, default None
+        A folder of this machine that keeps chunks of images on servers, for the next time.
     progress : bool, default True
         Whether to show a bar where it takes more than a second and tqdm is installed.
 
@@ -138,6 +147,8 @@ def open_images(
     try:
         found = found_once(images, any_file=read_func is not None, allow_outside=allow_outside)
         for i, (source, item, _) in enumerate(found):
+            if isinstance(source, Url):
+                source = source.given(storage_options, cache_folder)
             open_with = partial(_readers, source, f"images[{i}]", read_func)
             file = str(source) if isinstance(source, Path) else ""
             images_found += [
@@ -210,7 +221,7 @@ class _Image:
 def _readers(
     source: Any, name: str, read_func: Callable[[Path], Any] | None, options: Options
 ) -> list[ImageReader]:
-    if isinstance(source, Path):
+    if isinstance(source, (Path, Url)):
         return open_file(source, options, read_func)
     return [ArrayReader(source, name, options)]
 

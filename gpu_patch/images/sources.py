@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from gpu_patch.checks import shorten
 from gpu_patch.images.names import natural_order
-from gpu_patch.images.readers import METADATA, SUFFIXES, is_image, is_sequence
+from gpu_patch.images.readers import METADATA, SUFFIXES, Url, is_image, is_sequence
 from gpu_patch.images.sets import distinct
 
 Name = TypeVar("Name", bound="str | Path")
@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
     Attributes
     ----------
-    source : Path or array
+    source : Path, Url or array
         What to open.
     item : int
         Which of the images that were given it is of.
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 def sources(images: Any, *, any_file: bool = False, allow_outside: bool = False) -> list[Any]:
-    """Return what `open_images` was given as paths and arrays, one by one.
+    """Return what `open_images` was given as paths, addresses and arrays, one by one.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def sources(images: Any, *, any_file: bool = False, allow_outside: bool = False)
 
     Returns
     -------
-    list of Path or array
+    list of Path, Url or array
         The files of folders and patterns in natural order; of those that belong together, one.
 
     Raises
@@ -122,6 +122,8 @@ def _flat(images: Any) -> Iterator[Any]:
 
 def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
     """Return the paths of a file, folder or pattern, or an array; each with whether it is named."""
+    if isinstance(images, Url):
+        return [(images, True)]
     if not isinstance(images, (str, os.PathLike)):
         if images is None or isinstance(images, (bool, int, float, bytes, dict, set)):
             raise TypeError(
@@ -129,10 +131,7 @@ def _within(images: Any, *, any_file: bool) -> list[tuple[Any, bool]]:
             )
         return [(images, True)]
     if "://" in str(images):
-        raise ValueError(
-            f"images must be files of this machine, found the address {str(images)!r}: download "
-            "them, or give an array that reads them, such as zarr.open_array(…)"
-        )
+        return [(Url.parsed(str(images)), True)]
     path = Path(images)
     if is_sequence(path):
         return [(path, True)]

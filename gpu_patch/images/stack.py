@@ -308,7 +308,8 @@ class ImageStack:
         stack = cls.__new__(cls)
         stack.data, stack.device = data, device
         stack.data_shape = info.canonical_shape
-        stack.source = info.path if info.format == "array" else Path(info.path)
+        in_files = info.format != "array" and info.files
+        stack.source = Path(info.path) if in_files else info.path
         stack.original_axes, stack.original_data_shape = info.axes, info.shape
         stack.data_dtype = info.dtype
         stack.physical_sizes = dict(info.physical_sizes)

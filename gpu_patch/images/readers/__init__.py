@@ -15,6 +15,7 @@ from gpu_patch.images.readers.paths import checked_file, checked_path
 from gpu_patch.images.readers.sequence import is_sequence
 from gpu_patch.images.readers.tiff import COMPANION
 from gpu_patch.images.readers.units import Calibration
+from gpu_patch.images.readers.url import Url
 from gpu_patch.images.readers.zarr import METADATA
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ImageInfo",
     "ImageReader",
     "Options",
+    "Url",
     "checked_path",
     "is_image",
     "is_sequence",
@@ -46,7 +48,7 @@ SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if suffix != ".zip")
 
 
 def open_file(
-    path: Path, options: Options, read_func: Callable[[Path], Any] | None = None
+    path: Path | Url, options: Options, read_func: Callable[[Path], Any] | None = None
 ) -> list[ImageReader]:
     """Return readers of the images of a file that `options` ask for, most often one.
 
@@ -59,6 +61,10 @@ def open_file(
     ImportError
         A package is missing; the message says which.
     """
+    if isinstance(path, Url):
+        if read_func is not None or path.suffix in _BY_SUFFIX.keys() - {".zarr"}:
+            raise ValueError(f"{path} is on a server, where Zarr alone is read: download it")
+        return zarr.open_url(path, options)
     if is_sequence(path):
         return sequence.open_all(path, partial(open_file, options=options, read_func=read_func))
     if read_func is not None:

@@ -23,6 +23,18 @@ class NotThereError(ValueError):
     """What was asked for is not in a file that can be read."""
 
 
+class ServerError(OSError):
+    """A server does not give what it was asked for."""
+
+
+class DeniedError(ServerError, PermissionError):
+    """A server denies access."""
+
+
+class NothingThereError(ServerError, FileNotFoundError):
+    """A server does not have it."""
+
+
 def inside(folder: Path, name: str, who: str, *, allow: bool) -> Path:
     """Return a file or folder that a file names.
 
@@ -73,7 +85,7 @@ def reading(path: object, kind: str) -> Iterator[None]:
     """Make every exception of a reading package one that names the file."""
     try:
         yield
-    except (ImportError, NotThereError):
+    except (ImportError, NotThereError, ServerError):
         raise
     except MemoryError as error:
         raise MemoryError(f"{path}: {str(error) or 'no memory is left'}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from gpu_patch.checks import Message, argument, choice, instance, whole_number, whole_numbers
 from gpu_patch.predict.outputs.names import FORMATS, ResultNames, ending, result_names
 
+_ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
+"""Beginning of what is on a server; a drive has one letter."""
 _NOT_WRITTEN = (
     *(".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif"),
     *(".h5", ".hdf5", ".npz", ".zip", ".pt"),
@@ -151,6 +154,15 @@ class OutputOptions:
     def _check_path(self) -> None:
         """Raise where path and format do not say together what is to be written."""
         path = Path(instance("out", self.out, (str, os.PathLike), "a path, or None for arrays"))
+        if _ADDRESS.match(str(path)):
+            raise ValueError(
+                Message(
+                    argument("out"),
+                    f" must be on this machine, found the address {str(self.out)!r}: results are "
+                    "renamed when they are whole, which servers cannot do. Write to a folder, and "
+                    "copy it to the server",
+                )
+            )
         known = ending(path.name)
         if self.format is not None:
             choice("format", self.format, tuple(FORMATS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from math import prod
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ import numpy as np
 
 from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
 from gpu_patch.images.readers.zarr.fast import first_bytes
-from gpu_patch.images.readers.zarr.place import Folder
+from gpu_patch.images.readers.zarr.place import Folder, Part
 
 _LEFT_OUT = 2**64 - 1
 """In the index of a shard: a chunk that is not in it."""
@@ -127,24 +128,74 @@ class ChunkFiles:
     def _check_shard(
         self, name: str, file: BinaryIO, place: tuple[int, ...], key: Sequence[slice]
     ) -> None:
+        for inner, begin, size in self._entries(file, place, key):
+            self._check_piece(f"{inner} in shard {name}", file, begin, size)
+
+    def _entries(
+        self, file: BinaryIO, place: tuple[int, ...], key: Sequence[slice]
+    ) -> Iterator[tuple[tuple[int, ...], int, int]]:
+        """Yield number, first byte and length of a shard's chunks, of those that a part touches."""
         index: Any = self._index
         if [_name(codec) for codec in index.index_codecs] != ["bytes", "crc32c"]:
             return
         grid = [n // m for n, m in zip(self._stored, self._chunks, strict=True)]
-        n_bytes = 16 * prod(grid) + 4
+        n_bytes = self._index_bytes
         length = file.seek(0, 2)
         start = length - n_bytes if index.index_location.value == "end" else 0
         if start < 0:
             return  # zarr says so
-        parts = []
-        for part, at, n in zip(key, place, self._stored, strict=True):
-            parts.append(slice(max(part.start - at * n, 0), min(part.stop - at * n, n)))
         file.seek(start)
         entries = np.frombuffer(file.read(n_bytes - 4), "<u8").reshape(*grid, 2)
-        for inner in _places(parts, self._chunks):
+        for inner in _places(self._within(place, key), self._chunks):
             begin, size = map(int, entries[inner])
             if begin != _LEFT_OUT and begin + size <= length:
-                self._check_piece(f"{inner} in shard {name}", file, begin, size)
+                yield inner, begin, size
+
+    @property
+    def _index_bytes(self) -> int:
+        """Length of a shard's index, with its checksum."""
+        return 16 * prod(n // m for n, m in zip(self._stored, self._chunks, strict=True)) + 4
+
+    def _within(self, place: tuple[int, ...], key: Sequence[slice]) -> list[slice]:
+        """Return a part of the image, counted from the first pixel of a shard."""
+        return [
+            slice(max(part.start - at * n, 0), min(part.stop - at * n, n))
+            for part, at, n in zip(key, place, self._stored, strict=True)
+        ]
+
+    @contextmanager
+    def at_hand(self, key: Sequence[slice]) -> Iterator[None]:
+        """Fetch what a part of the image needs from a server, and have it in a ``with`` block.
+
+        Whole shards are fetched where zarr reads them so, else their index and the chunks.
+        """
+        if not self._place.is_far:
+            yield
+            return
+        wanted, indices, cut = [], [], []
+        for place in _places(key, self._stored):
+            name = self._array.metadata.encode_chunk_key(place)
+            if self._index is None or self._is_whole(place, key):
+                wanted.append(Part(name))
+                continue
+            is_last = self._index.index_location.value == "end"
+            n_bytes = self._index_bytes
+            indices.append(Part(name, None if is_last else 0, n_bytes))
+            cut.append((place, name))
+        with self._place.at_hand([*wanted, *indices], indices):
+            chunks = []
+            for place, name in cut:
+                if self._place.size(name):
+                    with self._place.open(name) as file:
+                        entries = list(self._entries(file, place, key))
+                    chunks += [Part(name, begin, begin + size) for _, begin, size in entries]
+            with self._place.at_hand(chunks):
+                yield
+
+    def _is_whole(self, place: tuple[int, ...], key: Sequence[slice]) -> bool:
+        """Tell whether a part of the image has all of a shard, which zarr reads at once then."""
+        parts = zip(self._within(place, key), self._stored, strict=True)
+        return all(part == slice(0, n) for part, n in parts)
 
 
 def _places(key: Sequence[slice], chunks: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from gpu_patch.images.readers.paths import checked_file
 from gpu_patch.optional import imported
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
 """A folder with one of these is an array or a group."""
+
+
+class Part(NamedTuple):
+    """A file, or bytes of it.
+
+    Attributes
+    ----------
+    name : str
+        From a folder on.
+    start, stop : int or None
+        Bytes; both None for all of it, `start` None for the last `stop`, `stop` None for the rest.
+    """
+
+    name: str
+    start: int | None = None
+    stop: int | None = None
 
 
 class Folder:
@@ -29,6 +46,9 @@ class Folder:
     file : Path
         What it is in on this machine.
     """
+
+    is_far = False
+    """Whether asking for a file takes long."""
 
     def __init__(self, path: Path) -> None:
         self.path = self.file = path
@@ -56,14 +76,36 @@ class Folder:
 
     def node(self) -> Any:
         """Return zarr's array or group."""
+        self._check_metadata()
         for name in (*METADATA, ".zattrs", ".zmetadata"):
             if (self.path / name).exists():
                 checked_file(self.path / name)
         return imported("zarr", "reading Zarr").open(self.path, mode="r")
 
-    def watched(self, name: str) -> Path:
+    def _check_metadata(self) -> None:
+        imported("zarr", "reading Zarr")
+        if not any(self.has(name) for name in METADATA):
+            raise ValueError(f"'{self.path.name}' has none of the files {', '.join(METADATA)}")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file or folder of this machine that it is in."""
+        return (self.file,)
+
+    def watched(self, name: str) -> Path | None:
         """Return the file whose change is one of the file of a name in it."""
         return self.path / name
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return which files are not there."""
+        # a file of 0 bytes counts as never written: zarr reads an empty shard as fill values
+        return [name for name in names if not self.size(name)]
+
+    def at_hand(
+        self, parts: Sequence[Part], kept: Sequence[Part] = ()
+    ) -> AbstractContextManager[None]:
+        """Have parts of files at hand in a ``with`` block, which those of this machine are."""
+        return nullcontext()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -127,6 +169,7 @@ class Zipped(Folder):
 
     def node(self) -> Any:
         """Return zarr's array or group."""
+        self._check_metadata()
         zarr = imported("zarr", "reading Zarr")
         self._store = zarr.storage.ZipStore(self.file, mode="r")
         return zarr.open(self._store, path=self._inside, mode="r")

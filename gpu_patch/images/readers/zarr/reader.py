@@ -19,10 +19,13 @@ from gpu_patch.images.readers.choices import checked_level, chosen_scenes
 from gpu_patch.images.readers.info import Options, along, described, never_written
 from gpu_patch.images.readers.paths import inside, reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
+from gpu_patch.images.readers.url import Url
 from gpu_patch.images.readers.zarr.chunks import ChunkFiles
 from gpu_patch.images.readers.zarr.fast import open_fast
-from gpu_patch.images.readers.zarr.place import METADATA, Folder, Zipped
-from gpu_patch.optional import imported
+from gpu_patch.images.readers.zarr.fetched import Fetched
+from gpu_patch.images.readers.zarr.place import Folder, Zipped
+from gpu_patch.images.readers.zarr.remote import Remote
+from gpu_patch.images.readers.zarr.server import server_of
 
 _KIND = "Zarr"
 _MOST_LOOKED_AT = 1 << 18
@@ -62,7 +65,7 @@ class ZarrReader(ImageReader):
     def _describe(self, place: Folder, options: Options) -> None:
         path = place.path
         with reading(path, _KIND):
-            node = _opened(place)
+            node = place.node()
             attributes = node.attrs.asdict()
             image = _multiscale(attributes)
             if hasattr(node, "shape"):
@@ -76,7 +79,7 @@ class ZarrReader(ImageReader):
                 inside(place.file, level["path"], who, allow=options.allow_outside)
                 place.close()
                 self._place = place.at(level["path"])
-                array = _opened(self._place)
+                array = self._place.node()
                 axes = _letters(image.get("axes", ()))
                 calibration = _calibration(image, level)
             else:
@@ -97,7 +100,7 @@ class ZarrReader(ImageReader):
             dtype=np.dtype(array.dtype),
             chunk_shape=tuple(array.chunks),
             calibration=calibration,
-            files=(place.file, self._place.file),
+            files=(*place.files, *self._place.files),
         )
         watched = self._place.watched("zarr.json" if version == 3 else ".zarray")
         super().__init__(info, watched, shape)
@@ -110,10 +113,11 @@ class ZarrReader(ImageReader):
         self._place.close()
 
     def _select(self, key: Key) -> NDArray[Any]:
-        if not self._allow_missing:
-            self._check_chunks(key)
-        self._files.check(key)
-        return np.asarray(self._array[key])
+        with self._files.at_hand(key):
+            if not self._allow_missing:
+                self._check_chunks(key)
+            self._files.check(key)
+            return np.asarray(self._array[key])
 
     def fast(self) -> FastReader | None:
         """Return tensorstore where it reads the same."""
@@ -151,11 +155,14 @@ class ZarrReader(ImageReader):
         with reading(self.info.path, self.kind):
             stored, shape = self._stored_chunks, self._array.shape
             n_chunks = prod(-(-length // n) for length, n in zip(shape, stored, strict=True))
-            missing = list(self._missing_chunks([slice(0, length) for length in shape]))
+            missing = self._place.missing(self._names([slice(0, length) for length in shape]))
         return never_written("shards" if self._array.shards else "chunks", missing, n_chunks)
 
     def _check_chunks(self, key: Key) -> None:
-        for name in self._missing_chunks(key):
+        for name in self._names(key):
+            # a file of 0 bytes counts as never written: zarr reads an empty shard as fill values
+            if self._place.size(name):
+                continue
             raise ValueError(
                 Message(
                     f"its chunk {name} is missing. Where the writer left out chunks of nothing but "
@@ -169,17 +176,14 @@ class ZarrReader(ImageReader):
     def _stored_chunks(self) -> tuple[int, ...]:
         return tuple(self._array.shards or self._array.chunks)
 
-    def _missing_chunks(self, key: Sequence[slice]) -> Iterator[str]:
-        """Yield the names of those that a part lacks."""
+    def _names(self, key: Sequence[slice]) -> Iterator[str]:
+        """Yield the names of a part's chunks, or shards."""
         places = [
             range(part.start // n, -(-part.stop // n))
             for part, n in zip(key, self._stored_chunks, strict=True)
         ]
         for place in product(*places):
-            name = self._array.metadata.encode_chunk_key(place)
-            # a file of 0 bytes counts as never written: zarr reads an empty shard as fill values
-            if not self._place.size(name):
-                yield name
+            yield self._array.metadata.encode_chunk_key(place)
 
 
 def open_all(path: Path, options: Options) -> list[ImageReader]:
@@ -189,8 +193,18 @@ def open_all(path: Path, options: Options) -> list[ImageReader]:
     """
     with reading(path, _KIND):
         place = Folder(path) if path.is_dir() else Zipped.outermost(path)
+    return _open(place, options)
+
+
+def open_url(url: Url, options: Options) -> list[ImageReader]:
+    """Do the same with a Zarr on a server."""
+    return _open(Remote(Fetched(server_of(url))), options)
+
+
+def _open(place: Folder, options: Options) -> list[ImageReader]:
+    with reading(place.path, _KIND):
         try:
-            node = _opened(place)
+            node = place.node()
             attributes = node.attrs.asdict()
             fields = _fields(place, node, options)
             names = fields or _scenes(place, node, attributes)
@@ -200,14 +214,7 @@ def open_all(path: Path, options: Options) -> list[ImageReader]:
         return [ZarrReader(place, options)]
     scene = "all" if fields and options.scene is None else options.scene
     alone = replace(options, scene=None)
-    return [ZarrReader(place.at(names[i]), alone) for i in chosen_scenes(path, scene, names)]
-
-
-def _opened(place: Folder) -> Any:
-    imported("zarr", "reading Zarr")
-    if not any(place.has(name) for name in METADATA):
-        raise ValueError(f"'{place.path.name}' has none of the files {', '.join(METADATA)}")
-    return place.node()
+    return [ZarrReader(place.at(names[i]), alone) for i in chosen_scenes(place.path, scene, names)]
 
 
 def _fields(place: Folder, node: Any, options: Options) -> list[str]:
@@ -313,6 +320,8 @@ def _calibration(image: Mapping[str, Any], level: Mapping[str, Any]) -> Calibrat
 
 def _no_image(place: Folder, group: Any) -> str:
     """Say which images and arrays are in a group, the uppermost."""
+    if not group.store.supports_listing:
+        return "it is a group, and not of one image: name what is inside"
     found: list[str] = []
     groups = [("", group)]
     while groups and not found:
@@ -332,6 +341,7 @@ def _no_image(place: Folder, group: Any) -> str:
         return "it is a group without images"
     if isinstance(place, Zipped):
         return f"it is a group, of {shorten(found, 200)}: unpack it, and name what is inside"
-    return f"it is a group: name what is inside, such as '{place.path / found[0]}', of " + shorten(
-        found, 200
+    return (
+        f"it is a group: name what is inside, such as '{place.at(found[0]).path}', of "
+        + shorten(found, 200)
     )
