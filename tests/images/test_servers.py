@@ -16,7 +16,13 @@ import pytest
 from file_server import serving
 from formats import numbered, write_ome_zarr
 
-from gpu_patch import open_images, predict, residency
+from gpu_patch import (
+    MultiChannelTargetMsPatchConstr,
+    StratifiedPatching,
+    open_images,
+    predict,
+    residency,
+)
 from gpu_patch.cli import main
 
 zarr = pytest.importorskip("zarr")
@@ -109,6 +115,21 @@ def test_requests_are_in_flight_together(server):
     server.latency = 0.008
     open_images(f"{server.url}/a.zarr")
     assert server.most_in_flight >= 16
+    images = open_images(f"{server.url}/a.zarr", by_chunk=True)
+    server.most_in_flight = 0
+    strategy = StratifiedPatching(images.shapes, (16, 16), seed=0)
+    mixing = [(0.3, 0.7), (0.3, 0.7)]
+
+    def batch(images):
+        constructor = MultiChannelTargetMsPatchConstr(
+            strategy, images, 2, "reflect", mixing, 0.1, seed=1
+        )
+        return constructor.construct_batch(range(32), epoch=0)
+
+    found = batch(images)
+    assert server.most_in_flight >= 16
+    server.latency = 0
+    assert np.array_equal(found.input, batch(open_images(f"{server.url}/a.zarr")).input)
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")

@@ -24,7 +24,7 @@ from gpu_patch.images.readers.zarr.chunks import ChunkFiles
 from gpu_patch.images.readers.zarr.fast import open_fast
 from gpu_patch.images.readers.zarr.fetched import Fetched
 from gpu_patch.images.readers.zarr.place import Folder, Zipped
-from gpu_patch.images.readers.zarr.remote import Remote
+from gpu_patch.images.readers.zarr.remote import FarRegions, Remote
 from gpu_patch.images.readers.zarr.server import server_of
 
 _KIND = "Zarr"
@@ -120,7 +120,9 @@ class ZarrReader(ImageReader):
             return np.asarray(self._array[key])
 
     def fast(self) -> FastReader | None:
-        """Return tensorstore where it reads the same."""
+        """Return tensorstore where it reads the same; of a server, several reads at a time."""
+        if self._place.is_far and self.info.dtype == self.info.resident_dtype:
+            return FarRegions(self.read)
         if type(self._place) is not Folder:
             return None
         return open_fast(

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+from numpy.typing import NDArray
 
 from gpu_patch.images.readers.paths import DeniedError, NothingThereError
 from gpu_patch.images.readers.zarr.fetched import Fetched
 from gpu_patch.images.readers.zarr.place import METADATA, Folder, Part
 from gpu_patch.images.readers.zarr.store import make_store
 from gpu_patch.optional import imported
+
+_REGIONS = 24
+"""Regions that are read at a time: most are of one chunk, and wait for the server."""
 
 
 class Remote(Folder):
@@ -129,6 +135,24 @@ class Remote(Folder):
 
     def _key(self, name: str) -> str:
         return f"{self._inside}/{name}" if self._inside else name
+
+
+class FarRegions:
+    """Regions of an image on a server, several at a time.
+
+    Parameters
+    ----------
+    read : callable
+        `ImageReader.read`, which threads may call at once.
+    """
+
+    def __init__(self, read: Callable[[Sequence[slice], NDArray[Any]], None]) -> None:
+        self._read = read
+        self._threads = ThreadPoolExecutor(_REGIONS, "gpu_patch_regions")
+
+    def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Future[None]:
+        """Begin to fill `out` with a region; see `FastReader`."""
+        return self._threads.submit(self._read, region, out)
 
 
 class _Content(io.RawIOBase):

@@ -72,10 +72,10 @@ def _store_class() -> Any:
             return await asyncio.to_thread(self.fetched.get, Part(key)) is not None
 
         async def set(self, key: str, value: Any) -> None:
-            raise NotImplementedError
+            raise PermissionError(f"{self.fetched.server.url} is not written to")
 
         async def delete(self, key: str) -> None:
-            raise NotImplementedError
+            raise PermissionError(f"nothing of {self.fetched.server.url} is deleted")
 
         async def list(self) -> AsyncIterator[str]:
             return
