@@ -89,6 +89,8 @@ def _old_czi(czi: Any) -> str:
 
 
 PACKAGES = {
+    "bioio": Package("bioio", ("bioio",)),
+    "bioio.plugins": Package("bioio", ("bioio",)),
     "cupy": Package("CuPy", ("cuda12", "cuda13")),
     "PIL.Image": Package("Pillow", ("io",)),
     "liffile": Package("liffile", ("lif",)),

@@ -17,6 +17,7 @@ from gpu_patch.images.readers.choices import checked_level, chosen_scenes
 from gpu_patch.images.readers.info import Options, alpha_left_out, described, foreign_axes
 from gpu_patch.images.readers.paths import reading
 from gpu_patch.images.readers.units import Calibration, micrometres, seconds
+from gpu_patch.optional import imported
 
 PLUGINS = {
     ".vsi": "bioio-vsi",
@@ -30,6 +31,7 @@ PLUGINS = {
 }
 """Of endings: the plugin that reads them, as PyPI calls it."""
 _FOREIGN = {"M": "tiles of a mosaic", "S": "colours beside channels"}
+_PURPOSE = "reading other formats"
 _NO_UNIT = "its plugin tells the size of pixels without a unit: it is taken as micrometres"
 
 
@@ -128,9 +130,8 @@ def reads(path: Path) -> bool:
         There is none, but one that could be installed.
     """
     if find_spec("bioio") is not None:
-        from bioio.plugins import get_plugins
-
-        if path.name.lower().endswith(tuple(get_plugins(use_cache=True))):
+        plugins = imported("bioio.plugins", _PURPOSE).get_plugins(use_cache=True)
+        if path.name.lower().endswith(tuple(plugins)):
             return True
     plugin = PLUGINS.get(path.suffix.lower())
     if plugin is None:
@@ -142,9 +143,7 @@ def reads(path: Path) -> bool:
 
 
 def _image(path: Path) -> Any:
-    from bioio import BioImage
-
-    return BioImage(path, use_plugin_cache=True)
+    return imported("bioio", _PURPOSE).BioImage(path, use_plugin_cache=True)
 
 
 def _calibration(image: Any, scene: int) -> tuple[Calibration, list[str]]:

@@ -26,10 +26,9 @@ def make_store(fetched: Fetched) -> Any:
 
 @lru_cache(maxsize=1)
 def _store_class() -> Any:
-    imported("zarr", "reading Zarr")
-    from zarr.abc import store
+    store = imported("zarr", "reading Zarr").abc.store
 
-    class ServerStore(store.Store):
+    class ServerStore(store.Store):  # type: ignore[misc]
         """Files of a server."""
 
         supports_writes = supports_deletes = supports_partial_writes = False
