@@ -26,9 +26,10 @@ def make_store(fetched: Fetched) -> Any:
 
 @lru_cache(maxsize=1)
 def _store_class() -> Any:
-    store = imported("zarr", "reading Zarr").abc.store
+    store: Any = imported("zarr", "reading Zarr").abc.store
+    base: Any = store.Store
 
-    class ServerStore(store.Store):  # type: ignore[misc]
+    class ServerStore(base):  # type: ignore[misc]
         """Files of a server."""
 
         supports_writes = supports_deletes = supports_partial_writes = False
