@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import GenericAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,9 @@ class PatchExtractor:
     TypeError, ValueError
         There is none, one is no `ImageStack`, or they differ in channels, axes or device.
     """
+
+    # as careamics' can be written, whose stacks are of many kinds
+    __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(self, image_stacks: Sequence[ImageStack]) -> None:
         self.image_stacks: list[ImageStack] = list(

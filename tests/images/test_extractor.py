@@ -89,3 +89,7 @@ def test_stacks_may_differ_in_everything_else():
     extractor = PatchExtractor([*stacks, stacks[0]])
     assert extractor.shapes == [(1, 2, 5, 5), (4, 2, 9, 1), (1, 2, 5, 5)]
     assert np.array_equal(extractor.extract_patch(2, 0, (0, 0), (5, 5)), arrays[0][0])
+
+
+def test_it_can_be_written_as_upstreams():
+    assert PatchExtractor[ImageStack].__origin__ is PatchExtractor
