@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import GenericAlias
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class PatchExtractor:
     """
 
     # as careamics' can be written, whose stacks are of many kinds
-    __class_getitem__ = classmethod(GenericAlias)
+    __class_getitem__: ClassVar[Any] = classmethod(GenericAlias)
 
     def __init__(self, image_stacks: Sequence[ImageStack]) -> None:
         self.image_stacks: list[ImageStack] = list(

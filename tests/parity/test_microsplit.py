@@ -21,7 +21,7 @@ def test_code_runs(mode, tmp_path):
     """For some steps: what is left out of it is time."""
     (block,) = blocks(ROOT / "docs/microsplit.md")
     shorter = {
-        'MODE, N_SCALES, PATCH, WEIGHTS = "I"': f'MODE, N_SCALES, PATCH, WEIGHTS = "{mode}"',
+        'MODE, N_SCALES, PATCH = "I"': f'MODE, N_SCALES, PATCH = "{mode}"',
         "max_epochs=10": "max_epochs=1, limit_train_batches=2, limit_val_batches=1",
         "0.06, seed=0": "8, seed=0",
         "n_samples=10": "n_samples=2",
