@@ -21,6 +21,12 @@ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 __device__ constexpr int smaller(int a, int b) { return a < b ? a : b; }
 __device__ constexpr int larger(int a, int b) { return a < b ? b : a; }
 
+__device__ constexpr int power_of_2_from(int n) {
+    int power = 8;
+    while (power < n && power < 32) power *= 2;
+    return power;
+}
+
 // How many rows to ask for before one is used: a power of 2, so that they have fixed registers.
 __device__ constexpr int rows_ahead(int loads_per_row, int most) {
     int rows = 1;
@@ -86,6 +92,8 @@ template <int SCALE> struct Level {
     // columns that a thread takes at once: as many as there are for it and registers hold
     static constexpr int TOGETHER = larger(
         1, smaller(smaller(4, 8 / N_CHANNELS), smaller(N_COLUMNS, PATCH_X * FACTOR) / LANES));
+    // threads that share the columns which are left of a window inside its images
+    static constexpr int FEW = smaller(LANES, power_of_2_from(N_COLUMNS % (TOGETHER * LANES)));
     // 32 neighbours lie in FACTOR phases at 32 / FACTOR places each: an odd multiple of 32 / FACTOR
     // between phases puts them into 32 banks
     static constexpr int BANKS = 32 / FACTOR;
@@ -188,20 +196,21 @@ __device__ __forceinline__ int place_in_row(int column) {
     return column % L::FACTOR * L::PHASE + column / L::FACTOR;
 }
 
-// Mix the channels of COUNT columns, LANES apart, of one slice and filter them along Y.
+// Mix the channels of COUNT columns, LANES apart, of one slice and filter them along Y. `lanes`
+// threads stand side by side; others take other rows.
 template <int SCALE, int COUNT>
 __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
                                                const Columns<SCALE>& columns,
                                                const Raw* const (&pixels)[N_CHANNELS],
                                                const float (&weights)[N_CHANNELS],
                                                const EpilogueRecord* record, int slice,
-                                               int column) {
+                                               int column, int lanes) {
     typedef Level<SCALE> L;
     constexpr int FACTOR = L::FACTOR, LIVE = L::LIVE;
-    constexpr int ROWS = ceil_div(L::TILE_Y, L::STRIPS);
-    const int first_row = threadIdx.x / L::LANES * ROWS;
-    const int stop_row = smaller(first_row + ROWS, L::TILE_Y);
-    if (L::TILE_Y % L::STRIPS != 0 && first_row >= L::TILE_Y) return;
+    const int rows = ceil_div(L::TILE_Y, N_THREADS / lanes);
+    const int first_row = threadIdx.x / lanes * rows;
+    const int stop_row = smaller(first_row + rows, L::TILE_Y);
+    if (first_row >= L::TILE_Y) return;
     const char* start[N_CHANNELS];
 #pragma unroll
     for (int c = 0; c < N_CHANNELS; ++c) {
@@ -275,16 +284,18 @@ __device__ __forceinline__ void filter_slice(const Tile<SCALE>& tile,
                                              const float (&weights)[N_CHANNELS],
                                              const EpilogueRecord* record, int slice) {
     typedef Level<SCALE> L;
-    const int lane = threadIdx.x % L::LANES;
     constexpr int ROUND = L::TOGETHER * L::LANES;
     int done = 0;
     for (; done + ROUND <= columns.span(); done += ROUND)
         filter_columns<SCALE, L::TOGETHER>(tile, columns, pixels, weights, record, slice,
-                                           columns.first + done + lane);
-    for (int i = lane; i < L::N_COLUMNS - done; i += L::LANES) {
+                                           columns.first + done + threadIdx.x % L::LANES, L::LANES);
+    const int n_left = L::N_COLUMNS - done;
+    // most often few: then more threads share the rows of each, and none waits for long
+    const int lanes = n_left <= L::FEW ? L::FEW : L::LANES;
+    for (int i = threadIdx.x % lanes; i < n_left; i += lanes) {
         const int column = i < columns.first ? i : i + done;
         if (columns.in_span(column) || columns.repeated(column) < 0)
-            filter_columns<SCALE, 1>(tile, columns, pixels, weights, record, slice, column);
+            filter_columns<SCALE, 1>(tile, columns, pixels, weights, record, slice, column, lanes);
     }
 }
 
@@ -469,6 +480,8 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
 #elif N_CHANNELS > 2 || N_PLACES > 1
 #define BOUNDS __launch_bounds__(N_THREADS, 512 / N_THREADS)
+#elif N_DIMS == 3 && N_THREADS == 256
+#define BOUNDS __launch_bounds__(N_THREADS, 768 / N_THREADS)
 #else
 #define BOUNDS __launch_bounds__(N_THREADS, 640 / N_THREADS)
 #endif

@@ -26,8 +26,8 @@ SHARED_BYTES = 48 << 10
 LOADS_AHEAD = 32
 """Pixels that a thread has asked for at a time: enough that waiting for them is not what limits a
 batch of 32 (model), and few enough for their registers."""
-MANY_SAMPLES = 128
-"""Samples of a batch from which on blocks of twice the rows, half as many, still fill a device."""
+MANY_SAMPLES = {2: 128, 3: 16}
+"""By dimensions, samples of a batch from which on larger blocks, and fewer, still fill a device."""
 _LIMIT = 1 << 30
 """Coordinates and sizes below it can be added, a few at a time, without leaving 32 bits."""
 
@@ -143,7 +143,7 @@ def choose(
         pixel_type,
         MODES.index(mode),
         int(dtype == np.float16),
-        len(sources.image_idx) >= MANY_SAMPLES,
+        len(sources.image_idx) >= MANY_SAMPLES[table.n_dims],
     )
 
 
@@ -164,8 +164,12 @@ def tiled(
     tile_x = -(-patch[2] // n_tiles_x)
     # a thread computes four columns of the widest window at once
     n_threads = min(max(128, -(-(tile_x << n_scales - 1) // 128) * 32), 256)
-    # with more rows fewer pixels are read twice, but blocks are fewer; in 3D registers run out
-    for tile_rows in (16, 8, 4, 2, 1) if many_samples and n_dims == 2 else (8, 4, 2, 1):
+    # with more rows and planes fewer pixels are read twice, but blocks are fewer; in 3D each row
+    # is in registers too, so that more of them want more threads
+    large = many_samples and (n_dims == 2 or n_places <= 2)
+    if large and n_dims == 3:
+        n_threads = 256
+    for tile_rows in (16, 8, 4, 2, 1) if large else (8, 4, 2, 1):
         shape = Shape(
             n_dims=n_dims,
             patch=patch,
@@ -177,7 +181,7 @@ def tiled(
             half_output=half_output,
             tile_rows=min(tile_rows, patch[1]),
             tile_x=tile_x,
-            tile_z=min(patch[0], 4),
+            tile_z=min(patch[0], 8 if large else 4),
             n_threads=n_threads,
         )
         if shape.shared_bytes <= SHARED_BYTES:

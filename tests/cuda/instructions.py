@@ -82,9 +82,9 @@ def main(architecture: int = 90) -> None:
     """Print a table."""
     print(f"sm_{architecture}, uint16, two channels; the loops that read pixels, and no more")
     for name, (patch, n_scales, batch) in CASES.items():
-        shape = tiled(
-            3 if patch[0] > 1 else 2, patch, n_scales, 2, 1, 3, 1, 0, batch >= MANY_SAMPLES
-        )
+        n_dims = 3 if patch[0] > 1 else 2
+        many = batch >= MANY_SAMPLES[n_dims]
+        shape = tiled(n_dims, patch, n_scales, 2, 1, 3, 1, 0, many)
         found, labels = instructions(shape, architecture)
         reading = [body for body in loops(found, labels) if kinds(body)["LDG"] >= 4]
         total = 0

@@ -121,9 +121,14 @@ def test_columns_taken_together_or_repeated(patch, n_scales, mode, n_places):
     assert {entry for entry, _ in runtime.launched} == {"specialised"}
 
 
-def test_many_samples_have_larger_tiles_and_the_same_results():
-    options = {"most": 40, "n_samples": specialised.MANY_SAMPLES}
-    case = Case.random(3, (37, 16), 3, "reflect", **options)
+@pytest.mark.parametrize(
+    ("patch", "least", "tiles"),
+    [((37, 16), 1, [(16, 1, 128), (8, 1, 128)]), ((11, 19, 20), 9, [(16, 8, 256), (8, 4, 128)])],
+)
+def test_many_samples_have_larger_tiles_and_the_same_results(patch, least, tiles):
+    n_samples = specialised.MANY_SAMPLES[len(patch)]
+    options = {"least": least, "most": 40, "n_samples": n_samples}
+    case = Case.random(3, patch, 3, "reflect", **options)
     runtime = EmulatedRuntime()
     made = case.context(runtime)
     assert_same_context(made, case.numpy_context())
@@ -132,7 +137,9 @@ def test_many_samples_have_larger_tiles_and_the_same_results():
     ), weights=case.weights[:9])  # fmt: skip
     for all_of_them, some in zip(made, few.context(runtime), strict=True):
         np.testing.assert_array_equal(all_of_them[:9].view(np.int32), some.view(np.int32))
-    assert [constants["TILE_ROWS"] for _, constants in runtime.launched] == [16, 8]
+    names = ("TILE_ROWS", "TILE_Z", "N_THREADS")
+    found = [tuple(constants[name] for name in names) for _, constants in runtime.launched]
+    assert found == tiles
 
 
 @pytest.mark.parametrize("name", ["common", "3D, one place per channel"])

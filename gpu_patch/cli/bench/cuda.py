@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpu_patch.checks import shorten
+from gpu_patch.cli.bench import model
 from gpu_patch.cli.bench.baselines import ALTERNATIVES
 from gpu_patch.cli.bench.timing import (
     N_CALLS,
@@ -40,6 +41,7 @@ from gpu_patch.cli.bench.workloads import (
 from gpu_patch.cli.machine import driver
 from gpu_patch.constructors.execute import execute
 from gpu_patch.constructors.plan import Plan
+from gpu_patch.table import volume
 
 IMAGE_BYTES = 1 << 30
 CAREAMICS = "careamics, one CPU core"
@@ -101,8 +103,14 @@ def measure(
     calls: list[Call] = [partial(constructor.construct_batch, indices) for indices in timed]
     launches = [partial(execute, plan, np.float32) for plan in plans]
     read = mean(map(bytes_read, plans))
-    alternatives = []
+    alternatives, predicted = [], None
     if case.constructor.startswith("multichannel"):
+        gpu = model.gpu_in_use(cupy, int(device.partition(":")[2]), bandwidth)
+        shape = model.shape_of(
+            volume(case.patch_size), case.n_scales, workload.batch_size, n_channels=2
+        )
+        if shape is not None:
+            predicted = model.predict(shape, workload.batch_size, read + written, gpu)
         measure_one = partial(_measure_alternative, cupy, plans, launches[0], budget)
         alternatives = [
             {"name": name, **measure_one(partial(make, images, case.n_scales))}
@@ -116,6 +124,7 @@ def measure(
         "read_bytes": read,
         "output_bytes": written,
         "floor_seconds": (read + written) / bandwidth,
+        "model_seconds": None if predicted is None else predicted._asdict(),
         "image_bytes": resident,
         "added_bytes": added,
         "alternatives": alternatives,

@@ -41,6 +41,7 @@ _CUDA_COLUMNS = (
     ("min-max", 11),
     ("floor µs", 9),
     ("ratio", 6),
+    ("model µs", 16),
     ("patches/s", 10),
     ("elapsed µs", 11),
     ("host µs", 8),
@@ -52,6 +53,7 @@ _CUDA_LEGEND = """\
 device         what the GPU works on a batch, by events while its queue is full; medians
 floor          pixels read once and outputs written once, at the copy bandwidth
 ratio          device / floor
+model          what it should be, not measured, and what limits it by gpu_patch.cli.bench.model
 patches/s      batch / device
 elapsed        a batch in a loop that does nothing else, host and device together
 host, launch   what construct_batch takes the host without waiting; what of it is not planning
@@ -167,6 +169,7 @@ def cuda_row(row: dict[str, Any]) -> str:
         f"{low * 1e6:.0f}-{high * 1e6:.0f}",
         _micro(row["floor_seconds"]),
         f"{device / row['floor_seconds']:.2f}",
+        _model_cell(row.get("model_seconds")),
         f"{row['batch_size'] / device:.0f}",
         _micro(row["elapsed_seconds"]),
         _micro(row["host_seconds"]),
@@ -175,6 +178,13 @@ def cuda_row(row: dict[str, Any]) -> str:
         f"{row['added_bytes'] / row['image_bytes']:.2%}",
     )
     return line(_CUDA_COLUMNS, cells)
+
+
+def _model_cell(limits: dict[str, float] | None) -> str:
+    if limits is None:
+        return "-"
+    limit = max(limits, key=limits.__getitem__)
+    return f"{_micro(limits[limit])} {limit}"
 
 
 def alternative_lines(row: dict[str, Any]) -> list[str]:

@@ -132,6 +132,12 @@ class Device:
         self.id = gpu.device if device is None else int(device)
         assert self.id < gpu.n_devices
 
+    attributes = {  # noqa: RUF012  # of an H200
+        "MultiProcessorCount": 132,
+        "ClockRate": 1_755_000,
+        "MaxSharedMemoryPerMultiprocessor": 228 << 10,
+    }
+
     def __enter__(self):
         gpu.device_stack().append(self.id)
         return self

@@ -97,6 +97,7 @@ CASES: dict[str, Callable[[], list[Report]]] = {
     "2D, 4 scales, B = 32, uint8": context(TWO, 4, 32, dtype="uint8"),
     "2D, 4 scales, B = 4, general path": context(TWO, 4, 4, specialise=False),
     "3D, 3 scales, B = 4": context(THREE, 3, 4),
+    "3D, 3 scales, B = 16": context(THREE, 3, 16),
     "gather 2D, B = 32": lambda: gathered(TWO, 32),
     "gather 3D, B = 4": lambda: gathered(THREE, 4),
     "stitch 512 x 512, cropped": lambda: stitched("crop"),
