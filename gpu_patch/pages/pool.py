@@ -162,8 +162,7 @@ class PagePool:
             Which of them are there or on their way.
         """
         with self._changed:
-            there = self.table[pages] >= 0
-            for i in np.flatnonzero(~there).tolist():
+            for i in np.flatnonzero(self.table[pages] < 0).tolist():
                 page = int(pages[i])
                 if self.table[page] < 0:
                     soon = int(steps[i]) <= _SOON
@@ -171,7 +170,7 @@ class PagePool:
                     if slot < 0:
                         break
                     self._begin(page, slot, self.clock + int(steps[i]))
-                there[i] = True
+            there: NDArray[np.bool_] = self.table[pages] >= 0
             return there
 
     def expect(self, pages: NDArray[np.int64], steps: NDArray[np.int64]) -> None:

@@ -1,0 +1,247 @@
+"""The pool against a model: pages that are held are there and right, whatever fails and leaves."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, suppress
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from chunk_readers import ArrayReader
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from pixels import distinct
+
+from gpu_patch.chunks import ChunkedImage
+from gpu_patch.pages import PageCache
+from gpu_patch.pages.schedule import NEVER, Schedule
+
+
+class Lazily:
+    """A read that happens when somebody waits for it, or when it is told to; it may fail."""
+
+    def __init__(self, image, region, out, fails):
+        self.image, self.region, self.out, self.fails = image, region, out, fails
+        self.over = False
+
+    def done(self):
+        return self.over
+
+    def result(self):
+        if not self.over:
+            self.out[...] = 77  # what a failing read leaves behind
+            if not self.fails:
+                self.image.read_region(self.region, self.out)
+            self.over = True
+        if self.fails:
+            raise OSError(f"chunk {self.region[2].start}")
+
+
+class Reader:
+    """Begins reads, of which the next few fail as they are told to."""
+
+    def __init__(self):
+        self.outcomes = []
+        self.begun = []
+
+    def begin(self, image, region, out):
+        fails = self.outcomes.pop() if self.outcomes else False
+        self.begun.append(Lazily(image, region, out, fails))
+        return self.begun[-1]
+
+    again = begin
+
+
+class Pool(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.pixels = [distinct((1, 1, 12, 6), "uint8"), distinct((2, 1, 5, 9), "uint8", 1)]
+        self.cache = PageCache(6 * 16)
+        self.images = [
+            ChunkedImage(ArrayReader(a, (1, 1, 3, 4)), self.cache, "image") for a in self.pixels
+        ]
+        for image in self.images:
+            image.chunk_shape = (1, 1, 3, 4)
+        self.pool = self.cache.pool
+        self.pool._reader = self.reader = Reader()
+        self.held, self.n_holds = {}, 0
+
+    pages = st.lists(st.integers(0, 17), min_size=1, max_size=4, unique=True).map(
+        lambda pages: np.array(sorted(pages))
+    )
+
+    def room_for(self, pages):
+        """Whether a hold of more pages need not wait for another."""
+        held = {int(p) for each in self.held.values() for p in each[1]}
+        return len(held | set(pages.tolist())) <= self.pool.n_slots
+
+    @rule(pages=pages, known=st.booleans())
+    def hold(self, pages, known):
+        if not self.room_for(pages):
+            return
+        stack = ExitStack()
+        gaps = np.arange(len(pages)) + 1 if known else None
+        failing = sum(self.reader.outcomes)
+        try:
+            stack.enter_context(self.pool.hold(pages, gaps))
+        except OSError:
+            assert failing or any(each.fails for each in self.reader.begun)
+            return
+        self.n_holds += 1
+        self.held[self.n_holds] = (stack, pages)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def let_go(self, data):
+        key = data.draw(st.sampled_from(sorted(self.held)))
+        self.held.pop(key)[0].close()
+
+    @rule(pages=pages, horizon=st.integers(0, 5))
+    def read_ahead(self, pages, horizon):
+        there = self.pool.read_ahead(pages, np.arange(len(pages)), horizon)
+        assert (self.pool.table[pages][there] >= 0).all()
+
+    @rule(pages=pages)
+    def expect(self, pages):
+        self.pool.expect(pages, np.arange(len(pages)))
+
+    @rule()
+    def forget(self):
+        self.pool.forget()
+
+    @rule(outcomes=st.lists(st.booleans(), max_size=4))
+    def reads_will(self, outcomes):
+        self.reader.outcomes = outcomes
+
+    @rule(data=st.data())
+    def a_read_ends(self, data):
+        waiting = [each for each in self.reader.begun if not each.over]
+        if waiting:
+            read = data.draw(st.sampled_from(waiting))
+            with suppress(OSError):
+                read.result()
+
+    @invariant()
+    def the_table_and_the_slots_agree(self):
+        pool = self.pool
+        mapped = np.flatnonzero(pool.table >= 0)
+        assert pool._page_of[pool.table[mapped]].tolist() == mapped.tolist()
+        assert np.count_nonzero(pool._page_of >= 0) == len(mapped)
+        assert len(set(pool._free)) == len(pool._free)
+        assert all(pool._page_of[slot] < 0 and not pool.pins[slot] for slot in pool._free)
+        assert len(pool._free) + len(mapped) == pool.n_slots
+
+    @invariant()
+    def pins_are_those_of_holders_and_reads(self):
+        pool = self.pool
+        expected = np.zeros(pool.n_slots, int)
+        for _, pages in self.held.values():
+            expected[pool.table[pages]] += 1
+        for page in pool._readings:
+            expected[pool.table[page]] += 1
+        assert pool.pins.tolist() == expected.tolist()
+
+    @invariant()
+    def what_is_held_is_right(self):
+        for _, pages in self.held.values():
+            for page in pages.tolist():
+                slot = int(self.pool.table[page])
+                assert slot >= 0
+                paged = [self.pool.paged[image.number] for image in self.images]
+                i = int(page >= paged[1].base)
+                region = paged[i].region(page)
+                np.testing.assert_array_equal(paged[i].part(region, slot), self.pixels[i][region])
+
+    def teardown(self):
+        for stack, _ in self.held.values():
+            stack.close()
+        self.held.clear()
+        self.the_table_and_the_slots_agree()
+        self.pins_are_those_of_holders_and_reads()
+
+
+TestPool = Pool.TestCase
+TestPool.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def small_cache(n_slots=4, n_pages=12):
+    pixels = distinct((1, 1, 4 * n_pages, 4), "uint8")
+    cache = PageCache(16 * n_slots)
+    image = ChunkedImage(ArrayReader(pixels, (1, 1, 4, 4)), cache, "image")
+    return pixels, cache, image
+
+
+@pytest.fixture
+def small_pages(monkeypatch):
+    monkeypatch.setattr("gpu_patch.chunks.image._LEAST_BYTES", 0)
+
+
+def test_the_page_that_is_needed_last_leaves(small_pages):
+    _, cache, image = small_cache()
+    pool = cache.pool
+    with pool.hold(np.arange(4), np.array([5, 90, 7, 3])):
+        pass
+    with pool.hold(np.array([8])):
+        pass
+    assert np.flatnonzero(pool.table >= 0).tolist() == [0, 2, 3, 8]
+    assert image.nbytes == 64
+
+
+def test_without_a_plan_the_least_recently_used_leaves(small_pages):
+    _, cache, image = small_cache()
+    pool = cache.pool
+    for page in (0, 1, 2, 3, 0, 2, 9, 10):
+        with pool.hold(np.array([page])):
+            pass
+    assert np.flatnonzero(pool.table >= 0).tolist() == [0, 2, 9, 10]
+    assert image.n_not_finite == 0
+
+
+def test_too_many_pages(small_pages):
+    _, cache, image = small_cache()
+    with (
+        pytest.raises(MemoryError, match=r"need 5 pages of 16 bytes, .* holds 4: give at least 80"),
+        cache.pool.hold(np.arange(5)),
+    ):
+        pass
+    assert not cache.pool.pins.any()
+    assert image.nbytes == 0
+
+
+def test_threads_that_hold_more_than_half_wait_for_each_other(small_pages):
+    pixels, cache, image = small_cache()
+    pool, errors = cache.pool, []
+
+    def run(seed):
+        rng = np.random.default_rng(seed)
+        try:
+            for _ in range(150):
+                pages = np.sort(rng.permutation(12)[:3])
+                with pool.hold(pages):
+                    for page in pages.tolist():
+                        paged = pool.paged[image.number]
+                        region = paged.region(page)
+                        found = paged.part(region, int(pool.table[page]))
+                        assert (found == pixels[region]).all()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not errors
+    assert pool.pins.sum() == len(pool._readings)
+
+
+def test_a_schedule():
+    step = np.array([0, 0, 1, 1, 3, 3, 0])
+    page = np.array([5, 2, 2, 7, 5, 2, 5])
+    found = Schedule(step, page, 4, 9)
+    assert found.page.tolist() == [2, 5, 2, 7, 2, 5]
+    assert found.gap.tolist() == [1, 3, 2, NEVER, NEVER, NEVER]
+    assert [found.page[found.of(s)].tolist() for s in range(4)] == [[2, 5], [2, 7], [], [2, 5]]
+    pages, first = found.first_uses()
+    assert (pages.tolist(), first.tolist()) == ([2, 5, 7], [0, 0, 1])
