@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from gpu_patch.device.placement import with_room
+
 
 class Lease:
     """Memory from CuPy's pool, which goes back to it behind all that reads it.
@@ -97,7 +99,7 @@ def new_output(cupy: Any, shape: Sequence[int], dtype: DTypeLike) -> Any:
         Where there is no room.
     """
     kind = np.dtype(dtype)
-    lease = Lease(cupy, prod(shape) * kind.itemsize)
+    lease = with_room(cupy, lambda: Lease(cupy, prod(shape) * kind.itemsize))
     memory, cuda = lease.memory, cupy.cuda
     owned = cuda.UnownedMemory(memory.ptr, memory.mem.size, lease, memory.device_id)
     return _output_type(cupy)(tuple(shape), kind, cuda.MemoryPointer(owned, 0))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from gpu_patch.checks import Message, argument, instance, shorten
 from gpu_patch.optional import PACKAGES, imported
 
 ENVIRONMENT_VARIABLE = "GPU_PATCH_DEVICE"
+Made = TypeVar("Made")
 
 
 def resolve(device: str | None) -> str:
@@ -143,9 +144,34 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any], device: str, what: str) ->
     cupy = import_cupy()
     with on_device(device):
         try:
-            return cupy.empty(shape, dtype)
+            return with_room(cupy, lambda: cupy.empty(shape, dtype))
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise out_of_memory(device, what, error) from error
+
+
+def with_room(cupy: Any, allocate: Callable[[], Made]) -> Made:
+    """Return what `allocate` returns, after a second try where PyTorch had kept the room.
+
+    Raises
+    ------
+    cupy.cuda.memory.OutOfMemoryError
+        Where there is no room then either.
+    """
+    try:
+        return allocate()
+    except cupy.cuda.memory.OutOfMemoryError:
+        torch = _torch_with_memory()
+        if torch is None:
+            raise
+        torch.cuda.empty_cache()
+        return allocate()
+
+
+def _torch_with_memory() -> Any | None:
+    """Return PyTorch where it is imported and uses CUDA: it keeps what it has freed."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    return torch if cuda is not None and cuda.is_initialized() else None
 
 
 def free_bytes(device: str) -> int | None:
@@ -182,10 +208,14 @@ def out_of_memory(device: str, what: str, error: MemoryError) -> MemoryError:
         held = cupy.get_default_memory_pool().used_bytes()
     asked = re.search(r"allocating ([\d,]+) bytes", str(error))
     size = f"{int(asked[1].replace(',', '')) / 1e9:.2f} GB of " if asked else ""
+    kept = ""
+    if (torch := _torch_with_memory()) is not None:
+        n_bytes = torch.cuda.memory_reserved(int(device.partition(":")[2]))
+        kept = f", {n_bytes / 1e9:.2f} GB are PyTorch's"
     return MemoryError(
         Message(
             f"{device} has no room for {size}{what}: {free / 1e9:.2f} of {total / 1e9:.2f} "
-            f"GB are free, {held / 1e9:.2f} GB are resident already. Delete images that are "
+            f"GB are free, {held / 1e9:.2f} GB are resident already{kept}. Delete images that are "
             "not needed, load fewer, or keep them on the host with ",
             argument("device", "cpu"),
         )

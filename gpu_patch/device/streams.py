@@ -58,11 +58,15 @@ class SideStream:
             event = self._cupy.cuda.Event(disable_timing=True)
             self._stream.wait_event(self._cupy.cuda.get_current_stream().record(event))
 
-    def run(self, make: Callable[[], Made]) -> tuple[Made, Any]:
-        """Return what `make` returns, run on this stream, and an event behind it."""
+    def run(self, make: Callable[[], Made], *, block: bool = False) -> tuple[Made, Any]:
+        """Return what `make` returns, run on this stream, and an event behind it.
+
+        With `block`, a thread that waits for the event sleeps, instead of asking all the time.
+        """
         with on_device(self._device), self._stream:
             made = make()
-            return made, self._stream.record(self._cupy.cuda.Event(disable_timing=True))
+            event = self._cupy.cuda.Event(block=block, disable_timing=True)
+            return made, self._stream.record(event)
 
     def publish(self, arrays: Iterable[Any], event: Any) -> list[Any]:
         """Return the arrays for the current stream, which waits for the event first.

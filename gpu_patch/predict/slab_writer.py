@@ -162,14 +162,15 @@ class CudaSlabWriter(SlabWriter):
         """Copy rows of a slab to the host, and write them, in the thread."""
         shape = (*slab.shape[:axis], rows.stop - rows.start, *slab.shape[axis + 1 :])
         with on_device(self._device):
-            stitched = self._cupy.cuda.get_current_stream().record()
+            event = self._cupy.cuda.Event(disable_timing=True)
+            stitched = self._cupy.cuda.get_current_stream().record(event)
             buffer = self._take_buffer(4 * prod(shape))
 
             def copy() -> None:
                 self._cupy.cuda.get_current_stream().wait_event(stitched)
                 buffer.copy_rows_from(slab, axis, rows)
 
-            _, copied = self._stream.run(copy)
+            _, copied = self._stream.run(copy, block=True)  # the thread that writes waits for it
 
         def work() -> None:
             copied.synchronize()

@@ -74,11 +74,6 @@ def compile_text(text: str, name: str, architecture: int) -> Report:
     )
 
 
-def compile_to_binary(text: str, name: str, architecture: int) -> bytes:
-    """Compile to machine code."""
-    return _compile(text, name, architecture)[1]
-
-
 def compile_to_ptx(text: str, architecture: int, folder: Path) -> str:
     """Compile to PTX, or take what an earlier process has made of the same text from a folder."""
     key = "\0".join([version(), str(architecture), *OPTIONS, *CUPY_OPTIONS, text])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from emulation import fake_cupy, limits
@@ -10,6 +13,7 @@ from emulation.runtime import available
 from pixels import distinct
 
 import gpu_patch
+from gpu_patch import device as devices
 from gpu_patch.device import pinned
 from gpu_patch.predict import slab_writer
 
@@ -69,6 +73,35 @@ def test_no_room_for_pinned_memory_is_a_memory_error():
     with pytest.raises(MemoryError, match=r"no room for 0\.3 MB of pinned memory.*host"):
         gpu_patch.predict(stack, lambda tiles: tiles, tile_size=(64, 64), overlaps=(8, 8),
                           progress=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("gives", [True, False])
+def test_room_that_pytorch_keeps_is_asked_for(cupy, monkeypatch, gives):
+    """Where PyTorch is imported, and uses CUDA."""
+    gpu.capacity = 1 << 16
+
+    def empty_cache():
+        gpu.capacity += gives << 20
+
+    torch = SimpleNamespace(cuda=SimpleNamespace(
+        is_initialized=lambda: True, empty_cache=empty_cache, memory_reserved=lambda n: 3 << 30
+    ))  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    makes = [
+        lambda: devices.empty((1 << 17,), np.dtype("u1"), "cuda:0", "images"),
+        lambda: slab_writer.CudaSlabWriter("cuda:0").new((1, 1 << 15)),
+    ]
+    for make in makes:
+        if gives:
+            assert make().nbytes == 1 << 17
+        else:
+            with pytest.raises(MemoryError, match=r"3\.22 GB are PyTorch's"):
+                make()
+    torch.cuda.is_initialized = lambda: False
+    gpu.capacity = gpu.used_bytes()
+    with pytest.raises(MemoryError) as error:
+        makes[0]()
+    assert "PyTorch" not in str(error.value)
 
 
 @pytest.mark.parametrize(
