@@ -69,10 +69,14 @@ def check_claim(name: str, codec: str, head: bytes, n_bytes: int, expected: int)
     Raises
     ------
     ValueError
-        It is longer than its pixels can be, or unpacks to far more.
+        It is longer than its pixels can be, cut off, or unpacks to far more.
     """
     if n_bytes > 2 * expected + _ROOM:
         raise ValueError(f"{name} has {n_bytes:,} bytes, for pixels of {expected:,} bytes")
+    if codec == "blosc" and len(head) >= 16:
+        whole = int.from_bytes(head[12:16], "little")
+        if whole > n_bytes:  # blosc itself may read on behind the end
+            raise ValueError(f"{name} is cut off: it has {n_bytes:,} of {whole:,} bytes")
     claim = claimed_bytes(codec, head)
     if claim is not None and claim > 2 * expected + _ROOM:
         raise ValueError(

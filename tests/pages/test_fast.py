@@ -1,0 +1,167 @@
+"""Zarr read by tensorstore: the same as by zarr-python, with the same errors."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from pixels import distinct
+
+from gpu_patch import open_images
+from gpu_patch.images.readers.zarr import fast
+
+zarr = pytest.importorskip("zarr")
+pytest.importorskip("tensorstore")
+
+
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
+    monkeypatch.setattr("gpu_patch.chunks.image._LEAST_BYTES", 0)
+
+
+def written(path, pixels, chunks, **options):
+    options.setdefault("compressors", None)
+    array = zarr.create_array(
+        path, shape=pixels.shape, dtype=pixels.dtype, chunks=chunks, **options
+    )
+    array[...] = pixels
+    return path
+
+
+def reader_of(images):
+    regions = images.image_stacks[0].data.reader
+    return regions._own.get(regions._open)[0].fast()
+
+
+def assert_read(path, axes, pixels, **options):
+    """`pixels` SC(Z)YX are what is read by page, by tensorstore and by zarr-python."""
+    images = open_images(
+        path, axes, memory_budget=pixels.nbytes // 2 + 4096, by_chunk=True, **options
+    )
+    assert reader_of(images) is not None
+    (stack,) = images.image_stacks
+    assert stack.data_shape == pixels.shape
+    size = [min(n, 20) for n in pixels.shape[2:]]
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        s = int(rng.integers(pixels.shape[0]))
+        start = [int(rng.integers(n - m + 1)) for n, m in zip(pixels.shape[2:], size, strict=True)]
+        box = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
+        found = images.extract_patch(0, s, start, size)
+        np.testing.assert_array_equal(found, pixels[(s, slice(None), *box)])
+    return images
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("codec", ["none", "zstd", "blosc", "sharded"])
+def test_codecs(tmp_path, codec, zarr_format):
+    if zarr_format == 2 and codec != "none":
+        pytest.skip("the codecs of format 2 are numcodecs'")
+    pixels = distinct((2, 61, 70), "uint16")
+    options = {
+        "none": {},
+        "zstd": {"compressors": zarr.codecs.ZstdCodec(level=1)},
+        "blosc": {"compressors": zarr.codecs.BloscCodec()},
+        "sharded": {"shards": (1, 32, 32)},
+    }[codec]
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16), zarr_format=zarr_format, **options)
+    assert_read(path, "CYX", pixels[None])
+
+
+def test_axes_of_any_order(tmp_path):
+    pixels = distinct((3, 2, 40, 50), "uint8")  # TCYX
+    path = written(tmp_path / "a.zarr", pixels.transpose(2, 0, 3, 1), (16, 1, 16, 1))
+    assert_read(path, "YTXC", pixels)
+    path = written(tmp_path / "b.zarr", pixels[0, 0][None, :, None, :], (1, 16, 1, 16))
+    assert_read(path, "CYZX", pixels[:1, :1, None])
+    path = written(tmp_path / "c.zarr", pixels[:, 0], (2, 16, 16))  # samples share a chunk
+    assert_read(path, "TYX", pixels[:, :1])
+
+
+def test_values_that_are_converted_are_left_to_zarr(tmp_path):
+    path = written(tmp_path / "a.zarr", np.arange(4000, dtype="int32").reshape(50, 80), (16, 16))
+    images = open_images(path, "YX", by_chunk=True)
+    assert reader_of(images) is None
+    assert images.extract_patch(0, 0, (3, 7), (1, 1)) == 247
+
+
+@pytest.mark.parametrize("shards", [None, (1, 32, 32)])
+def test_chunks_that_are_missing(tmp_path, shards):
+    pixels = distinct((1, 64, 64), "uint16") | 1
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16), shards=shards)
+    (path / "c" / "0" / "1" / "1").unlink()
+    images = open_images(path, "CYX", by_chunk=True)
+    with pytest.raises(ValueError, match=r"a\.zarr.*chunk c/0/1/1 is missing"):
+        images.extract_patch(0, 0, (0, 0), (64, 64))
+    filled = open_images(path, "CYX", by_chunk=True, allow_missing_chunks=True)
+    assert (filled.extract_patch(0, 0, (0, 0), (64, 64)) == 0).any()
+
+
+def test_chunks_that_a_shard_leaves_out_are_the_fill_value(tmp_path):
+    pixels = np.ones((1, 64, 64), "uint16")
+    pixels[:, 16:32, 16:32] = 0
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16), shards=(1, 64, 64))
+    assert_read(path, "CYX", pixels[None])
+
+
+@pytest.mark.parametrize("codec", ["none", "blosc", "zstd"])
+def test_damaged_chunks_are_an_error(tmp_path, codec):
+    compressors = {
+        "none": None,
+        "blosc": zarr.codecs.BloscCodec(),
+        "zstd": zarr.codecs.ZstdCodec(checksum=True),
+    }[codec]
+    pixels = distinct((1, 64, 64), "uint16")
+    path = written(tmp_path / "a.zarr", pixels, (1, 32, 32), compressors=compressors)
+    chunk = path / "c" / "0" / "1" / "0"
+    whole = chunk.read_bytes()
+    images = open_images(path, "CYX", by_chunk=True)
+    for content in (whole[: len(whole) // 2], b"\xff" * len(whole) if codec != "none" else b"\1"):
+        chunk.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.zarr"):
+            images.extract_patch(0, 0, (0, 0), (64, 64))
+    chunk.write_bytes(whole)
+    np.testing.assert_array_equal(images.extract_patch(0, 0, (0, 0), (64, 64)), pixels)
+
+
+def test_a_chunk_that_claims_to_be_huge_is_not_unpacked(tmp_path):
+    pixels = distinct((1, 64, 64), "uint16")
+    compressors = zarr.codecs.BloscCodec()
+    path = written(tmp_path / "a.zarr", pixels, (1, 32, 32), compressors=compressors)
+    chunk = path / "c" / "0" / "1" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[4:8] = (2**31 - 64).to_bytes(4, "little")
+    chunk.write_bytes(content)
+    images = open_images(path, "CYX", by_chunk=True)
+    with pytest.raises(ValueError, match=r"chunk c/0/1/0 says that it unpacks to 2,147,483,584"):
+        images.extract_patch(0, 0, (0, 0), (64, 64))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_reads_without_tensorstore(tmp_path):
+    pixels = distinct((1, 64, 64), "uint16")
+    images = assert_read(written(tmp_path / "a.zarr", pixels, (1, 16, 16)), "CYX", pixels[None])
+    assert fast._used_by == os.getpid()
+    process = os.fork()
+    if not process:
+        code = 1
+        try:
+            same = np.array_equal(
+                images.extract_patch(0, 0, (3, 4), (40, 40)), pixels[:, 3:43, 4:44]
+            )
+            code = 0 if same and reader_of(images) is None else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+def test_without_tensorstore(tmp_path, monkeypatch):
+    pixels = distinct((1, 64, 64), "uint16")
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16))
+    monkeypatch.setattr(fast, "if_installed", lambda _: None)
+    images = open_images(path, "CYX", memory_budget=4000)
+    assert reader_of(images) is None
+    np.testing.assert_array_equal(images.extract_patch(0, 0, (0, 0), (9, 9)), pixels[:, :9, :9])
