@@ -58,8 +58,8 @@ def open_images(
     asks for it by name.
 
     Images that do not fit are kept by chunk: those that batches used last are in memory, others
-    are read again when they are needed. Results are the same. `BatchLoader(order="blocks")` asks
-    for few chunks at a time, and `PatchExtractor.cache` tells what was read.
+    are read again when they are needed. Results are the same. `BatchLoader(order="sweep")` reads
+    each about once an epoch, and `PatchExtractor.cache` tells what was read.
 
     A file that changes while it is read is an error. Zarr has no date of its own: that its metadata
     change is noticed, that its chunks are rewritten is not. Let nothing write to what is in use.
@@ -257,7 +257,7 @@ def _make_stacks(
         if not by_chunk and memory_budget is None:
             warnings.warn(
                 f"{problem}. They are kept by chunk: training is slower, least so with "
-                'BatchLoader(order="blocks"). Say by_chunk=True to silence this, or by_chunk=False '
+                'BatchLoader(order="sweep"). Say by_chunk=True to silence this, or by_chunk=False '
                 "for an error",
                 stacklevel=3,
             )

@@ -123,7 +123,7 @@ def test_what_is_said(tmp_path, monkeypatch):
     with pytest.raises(TypeError, match="by_chunk must be True, False or None, found 1"):
         open_images(path, by_chunk=1)
     monkeypatch.setattr(budget, "free_host_bytes", lambda: 10_000)
-    with pytest.warns(UserWarning, match=r"kept by chunk: .*order=.blocks") as caught:
+    with pytest.warns(UserWarning, match=r"kept by chunk: .*order=.sweep") as caught:
         found = open_images(path)
     assert caught[0].filename == __file__
     assert found.cache.budget == 8000
