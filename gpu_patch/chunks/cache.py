@@ -11,7 +11,7 @@ from threading import Condition
 from typing import Any
 
 from gpu_patch import device as devices
-from gpu_patch.checks import whole_number
+from gpu_patch.checks import Message, argument, whole_number
 from gpu_patch.chunks.image import CacheKey, ChunkedImage, ChunkKey
 from gpu_patch.chunks.lru import Chunk, KeptChunks, Traffic
 from gpu_patch.chunks.memory import make_memory
@@ -220,8 +220,12 @@ class ChunkCache:
         least = sum(sizes.values())
         if least > self.budget:
             raise MemoryError(
-                f"one patch and its context need {len(keys)} chunks, {least} bytes together, but "
-                f"the memory budget is {self.budget} bytes: give at least {least}"
+                Message(
+                    f"one patch and its context need {len(keys)} chunks, {least} bytes together, "
+                    f"but the memory budget is {self.budget} bytes: raise ",
+                    argument("memory_budget"),
+                    f" to at least {least} bytes",
+                )
             )
         with self._changed:
             # chunks in use by other threads cannot go: wait until the rest is enough

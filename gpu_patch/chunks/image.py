@@ -101,6 +101,11 @@ class ChunkedImage:
         return prod(self.shape) * self.dtype.itemsize
 
     @property
+    def is_as_stored(self) -> bool:
+        """Whether chunks are kept as the file has them, one by one."""
+        return self.chunk_shape == tuple(self.reader.chunk_shape)
+
+    @property
     def largest_chunk_bytes(self) -> int:
         """Bytes of a whole chunk."""
         return prod(self.chunk_shape) * self.dtype.itemsize

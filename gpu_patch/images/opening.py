@@ -308,7 +308,7 @@ def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStac
                     f"takes {stack.data.largest_chunk_bytes} bytes, but all images may take "
                     f"{limit}: raise ",
                     argument("memory_budget"),
-                    ", or store the image in smaller chunks or tiles where it has large ones",
+                    ", or store the image in smaller chunks or tiles" * stack.data.is_as_stored,
                 )
             )
         stacks.append(stack)

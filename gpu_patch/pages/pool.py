@@ -15,6 +15,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.checks import Message, argument
 from gpu_patch.chunks.image import ChunkedImage
 from gpu_patch.pages.image import PagedImage, page_shapes
 from gpu_patch.pages.reading import PageReader, Reading
@@ -333,11 +334,13 @@ class PagePool:
         if failed.any():
             self._free += slots[failed].tolist()
 
-    def _too_few(self, n_pages: int) -> str:
+    def _too_few(self, n_pages: int) -> Message:
         slot_bytes = max(image.page_bytes for image in self._images)
-        return (
-            f"one patch and its context need {n_pages} pages of {slot_bytes} bytes, but the "
-            f"memory budget holds {self.n_slots}: give at least {n_pages * slot_bytes} bytes"
+        return Message(
+            f"one patch and its context need {n_pages} chunks of {slot_bytes} bytes, but the "
+            f"memory budget holds {self.n_slots}: raise ",
+            argument("memory_budget"),
+            f" to at least {n_pages * slot_bytes} bytes",
         )
 
 

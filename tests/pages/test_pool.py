@@ -201,7 +201,10 @@ def test_without_a_plan_the_least_recently_used_leaves(small_pages):
 def test_too_many_pages(small_pages):
     _, cache, image = small_cache()
     with (
-        pytest.raises(MemoryError, match=r"need 5 pages of 16 bytes, .* holds 4: give at least 80"),
+        pytest.raises(
+            MemoryError,
+            match=r"need 5 chunks of 16 .*: raise memory_budget to at least 80",
+        ),
         cache.pool.hold(np.arange(5)),
     ):
         pass

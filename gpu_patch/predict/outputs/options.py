@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_patch.checks import Message, argument, choice, instance, whole_number, whole_numbers
+from gpu_patch.images.readers import SUFFIXES
 from gpu_patch.predict.outputs.names import FORMATS, ResultNames, ending, result_names
 
 _ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
 """Beginning of what is on a server; a drive has one letter."""
 _NOT_WRITTEN = (
-    *(".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif"),
+    *{*SUFFIXES}.difference(*FORMATS.values()),
     *(".h5", ".hdf5", ".npz", ".zip", ".pt"),
 )
 """Endings of files that nobody means as the name of a folder."""
