@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs/guide").glob("*.md"))
 PAGES = [README, *GUIDES]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FRAMEWORKS = ("torch", "lightning", "jax")
+FRAMEWORKS = ("torch", "lightning", "jax", "careamics")
 
 
 class Block(NamedTuple):

@@ -355,7 +355,7 @@ def test_items_of_datasets_are_equal(mode, data_type, tmp_path):
 def test_the_guide_with_a_dataset(tmp_path):
     names = {}
     guide = blocks(ROOT / "docs/guide/from-careamics.md")
-    (block,) = (block for block in guide if "from_careamics(dataset)" in block.code)
+    (block,) = (block for block in guide if "def with_whole_batches" in block.code)
     exec(block.code, names)
     theirs, ours = (make_dataset("multichannel", "array", tmp_path) for _ in range(2))
     names["with_its_own_loader"](ours)

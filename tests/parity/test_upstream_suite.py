@@ -43,7 +43,7 @@ def test_our_classes_pass_upstreams_tests():
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
     print(done.stdout.splitlines()[-1])
-    assert sum(int(n) for n in re.findall(r"(\d+) x?passed", done.stdout)) > 340
+    assert sum(int(n) for n in re.findall(r"(\d+) x?passed", done.stdout)) > 320
 
 
 def test_tests_that_may_fail_have_reasons():
