@@ -56,7 +56,6 @@ def job_of(
     n_samples, n_channels = sources_shape
     depth, height, width = volume(patch_size)
     n_pixels = n_samples * n_channels * depth * height * width << scale * len(patch_size)
-    n_threads = min(get_num_threads(), 1 + n_pixels // _PIXELS_OF_A_THREAD)
     return Job(
         (depth, height, width),
         n_samples,
@@ -65,8 +64,13 @@ def job_of(
         len(patch_size),
         MODES.index(mode),
         dtype == np.float16,
-        n_threads,
+        n_threads_for(n_pixels),
     )
+
+
+def n_threads_for(n_pixels: int) -> int:
+    """Return how many threads are worth being woken for so many pixels."""
+    return min(get_num_threads(), 1 + n_pixels // _PIXELS_OF_A_THREAD)
 
 
 def check_coords(coords: NDArray[np.int64]) -> None:

@@ -3,6 +3,7 @@
 // Compiled once for each instruction set, without contraction of products and sums: see build.py.
 // Arguments are checked by library.py's callers; the structs' sizes by library.py.
 #include "downscaled.h"
+#include "moments.h"
 #include "pool.h"
 
 // Batches of few samples have their samples cut into parts, of rows enough to be worth it.
@@ -56,10 +57,26 @@ EXPORT int gather(const Job* job, const ChannelSource* sources, const EpilogueRe
     });
 }
 
+// values (B, C, Z, Y, X), moments (B, 2 C, Z, Y, X).
+EXPORT int add_sample(const MomentsJob* job, const char* values, float* moments) {
+    constexpr int64 PART = 1 << 14;
+    const int64 n = job->n_values, parts = (n + PART - 1) / PART;
+    return share(job->n_tiles * parts, job->n_threads, [&](int64 i, Scratch&) {
+        const int64 tile = i / parts, first = i % parts * PART, at = tile * n + first;
+        float* means = moments + 2 * tile * n + first;
+        const int64 count = std::min(PART, n - first);
+        if (job->is_half)
+            add_values(*job, (const half*)values + at, means, means + n, count);
+        else
+            add_values(*job, (const float*)values + at, means, means + n, count);
+    });
+}
+
 // What library.py must agree with.
 EXPORT int64 struct_bytes(int which) {
-    const int64 sizes[] = {sizeof(Job), sizeof(ChannelSource), sizeof(EpilogueRecord)};
-    return which >= 0 && which < 3 ? sizes[which] : 0;
+    const int64 sizes[] = {sizeof(Job), sizeof(MomentsJob), sizeof(ChannelSource),
+                           sizeof(EpilogueRecord)};
+    return which >= 0 && which < 4 ? sizes[which] : 0;
 }
 EXPORT const char* source_digest() { return SOURCE_DIGEST; }
 EXPORT int vector_width() { return W; }

@@ -32,6 +32,16 @@ class Job(ctypes.Structure):
     )
 
 
+class MomentsJob(ctypes.Structure):
+    """`struct MomentsJob` in moments.h."""
+
+    _fields_ = (
+        ("n_tiles", ctypes.c_int64),
+        ("n_values", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("is_half", "number", "n_samples", "n_threads")),
+    )
+
+
 class Library:
     """The kernels of one instruction set.
 
@@ -55,7 +65,8 @@ class Library:
         if self._functions.source_digest().decode() != build.digest():
             raise OSError(f"{path} is of other sources: python -m gpu_patch._host")
         self._functions.struct_bytes.restype = ctypes.c_int64
-        sizes = [ctypes.sizeof(Job), CHANNEL_SOURCE.itemsize, EPILOGUE_RECORD.itemsize]
+        sizes = [ctypes.sizeof(job) for job in (Job, MomentsJob)]
+        sizes += [CHANNEL_SOURCE.itemsize, EPILOGUE_RECORD.itemsize]
         found = [self._functions.struct_bytes(i) for i in range(len(sizes))]
         if found != sizes:
             raise OSError(f"{path} has records of {found} bytes, and not {sizes}")
@@ -70,7 +81,7 @@ class Library:
         ----------
         name : str
             Which.
-        *arguments : Job, int or None
+        *arguments : ctypes.Structure, int or None
             A job, and addresses; None is a null pointer.
 
         Raises
@@ -79,7 +90,7 @@ class Library:
             A thread had no memory.
         """
         values = (
-            ctypes.byref(value) if isinstance(value, Job) else ctypes.c_void_p(value)
+            ctypes.byref(value) if isinstance(value, ctypes.Structure) else ctypes.c_void_p(value)
             for value in arguments
         )
         if result := getattr(self._functions, name)(*values):

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gpu_patch._host.library import active
+from gpu_patch._host.moments import add_sample as host_add_sample
 from gpu_patch._numpy.moments import add_sample as numpy_add_sample
 from gpu_patch.ops.image_set import runtime_of
 
@@ -42,6 +44,10 @@ def add_sample(values: Any, moments: Any, number: int, n_samples: int) -> None:
             f"number must be in 1 … n_samples and n_samples at least 2, found {number} and "
             f"{n_samples}"
         )
+    library = active() if runtime is None and n_samples < 1 << 24 else None
+    if library is not None:
+        host_add_sample(library, values, moments, number, n_samples)
+        return
     if runtime is None:
         # predictions that are infinite give NaN: no warning of NumPy's
         with np.errstate(over="ignore", invalid="ignore"):

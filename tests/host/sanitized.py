@@ -63,6 +63,11 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
                     n_scales=case.n_scales, dtype=dtype,
                     epilogue=case.epilogue(number, mixed=False) if number % 2 else None,
                 )  # fmt: skip
+    for shape, dtype in (((3, 2, 5, 7), np.float32), ((2, 1, 150, 257), np.float16)):
+        moments = np.full((shape[0], 2 * shape[1], *shape[2:]), np.nan, np.float32)
+        with library.computing(found):
+            for number in (1, 2, 3):
+                ops.add_sample(np.ones(shape, dtype), moments, number, 3)
     # several callers, of which one has the threads
     case = Case.random(0, (64, 64), 3, "reflect", n_samples=8, least=300, most=400)
     set_num_threads(3)

@@ -8,8 +8,9 @@ from backends import BACKENDS, Host
 from cases import DTYPES, Case
 from emulation.runtime import EmulatedRuntime, available
 
-from gpu_patch import threads
+from gpu_patch import ops, threads
 from gpu_patch._cuda import specialised
+from gpu_patch._host import library
 
 HOSTS = [backend for backend in BACKENDS if isinstance(backend, Host)]
 # (patch, n_scales, mode, n_channels, places per channel, dtype)
@@ -109,3 +110,19 @@ def test_the_same_for_any_instruction_set(name):
     first, *others = [case.host_context(library) for library in found]
     for other in others:
         assert_same_bits(other, first)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(3, 2, 5, 7), (2, 1, 150, 257), (1, 1, 1, 1), (0, 2, 4, 4)])
+def test_moments_are_numpys(compiled, shape, dtype):
+    """Parts, vectors and what is left of them; NaN and infinity stay where they are."""
+    samples = np.random.default_rng(0).normal(9, 5, (4, *shape)).astype(dtype)
+    samples[1:3].reshape(-1)[::97] = [np.nan, np.inf][shape[0] % 2]
+    found = []
+    for library_used in (compiled, None):
+        moments = np.full((shape[0], 2 * shape[1], *shape[2:]), np.nan, np.float32)
+        with library.computing(library_used):
+            for number, values in enumerate(samples, 1):
+                ops.add_sample(values, moments, number, len(samples))
+        found.append(moments)
+    np.testing.assert_array_equal(*found)
