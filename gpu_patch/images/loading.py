@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from gpu_patch import device as devices
+from gpu_patch.images.axes import to_canonical
 from gpu_patch.images.readers import ImageInfo, ImageReader
 
 _PIECE_BYTES = 1 << 25
@@ -31,9 +32,15 @@ def load(reader: ImageReader, device: str, progress: Callable[[int], object]) ->
     """
     info = reader.info
     read = _read if device == "cpu" else _upload
-    found = devices.empty(info.canonical_shape, info.resident_dtype, device, info.path)
+    found = None
+    if device != "cpu" or info.nbytes > _PIECE_BYTES:
+        found = devices.empty(info.canonical_shape, info.resident_dtype, device, info.path)
     try:
-        read(reader, found, progress)
+        if found is None:
+            found = _taken(reader)
+            progress(found.nbytes)
+        else:
+            read(reader, found, progress)
     except BaseException as error:
         found = None
         _release(error)
@@ -41,6 +48,16 @@ def load(reader: ImageReader, device: str, progress: Callable[[int], object]) ->
             raise MemoryError(f"while reading {info.path}: {error}") from error
         raise
     return found
+
+
+def _taken(reader: ImageReader) -> Any:
+    """Return an image of one piece: what is read itself, where it is as it should be."""
+    info = reader.info
+    found = to_canonical(reader.whole(), info.axes)
+    as_it_is = found.flags.c_contiguous and found.flags.writeable
+    if as_it_is and found.dtype == info.resident_dtype:
+        return found
+    return found.astype(info.resident_dtype, order="C")
 
 
 def _read(reader: ImageReader, found: Any, progress: Callable[[int], object]) -> None:

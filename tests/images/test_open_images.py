@@ -399,18 +399,19 @@ def is_closed(reader):
 
 def test_files_are_closed_one_by_one(folder, monkeypatch):
     readers, n_open = [], []
-    open_file, read = opening.open_file, ImageReader.read
+    open_file, select = opening.open_file, ImageReader.select
 
     def watched_open(*arguments):
         readers.extend(found := open_file(*arguments))
         return found
 
-    def watched_read(reader, region, out):
-        read(reader, region, out)
+    def watched_select(reader, key):
+        found = select(reader, key)
         n_open.append(sum(not is_closed(other) for other in readers))
+        return found
 
     monkeypatch.setattr(opening, "open_file", watched_open)
-    monkeypatch.setattr(ImageReader, "read", watched_read)
+    monkeypatch.setattr(ImageReader, "select", watched_select)
     open_images(folder)
     assert n_open == [1, 1]
     assert all(map(is_closed, readers))

@@ -33,7 +33,7 @@ from gpu_patch.images.readers.tiff.ome import (
 )
 from gpu_patch.images.readers.tiff.pages import check_layout, check_segment, read_part
 from gpu_patch.images.readers.tiff.planes import OneOpen, PlaneSeries
-from gpu_patch.images.readers.tiff.sets import set_of
+from gpu_patch.images.readers.tiff.sets import opened, set_of
 
 
 class TiffReader(ImageReader):
@@ -47,16 +47,23 @@ class TiffReader(ImageReader):
         `scene` is the number of the series, counted from 0.
     ome : OmeSet or None, default None
         The set of files to which it belongs.
+    tiff : tifffile.TiffFile or None, default None
+        The file, where it is open already; it is closed, and opened again when it is read.
     """
 
     kind = KIND
 
     @without_log()
-    def __init__(self, path: Path, options: Options, ome: OmeSet | None = None) -> None:
+    def __init__(
+        self, path: Path, options: Options, ome: OmeSet | None = None, tiff: Any = None
+    ) -> None:
         self._opened = OneOpen()
         self._allow_missing = options.allow_missing_chunks
         try:
-            scene = self._choose(path, options) if ome is None else self._place(path, options, ome)
+            if ome is None:
+                scene = self._choose(path, options, tiff)
+            else:
+                scene = self._place(path, options, ome)
             with reading(path, self.kind):
                 self._n_leading = leading_axes(self._series)
                 self._samples = samples_of(self._series, keep_alpha=options.keep_alpha)
@@ -91,10 +98,10 @@ class TiffReader(ImageReader):
         finally:
             self._opened.close()
 
-    def _choose(self, path: Path, options: Options) -> int:
+    def _choose(self, path: Path, options: Options, tiff: Any) -> int:
         """Find the series in a file; return its number."""
         with reading(path, self.kind):
-            tiff = load_tifffile().TiffFile(path)
+            tiff = tiff or load_tifffile().TiffFile(path)
             self._opened.use(tiff.filehandle)
             all_series = tiff.series
             if not all_series:
@@ -269,16 +276,21 @@ class TiffReader(ImageReader):
 @without_log()
 def open_all(path: Path, options: Options) -> list[ImageReader]:
     """Return the images of the file, or of the set it belongs to, that `options.scene` means."""
-    ome = set_of(path, options)
-    if ome is not None:
-        found = [(image.name, image.axes, image.shape) for image in ome.images]
-    else:
-        with reading(path, TiffReader.kind), load_tifffile().TiffFile(path) as tiff:
-            found = [(series.name, series.axes, series.shape) for series in tiff.series]
-    names = [name for name, _, _ in found] or [""]
-    kinds = {_kind_of(axes, shape) for _, axes, shape in found}
-    chosen = chosen_scenes(path, options.scene, names, alike=len(kinds) < 2)
-    return [TiffReader(path, replace(options, scene=scene), ome) for scene in chosen]
+    with opened(path) as tiff:
+        ome = set_of(path, options, tiff)
+        if ome is not None:
+            found = [(image.name, image.axes, image.shape) for image in ome.images]
+        elif tiff is None:
+            raise ValueError(f"{path} describes no image of other files")
+        else:
+            with reading(path, TiffReader.kind):
+                found = [(series.name, series.axes, series.shape) for series in tiff.series]
+        names = [name for name, _, _ in found] or [""]
+        kinds = {_kind_of(axes, shape) for _, axes, shape in found}
+        chosen = chosen_scenes(path, options.scene, names, alike=len(kinds) < 2)
+        # readers may be used by several threads, so that only one of them has it
+        own = tiff if len(chosen) == 1 else None
+        return [TiffReader(path, replace(options, scene=scene), ome, own) for scene in chosen]
 
 
 def _kind_of(axes: str, shape: Sequence[int]) -> tuple[bool, int]:

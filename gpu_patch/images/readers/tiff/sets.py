@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers.info import Options
@@ -19,11 +22,21 @@ from gpu_patch.images.readers.tiff.ome import (
 
 
 @without_log()
-def set_of(path: Path, options: Options) -> OmeSet | None:
-    """Return the set that a file belongs to by its OME-XML, None where it stands alone."""
+def set_of(path: Path, options: Options, tiff: Any) -> OmeSet | None:
+    """Return the set that a file belongs to by its OME-XML, None where it stands alone.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    options : Options
+        Whether it may be outside of its folder.
+    tiff : tifffile.TiffFile or None
+        The file, open; None for a companion.
+    """
     outside = options.allow_outside
     with reading(path, KIND):
-        root = _ome_xml(path)
+        root = _ome_xml(path) if tiff is None else parsed(tiff.ome_metadata or "")
         if root is None:
             return None
         described = metadata_file(path, root, allow_outside=outside)
@@ -49,14 +62,29 @@ def set_of(path: Path, options: Options) -> OmeSet | None:
 
 def members(path: Path, options: Options) -> tuple[Path, ...]:
     """Return all files of the set that a file belongs to, () where it stands alone."""
-    ome = set_of(path, options)
-    if ome is not None:
-        return ome.members
-    with without_log(), reading(path, KIND), load_tifffile().TiffFile(path) as tiff:
-        # these find the others of their set by name
-        if any(getattr(tiff, f"is_{kind}", False) for kind in ("mmstack", "ndtiff")):
-            return files_of(tiff.series)
+    with opened(path) as tiff:
+        ome = set_of(path, options, tiff)
+        if ome is not None or tiff is None:
+            return () if ome is None else ome.members
+        with without_log(), reading(path, KIND):
+            # these find the others of their set by name
+            if any(getattr(tiff, f"is_{kind}", False) for kind in ("mmstack", "ndtiff")):
+                return files_of(tiff.series)
     return ()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file with tifffile; None for a companion, which is no TIFF."""
+    if path.suffix.lower() == COMPANION:
+        yield None
+        return
+    with without_log(), reading(path, KIND):
+        tiff = load_tifffile().TiffFile(path)
+    try:
+        yield tiff
+    finally:
+        tiff.close()
 
 
 def _ome_xml(path: Path) -> Element | None:
