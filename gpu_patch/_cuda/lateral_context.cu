@@ -198,19 +198,17 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
     const ChannelSource* sources = all_sources + sample * n_channels;
     const EpilogueRecord* record = RECORDS + sample * n_channels;
     const int64 y = tile_y + threadIdx.x / TILE_X, x = tile_x + threadIdx.x % TILE_X;
-    const bool is_output = y < height && x < width;
-    const int64 volume = depth * height * width;
-    const int64 at = place(record, z, y, x, height, width);
 
+    float result = 0.0f;
+    if (scale > 0) result = downscaled(*job, firs, taps, sources, record, scale, z, tile_y, tile_x);
+    // only now: to keep it meanwhile would take registers
+    if (y >= height || x >= width) return;
+    const int64 at = place(record, z, y, x, height, width), volume = depth * height * width;
     if (scale > 0) {
-        const float result =
-            downscaled(*job, firs, taps, sources, record, scale, z, tile_y, tile_x);
-        if (is_output)
-            store(input, (sample * job->n_scales + scale) * volume + at,
-                  finished_input(record, result), job->half_output);
+        store(input, (sample * job->n_scales + scale) * volume + at, finished_input(record, result),
+              job->half_output);
         return;
     }
-    if (!is_output) return;
     float mixed = 0.0f;
     for (int c = 0; c < n_channels; ++c) {
         const ChannelSource& source = sources[c];

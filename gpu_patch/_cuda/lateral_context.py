@@ -96,7 +96,7 @@ def lateral_context(
         shape = None
         if specialise:
             shape = specialised.choose(
-                table, sources, patch_size, n_scales, mode, mixed.dtype, inside
+                table, sources, patch_size, n_scales, mode, mixed.dtype, inside, runtime
             )
         if shape is None:
             _launch_general(runtime, table, places, patch_size, mode, mixed, target, records)

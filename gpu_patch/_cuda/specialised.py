@@ -50,9 +50,13 @@ class Shape:
     n_threads: int
 
     @cached_property
-    def kernels(self) -> dict[tuple[Runtime, bool], Kernel]:
+    def kernels(self) -> dict[tuple[Runtime | None, bool], Kernel]:
         """Those compiled so far, by device and whether there is an epilogue."""
         return {}
+
+    def is_compiled(self, runtime: Runtime | None) -> bool:
+        """Whether a runtime has a kernel of it."""
+        return any((runtime, epilogue) in self.kernels for epilogue in (False, True))
 
     @cached_property
     def blocks_per_sample(self) -> int:
@@ -113,10 +117,12 @@ def choose(
     mode: str,
     dtype: np.dtype[Any],
     starts_inside: bool = False,
+    runtime: Runtime | None = None,
 ) -> Shape | None:
     """Return the shape to compile for, None where the general path must serve.
 
-    `starts_inside` is what `check_cuts` returned, if it is known.
+    `starts_inside` is what `check_cuts` returned, if it is known; a `runtime` need not compile for
+    an epoch's last batch of fewer samples what it has for larger ones.
     """
     n_channels = sources.shape[1]
     n_places = sources.image_idx.shape[1] if n_channels > 1 else 1
@@ -134,7 +140,7 @@ def choose(
     if not fits:
         return None
     (pixel_type,) = table.pixel_types
-    return tiled(
+    case = (
         table.n_dims,
         patch,
         n_scales,
@@ -143,8 +149,13 @@ def choose(
         pixel_type,
         MODES.index(mode),
         int(dtype == np.float16),
-        len(sources.image_idx) >= MANY_SAMPLES[table.n_dims],
     )
+    many_samples = len(sources.image_idx) >= MANY_SAMPLES[table.n_dims]
+    shape = tiled(*case, many_samples)
+    if many_samples or shape is None or shape.is_compiled(runtime):
+        return shape
+    larger = tiled(*case, True)
+    return larger if larger is not None and larger.is_compiled(runtime) else shape
 
 
 @lru_cache(maxsize=256)

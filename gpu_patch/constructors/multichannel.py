@@ -132,6 +132,9 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         self.sampling = Sampling([placement], {"target": targets}, rng=self.rng)
         # places that a patch may have: one, or one per channel
         self._n_places = len(self._channels) if self.uncorrelated_channel_prob > 0 else 1
+        # on CUDA a batch without uncorrelated samples, the first of which may come after many
+        # others, would have another kernel compiled
+        self._always_own_places = self._n_places > 1 and target_extractor.device != "cpu"
         per_place, others = placement.n_uniforms, range(1, self._n_places)
         self._draws = CounterDraws(
             [
@@ -191,11 +194,12 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         weights: NDArray[np.float32],
         epilogue: Epilogue | None = None,
     ) -> Plan:
-        if len(places) == 1:
+        if len(places) == 1 and not self._always_own_places:
             sources = ChannelSources.correlated(places[0], self._channels)
         else:
             checked_patch_sizes([place.patch_size for place in places])
-            sources = ChannelSources.uncorrelated(places, self._channels)
+            own = places * (self._n_places if len(places) == 1 else 1)
+            sources = ChannelSources.uncorrelated(own, self._channels)
         images, n_scales = self.target_extractor.images, self.multiscale_count
         return Plan(
             Read(images, sources, n_scales, self.padding_mode),

@@ -17,7 +17,7 @@ from gpu_patch import (
     PredMsPatchConstr,
     RandomPatching,
 )
-from gpu_patch._cuda import loader
+from gpu_patch._cuda import loader, specialised
 from gpu_patch._cuda.loader import OPTIONS, binary_path, source_text
 from gpu_patch._cuda.precompile import common_texts, precompile
 from gpu_patch._cuda.runtime import CupyRuntime
@@ -80,6 +80,18 @@ def test_what_microsplit_mostly_trains_on_is_compiled_ahead(used, dtype, batch_s
         next(iter(loader))
     assert len(used) > len(constructors)
     assert used <= set(common_texts())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (16, 16, 24)])
+def test_no_kernel_is_compiled_within_an_epoch(used, size):
+    """Not for the last batch, nor for one that has no uncorrelated sample by chance."""
+    batch_size = specialised.MANY_SAMPLES[len(size)]
+    constructor = mixed(images(np.uint16, 2, *(5 * n for n in size)), size, 3, 0.5)
+    constructor.construct_batch(np.arange(batch_size) % constructor.n_patches)
+    assert len(used) == 1
+    for first in range(20):
+        constructor.construct_batch([first])
+    assert len(used) == 1
 
 
 def test_what_serves_any_case_is_compiled_ahead(used):
