@@ -219,9 +219,10 @@ class Segment(NamedTuple):
 
     Attributes
     ----------
-    slab : array of float32, shape (C, (Z), Y, X)
-        C-contiguous. As large as the sample, but along the grid's slab axis it is a ring: pixel r
-        of the image is pixel ``r % slab.shape[1 + slab_axis]`` of the slab.
+    slab : array, shape (C, (Z), Y, X)
+        C-contiguous, float32; of running sums float64, see `ops.accumulate`. As large as the
+        sample, but along the grid's slab axis it is a ring: pixel r of the image is pixel
+        ``r % slab.shape[1 + slab_axis]`` of the slab.
     grid : TileGrid
         The sample's tiles.
     first, count : int

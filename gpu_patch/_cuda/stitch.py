@@ -45,7 +45,14 @@ _TILE = np.dtype(
 )
 """`struct StitchTile`."""
 
-_JOB = np.dtype([("patch", np.int64, 3), ("n_channels", np.int32), ("n_row_groups", np.uint32)])
+_JOB = np.dtype(
+    [
+        ("patch", np.int64, 3),
+        ("n_channels", np.int32),
+        ("n_row_groups", np.uint32),
+        ("again", np.int64),
+    ]
+)
 """`struct StitchJob`."""
 
 _NO_AXIS = AxisCover(
@@ -70,24 +77,50 @@ def stitch(
     offset: NDArray[np.float32] | None,
 ) -> None:
     """Write tiles (B, C, (Z), Y, X) into slabs; see `ops.stitch`."""
-    n_tiles, n_channels, *patch_size = tiles.shape
-    patch = volume(patch_size)
-    n_row_groups = -(-patch[0] * patch[1] // _ROWS)
-    job = np.array((patch, n_channels, n_row_groups), _JOB)
+    n_channels = tiles.shape[1]
     linear = []
     if scale is not None or offset is not None:
         # a factor of 1 and a summand of −0 leave every value as it is
         ones, zeros = np.ones(n_channels, np.float32), np.full(n_channels, -0.0, np.float32)
         linear = [ones if scale is None else scale, zeros if offset is None else offset]
-    constants = {"TILE_TYPE": PIXEL_TYPES[tiles.dtype]}
-    if all(segment.grid.exclusive for segment in segments):
-        constants["EXCLUSIVE"] = 1
+    exclusive = all(segment.grid.exclusive for segment in segments)
+    launch_on_tiles(runtime, tiles, segments, {"EXCLUSIVE": 1} if exclusive else {}, linear)
+
+
+def launch_on_tiles(
+    runtime: Runtime,
+    tiles: Any,
+    segments: Sequence[Segment],
+    constants: dict[str, int],
+    linear: Sequence[NDArray[np.float32]] = (),
+    *,
+    again: bool = False,
+) -> None:
+    """Launch the kernel of this file on a batch of tiles.
+
+    Parameters
+    ----------
+    runtime, tiles, segments
+        As in `ops.stitch`.
+    constants : dict of str to int
+        Which of its ways to treat a pixel.
+    linear : sequence of array of float32
+        Factors and summands of the channels, or none.
+    again : bool, default False
+        Whether the tiles' values are added to what slabs hold of them.
+    """
+    n_tiles, n_channels, *patch_size = tiles.shape
+    patch = volume(patch_size)
+    n_row_groups = -(-patch[0] * patch[1] // _ROWS)
+    job = np.array((patch, n_channels, n_row_groups, again), _JOB)
     with runtime.active():
         packed, offsets = pack(job, *_records(runtime, segments), *linear)
         device = runtime.upload(packed)
         addresses = [runtime.pointer(device) + at for at in offsets]
         launch(
-            runtime.kernel("stitch", "stitch", constants),
+            runtime.kernel(
+                "stitch", "stitch", {"TILE_TYPE": PIXEL_TYPES[tiles.dtype], **constants}
+            ),
             n_tiles * n_channels * n_row_groups,
             (32, 8),
             [*addresses[:3], runtime.pointer(tiles), *(addresses[3:] or (0, 0))],
@@ -118,7 +151,7 @@ def _fill(runtime: Runtime, segment: Segment, record: np.void, tiles: NDArray[np
     start, stop = segment.written
     length = slab.shape[1 + grid.slab_axis]
     record["slab"] = runtime.pointer(slab)
-    record["axes"]["tables"] = _tables_of(runtime, grid)[order]
+    record["axes"]["tables"] = tables_of(runtime, grid)[order]
     _, height, width = patch = volume(grid.patch_size)
     record["axes"]["patch"] = np.array(patch)[order]
     record["axes"]["step"] = np.array([height * width, width, 1])[order]
@@ -139,7 +172,7 @@ def _fill(runtime: Runtime, segment: Segment, record: np.void, tiles: NDArray[np
         tiles["low"][:, axis], tiles["high"][:, axis] = low, np.maximum(high, low)
 
 
-def _tables_of(runtime: Runtime, grid: TileGrid) -> NDArray[np.uint64]:
+def tables_of(runtime: Runtime, grid: TileGrid) -> NDArray[np.uint64]:
     """Return where a grid's tables are, (3, 4): of Z, Y, X the columns of an `AxisCover`."""
     known = _tables.setdefault(grid, {})
     key = runtime, runtime.stream()

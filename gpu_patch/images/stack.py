@@ -27,7 +27,7 @@ from gpu_patch.images.readers.array import files_of
 from gpu_patch.images.remarks import warn_of_remarks
 from gpu_patch.images.version import version
 from gpu_patch.locations import LARGEST_PIXEL, Locations
-from gpu_patch.ops import gather
+from gpu_patch.ops.gather import gather
 from gpu_patch.pages import PageCache
 from gpu_patch.sources import ChannelSources
 from gpu_patch.specs import ImageMetadata

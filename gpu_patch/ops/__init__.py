@@ -1,5 +1,6 @@
 """Operations on whole batches: each checks its arguments, then runs where the images are."""
 
+from gpu_patch.ops.accumulate import accumulate, means
 from gpu_patch.ops.gather import gather
 from gpu_patch.ops.image_set import ImageSet
 from gpu_patch.ops.lateral_context import lateral_context
@@ -7,4 +8,13 @@ from gpu_patch.ops.moments import add_sample
 from gpu_patch.ops.stitch import stitch
 from gpu_patch.tiling import Segment
 
-__all__ = ["ImageSet", "Segment", "add_sample", "gather", "lateral_context", "stitch"]
+__all__ = [
+    "ImageSet",
+    "Segment",
+    "accumulate",
+    "add_sample",
+    "gather",
+    "lateral_context",
+    "means",
+    "stitch",
+]

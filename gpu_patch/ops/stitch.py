@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpu_patch._numpy.stitch import stitch as numpy_stitch
 from gpu_patch.ops.image_set import runtime_of
@@ -37,7 +37,7 @@ def stitch(
     scale, offset : array of float32, shape (C,), optional
         Values are multiplied and then added to these first, on the host.
     """
-    runtime = _checked(tiles, segments)
+    runtime = checked(tiles, segments, 1, np.float32)
     factors = _per_channel("scale", scale, tiles.shape[1])
     summands = _per_channel("offset", offset, tiles.shape[1])
     if runtime is None:
@@ -50,8 +50,18 @@ def stitch(
     cuda_stitch(runtime, tiles, segments, factors, summands)
 
 
-def _checked(tiles: Any, segments: Sequence[Segment]) -> Any:
-    """Check what backends do not, and return the runtime of the tiles."""
+def checked(tiles: Any, segments: Sequence[Segment], planes_each: int, slab_type: DTypeLike) -> Any:
+    """Check what backends do not, and return the runtime of the tiles.
+
+    Parameters
+    ----------
+    tiles, segments
+        As in `stitch`.
+    planes_each : int
+        Planes that slabs must have for each channel of the tiles.
+    slab_type : data type
+        Theirs.
+    """
     runtime = runtime_of(tiles, "tiles")
     if tiles.dtype not in (np.float32, np.float16):
         raise TypeError(f"tiles must be float32 or float16, found {tiles.dtype}")
@@ -64,7 +74,9 @@ def _checked(tiles: Any, segments: Sequence[Segment]) -> Any:
         name = f"segments[{i}]"
         if runtime_of(segment.slab, f"{name}.slab") is not runtime:
             raise ValueError(f"{name}.slab must be on the device that the tiles are on")
-        _check_segment(name, segment, tuple(tiles.shape))
+        _check_segment(
+            name, segment, (planes_each * tiles.shape[1], *tiles.shape[2:]), np.dtype(slab_type)
+        )
     count = sum(segment.count for segment in segments)
     if count != len(tiles):
         raise ValueError(
@@ -73,11 +85,13 @@ def _checked(tiles: Any, segments: Sequence[Segment]) -> Any:
     return runtime
 
 
-def _check_segment(name: str, segment: Segment, shape: tuple[int, ...]) -> None:
+def _check_segment(
+    name: str, segment: Segment, shape: tuple[int, ...], slab_type: np.dtype[Any]
+) -> None:
     slab, grid, first, count, slab_range = segment
-    if grid.patch_size != shape[2:]:
+    if grid.patch_size != shape[1:]:
         raise ValueError(
-            f"{name}.grid must have tiles as large as the batch's, {shape[2:]}, found "
+            f"{name}.grid must have tiles as large as the batch's, {shape[1:]}, found "
             f"{grid.patch_size}"
         )
     if not (first >= 0 and 1 <= count <= grid.n_tiles - first):
@@ -90,15 +104,15 @@ def _check_segment(name: str, segment: Segment, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"{name}.slab_range must be [start, stop) in 0 … {size}, found {slab_range}"
         )
-    wanted = [shape[1], *grid.size]
+    wanted = [shape[0], *grid.size]
     wanted[1 + grid.slab_axis] = slab.shape[1 + grid.slab_axis] if slab.ndim == len(wanted) else 0
     if tuple(slab.shape) != tuple(wanted):
         raise ValueError(
-            f"{name}.slab must have the shape {(shape[1], *grid.size)}, of any length along axis "
+            f"{name}.slab must have the shape {(shape[0], *grid.size)}, of any length along axis "
             f"{1 + grid.slab_axis}, found {tuple(slab.shape)}"
         )
-    if slab.dtype != np.float32 or not slab.flags.c_contiguous:
-        raise ValueError(f"{name}.slab must be C-contiguous float32, found {slab.dtype}")
+    if slab.dtype != slab_type or not slab.flags.c_contiguous:
+        raise ValueError(f"{name}.slab must be C-contiguous {slab_type}, found {slab.dtype}")
     start, stop = segment.written
     if stop - start > (height := slab.shape[1 + grid.slab_axis]):
         raise ValueError(

@@ -42,7 +42,8 @@ class Prediction(NamedTuple):
         Per image stack the prediction: the array, in the axes of the image as given, or the path
         where it is.
     std : list of array or Path, or None
-        Per image stack the standard deviation of the samples; None where there is one sample.
+        Per image stack the standard deviation of the values that a pixel is the mean of; None where
+        it is not asked for, as with one sample.
     """
 
     images: list[Any]
@@ -59,7 +60,11 @@ def predict(
     multiscale_count: int | None = None,
     padding_mode: PaddingMode = "reflect",
     blend: str = "crop",
+    tiling: str = "inner",
+    n_draws: int | None = None,
+    stride: Sequence[int] | None = None,
     n_samples: int = 1,
+    std: bool | None = None,
     training_mode: str | None = None,
     normalization: Normalization | None = None,
     dtype: DTypeLike = np.float32,
@@ -109,10 +114,23 @@ def predict(
     blend : {"crop", "hann", "gaussian"}, default "crop"
         How tiles become an image: half of each overlap is cut off, as in careamics, or the tiles
         are averaged with weights that fall off towards their edges.
+    tiling : {"inner", "switi"}, default "inner"
+        Where tiles lie: side by side, or shifted by a stride, so that every pixel is the mean of
+        many tiles, each without half of its overlap, and no seams remain (sliding-window inner
+        tiling, arXiv 2607.18990, see `SwitiPatching`). All tiles at a pixel count alike; sums are
+        float64.
+    n_draws : int or None, default None
+        Of "switi": how many tiles a pixel gets at least, from which `stride_for` finds the stride;
+        None is 64.
+    stride : sequence of int or None, default None
+        Of "switi", instead of that: pixels from a tile to the next, (Z)YX.
     n_samples : int, default 1
         How often the model sees each batch. From 2 on, for models that draw at random, the result
         is the mean, and the standard deviation comes with it. Where that is 0 everywhere, a
         warning says so.
+    std : bool or None, default None
+        Whether the standard deviation is wanted, of all samples, and with "switi" of all tiles at a
+        pixel. None is where there are several samples.
     training_mode : {"eval", "keep"} or None, default None
         Modes of a torch module during the run; afterwards they are as before. None puts a module
         that is in training mode as a whole into evaluation mode (with a warning where there are
@@ -206,7 +224,11 @@ def predict(
         multiscale_count,
         padding_mode,
         blend,
+        tiling,
+        n_draws,
+        stride,
         n_samples,
+        std,
         training_mode,
         normalization,
         dtype,
@@ -266,7 +288,7 @@ def _predict_images(
         seen = {unit.image for unit in todo if shard.is_first or images.cache is not None}
         if remark := not_finite([stacks[image] for image in sorted(seen)]):
             warn(remark)
-    if results.deviates is False and shard.is_first:
+    if results.deviates is False and shard.is_first and options.n_samples > 1:
         warn(equal_samples(options.n_samples, module=is_module(model)))
     return Prediction(results.all(""), results.all("_std") if "_std" in variants else None)
 

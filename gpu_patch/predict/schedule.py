@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.predict.outputs import Shard
+from gpu_patch.sliding import sliding_grid
 from gpu_patch.tiling import TileGrid, tile_grid
 
 _LEAST_GAIN = 2
@@ -97,13 +98,20 @@ def choose_grid(
     tile_size: tuple[int, ...],
     overlaps: tuple[int, ...],
     blend: str,
+    stride: tuple[int, ...] | None = None,
 ) -> TileGrid:
-    """Return a grid of tiles, see `tile_grid`, with the slab axis that makes the slab small.
+    """Return a grid of tiles with the slab axis that makes the slab small.
 
-    The choice does not depend on the batch size: with another axis tiles would be summed in another
-    order, and sums rounded otherwise.
+    See `tile_grid`, or `sliding_grid` where there is a stride. The choice does not depend on the
+    batch size: with another axis tiles would be summed in another order, and sums rounded
+    otherwise.
     """
-    grids = [tile_grid(size, tile_size, overlaps, blend, axis) for axis in range(len(size))]
+    grids = [
+        tile_grid(size, tile_size, overlaps, blend, axis)
+        if stride is None
+        else sliding_grid(size, tile_size, overlaps, stride, axis)
+        for axis in range(len(size))
+    ]
     pixels = []
     for axis, grid in enumerate(grids):
         height = steps_of(grid, 0, size[axis], 1, 0).ring_rows(0)

@@ -12,14 +12,12 @@ from math import prod
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.device import SideStream, import_cupy, on_device, out_of_memory
 from gpu_patch.device.host_memory import pool
 from gpu_patch.device.leases import new_output
 from gpu_patch.device.pinned import PinnedBuffer, rounded_buffer
-from gpu_patch.predict.schedule import BatchPart, RowRange
-from gpu_patch.tiling import Segment, TileGrid
 
 WriteRows: TypeAlias = Callable[[NDArray[np.float32]], object]
 """Writes rows C(Z)YX, which it may not keep."""
@@ -51,9 +49,9 @@ class SlabWriter:
         self._failed = False
         self._error: BaseException | None = None
 
-    def new(self, shape: tuple[int, ...]) -> Any:
-        """Return an array of float32 where the tiles are, with undefined values."""
-        return pool.take(shape, np.float32)
+    def new(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Any:
+        """Return an array where the tiles are, with undefined values."""
+        return pool.take(shape, dtype)
 
     def copy(self, array: Any) -> Any:
         """Return a copy of an array of float32, where the tiles are."""
@@ -146,11 +144,11 @@ class CudaSlabWriter(SlabWriter):
         self._stream = SideStream(device, "predictions")
         self._copies: deque[tuple[PinnedBuffer, Future[None]]] = deque()
 
-    def new(self, shape: tuple[int, ...]) -> Any:
-        """Return an array of float32 where the tiles are, with undefined values."""
+    def new(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Any:
+        """Return an array where the tiles are, with undefined values."""
         try:
             with on_device(self._device):
-                return new_output(self._cupy, shape, np.float32)
+                return new_output(self._cupy, shape, dtype)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
             raise out_of_memory(self._device, "predictions", error) from error
 
@@ -210,57 +208,3 @@ class _RowsToCopy(PendingRows):
 def make_slab_writer(device: str) -> SlabWriter:
     """Return what writes rows of slabs on a device."""
     return SlabWriter() if device == "cpu" else CudaSlabWriter(device)
-
-
-class Slab:
-    """Rows of a sample that are not complete yet: a ring, whose rows are used again.
-
-    Parameters
-    ----------
-    rows : RowRange
-        All rows that go through it.
-    grid : TileGrid
-        How the sample is tiled.
-    n_channels, height : int
-        Size of the ring.
-    writer : SlabWriter
-        Writes the rows that are complete.
-    write : callable
-        What the writer calls with image, sample, first row and rows C(Z)YX.
-    """
-
-    def __init__(
-        self,
-        rows: RowRange,
-        grid: TileGrid,
-        n_channels: int,
-        height: int,
-        writer: SlabWriter,
-        write: Callable[[int, int, int, NDArray[np.float32]], object],
-    ) -> None:
-        self._rows, self._grid, self._height = rows, grid, height
-        self._writer, self._write = writer, write
-        size = list(grid.size)
-        size[grid.slab_axis] = height
-        self._array = writer.new((n_channels, *size))
-        self._pending: deque[tuple[int, PendingRows]] = deque()  # with the first row
-
-    def segment(self, part: BatchPart) -> Segment:
-        """Return where tiles are stitched, once the rows that they overwrite are written."""
-        while self._pending and self._pending[0][0] < part.written - self._height:
-            self._pending.popleft()[1].wait()
-        rows = self._rows.start, self._rows.stop
-        return Segment(self._array, self._grid, part.first, part.count, rows)
-
-    def write_rows(self, start: int, stop: int) -> None:
-        """Write rows [start, stop) of the sample, which are complete."""
-        axis = 1 + self._grid.slab_axis
-        most = self._writer.most_rows(self._array.nbytes // self._height)
-        while start < stop:
-            first = start % self._height
-            end = min(stop, start + most, start + self._height - first)  # of the ring
-            write = partial(self._write, self._rows.image, self._rows.sample, start)
-            place = slice(first, first + end - start)
-            pending = self._writer.write_rows(self._array, axis, place, write)
-            self._pending.append((start, pending))
-            start = end

@@ -17,10 +17,11 @@ from gpu_patch.feed.ahead import ChunkPrefetch, Needs
 from gpu_patch.predict.options import PredictOptions
 from gpu_patch.predict.results import Results
 from gpu_patch.predict.schedule import BatchPart, RowRange, batches_of
-from gpu_patch.predict.slab_writer import Slab, SlabWriter, make_slab_writer
+from gpu_patch.predict.slab_writer import SlabWriter, make_slab_writer
+from gpu_patch.predict.slabs import Slab, SumsSlab
 from gpu_patch.progress import progress_bar
 from gpu_patch.specs import PatchBatch
-from gpu_patch.tiling import TileGrid
+from gpu_patch.tiling import Segment, TileGrid
 
 _CHUNKS_AHEAD = 2
 """Batches whose chunks are read ahead."""
@@ -54,6 +55,7 @@ class TilePredictor:
         self._constructor, self._tiles_of = constructor, tiles_of
         self._batch_size = options.batch_size
         self._n_samples, self._normalization = options.n_samples, options.normalization
+        self._sums, self._std = options.stride is not None, options.std
         self._grids, self._results = grids, results
         n_tiles = [grid.n_tiles for grid in grids]
         n_samples_of = [shape[0] for shape in constructor.input_shapes]
@@ -84,22 +86,14 @@ class TilePredictor:
                 progress_bar("predicting", n_tiles, " tiles", wanted=progress)
             )
             for step, parts in enumerate(batches):
-                tiles = self._predicted(make(step).input, writer)
-                for part in parts:
-                    i = part.range_idx
-                    if i not in slabs:
-                        self._results.open(ranges[i].image, self.n_channels)
-                        n_channels = int(tiles.shape[1])
-                        slabs[i] = Slab(
-                            ranges[i], grids[i], n_channels, heights[i], writer, self._write
-                        )
-                segments = [slabs[part.range_idx].segment(part) for part in parts]
-                if self._inverse is None:
-                    ops.stitch(tiles, segments)
-                else:
-                    scale, rest, _ = self._inverse
-                    ops.stitch(tiles, segments, scale=scale, offset=rest)
-                del tiles, segments  # their memory is free while the next batch is made
+                for number, tiles in enumerate(self._predicted(make(step).input, writer)):
+                    if not number:
+                        for i in {part.range_idx for part in parts}.difference(slabs):
+                            slabs[i] = self._slab(ranges[i], heights[i], writer)
+                        segments = [slabs[part.range_idx].segment(part) for part in parts]
+                    self._put(tiles, segments, again=number > 0)
+                    del tiles  # its memory is free while the next are made
+                del segments
                 for part in parts:
                     i = part.range_idx
                     slabs[i].write_rows(*part.complete_rows)
@@ -110,6 +104,29 @@ class TilePredictor:
                             writer.submit(partial(self._results.finish, image))
                 advance(sum(part.count for part in parts))
             writer.finish()
+
+    def _slab(self, rows: RowRange, height: int, writer: SlabWriter) -> Slab:
+        """Return a new slab, and see to it that the outputs of its image are open."""
+        self._results.open(rows.image, self.n_channels)
+        grid = self._grids[rows.image]
+        if self._sums:
+            n_planes = self.n_channels * (2 if self._std else 1)
+            return SumsSlab(
+                *(rows, grid, n_planes, height, writer, self._write),
+                n_samples=self._n_samples,
+                squares=bool(self._std),
+            )
+        n_planes = self.n_channels * (2 if self._n_samples > 1 else 1)
+        return Slab(rows, grid, n_planes, height, writer, self._write)
+
+    def _put(self, tiles: Any, segments: Sequence[Segment], *, again: bool) -> None:
+        """Stitch tiles, or add them to sums: `again` where they are another sample of the same."""
+        if self._sums:
+            ops.accumulate(tiles, segments, squares=bool(self._std), again=again)
+        elif self._inverse is None:
+            ops.stitch(tiles, segments)
+        else:
+            ops.stitch(tiles, segments, scale=self._inverse.scale, offset=self._inverse.rest)
 
     @contextmanager
     def _making(
@@ -162,7 +179,7 @@ class TilePredictor:
         """Find what turns predictions, and their standard deviations, into the images' values."""
         assert self._normalization is not None
         inverse = self._normalization.inverse(n_channels)
-        if inverse is not None and self._n_samples > 1:
+        if inverse is not None and (self._std if self._sums else self._n_samples > 1):
             scale, rest, center = inverse
             none = np.zeros_like(rest)
             inverse = Inverse(
@@ -172,24 +189,42 @@ class TilePredictor:
 
     def _write(self, image: int, sample: int, start: int, rows: NDArray[np.float32]) -> None:
         """Write complete rows C(Z)YX of a slab."""
-        if self._inverse is not None and self._inverse.center.any():
-            # added after blending: what is blended is small without it, and keeps its digits
+        if self._inverse is not None:
+            scale, rest, center = (
+                numbers.reshape(-1, *[1] * (rows.ndim - 1)) for numbers in self._inverse
+            )
             with np.errstate(over="ignore", invalid="ignore"):  # of infinite predictions
-                rows += self._inverse.center.reshape(-1, *[1] * (rows.ndim - 1))
+                if self._sums:  # which are of what the model returns
+                    rows *= scale
+                    rows += rest
+                # added after blending: what is blended is small without it, and keeps its digits
+                if center.any():
+                    rows += center
+        if not self._std:
+            assert self._n_channels is not None
+            rows = rows[: self._n_channels]
         self._results.write(image, sample, start, rows)
 
-    def _predicted(self, batch: Any, writer: SlabWriter) -> Any:
-        """Return what the model predicts; of several samples mean and deviation as channels."""
+    def _predicted(self, batch: Any, writer: SlabWriter) -> Iterator[Any]:
+        """Yield what the model predicts; of several samples mean and deviation as channels.
+
+        Where tiles are summed, each sample by itself.
+        """
         if self._n_samples == 1:
-            return self._tiles(batch)
+            yield self._tiles(batch)
+            return
         moments: Any = None
         for number in range(1, self._n_samples + 1):
             # a model may work in place: it gets a copy, and the batch itself the last time
             given = batch if number == self._n_samples else writer.copy(batch)
             tiles = self._tiles(given)
-            if moments is None:
-                n_tiles, n_channels, *size = tiles.shape
-                moments = writer.new((n_tiles, 2 * n_channels, *size))
-            ops.add_sample(tiles, moments, number, self._n_samples)
+            if self._sums:
+                yield tiles
+            else:
+                if moments is None:
+                    n_tiles, n_channels, *size = tiles.shape
+                    moments = writer.new((n_tiles, 2 * n_channels, *size))
+                ops.add_sample(tiles, moments, number, self._n_samples)
             del given, tiles  # their memory is free for the next sample
-        return moments
+        if not self._sums:
+            yield moments

@@ -93,6 +93,32 @@ def test_channels_of_images(model, models, capsys):
     assert lines[3].startswith("picture  out/prediction.png (")
 
 
+def test_tiles_that_slide(models, capsys):
+    asked = ["predict", "pair.tif", "--model", "model.pt", *TILES, "--overlaps", "8"]
+    slide = ["--tiling", "switi", "--n-draws", "4", "--std", "--out", "slid"]
+    assert main([*asked, *slide]) == 0
+    shown = capsys.readouterr().out
+    assert "slid/pair.ome.zarr" in shown
+    assert "slid/pair_std.ome.zarr" in shown
+    images = open_images("pair.tif", device="cpu")
+    model = torch.jit.load("model.pt")
+    found = predict(
+        images,
+        model,
+        tile_size=(32, 32),
+        overlaps=(8, 8),
+        tiling="switi",
+        stride=(12, 12),
+        std=True,
+        progress=False,
+    )
+    for name, expected in (("pair", found.images[0]), ("pair_std", found.std[0])):
+        written = open_images(f"slid/{name}.ome.zarr", device="cpu").image_stacks[0].data
+        np.testing.assert_allclose(np.asarray(written)[0], expected, atol=1e-3)
+    assert main([*asked, "--n-draws", "4", "--out", "other"]) == 2
+    assert "--n-draws needs --tiling switi" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("default::UserWarning")
 def test_context_normalisation_samples_and_a_file(models, capsys):
     Normalization.mean_std(100, 20).save("normalization.json")

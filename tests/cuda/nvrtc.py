@@ -144,12 +144,15 @@ def main() -> None:
     rows = [("gather", "gather", {}, 0)]
     rows.append(("stitch, blended", "stitch", {"TILE_TYPE": 6}, 0))
     rows.append(("stitch, cropped", "stitch", {"TILE_TYPE": 6, "EXCLUSIVE": 1}, 0))
+    rows.append(("sums", "stitch", {"TILE_TYPE": 6, "SUMS": 1}, 0))
+    rows.append(("sums and squares", "stitch", {"TILE_TYPE": 6, "SUMS": 2}, 0))
+    rows.append(("means and deviations", "means", {"SQUARES": 1}, 0))
     rows.append(("moments", "moments", {"VALUE_TYPE": 6}, 0))
     rows.append(("general", "lateral_context", {"N_THREADS": N_THREADS}, 22792))
     for name, shape in main_specialisations().items():
         rows.append((name, "specialised", shape.constants, shape.shared_bytes))
     for (name, file, constants, shared), epilogue in product(rows, ({}, {"EPILOGUE": 1})):
-        if epilogue and file in ("stitch", "moments"):
+        if epilogue and file in ("stitch", "means", "moments"):
             continue
         text = source_text(file, constants | epilogue)
         reports = [compile_text(text, file, a) for a in chosen]

@@ -60,6 +60,18 @@ def test_stitching_compiles(architecture, exclusive, registers):
 
 
 @pytest.mark.parametrize("architecture", architectures())
+def test_sums_compile(architecture):
+    for squares in (0, 1):
+        constants = {"TILE_TYPE": PIXEL_TYPES[np.dtype(np.float32)], "SUMS": 1 + squares}
+        report = compiled("stitch", constants, architecture)
+        assert report.spill_bytes == report.stack_bytes == 0, report.log
+        assert report.registers <= 128
+        report = compiled("means", {"SQUARES": squares}, architecture)
+        assert report.spill_bytes == report.stack_bytes == 0, report.log
+        assert report.registers <= 64
+
+
+@pytest.mark.parametrize("architecture", architectures())
 def test_moments_compile(architecture):
     for dtype in ("float16", "float32"):
         report = compiled("moments", {"VALUE_TYPE": PIXEL_TYPES[np.dtype(dtype)]}, architecture)

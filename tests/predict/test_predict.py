@@ -457,7 +457,9 @@ def test_the_slab_is_small(size, device, monkeypatch):
     for kind in (slab_writer.SlabWriter, slab_writer.CudaSlabWriter):
         new = vars(kind)["new"]
         monkeypatch.setattr(
-            kind, "new", lambda self, shape, new=new: shapes.append(shape) or new(self, shape)
+            kind,
+            "new",
+            lambda self, shape, *dtype, new=new: shapes.append(shape) or new(self, shape, *dtype),
         )
     stack, pixels = make_stack(size, device, n_samples=1)
     (image,) = whole(stack, lambda x: x, (None, (32, 32), (8, 8)), batch_size=8).images

@@ -40,6 +40,7 @@ from gpu_patch.feed import Normalization
 from gpu_patch.images.budget import DEFAULT_FRACTION, size_text
 from gpu_patch.plots import plot_prediction
 from gpu_patch.predict.model import TRAINING_MODES
+from gpu_patch.predict.options import TILINGS
 from gpu_patch.predict.outputs.names import ending
 from gpu_patch.tiling import BLENDS
 from gpu_patch.words import counted, times
@@ -104,6 +105,31 @@ def add_tiles(tiles: Adds) -> None:
         choices=BLENDS,
         default="crop",
         help="how tiles become an image: %(choices)s (default: %(default)s)",
+    )
+    tiles.add_argument(
+        "--tiling",
+        choices=TILINGS,
+        default="inner",
+        help="inner: tiles side by side; switi: shifted ones, whose mean has no seams (default: "
+        "%(default)s)",
+    )
+    tiles.add_argument(
+        "--n-draws",
+        type=whole(1),
+        metavar="N",
+        help="tiles that each pixel gets with --tiling switi, at least (default: 64)",
+    )
+    tiles.add_argument(
+        "--stride",
+        type=_overlaps,
+        metavar="N",
+        help="instead of that: pixels from a tile to the next, a number, or Y,X or Z,Y,X",
+    )
+    tiles.add_argument(
+        "--std",
+        action="store_true",
+        default=None,
+        help="write the standard deviation of the tiles at each pixel too, with --tiling switi",
     )
     tiles.add_argument(
         "--n-samples",
@@ -178,6 +204,8 @@ class _Work(NamedTuple):
         Before it, and taken back after.
     tile_size, overlaps : tuple of int
         (Z)YX.
+    stride : tuple of int or None
+        Likewise, where it is given.
     """
 
     images: PatchExtractor
@@ -186,6 +214,7 @@ class _Work(NamedTuple):
     normalization: Normalization | None
     tile_size: tuple[int, ...]
     overlaps: tuple[int, ...]
+    stride: tuple[int, ...] | None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -239,14 +268,15 @@ def _prepared(options: argparse.Namespace, process: Process) -> _Work:
         overlaps = tuple(n // 8 * 2 for n in tile_size)
     else:
         overlaps = sizes("--overlaps", options.overlaps, images)
-    return _Work(images, model, model_id, normalization, tile_size, overlaps)
+    stride = None if options.stride is None else sizes("--stride", options.stride, images)
+    return _Work(images, model, model_id, normalization, tile_size, overlaps, stride)
 
 
 def _predicted(options: argparse.Namespace, process: Process, work: _Work) -> Prediction:
     """Run the model over the images; say how to go on where that is stopped or fails."""
     names = (
         *("batch_size", "multiscale_count", "padding_mode", "blend", "n_samples", "training_mode"),
-        *("dtype", "out", "format", "resume", "overwrite", "durable"),
+        *("tiling", "n_draws", "std", "dtype", "out", "format", "resume", "overwrite", "durable"),
     )
     try:
         return predict(
@@ -254,6 +284,7 @@ def _predicted(options: argparse.Namespace, process: Process, work: _Work) -> Pr
             work.model,
             tile_size=work.tile_size,
             overlaps=work.overlaps,
+            stride=work.stride,
             normalization=work.normalization,
             model_id=work.model_id,
             rank=process.rank,
@@ -312,7 +343,10 @@ def report_results(found: Prediction) -> None:
 def _described(options: argparse.Namespace, work: _Work) -> list[str]:
     """Say how a prediction was made."""
     words = [f"tiles of {times(work.tile_size)} pixels, {times(work.overlaps)} shared"]
-    words += [f"blend {options.blend}"]
+    if options.tiling == "switi":
+        words += ["mean of sliding tiles"]
+    else:
+        words += [f"blend {options.blend}"]
     if options.multiscale_count:
         words += [f"{counted(options.multiscale_count, 'scale')}, padding {options.padding_mode}"]
     if options.n_samples > 1:
