@@ -27,6 +27,11 @@ def window_start(coords: Pixels, size: Pixels, scale: int) -> Pixels:
     return coords + size // 2 - (size << scale) // 2
 
 
+def folds_into_cut(mode: str) -> bool:
+    """Whether a border mode maps onto the cut that upstream takes, rather than onto the image."""
+    return mode in ("reflect", "wrap")
+
+
 def border_range(start: int, size: int, n: int, mode: str) -> tuple[int, int]:
     """Return the range of image indices that the border rule `mode` maps onto.
 
@@ -46,7 +51,7 @@ def border_range(start: int, size: int, n: int, mode: str) -> tuple[int, int]:
     lo, hi : int
         Half-open range; empty where the cut misses the image.
     """
-    if mode in ("zero", "periodic"):
+    if not folds_into_cut(mode):
         return 0, n
     return min(max(start, 0), n), min(max(start + size, 0), n)
 

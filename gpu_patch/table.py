@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.epilogue import Epilogue, turned_places
-from gpu_patch.geometry import window_start
+from gpu_patch.geometry import folds_into_cut, window_start
 from gpu_patch.sources import ChannelSources
 
 MODES = ("zero", "reflect", "wrap", "periodic")
@@ -288,7 +288,7 @@ def check_cuts(
     """
     if all_within(sources.coords, 0, table.least_side):
         return True
-    if mode in ("zero", "periodic"):
+    if not folds_into_cut(mode):
         return False
     patch = np.array(patch_size)
     start = window_start(sources.coords, patch, n_scales)

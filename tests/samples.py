@@ -11,10 +11,11 @@ import reference
 from pixels import distinct
 
 import gpu_patch
+from gpu_patch import geometry
 
 KINDS = builders.KINDS
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "whole", "fixed", "stratified")
-MODES = ("reflect", "wrap", "periodic")
+MODES = geometry.PADDING_MODES
 RANGES = [(0.2, 0.9), (0.5, 0.5), (0.0, 2.0)]
 
 PATCH_SIZE = {2: (7, 6), 3: (4, 5, 3)}

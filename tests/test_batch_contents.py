@@ -25,7 +25,7 @@ from samples import (
 from gpu_patch import FixedPatching, IndependentTargetsMsPatchConstr
 
 CASES = [
-    pytest.param(kind, strategy, n_dims, MODES[i % 3], id=f"{kind}-{strategy}-{n_dims}D")
+    pytest.param(kind, strategy, n_dims, MODES[i % len(MODES)], id=f"{kind}-{strategy}-{n_dims}D")
     for i, (kind, strategy, n_dims) in enumerate(
         (kind, strategy, n_dims) for kind in KINDS for strategy in STRATEGIES for n_dims in (2, 3)
     )

@@ -8,6 +8,7 @@ import reference
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gpu_patch import table
 from gpu_patch.geometry import (
     border_index,
     border_range,
@@ -19,7 +20,7 @@ from gpu_patch.geometry import (
 )
 from gpu_patch.tiling import BLENDS, axis_cover, sequential_starts, tile_axis
 
-MODES = ("zero", "reflect", "wrap", "periodic")
+MODES = table.MODES
 
 
 def cut(coord, patch, n_scales):

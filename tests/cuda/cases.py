@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gpu_patch import ops
+from gpu_patch import geometry, ops
 from gpu_patch._cuda.gather import gather
 from gpu_patch._cuda.lateral_context import lateral_context
 from gpu_patch._host import library
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.sources import ChannelSources
 
-MODES = ("reflect", "wrap", "periodic")
+MODES = geometry.PADDING_MODES
 DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
 
 

@@ -58,8 +58,9 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
             if not bug and dtype == np.float32 and number % 2 == 0:
                 assert_same_context(made, case.numpy_context())
             with library.computing(found):
+                modes = ("zero", *MODES)
                 ops.gather(
-                    case.images, case.sources, case.patch_size, mode=("zero", *MODES)[number % 4],
+                    case.images, case.sources, case.patch_size, mode=modes[number % len(modes)],
                     n_scales=case.n_scales, dtype=dtype,
                     epilogue=case.epilogue(number, mixed=False) if number % 2 else None,
                 )  # fmt: skip

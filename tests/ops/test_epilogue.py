@@ -13,12 +13,13 @@ from pixels import distinct
 from problems import Problem, problems, random_problem
 from reference import finished_input, finished_target, turned
 
+from gpu_patch import geometry
 from gpu_patch._numpy import lateral_context as numpy_lateral_context
 from gpu_patch._numpy import windows
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.sources import ChannelSources
 
-MODES = ("reflect", "wrap", "periodic")
+MODES = geometry.PADDING_MODES
 SEEDS = st.integers(0, 2**32 - 1)
 
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from pixels import DTYPES, distinct
 from problems import Problem, problems, random_problem
 
+from gpu_patch import table
 from gpu_patch._numpy import windows
 from gpu_patch.sources import ChannelSources
 
-MODES = ("zero", "reflect", "wrap", "periodic")
+MODES = table.MODES
 # What reading is cut into; each is set to values that change the path or the parts
 CONSTANTS = [
     {},

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import Problem, problems, random_problem
 
+from gpu_patch import geometry
 from gpu_patch._numpy import fir, windows
 from gpu_patch._numpy import lateral_context as numpy_lateral_context
 from gpu_patch.sources import ChannelSources
 
-MODES = ("reflect", "wrap", "periodic")
+MODES = geometry.PADDING_MODES
 # What the work is cut into; each is set to values that change the path or the parts
 CONSTANTS = [
     {"_PIXELS_IN_CACHE": 1},

@@ -12,6 +12,7 @@ from chunk_readers import ArrayReader
 from pixels import DTYPES, distinct
 
 import gpu_patch
+from gpu_patch import geometry
 from gpu_patch.chunks import image as chunk_image
 from gpu_patch.feed import BatchLoader
 from gpu_patch.feed.epoch_pages import fitted
@@ -21,7 +22,7 @@ from gpu_patch.pages import PageCache
 SHAPES = {2: [(2, 90, 110), (1, 60, 130)], 3: [(1, 12, 40, 38), (2, 9, 31, 50)]}
 PAGES = {2: (16, 24), 3: (4, 16, 12)}
 PATCH = {2: (12, 16), 3: (3, 8, 6)}
-MODES = ("reflect", "wrap", "periodic")
+MODES = geometry.PADDING_MODES
 KINDS = ("basic", "with targets", "multi", "uncorrelated", "independent", "paired", "pred")
 
 

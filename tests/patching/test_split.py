@@ -19,6 +19,7 @@ from gpu_patch import (
     StratifiedPatching,
     TiledPatching,
     WholeSamplePatching,
+    geometry,
     split_constructor,
     split_validation,
 )
@@ -26,7 +27,7 @@ from gpu_patch.geometry import border_index, border_range, window_start
 from gpu_patch.patching.identity import identity
 
 KINDS = ("random", "fixed_random", "sequential", "tiled", "stratified", "fixed", "whole")
-MODES = ("reflect", "wrap", "periodic")
+MODES = geometry.PADDING_MODES
 NEARLY_1 = np.nextafter(1, 0)
 
 
