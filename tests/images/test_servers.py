@@ -224,6 +224,16 @@ def test_slow_answers(server):
     refuses(OSError, r"c/2/1/\d/\d: there is no answer in time", f"{server.url}/a.zarr")
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_chunks_that_are_far_too_long_are_not_fetched(server, tmp_path, sharded):
+    shutil.rmtree(tmp_path / "a.zarr")
+    options = {"shards": (1, 1, 16, 24)} if sharded else {}
+    write_ome_zarr(tmp_path / "a.zarr", DATA, "TCYX", **options)
+    (tmp_path / "a.zarr/0/c/1/0/2/1").write_bytes(bytes(1_000_000))
+    words = r"0/c/1/0/2/1 has 1,000,000 bytes, for pixels of far fewer"
+    refuses(ValueError, words, f"{server.url}/a.zarr")
+
+
 def test_nothing_there(server, capsys):
     words = r"b\.zarr: there is no Zarr, none of the files zarr\.json"
     refuses(FileNotFoundError, words, f"{server.url}/b.zarr")

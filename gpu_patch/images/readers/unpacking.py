@@ -28,6 +28,11 @@ _STREAMS: dict[str, tuple[int, Callable[[], Any]]] = {
 }
 
 
+def most_bytes(expected: int) -> int:
+    """Return the bytes that a piece may have, packed or not, whose pixels take so many."""
+    return 2 * expected + _ROOM
+
+
 def claimed_bytes(codec: str, head: bytes) -> int | None:
     """Return how much a piece says that it unpacks to, None where it does not say it.
 
@@ -71,14 +76,14 @@ def check_claim(name: str, codec: str, head: bytes, n_bytes: int, expected: int)
     ValueError
         It is longer than its pixels can be, cut off, or unpacks to far more.
     """
-    if n_bytes > 2 * expected + _ROOM:
+    if n_bytes > most_bytes(expected):
         raise ValueError(f"{name} has {n_bytes:,} bytes, for pixels of {expected:,} bytes")
     if codec == "blosc" and len(head) >= 16:
         whole = int.from_bytes(head[12:16], "little")
         if whole > n_bytes:  # blosc itself may read on behind the end
             raise ValueError(f"{name} is cut off: it has {n_bytes:,} of {whole:,} bytes")
     claim = claimed_bytes(codec, head)
-    if claim is not None and claim > 2 * expected + _ROOM:
+    if claim is not None and claim > most_bytes(expected):
         raise ValueError(
             f"{name} says that it unpacks to {claim:,} bytes, for pixels of {expected:,} bytes"
         )
@@ -104,7 +109,7 @@ def check_stream(name: str, codec: str, content: bytes, expected: int) -> None:
     expected : int
         Bytes of its pixels.
     """
-    limit = 2 * expected + _ROOM
+    limit = most_bytes(expected)
     stream, found, rest = _STREAMS[codec][1](), 0, content
     while not stream.eof and found <= limit:
         made = len(stream.decompress(rest, _PIECE))

@@ -10,7 +10,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
+from gpu_patch.images.readers.unpacking import (
+    HEAD,
+    check_claim,
+    check_stream,
+    most_bytes,
+    needs_unpacking,
+)
 from gpu_patch.images.readers.zarr.fast import first_bytes
 from gpu_patch.images.readers.zarr.place import Folder, Part
 
@@ -173,10 +179,13 @@ class ChunkFiles:
             yield
             return
         wanted, indices, cut = [], [], []
+        n_inner = prod(n // m for n, m in zip(self._stored, self._chunks, strict=True))
         for place in _places(key, self._stored):
             name = self._array.metadata.encode_chunk_key(place)
             if self._index is None or self._is_whole(place, key):
-                wanted.append(Part(name))
+                wanted.append(
+                    Part(name, most=n_inner * most_bytes(self._expected) + self._index_bytes)
+                )
                 continue
             is_last = self._index.index_location.value == "end"
             n_bytes = self._index_bytes
@@ -188,7 +197,9 @@ class ChunkFiles:
                 if self._place.size(name):
                     with self._place.open(name) as file:
                         entries = list(self._entries(file, place, key))
-                    chunks += [Part(name, begin, begin + size) for _, begin, size in entries]
+                    # what is too long is refused by its length
+                    fitting = [e for e in entries if e[2] <= most_bytes(self._expected)]
+                    chunks += [Part(name, begin, begin + size) for _, begin, size in fitting]
             with self._place.at_hand(chunks):
                 yield
 

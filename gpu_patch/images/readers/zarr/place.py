@@ -24,11 +24,14 @@ class Part(NamedTuple):
         From a folder on.
     start, stop : int or None
         Bytes; both None for all of it, `start` None for the last `stop`, `stop` None for the rest.
+    most : int or None
+        Bytes that the whole file may have.
     """
 
     name: str
     start: int | None = None
     stop: int | None = None
+    most: int | None = None
 
 
 class Folder:

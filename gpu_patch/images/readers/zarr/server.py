@@ -86,6 +86,8 @@ class Server:
         ------
         ServerError
             The server does not give it. The message names it.
+        ValueError
+            It has more bytes than `Part.most`.
         """
         kept = self._kept(part, cached_as)
         if kept is not None:
@@ -137,7 +139,10 @@ class Server:
         for left in reversed(range(_TRIES)):
             try:
                 answer = self._obstore.get(self._store, part.name, options=options)
-                return Found(bytes(answer.bytes()), int(answer.meta["size"]))
+                size = int(answer.meta["size"])
+                if part.most is None or size <= part.most:
+                    return Found(bytes(answer.bytes()), size)
+                break  # before it is fetched
             except FileNotFoundError:
                 return None
             except Exception as error:
@@ -145,7 +150,7 @@ class Server:
                 cut_off = "Interrupted" in text or "kind: Body" in text or "IncompleteBody" in text
                 if not (cut_off and left):
                     raise self._error(part, error) from None  # its text may have secrets
-        raise AssertionError
+        raise ValueError(f"{part.name} has {size:,} bytes, for pixels of far fewer")
 
     def _error(self, part: Part, error: Exception) -> ServerError:
         """Return the error in words, without what is secret."""
