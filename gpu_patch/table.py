@@ -66,7 +66,22 @@ class Addresses(Protocol):
         """Return the address of an array."""
 
 
-class ImageTable:
+class WindowTable(Protocol):
+    """What kernels ask for the places of windows."""
+
+    least_side: int
+    """Patches that start in 0 … `least_side` − 1 along each axis start in their image."""
+
+    def sources(
+        self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
+    ) -> NDArray[np.void]:
+        """Return `CHANNEL_SOURCE` records of shape (B, C)."""
+
+    def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
+        """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
+
+
+class ImageTable(WindowTable):
     """Addresses, shapes and data types of images, as columns.
 
     Made from a sequence of images at every call, or once and then given instead of it.
@@ -277,7 +292,7 @@ def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.in
 
 
 def check_cuts(
-    table: ImageTable, sources: ChannelSources, patch_size: Sequence[int], n_scales: int, mode: str
+    table: WindowTable, sources: ChannelSources, patch_size: Sequence[int], n_scales: int, mode: str
 ) -> bool:
     """Check that there is something to fold into: the kernels would divide by its size.
 

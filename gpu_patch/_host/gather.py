@@ -14,12 +14,12 @@ from gpu_patch.checks import choice
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import MODES, ImageTable, check_cuts, patch_records
+from gpu_patch.table import MODES, WindowTable, check_cuts, patch_records
 
 
 def gather(
     library: Library,
-    table: ImageTable,
+    table: WindowTable,
     sources: ChannelSources,
     patch_size: Sequence[int],
     n_scales: int,

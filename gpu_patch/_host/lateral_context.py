@@ -17,12 +17,12 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import ImageTable, check_cuts, context_records
+from gpu_patch.table import WindowTable, check_cuts, context_records
 
 
 def lateral_context(
     library: Library,
-    table: ImageTable,
+    table: WindowTable,
     sources: ChannelSources,
     weights: NDArray[np.float32],
     patch_size: Sequence[int],

@@ -15,6 +15,7 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
+from gpu_patch.ops.paged_table import PagedTable, by_parts
 from gpu_patch.sources import ChannelSources
 
 
@@ -89,7 +90,26 @@ def lateral_context(
             )
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
-    library = serving(sources.shape, patch_size, n_scales) if given.pages is None else None
+    library = serving(sources.shape, patch_size, n_scales)
+    if library is not None and given.pages is not None:
+
+        def compiled(table: PagedTable, samples: slice) -> tuple[Any, Any]:
+            return host_lateral_context(
+                library,
+                table,
+                table.places,
+                weights[samples],
+                patch_size,
+                n_scales,
+                mode,
+                found,
+                targets=wanted,
+                epilogue=epilogue and epilogue.of_samples(samples),
+            )
+
+        scale = n_scales - 1
+        made = by_parts(given.pages, sources, patch_size, scale, n_scales, mode, compiled)
+        return made[0], made[1]
     if library is not None:
         resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
         return host_lateral_context(
