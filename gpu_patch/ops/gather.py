@@ -15,7 +15,6 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
-from gpu_patch.ops.paged_table import PagedTable, by_parts
 from gpu_patch.sources import ChannelSources
 
 
@@ -74,19 +73,7 @@ def gather(
             )
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
-    library = serving(sources.shape, patch_size, n_scales)
-    if library is not None and given.pages is not None:
-
-        def compiled(table: PagedTable, samples: slice) -> list[Any]:
-            own = epilogue and epilogue.of_samples(samples)
-            # windows hold what is beyond the border already
-            return [
-                host_gather(
-                    library, table, table.places, patch_size, 0, "zero", found, epilogue=own
-                )
-            ]
-
-        return by_parts(given.pages, sources, patch_size, 0, n_scales, mode, compiled)[0]
+    library = serving(sources.shape, patch_size, n_scales) if given.pages is None else None
     if library is not None:
         resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
         return host_gather(
