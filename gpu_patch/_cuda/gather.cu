@@ -4,7 +4,7 @@
 // grid = (ceil(Z * Y / ROWS) * B * C), block = (32, 8). A row's place along Z and Y is found once
 // per thread, and most columns are inside the image, where the index map is a comparison.
 
-constexpr int ROWS = 32;
+constexpr int ROWS = 16;
 
 struct GatherJob {
     int64 patch[3];

@@ -23,8 +23,8 @@ from gpu_patch.table import (
     volume,
 )
 
-_ROWS = 32
-"""Rows per block, ROWS in gather.cu."""
+_ROWS = 16
+"""Rows per block, ROWS in gather.cu: few, so that a batch of 32 has blocks for a whole device."""
 
 _JOB = np.dtype(
     [

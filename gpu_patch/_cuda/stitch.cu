@@ -9,7 +9,7 @@
 // With SUMS, values are summed in float64 instead, all alike: 1 for sums alone, 2 for sums and then
 // those of squares. NumPy twin of that: gpu_patch/_numpy/accumulate.py.
 
-constexpr int ROWS = 32;
+constexpr int ROWS = 16;
 
 #if SUMS
 typedef double Slab;

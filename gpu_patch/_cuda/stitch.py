@@ -13,8 +13,8 @@ from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch.table import PIXEL_TYPES, pack, volume
 from gpu_patch.tiling import AxisCover, Segment, TileGrid
 
-_ROWS = 32
-"""Rows per block, ROWS in stitch.cu."""
+_ROWS = 16
+"""Rows per block, ROWS in stitch.cu: few, so that a batch of 32 has blocks for a whole device."""
 
 _AXIS = np.dtype([("tables", np.uint64, 4), ("patch", np.int64), ("step", np.int64)])
 """`struct AxisTable`."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import gpu_check
+import gpu_comparison
 import numpy as np
 import pytest
 from cases import Case
@@ -29,7 +30,7 @@ def cupy():
 @needs_compiler
 def test_finds_right_and_wrong(cupy, monkeypatch, capsys):
     case = Case.random(0, (9, 10), 2, "reflect")
-    monkeypatch.setattr(gpu_check, "correctness_cases", lambda: [("small", case)])
+    monkeypatch.setattr(gpu_comparison, "correctness_cases", lambda: [("small", case)])
     assert gpu_check.check_correctness(cupy, cupy_runtime(0))["ok"]
     assert "6 comparisons with NumPy, 0 failed" in capsys.readouterr().out
 
@@ -176,10 +177,12 @@ def test_commands_that_take_too_long_end():
 
 
 def test_correctness_cases_are_of_every_kind():
-    cases = [case for _, case in gpu_check.correctness_cases()]
-    assert {case.mode for case in cases} == set(gpu_check.MODES)
+    cases = [case for _, case in gpu_comparison.correctness_cases()]
+    assert {case.mode for case in cases} == set(gpu_comparison.MODES)
     assert {len(case.patch_size) for case in cases} == {2, 3}
-    assert {image.dtype.name for case in cases for image in case.images} == set(gpu_check.DTYPES)
+    assert {image.dtype.name for case in cases for image in case.images} == set(
+        gpu_comparison.DTYPES
+    )
 
 
 def test_headers_that_are_missing_are_told(cupy):
