@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -23,21 +23,49 @@ def accumulate(
         if not again:
             _clear(segment)
         grid = segment.grid
-        columns = grid.positions(np.arange(segment.first, segment.first + segment.count)).tolist()
+        fastest = len(grid.size) - (2 if grid.slab_axis == len(grid.size) - 1 else 1)
+        positions = grid.positions(np.arange(segment.first, segment.first + segment.count))
         axes = [
             {index: list(_pieces(segment, d, index)) for index in set(column)}
-            for d, column in enumerate(columns)
+            for d, column in enumerate(positions.tolist())
         ]
-        for position in zip(*columns, strict=True):
-            for box in product(*(axis[i] for axis, i in zip(axes, position, strict=True))):
-                values = tiles[at][(channels, *[inside for inside, _ in box])]
-                place = tuple(outside for _, outside in box)
-                sums = segment.slab[(channels, *place)]
-                np.add(sums, values, out=sums)
-                if squares:
-                    sums = segment.slab[(slice(n_channels, None), *place)]
-                    np.add(sums, np.square(values, dtype=np.float64), out=sums)
-            at += 1
+        run = slice(None)
+        for row in _rows(positions, fastest):
+            others = [axis[i] for axis, i in zip(axes, positions[:, row.start], strict=True)]
+            others[fastest] = [(run, run)]
+            # views of all tiles of a row, so that one slice more gives a tile
+            views = [
+                (
+                    tiles[(slice(at + row.start, at + row.stop), channels, *(b[0] for b in box))],
+                    segment.slab[(run, *(b[1] for b in box))],
+                )
+                for box in product(*others)
+            ]
+            behind = (run,) * (len(grid.size) - 1 - fastest)
+            for n, index in enumerate(positions[fastest, row].tolist()):
+                for inside, outside in axes[fastest][index]:
+                    for values, slab in views:
+                        part = values[(n, ..., inside, *behind)]
+                        sums = slab[(..., outside, *behind)]
+                        _add(part, sums, squares=squares)
+        at += segment.count
+
+
+def _rows(positions: NDArray[np.int64], fastest: int) -> Iterator[slice]:
+    """Yield runs of tiles that follow each other along the axis that runs fastest."""
+    others = np.delete(positions, fastest, axis=0)
+    cuts = np.flatnonzero((others[:, 1:] != others[:, :-1]).any(axis=0)) + 1
+    for start, stop in pairwise([0, *cuts.tolist(), positions.shape[1]]):
+        yield slice(start, stop)
+
+
+def _add(values: NDArray[Any], sums: NDArray[np.float64], *, squares: bool) -> None:
+    """Add a box of a tile, C(Z)YX, to its sums, and its squares to the planes behind them."""
+    target = sums[: len(values)] if squares else sums
+    np.add(target, values, out=target)
+    if squares:
+        target = sums[len(values) :]
+        np.add(target, np.square(values, dtype=np.float64), out=target)
 
 
 def _clear(segment: Segment) -> None:
