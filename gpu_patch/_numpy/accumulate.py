@@ -45,7 +45,7 @@ def accumulate(
             for n, index in enumerate(positions[fastest, row].tolist()):
                 for inside, outside in axes[fastest][index]:
                     for values, slab in views:
-                        part = values[(n, ..., inside, *behind)]
+                        part = values[n][(..., inside, *behind)]
                         sums = slab[(..., outside, *behind)]
                         _add(part, sums, squares=squares)
         at += segment.count
