@@ -71,22 +71,15 @@ def lateral_context(
     if epilogue is not None:
         of_targets = sources.shape if wanted else None
         check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=sources.shape)
+    how = (patch_size, n_scales, mode, found)
     if given.runtime is not None:
         from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
 
         resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
+        table = resident.table
         try:
             return cuda_lateral_context(
-                given.runtime,
-                resident.table,
-                sources,
-                weights,
-                patch_size,
-                n_scales,
-                mode,
-                found,
-                targets=targets,
-                epilogue=epilogue,
+                given.runtime, table, sources, weights, *how, targets=targets, epilogue=epilogue
             )
         except MemoryError as error:
             raise resident.no_room_for_patches(error) from error
@@ -94,17 +87,9 @@ def lateral_context(
     if library is not None and given.pages is not None:
 
         def compiled(table: PagedTable, samples: slice) -> tuple[Any, Any]:
+            own = epilogue and epilogue.of_samples(samples)
             return host_lateral_context(
-                library,
-                table,
-                table.places,
-                weights[samples],
-                patch_size,
-                n_scales,
-                mode,
-                found,
-                targets=wanted,
-                epilogue=epilogue and epilogue.of_samples(samples),
+                library, table, table.places, weights[samples], *how, targets=wanted, epilogue=own
             )
 
         scale = n_scales - 1
@@ -113,16 +98,7 @@ def lateral_context(
     if library is not None:
         resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
         return host_lateral_context(
-            library,
-            resident.table,
-            sources,
-            weights,
-            patch_size,
-            n_scales,
-            mode,
-            found,
-            targets=wanted,
-            epilogue=epilogue,
+            library, resident.table, sources, weights, *how, targets=wanted, epilogue=epilogue
         )
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None

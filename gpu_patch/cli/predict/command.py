@@ -106,6 +106,12 @@ def add_tiles(tiles: Adds) -> None:
         default="crop",
         help="how tiles become an image: %(choices)s (default: %(default)s)",
     )
+    add_sliding(tiles)
+    add_model_use(tiles)
+
+
+def add_sliding(tiles: Adds) -> None:
+    """Add how tiles slide over an image."""
     tiles.add_argument(
         "--tiling",
         choices=TILINGS,
@@ -131,6 +137,10 @@ def add_tiles(tiles: Adds) -> None:
         default=None,
         help="write the standard deviation of the tiles at each pixel too, with --tiling switi",
     )
+
+
+def add_model_use(tiles: Adds) -> None:
+    """Add how the model is used on each tile."""
     tiles.add_argument(
         "--n-samples",
         type=whole(1),
