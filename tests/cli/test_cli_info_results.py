@@ -77,7 +77,7 @@ def test_a_complete_one_is_an_image_too(capsys):
     assert head.startswith("shape")
     assert image.endswith("a.ome.zarr")
     assert any(re.fullmatch(r"result: .*/a\.ome\.zarr: complete", line) for line in lines)
-    assert any("n_samples 2, dtype float32" in line for line in lines)
+    assert any("n_samples 2, std True, dtype float32" in line for line in lines)
     found = json.loads(info(capsys, ".", "--json"))
     assert [image["path"] for image in found["images"]] == ["a.ome.zarr", "a_std.ome.zarr"]
     assert [result["complete"] for result in found["results"]] == [True, True]

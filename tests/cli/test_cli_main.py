@@ -109,7 +109,7 @@ def test_missing_package(arguments, missing, words, files, monkeypatch, capsys):
         ("preview grey.png --patch 32", ["--patch 32"]),
         ("preview grey.png --out=", ["argument --out: must be a path, found ''"]),
         ("demo --out=", ["argument --out: must be a path, found ''"]),
-        ("preview s3://plate/a.zarr", ["IMAGE", "this machine", "'s3://plate/a.zarr'"]),
+        ("preview ftp://plate/a.zarr", ["IMAGE", "this machine", "'ftp://plate/a.zarr'"]),
         ("preview grey.png --mode basic --target nosuch.tif", ["--target", "nosuch.tif"]),
         ("preview pair.tif volume.tif", ["IMAGE", "spatial axes"]),
         ("preview grey.png --patch-size 0", ["--patch-size", "at least 1", "'0'"]),

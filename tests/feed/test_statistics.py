@@ -313,8 +313,10 @@ def as_cupy_would(monkeypatch, module):
         assert not isinstance(operand, np.ndarray) or operand.ndim == 0
         return operand._pixels if isinstance(operand, FakeArray) else operand
 
-    def lifted(function):
+    def lifted(function, *, shaped_by_values=False):
         def method(self, *operands, **options):
+            if shaped_by_values:
+                gpu.finish()  # as CuPy waits for the values
             operands = [pixels_of(operand) for operand in operands]
             return self._computed(lambda pixels: function(pixels, *operands, **options))
 
@@ -326,13 +328,13 @@ def as_cupy_would(monkeypatch, module):
         function = getattr(np.ndarray, name)
         monkeypatch.setattr(FakeArray, name, lifted(function), raising=False)
     of_slices = FakeArray.__getitem__
-    of_arrays = lifted(np.ndarray.__getitem__)
+    of_arrays = lifted(np.ndarray.__getitem__, shaped_by_values=True)
     monkeypatch.setattr(
         FakeArray,
         "__getitem__",
         lambda self, key: (of_arrays if isinstance(key, FakeArray) else of_slices)(self, key),
     )
-    module.bincount = lifted(np.bincount)
+    module.bincount = lifted(np.bincount, shaped_by_values=True)
     module.isfinite = lifted(np.isfinite)
 
 
