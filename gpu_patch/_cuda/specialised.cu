@@ -29,8 +29,13 @@ __device__ constexpr int power_of_2_from(int n) {
 
 // How many rows to ask for before one is used: a power of 2, so that they have fixed registers.
 __device__ constexpr int rows_ahead(int loads_per_row, int most) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 750
+    constexpr int LOADS = N_CHANNELS > 2 ? LOADS_AHEAD / 2 : LOADS_AHEAD;  // or registers spill
+#else
+    constexpr int LOADS = LOADS_AHEAD;
+#endif
     int rows = 1;
-    while (2 * rows <= most && 2 * rows * loads_per_row <= LOADS_AHEAD) rows *= 2;
+    while (2 * rows <= most && 2 * rows * loads_per_row <= LOADS) rows *= 2;
     return rows;
 }
 
