@@ -188,3 +188,33 @@ def assert_same_context(actual, expected, *, tolerance: float = 1e-6) -> float:
         allowed = allowed + np.spacing(np.abs(reference[finite]).astype(np.float16))
     assert (difference <= allowed).all(), f"differs by {difference.max() / largest:.2e}"
     return float(difference.max(initial=0) / largest) if largest else 0.0
+
+
+# (patch, n_scales, mode, n_channels, places per channel, dtype): compiled for one by one
+SPECIALISED = {
+    "common": ((64, 64), 4, "reflect", 2, False, "uint16"),
+    "one place per channel": ((64, 64), 3, "wrap", 2, True, "uint16"),
+    "single channel": ((32, 32), 3, "reflect", 1, False, "float32"),
+    "odd, tiles left over": ((21, 77), 4, "periodic", 3, False, "uint8"),
+    "five scales": ((16, 24), 5, "reflect", 1, False, "int16"),
+    "many channels": ((9, 8), 2, "wrap", 6, False, "float16"),
+    "many places": ((9, 8), 2, "wrap", 4, True, "float16"),
+    "no context": ((17, 70), 1, "reflect", 2, False, "bool"),
+    "bool": ((17, 70), 3, "reflect", 2, False, "bool"),
+    "smaller than the taps": ((1, 3), 4, "reflect", 2, True, "int8"),
+    "3D": ((5, 16, 20), 3, "reflect", 2, False, "uint16"),
+    "3D, one place per channel": ((4, 9, 11), 3, "wrap", 2, True, "int16"),
+    "3D, tiles left over": ((7, 19, 66), 2, "periodic", 1, False, "uint8"),
+    "3D, four scales": ((2, 8, 8), 4, "reflect", 1, False, "float32"),
+}
+
+
+def specialised_case(name: str, seed: int = 0, **options: Any) -> Case:
+    """A batch that the specialised kernel serves."""
+    patch, n_scales, mode, n_channels, own_places, dtype = SPECIALISED[name]
+    n_places = n_channels if own_places else 1
+    options = {"most": 60 if len(patch) == 2 else 24} | options
+    return Case.random(
+        seed, patch, n_scales, mode, n_channels=n_channels, n_places=n_places,
+        dtypes=[dtype, dtype], **options,
+    )  # fmt: skip

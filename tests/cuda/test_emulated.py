@@ -8,7 +8,7 @@ from pathlib import Path
 import mutants
 import numpy as np
 import pytest
-from cases import DTYPES, MODES, Case, assert_same_context
+from cases import DTYPES, MODES, SPECIALISED, Case, assert_same_context, specialised_case
 from emulation.runtime import EmulatedRuntime, available
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,33 +19,6 @@ from gpu_patch.sources import ChannelSources
 from gpu_patch.table import ImageTable
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
-
-# (patch, n_scales, mode, n_channels, places per channel, dtype): compiled for one by one
-SPECIALISED = {
-    "common": ((64, 64), 4, "reflect", 2, False, "uint16"),
-    "one place per channel": ((64, 64), 3, "wrap", 2, True, "uint16"),
-    "single channel": ((32, 32), 3, "reflect", 1, False, "float32"),
-    "odd, tiles left over": ((21, 77), 4, "periodic", 3, False, "uint8"),
-    "five scales": ((16, 24), 5, "reflect", 1, False, "int16"),
-    "many channels": ((9, 8), 2, "wrap", 6, False, "float16"),
-    "many places": ((9, 8), 2, "wrap", 4, True, "float16"),
-    "no context": ((17, 70), 1, "reflect", 2, False, "bool"),
-    "smaller than the taps": ((1, 3), 4, "reflect", 2, True, "int8"),
-    "3D": ((5, 16, 20), 3, "reflect", 2, False, "uint16"),
-    "3D, one place per channel": ((4, 9, 11), 3, "wrap", 2, True, "int16"),
-    "3D, tiles left over": ((7, 19, 66), 2, "periodic", 1, False, "uint8"),
-    "3D, four scales": ((2, 8, 8), 4, "reflect", 1, False, "float32"),
-}
-
-
-def specialised_case(name: str, seed: int = 0, **options) -> Case:
-    patch, n_scales, mode, n_channels, own_places, dtype = SPECIALISED[name]
-    n_places = n_channels if own_places else 1
-    options = {"most": 60 if len(patch) == 2 else 24} | options
-    return Case.random(
-        seed, patch, n_scales, mode, n_channels=n_channels, n_places=n_places,
-        dtypes=[dtype, dtype], **options,
-    )  # fmt: skip
 
 
 @pytest.fixture

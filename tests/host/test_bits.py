@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from backends import BACKENDS, Host
-from cases import DTYPES, Case
+from cases import DTYPES, SPECIALISED, Case, specialised_case
 from emulation.runtime import EmulatedRuntime, available
 
 from gpu_patch import ops, threads
@@ -13,38 +13,12 @@ from gpu_patch._cuda import specialised
 from gpu_patch._host import library
 
 HOSTS = [backend for backend in BACKENDS if isinstance(backend, Host)]
-# (patch, n_scales, mode, n_channels, places per channel, dtype)
-CASES = {
-    "common": ((64, 64), 4, "reflect", 2, False, "uint16"),
-    "one place per channel": ((64, 64), 3, "wrap", 2, True, "uint16"),
-    "single channel": ((32, 32), 3, "reflect", 1, False, "float32"),
-    "odd": ((21, 77), 4, "periodic", 3, False, "uint8"),
-    "five scales": ((16, 24), 5, "reflect", 1, False, "int16"),
-    "many channels": ((9, 8), 2, "wrap", 6, False, "float16"),
-    "many places": ((9, 8), 2, "wrap", 4, True, "float16"),
-    "no context": ((17, 70), 1, "reflect", 2, False, "bool"),
-    "bool": ((17, 70), 3, "reflect", 2, False, "bool"),
-    "smaller than the taps": ((1, 3), 4, "reflect", 2, True, "int8"),
-    "3D": ((5, 16, 20), 3, "reflect", 2, False, "uint16"),
-    "3D, one place per channel": ((4, 9, 11), 3, "wrap", 2, True, "int16"),
-    "3D, two scales": ((7, 19, 66), 2, "periodic", 1, False, "uint8"),
-    "3D, four scales": ((2, 8, 8), 4, "reflect", 1, False, "float32"),
-}
 
 
 @pytest.fixture(autouse=True)
 def default_threads():
     yield
     threads.set_num_threads(None)
-
-
-def case_of(name, seed, **options):
-    patch, n_scales, mode, n_channels, own_places, dtype = CASES[name]
-    return Case.random(
-        seed, patch, n_scales, mode, n_channels=n_channels,
-        n_places=n_channels if own_places else 1, dtypes=[dtype, dtype],
-        **({"most": 60 if len(patch) == 2 else 24} | options),
-    )  # fmt: skip
 
 
 def bits(arrays):
@@ -58,13 +32,15 @@ def assert_same_bits(found, expected):
 
 @pytest.mark.skipif(not available(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("finished", [False, True], ids=["plain", "epilogue"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SPECIALISED)
 def test_the_same_as_the_specialised_cuda_kernel(compiled, monkeypatch, name, finished):
     monkeypatch.setattr(specialised, "LEAST_PATCH", 1)
     runtime = EmulatedRuntime()
     for seed in range(3):
         # images smaller than the windows, and larger ones
-        case = case_of(name, seed, most=(60, 25, 500)[seed] if len(CASES[name][0]) == 2 else 24)
+        case = specialised_case(
+            name, seed, most=(60, 25, 500)[seed] if len(SPECIALISED[name][0]) == 2 else 24
+        )
         options = {"epilogue": case.epilogue(seed, mixed=True)} if finished else {}
         assert_same_bits(case.host_context(compiled, **options), case.context(runtime, **options))
     assert {entry for entry, _ in runtime.launched} == {"specialised"}
@@ -72,11 +48,11 @@ def test_the_same_as_the_specialised_cuda_kernel(compiled, monkeypatch, name, fi
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("mixed_types", [False, True])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SPECIALISED)
 def test_the_same_for_any_number_of_threads(compiled, name, mixed_types, dtype):
-    case = case_of(name, 7, n_samples=3)
+    case = specialised_case(name, 7, n_samples=3)
     if mixed_types:
-        patch, n_scales, mode, n_channels, *_ = CASES[name]
+        patch, n_scales, mode, n_channels, *_ = SPECIALISED[name]
         case = Case.random(
             3, patch, n_scales, mode, n_channels=n_channels, n_places=n_channels, dtypes=DTYPES,
             n_samples=3, most=40 if len(patch) == 2 else 15,
@@ -101,12 +77,12 @@ def test_large_patches_are_cut_into_parts(compiled):
             assert_same_bits(other, found[0])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SPECIALISED)
 def test_the_same_for_any_instruction_set(name):
     found = [host.library for host in HOSTS if not host.missing()]
     if len(found) < 2:
         pytest.skip(f"this machine has the libraries of {len(found)} instruction sets")
-    case = case_of(name, 11)
+    case = specialised_case(name, 11)
     first, *others = [case.host_context(library) for library in found]
     for other in others:
         assert_same_bits(other, first)

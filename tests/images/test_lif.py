@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from formats import numbered
 from lif_writer import STEPS, image, write_lif, write_lof
+from whole import regions_agree
 
 from gpu_patch import open_images
 from gpu_patch.cli import main
@@ -15,17 +16,6 @@ pytest.importorskip("liffile")
 @pytest.fixture(autouse=True)
 def _on_the_host(monkeypatch):
     monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
-
-
-def regions_agree(reader, data):
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        starts = [int(rng.integers(n)) for n in data.shape]
-        key = tuple(
-            slice(start, int(rng.integers(start, n)) + 1)
-            for start, n in zip(starts, data.shape, strict=True)
-        )
-        assert np.array_equal(reader.select(key), data[key])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

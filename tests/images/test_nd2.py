@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from formats import numbered
 from nd2_writer import custom_loop, position_loop, time_loop, write_nd2, z_loop
+from whole import regions_agree
 
 from gpu_patch import open_images, predict
 from gpu_patch.cli import main
@@ -24,17 +25,6 @@ def frames_of(data):
     """…CYX as frames: the channels of a pixel are together."""
     *_, c, y, x = data.shape
     return np.ascontiguousarray(np.moveaxis(data.reshape(-1, c, y, x), 1, -1))
-
-
-def regions_agree(reader, data):
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        starts = [int(rng.integers(n)) for n in data.shape]
-        key = tuple(
-            slice(start, int(rng.integers(start, n)) + 1)
-            for start, n in zip(starts, data.shape, strict=True)
-        )
-        assert np.array_equal(reader.select(key), data[key])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
