@@ -8,8 +8,7 @@ import mutants
 import numpy as np
 import nvrtc
 import pytest
-from cases import assert_same_context
-from test_emulated import specialised_case
+from cases import assert_same_context, specialised_case
 
 from ptx.runtime import PtxRuntime, missing
 
