@@ -1,5 +1,6 @@
 """A server of files on the loopback address that can be slow, fail, and cut its answers off."""
 
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -70,6 +71,15 @@ def _handler(root, state):
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Print no traceback of a client that has gone, as those do that give up waiting."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving(root):
     """Serve a folder.
@@ -85,8 +95,7 @@ def serving(root):
         requests=[], latency=0.0, fault=lambda name: None, has_ranges=True, in_flight=0,
         most_in_flight=0, lock=threading.Lock(),
     )  # fmt: skip
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(root, state))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(root, state))
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
