@@ -34,7 +34,24 @@ Constructor = stand_in("BasicPatchConstr", __init__=_set, construct_patch=lambda
 Dataset = stand_in("CareamicsDataset", __init__=_set, __getitem__=lambda self, index: None)
 Extractor = stand_in("PatchExtractor", __init__=_set, extract_patch=_extract_patch)
 InMemory = stand_in("InMemoryImageStack", __init__=_set, extract_patch=lambda self: None)
-Czi = stand_in("CziImageStack", __init__=_set, extract_patch=lambda self: None)
+Other = stand_in("OtherImageStack", __init__=_set, extract_patch=lambda self: None)
+
+
+def _cut(self, sample_idx, channels, coords, patch_size):
+    self.asked.append((sample_idx, channels, coords, patch_size))
+    y, x = coords
+    h, w = patch_size
+    return self.pixels[sample_idx, channels, y : y + h, x : x + w].astype(np.float32)
+
+
+Czi = stand_in("CziImageStack", __init__=_set, extract_patch=_cut)
+File = stand_in(
+    "FileImageStack",
+    __init__=_set,
+    extract_patch=_cut,
+    load=lambda self: self.asked.append("load"),
+    close=lambda self: self.asked.append("close"),
+)
 
 
 def in_memory(seed=0):
@@ -50,8 +67,8 @@ def in_memory(seed=0):
 
 
 def from_file():
-    """A stack that is read, with the odd metadata of careamics' CZI stacks."""
-    return Czi(
+    """A stack that is read, with odd metadata."""
+    return Other(
         source="some/file.czi@1",
         pixels=distinct((2, 3, 20, 30), "uint16", 9),
         data_shape=[2, 3, 20, 30],
@@ -140,6 +157,65 @@ def test_what_is_not_in_memory_is_read_sample_by_sample():
         "additional_metadata": {},
     }
     assert read.original_axes == "VTCYX"
+
+
+def in_a_file(kind, **more):
+    return kind(
+        source="some/file",
+        pixels=distinct((2, 3, 700, 1300), "uint16", 9),
+        asked=[],
+        data_shape=[2, 3, 700, 1300],
+        data_dtype=np.float32,
+        original_data_shape=(2, 3, 700, 1300),
+        original_axes="SCYX",
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("Gray8", "uint8"), ("Gray16", "uint16"), ("Gray32Float", "float32")]
+)
+def test_czi_stacks_are_read_by_chunk(kind, dtype):
+    stack = in_a_file(Czi, _czi=SimpleNamespace(pixel_types={0: kind, 1: kind}))
+    stack.pixels = stack.pixels.astype(dtype)
+    theirs = a_constructor(stack)
+    images = from_careamics(theirs, "cpu", memory_budget=10**8).input_extractor
+    data = images.image_stacks[0].data
+    assert (data.dtype, data.chunk_shape) == (dtype, (1, 1, 700, 1024))
+    assert images.image_stacks[0].metadata["data_shape"] == (2, 3, 700, 1300)
+    assert stack.asked == theirs.input_extractor.asked == []
+    found = images.extract_patch(0, 1, (690, 1000), (10, 50))
+    np.testing.assert_array_equal(found, stack.pixels[1, :, 690:, 1000:1050])
+    assert len(stack.asked) == 6  # two chunks of each channel, and nothing of the other sample
+
+
+def test_files_that_are_loaded_as_a_whole_are_let_go():
+    stack = in_a_file(File, read_func=lambda path: None)
+    images = from_careamics(a_constructor(stack), "cpu", memory_budget=10**8).input_extractor
+    for sample in (1, 0):
+        found = images.extract_patch(0, sample, (3, 5), (60, 70))
+        np.testing.assert_array_equal(found, stack.pixels[sample, :, 3:63, 5:75])
+    assert (stack.asked[0], stack.asked[-1]) == ("load", "close")
+    assert stack.asked.count("load") == stack.asked.count("close") == 1
+
+
+def test_a_file_that_does_not_fit_is_refused():
+    theirs = a_constructor(in_a_file(File, read_func=lambda path: None))
+    with pytest.raises(MemoryError, match="raise memory_budget"):
+        from_careamics(theirs, "cpu", memory_budget=10**6)
+
+
+@pytest.mark.parametrize("kind", [Czi, File])
+def test_stacks_in_files_may_be_read_in_full(kind):
+    stack = in_a_file(kind)
+    images = from_careamics(a_constructor(stack), "cpu", by_chunk=False).input_extractor
+    np.testing.assert_array_equal(images.image_stacks[0].data, stack.pixels)
+
+
+def test_some_stacks_in_files_beside_others_are_read_in_full():
+    czi = in_a_file(Czi, _czi=None)
+    images = from_careamics(a_constructor(in_memory(), czi), "cpu").input_extractor
+    np.testing.assert_array_equal(images.image_stacks[1].data, czi.pixels)
 
 
 def test_metadata_of_chunks_are_kept_and_cannot_be_changed():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpu_patch.careamics.images import extractor_of
+from gpu_patch.careamics.images import Kept, extractor_of
 from gpu_patch.careamics.recognise import careamics_class, check_nothing_replaced, described
 from gpu_patch.careamics.strategies import strategy_of
 from gpu_patch.constructors import (
@@ -37,14 +37,14 @@ class Converter:
 
     Parameters
     ----------
-    device : str
-        "cpu" or "cuda:N".
+    kept : Kept
+        Where images go.
     strategies : {"own", "theirs"}
         As in `from_careamics`.
     """
 
-    def __init__(self, device: str, strategies: str) -> None:
-        self._device, self._strategies = device, strategies
+    def __init__(self, kept: Kept, strategies: str) -> None:
+        self._kept, self._strategies = kept, strategies
         self._memo: dict[int, Any] = {}
 
     def constructor(self, name: str, obj: Any, seed: int | None) -> PlannedConstr:
@@ -126,7 +126,7 @@ class Converter:
         return strategy_of(theirs, self._memo, self._strategies)
 
     def _extractor(self, name: str, theirs: Any) -> PatchExtractor:
-        return extractor_of(name, theirs, self._device)
+        return extractor_of(name, theirs, self._kept)
 
 
 class _CollatableConstr(MultiChannelTargetMsPatchConstr):

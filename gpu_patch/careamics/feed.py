@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from gpu_patch import device as devices
 from gpu_patch.augmentation import Augmentation
 from gpu_patch.careamics.converter import DATASET, Converter
+from gpu_patch.careamics.images import Kept
 from gpu_patch.careamics.recognise import careamics_class, check_nothing_replaced
 from gpu_patch.careamics.strategies import CHOICES
-from gpu_patch.checks import choice
+from gpu_patch.checks import choice, instance
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.draws import checked_seed
 from gpu_patch.feed.bounds import quantiles_beyond
@@ -57,7 +58,13 @@ class Feed(NamedTuple):
 
 
 def from_careamics(
-    obj: Any, device: str | None = None, *, seed: int | None = None, strategies: str = "theirs"
+    obj: Any,
+    device: str | None = None,
+    *,
+    seed: int | None = None,
+    strategies: str = "theirs",
+    memory_budget: float | str | None = None,
+    by_chunk: bool = True,
 ) -> Any:
     """Return this package's counterpart of a patch constructor or a dataset of careamics.
 
@@ -82,6 +89,12 @@ def from_careamics(
         with the same shapes, patch size, excluded cells and probabilities, so that batches are
         planned at once and by counter, in any number of processes; places then follow the same
         idea, not the same draws. All others are this package's either way.
+    memory_budget : int, float, str or None, default None
+        What images by chunk may take, as in `gpu_patch.open_images`.
+    by_chunk : bool, default True
+        Whether images that careamics leaves in their files (its Zarr and CZI stacks, and TIFF where
+        it keeps one file open at a time) are read by chunk when batches need them, and kept within
+        `memory_budget`. False reads them now, and keeps them whole.
 
     Returns
     -------
@@ -103,10 +116,11 @@ def from_careamics(
     Notes
     -----
     Images in memory as float32 are shared on the CPU, not copied. careamics makes float32 of all
-    others: those of 8 and 16 bits get their own type back. Files, Zarr and CZI stores, and any
-    other image stack of careamics' protocol are read in full, whatever limit their extractor has
-    on how many are open. Stacks keep their source, shapes and data type, so metadata are equal.
-    Image stacks that several datasets share are placed once per device.
+    others: those of 8 and 16 bits get their own type back. Zarr and TIFF are read by this package's
+    readers, CZI by careamics' own. Other image stacks of careamics' protocol, those of subclasses
+    and those of an extractor of a subclass are read in full. Stacks keep their source, shapes and
+    data type, so metadata are equal. Image stacks that several datasets share are placed once per
+    device and budget.
 
     Strategies become those of this package with the same places and the same state, but for
     `StratifiedPatching`, see `strategies`. A user's own is copied and asked patch by patch: its
@@ -116,7 +130,9 @@ def from_careamics(
     where all come from one, so that a batch of them collates; careamics' own fail there.
     """
     choice("strategies", strategies, CHOICES)
-    converter = Converter(devices.resolve(device), strategies)
+    instance("by_chunk", by_chunk, bool, "True or False")
+    kept = Kept(devices.resolve(device), memory_budget, by_chunk=by_chunk)
+    converter = Converter(kept, strategies)
     if base := careamics_class(obj, (DATASET,)):
         check_nothing_replaced("obj", obj, base)
         config = obj.config

@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.careamics.lazy import is_lazy, regions_of
 from gpu_patch.careamics.recognise import careamics_class, described, replaced
+from gpu_patch.chunks import ChunkCache, RegionReader
 from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.images.budget import make_budget
+from gpu_patch.images.by_chunk import cache_within, check_chunk_fits
+from gpu_patch.pages import PageCache
 from gpu_patch.progress import progress_bar
 from gpu_patch.specs import ImageMetadata
 
 _STACK_MEMBERS = ("source", "data_shape", "data_dtype", "original_data_shape", "original_axes")
-_extractors: WeakKeyDictionary[Any, WeakValueDictionary[str, PatchExtractor]] = WeakKeyDictionary()
-"""What was made of careamics' extractors, by device, for as long as something uses it.
+_extractors: WeakKeyDictionary[Any, WeakValueDictionary[Any, PatchExtractor]] = WeakKeyDictionary()
+"""What was made of careamics' extractors, by device and budget, while something uses it.
 
 A training and a validation set split from the same images share them here too.
 """
 
 
-def extractor_of(name: str, theirs: Any, device: str) -> PatchExtractor:
+class Kept:
+    """Where images go: whole to a device, or by chunk into a cache that all of them share.
+
+    Parameters
+    ----------
+    device : str
+        "cpu" or "cuda:N".
+    memory_budget : int, float, str or None
+        What those by chunk may take.
+    by_chunk : bool
+        Whether those that careamics leaves in their files are kept by chunk.
+    """
+
+    def __init__(self, device: str, memory_budget: float | str | None, *, by_chunk: bool) -> None:
+        self._budget = make_budget(device, memory_budget)
+        self.device, self.by_chunk = device, by_chunk
+        self.key = (device, memory_budget) if by_chunk else (device,)
+        self._cache: ChunkCache | PageCache | None = None
+
+    def stacks(self, regions: Sequence[RegionReader], theirs: Sequence[Any]) -> list[ImageStack]:
+        """Return stacks that are read by chunk."""
+        if self._cache is None:
+            sizes = [prod(each.shape) * each.dtype.itemsize for each in regions]
+            self._cache = cache_within(self._budget, sum(sizes))
+        found: list[ImageStack] = []
+        for each, of in zip(regions, theirs, strict=True):
+            stack = _CareamicsStack.by_chunk(each, cache=self._cache, source=of.source)
+            check_chunk_fits(stack)
+            found.append(_described_as(stack, of))
+        return found
+
+
+def extractor_of(name: str, theirs: Any, kept: Kept) -> PatchExtractor:
     """Return an extractor with the images of one of careamics.
 
     Parameters
@@ -31,30 +69,32 @@ def extractor_of(name: str, theirs: Any, device: str) -> PatchExtractor:
         Of the argument, for messages.
     theirs : careamics' PatchExtractor
         Asked for pixels where its images are not in memory, or it has methods of its own.
-    device : str
-        "cpu" or "cuda:N".
+    kept : Kept
+        Where its images go.
     """
-    base = careamics_class(theirs, ("PatchExtractor",))
+    base = careamics_class(theirs, ("PatchExtractor", "LimitFilesPatchExtractor"))
     if base is None:
         raise TypeError(
             f"{name} must be careamics' PatchExtractor or a subclass, found {described(theirs)}"
         )
     known = _extractors.setdefault(theirs, WeakValueDictionary())
-    ours = known.get(device)
+    ours = known.get(kept.key)
     if ours is None:
         # one that replaces anything may give other pixels than its stacks hold
         as_given = not replaced(theirs, base)
-        ours = known[device] = PatchExtractor(_stacks(name, theirs, as_given, device))
+        ours = known[kept.key] = PatchExtractor(_stacks(name, theirs, as_given, kept))
     return ours
 
 
-def _stacks(name: str, theirs: Any, as_given: bool, device: str) -> list[ImageStack]:
+def _stacks(name: str, theirs: Any, as_given: bool, kept: Kept) -> list[ImageStack]:
     stacks = theirs.image_stacks
     for i, stack in enumerate(stacks):
         _check_stack(f"{name}.image_stacks[{i}]", stack)
+    if as_given and kept.by_chunk and all(map(is_lazy, stacks)):
+        return kept.stacks([regions_of(stack) for stack in stacks], stacks)
     in_memory = [_pixels_in_memory(stack) if as_given else None for stack in stacks]
     to_read = [s.data_shape[0] for s, m in zip(stacks, in_memory, strict=True) if m is None]
-    found: list[ImageStack] = []
+    made: list[ImageStack] = []
     with progress_bar("reading images", sum(to_read), " samples") as advance:
         for i, (stack, pixels) in enumerate(zip(stacks, in_memory, strict=True)):
             dtype = np.dtype(stack.data_dtype)
@@ -64,31 +104,38 @@ def _stacks(name: str, theirs: Any, as_given: bool, device: str) -> list[ImageSt
                 )
             else:
                 data = _native(pixels, dtype)
-            found.append(_CareamicsStack(data, stack, device))
-    return found
+            axes = "SCYX" if data.ndim == 4 else "SCZYX"
+            ours = _CareamicsStack(data, axes, source=stack.source, device=kept.device)
+            made.append(_described_as(ours, stack))
+    return made
 
 
 class _CareamicsStack(ImageStack):
     """An image stack with the metadata of one of careamics."""
 
-    def __init__(self, data: NDArray[Any], theirs: Any, device: str) -> None:
-        axes = "SCYX" if data.ndim == 4 else "SCZYX"
-        super().__init__(data, axes, source=theirs.source, device=device)
-        self.original_axes = theirs.original_axes
-        self.original_data_shape = theirs.original_data_shape
-        self.data_dtype = theirs.data_dtype
-        # of Zarr: what careamics' `get_image_metadata` adds
-        self._additional = {
-            key: value
-            for key in ("chunks", "shards")
-            if (value := getattr(theirs, key, None)) is not None
-        }
+    additional: Mapping[str, Any]
 
     @property
     def metadata(self) -> ImageMetadata:
         metadata = super().metadata
-        metadata["additional_metadata"] = dict(self._additional)
+        metadata["additional_metadata"] = dict(self.additional)
         return metadata
+
+
+def _described_as(stack: Any, theirs: Any) -> ImageStack:
+    """Return a stack with the metadata of one of careamics."""
+    stack.source = theirs.source
+    stack.original_axes = theirs.original_axes
+    stack.original_data_shape = theirs.original_data_shape
+    stack.data_dtype = theirs.data_dtype
+    # of Zarr: what careamics' `get_image_metadata` adds
+    stack.additional = {
+        key: value
+        for key in ("chunks", "shards")
+        if (value := getattr(theirs, key, None)) is not None
+    }
+    found: ImageStack = stack
+    return found
 
 
 def _check_stack(name: str, stack: object) -> None:

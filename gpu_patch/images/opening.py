@@ -11,10 +11,11 @@ from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.checks import Message, argument, instance
-from gpu_patch.chunks import ChunkCache, ChunkedImage
+from gpu_patch.chunks import ChunkedImage
 from gpu_patch.images.agreement import check_images, single_slices
 from gpu_patch.images.axes import AXES
 from gpu_patch.images.budget import Budget, make_budget, size_text
+from gpu_patch.images.by_chunk import cache_within, check_chunk_fits
 from gpu_patch.images.extractor import PatchExtractor
 from gpu_patch.images.names import Origin
 from gpu_patch.images.readers import (
@@ -29,7 +30,6 @@ from gpu_patch.images.remarks import warn_of_remarks, warn_of_values
 from gpu_patch.images.sources import found_once
 from gpu_patch.images.stack import ImageStack
 from gpu_patch.images.values import ValueCounts, count_values, count_values_of
-from gpu_patch.pages import PageCache
 from gpu_patch.progress import progress_bar
 
 
@@ -291,26 +291,12 @@ def _resident_stacks(
 def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStack]:
     """Return stacks that share one cache; all files are closed before they are read again."""
     infos = [image.reader.info for image in images]
-    limit = sum(info.nbytes for info in infos) if budget.limit is None else budget.limit
-    n_bytes = max(1, limit)
-    # kernels on a GPU read chunks that are put together for each batch
-    cache = PageCache(n_bytes) if budget.device == "cpu" else ChunkCache(n_bytes, budget.device)
+    cache = cache_within(budget, sum(info.nbytes for info in infos))
     stacks = []
     for image in images:
-        info = image.reader.info
-        stack = ImageStack.by_chunk(
-            FileRegions(image.reader, image.open_again), cache=cache, info=info
-        )
-        if stack.data.largest_chunk_bytes > limit:
-            raise MemoryError(
-                Message(
-                    f"{info.path} is read in chunks of {stack.data.chunk_shape}, of which one "
-                    f"takes {stack.data.largest_chunk_bytes} bytes, but all images may take "
-                    f"{limit}: raise ",
-                    argument("memory_budget"),
-                    ", or store the image in smaller chunks or tiles" * stack.data.is_as_stored,
-                )
-            )
+        regions = FileRegions(image.reader, image.open_again)
+        stack = ImageStack.by_chunk(regions, cache=cache, info=image.reader.info)
+        check_chunk_fits(stack)
         stacks.append(stack)
     for image in images:
         if isinstance(image.reader, ArrayReader):

@@ -15,6 +15,7 @@ from gpu_patch.chunks import RegionReader
 from gpu_patch.chunks.per_process import PerProcess
 from gpu_patch.images.dtypes import warn_of_lost_precision
 from gpu_patch.images.readers import ImageReader
+from gpu_patch.images.readers.array import ArrayReader
 from gpu_patch.images.readers.base import FastReader
 
 _MOST_OPEN = 64
@@ -108,6 +109,8 @@ class FileRegions(RegionReader):
     def close(self) -> None:
         """Let go of the file, unless it is being read."""
         reader, lock = self._own.get(self._open)
+        if isinstance(reader, ArrayReader):  # it would forget its array
+            return
         if lock.acquire(blocking=False):
             try:
                 reader.close()

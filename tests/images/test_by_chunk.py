@@ -158,6 +158,17 @@ def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
             assert sum(not file.closed for file in files) <= 2
 
 
+def test_arrays_are_not_let_go_for_others(monkeypatch):
+    monkeypatch.setattr(regions, "_MOST_OPEN", 2)
+    zarr = pytest.importorskip("zarr")
+    arrays = [zarr.create_array({}, data=numbered("SYX") + i, chunks=(1, 16, 16)) for i in range(5)]
+    found = open_images(arrays, axes="SYX", memory_budget=20_000, by_chunk=True)
+    for _ in range(2):
+        for i in range(5):
+            patch = found.extract_patch(i, 1, (3, 4), (20, 20))
+            np.testing.assert_array_equal(patch[0], numbered("SYX")[1, 3:23, 4:24] + i)
+
+
 def patches_in_another_process(extractor, send):
     try:
         send.put([extractor.extract_patch(0, s, (1, 2), (30, 40)).tolist() for s in range(3)])

@@ -12,6 +12,7 @@ from pixels import distinct
 pytest.importorskip("careamics", reason="what is converted comes from careamics 0.3.5")
 
 import torch
+import zarr
 from builders import UPSTREAM
 from careamics.config.data.data_config import DataConfig
 from careamics.dataset import factory, image_stack, patching
@@ -19,11 +20,13 @@ from careamics.dataset.patch_constructor import BasicPatchConstr
 from careamics.dataset.patch_extractor import PatchExtractor
 from careamics.lightning.data.grouped_index_sampler import GroupedIndexSampler
 from test_readme import ROOT, blocks
+from tifffile import imwrite
 from torch.utils.data import DataLoader, default_collate
 from upstream_datasets import DATA_TYPES, MODES, assert_same, converted, make_dataset, settings
 
 import gpu_patch
 from gpu_patch.careamics import Feed, from_careamics
+from gpu_patch.chunks import ChunkedImage
 from gpu_patch.feed.loader import BatchLoader
 
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "whole", "fixed", "stratified")
@@ -333,6 +336,42 @@ def test_image_stacks_of_users_are_asked():
     theirs.input_extractor = PatchExtractor([Inverted.from_array(a, "SCYX") for a in arrays])
     ours = from_careamics(theirs, "cpu")
     assert_same_items(items(ours, some(theirs)), items(theirs, some(theirs)))
+
+
+@pytest.mark.parametrize("data_type", ["zarr", "tiff, one open"])
+def test_what_careamics_leaves_in_files_stays_there(data_type, tmp_path):
+    array = distinct((4, 2, 600, 500), "uint16")
+    found = settings("n2v", data_type, patching={"name": "random", "patch_size": [16, 16]})
+    if data_type == "zarr":
+        group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+        group.create_array("image", data=array, chunks=(1, 1, 64, 64))
+        source = tmp_path / "a.zarr"
+    else:
+        source = tmp_path / "a.tiff"
+        imwrite(source, array, photometric="minisblack", tile=(64, 64))
+    theirs, expected = (factory.create_dataset(DataConfig(**found), [source], None) for _ in "ab")
+    budget = array.nbytes // 3
+    ours = from_careamics(theirs.patch_constructor, "cpu", memory_budget=budget)
+    (stack,) = ours.input_extractor.image_stacks
+    assert isinstance(stack.data, ChunkedImage)
+    assert (stack.data.dtype, stack.nbytes) == ("uint16", 0)
+    theirs.patch_constructor = ours
+    for index in range(0, len(theirs), 7):
+        assert_same(theirs[index], expected[index])
+    assert 0 < stack.nbytes <= budget
+
+
+def test_chunks_that_were_never_written_are_the_fill_value(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    made = group.create_array(
+        "image", shape=(1, 1, 128, 128), chunks=(1, 1, 64, 64), dtype="uint16", fill_value=7
+    )
+    made[0, 0, :64] = 3
+    stack = image_stack.ZarrImageStack(group, "image", "SCYX")
+    strategy = patching.SequentialPatching([stack.data_shape], (32, 32))
+    theirs = BasicPatchConstr(strategy, PatchExtractor([stack]))
+    ours = from_careamics(theirs, "cpu")
+    assert_same_items(items(ours, range(16)), items(theirs, range(16)))
 
 
 # ---------------------------------------------------------------------------------------------
