@@ -18,6 +18,8 @@ from gpu_patch.patching.subset import SubsetPatching
 from gpu_patch.patching.table import FixedPatching, WholeSamplePatching
 from gpu_patch.tiling import sequential_starts
 
+Drawing = RandomPatching | RegionPatching | StratifiedPatching
+"""Strategies that draw places, but for `FixedRandomPatching`, which does so once."""
 Shapes = Sequence[tuple[int, ...]]
 """SC(Z)YX of each image stack."""
 
@@ -39,23 +41,21 @@ class Places(NamedTuple):
 
 
 def draws(strategy: Patching) -> bool:
-    """Tell whether a strategy draws places from whole samples, rather than listing them."""
-    return isinstance(strategy, RandomPatching | StratifiedPatching) and not isinstance(
-        strategy, FixedRandomPatching
-    )
+    """Tell whether a strategy draws places, rather than listing them."""
+    return isinstance(strategy, Drawing) and not isinstance(strategy, FixedRandomPatching)
 
 
 def candidates(strategy: BatchPatching, shapes: Shapes) -> Places:
     """Return the places that validation patches may have: listed ones, or ones side by side."""
     if not draws(strategy):
         return _listed(strategy, shapes)
-    assert isinstance(strategy, RandomPatching | StratifiedPatching)
+    assert isinstance(strategy, Drawing)
     size = np.array(strategy.patch_size)
     samples, coords = [], []
     for sample, shape in enumerate(_spatial(shapes)):
         axes = [sequential_starts(n, p, 0) for n, p in zip(shape, size.tolist(), strict=True)]
         corners = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
-        if isinstance(strategy, StratifiedPatching):
+        if not isinstance(strategy, RandomPatching):
             corners = corners[_in_boxes(corners, strategy.start_boxes(sample))]
         samples.append(np.full(len(corners), sample))
         coords.append(corners)

@@ -59,6 +59,10 @@ class RegionPatching(SampledPatching):
         """Return where patches of a sample may start; see `StratifiedPatching.start_boxes`."""
         return self.boxes[sample]
 
+    def count(self, sample: int) -> int:
+        """Return how many patches a sample has."""
+        return int(self._ends[sample] - self._starts[sample])
+
     def get_patch_spec(self, index: int) -> PatchSpecs:
         checked = index_in("index", index, self.n_patches, "patches")
         return self.locate(np.array([checked]), self.rng.random((self.n_uniforms, 1))).spec(0)

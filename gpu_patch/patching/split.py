@@ -16,7 +16,6 @@ from gpu_patch.locations import checked_shapes
 from gpu_patch.patching.base import BatchPatching
 from gpu_patch.patching.footprint import covered, paint
 from gpu_patch.patching.protocol import Patching
-from gpu_patch.patching.region import RegionPatching
 from gpu_patch.patching.splitting import Splitting
 
 LOST, TRAINED, VALIDATED = 0, 1, 2
@@ -125,7 +124,8 @@ def split_validation(
     No pixel of the largest window of a validation patch is read by any training patch at any
     scale, also where windows are folded back at borders. Whole image stacks are held out first,
     then samples that follow each other in one, then a compact block where it costs least, which
-    mostly is in a corner. Around a block a ring is lost to both sides.
+    mostly is in a corner. Around a block a ring is lost to both sides. Either side can be split
+    again, as into training, validation and test: what it lost stays lost.
 
     Parameters
     ----------
@@ -184,9 +184,9 @@ def split_validation(
 
 
 def _checked(patching: object) -> BatchPatching:
-    if not isinstance(patching, BatchPatching) or isinstance(patching, RegionPatching):
+    if not isinstance(patching, BatchPatching):
         raise TypeError(
-            f"{argument('patching')} must be a strategy of gpu_patch that is not split yet, found "
+            f"{argument('patching')} must be a strategy of gpu_patch, found "
             f"{shorten(patching)}: from somebody's own it cannot be known where patches may lie"
         )
     return patching

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.patching.base import BatchPatching
-from gpu_patch.patching.footprint import Places, candidates, draws
+from gpu_patch.patching.footprint import Drawing, Places, candidates, draws
 from gpu_patch.patching.holdout import Holdout, hold_out
 from gpu_patch.patching.protocol import Patching
 from gpu_patch.patching.random import RandomPatching
@@ -110,7 +110,7 @@ class Splitting:
         if not draws(strategy):
             kept = self._kept(held, blocks, n_scales)
             return SubsetPatching(strategy, kept) if len(kept) else None
-        assert isinstance(strategy, RandomPatching | StratifiedPatching)
+        assert isinstance(strategy, Drawing)
         bad = {
             sample: [
                 axis.touch(np.arange(max(axis.n_pixels - axis.patch, 0) + 1), mask)
@@ -140,26 +140,32 @@ class Splitting:
         return np.flatnonzero(kept)
 
     def _of_regions(
-        self, strategy: RandomPatching, whole: list[int], bad: dict[int, Masks]
+        self, strategy: RandomPatching | RegionPatching, whole: list[int], bad: dict[int, Masks]
     ) -> RegionPatching:
         boxes, counts = [], []
-        for sample, shape in enumerate(self.sizes):
-            sides = [max(n - p, 0) + 1 for n, p in zip(shape, strategy.patch_size, strict=True)]
-            full = int(
-                np.prod([-(-n // p) for n, p in zip(shape, strategy.patch_size, strict=True)])
-            )
-            everywhere = np.stack([np.zeros(len(shape), np.int64), np.array(sides)])[None]
-            left = everywhere
+        for sample in range(len(self.sizes)):
+            before, n_patches = self._drawn(strategy, sample)
+            left = before
             if sample in whole:
-                left = everywhere[:0]
+                left = before[:0]
             elif sample in bad:
-                left = _left_boxes(bad[sample])
-            n_left, n_starts = left[:, 1].prod(axis=1).sum(), np.prod(sides)
+                left = _common(before, _left_boxes(bad[sample]))
+            part = _n_starts(left) / max(_n_starts(before), 1)
             boxes.append(left)
-            counts.append(max(1, round(full * n_left / n_starts)) if len(left) else 0)
+            counts.append(max(1, round(n_patches * part)) if len(left) else 0)
         return RegionPatching(
             strategy.data_shapes, strategy.patch_size, boxes, counts, copy.deepcopy(strategy.rng)
         )
+
+    def _drawn(
+        self, strategy: RandomPatching | RegionPatching, sample: int
+    ) -> tuple[NDArray[np.int64], int]:
+        """Return the boxes where a sample's patches start, and how many there are."""
+        if isinstance(strategy, RegionPatching):
+            return strategy.boxes[sample], strategy.count(sample)
+        shape, size = np.array(self.sizes[sample]), np.array(strategy.patch_size)
+        everywhere = np.stack([np.zeros_like(shape), np.maximum(shape - size, 0) + 1])
+        return everywhere[None], int(np.prod(-(-shape // size)))
 
     def _without_cells(
         self, strategy: StratifiedPatching, whole: list[int], bad: dict[int, Masks]
@@ -208,6 +214,17 @@ def _left_boxes(bad: Masks) -> NDArray[np.int64]:
         for box in product(*ranges):
             found.append([[low for low, _ in box], [high - low for low, high in box]])
     return np.array(found, np.int64).reshape(-1, 2, len(bad))
+
+
+def _n_starts(boxes: NDArray[np.int64]) -> int:
+    return int(boxes[:, 1].prod(axis=1).sum())
+
+
+def _common(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what boxes (n, 2, D) of first and size share with others, which do not overlap."""
+    first = np.maximum(a[:, None, 0], b[None, :, 0])
+    size = np.minimum(a[:, None].sum(axis=2), b[None].sum(axis=2)) - first
+    return np.stack([first, size], axis=2)[(size > 0).all(axis=-1)]
 
 
 def _cells_that_stop(bad: NDArray[np.bool_], patch: int, n_pixels: int) -> list[int]:

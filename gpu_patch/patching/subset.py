@@ -27,6 +27,7 @@ class SubsetPatching(BatchPatching):
     def __init__(self, strategy: BatchPatching, indices: NDArray[np.int64]) -> None:
         self.strategy, self.indices = strategy, indices
         self.starts_inside = strategy.starts_inside
+        self.data_shapes = getattr(strategy, "data_shapes", None)
         self._data_idx = strategy.sites()[indices, 0]
 
     @property

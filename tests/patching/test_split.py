@@ -176,6 +176,41 @@ def test_any_images(kind, shapes, size, n_scales, mode, strict, wanted, seed):
         assert split.validation.n_patches == wanted
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_validation_and_test(kind, mode):
+    """Split twice: no pixel of the test patches is read by either of the others."""
+    shapes, size, options = [(2, 1, 41, 40), (1, 1, 90, 61)], (7, 6), {"padding_mode": mode}
+    options |= {"data_shapes": shapes, "multiscale_count": 2}
+    n_test, n_validation = (1, 1) if kind == "whole" else (2, 3)
+    first = split_validation(a_strategy(kind, shapes, size), n_test, seed=1, **options)
+    rest, test = first
+    second = split_validation(rest, n_validation, seed=2, **options)
+    training, validation = second
+    assert_no_leak(second, shapes, 2, mode, strict=True)
+    for side in (training, validation):
+        assert set(all_places(side)) <= set(all_places(rest))
+        assert side.n_patches > 0
+    held = {key: np.zeros(shapes[key[0]][2:], bool) for key in ((0, 0), (0, 1), (1, 0))}
+    for image, sample, coords, own in all_places(test):
+        held[image, sample][read(coords, own, shapes[image][2:], 1, 2, mode)] = True
+    for side in second:
+        for image, sample, coords, own in all_places(side):
+            assert not held[image, sample][read(coords, own, shapes[image][2:], 1, 2, mode)].any()
+    assert second.parts.trained + second.parts.validated < first.parts.trained + 1e-9
+
+
+def test_a_split_keeps_the_density_of_patches():
+    strategy = RandomPatching([(1, 1, 640, 640)], (8, 8), 0)
+    training, validation = split_validation(strategy, 16, multiscale_count=2, seed=0)
+    again, _ = split_validation(training, 16, multiscale_count=2, seed=0)
+    densities = [s.n_patches / len(list(all_places(s))) for s in (training, again)]
+    assert densities[0] == pytest.approx(densities[1], rel=1e-3)
+    # a list of places as well, which keeps their order
+    some, one = split_validation(validation, 1, data_shapes=strategy.data_shapes, seed=0)
+    assert (some.n_patches, one.n_patches) == (15, 1)
+
+
 @pytest.mark.parametrize("kind", ["random", "stratified"])
 def test_draws_stay_in_the_places_that_are_left(kind):
     """All of these come up, and no others."""
@@ -353,6 +388,3 @@ def test_strategies_that_cannot_be_split():
         split_validation(FixedPatching(specs), 2, seed=0)
     with pytest.raises(TypeError, match="patching must be a strategy of gpu_patch"):
         split_validation(3, 2, seed=0)
-    training, _ = split_validation(RandomPatching([(1, 1, 64, 64)], (8, 8)), 2, seed=0)
-    with pytest.raises(TypeError, match="not split yet"):
-        split_validation(training, 2, seed=0)
