@@ -136,9 +136,28 @@ def test_structures_and_their_quality():
     assert "Loss" in titles
 
 
+def test_what_is_trained_on_is_drawn():
+    truth, image = pixels(2, (20, 20)), pixels(3, (30, 40))
+    parts = np.ones((30, 40), np.uint8)
+    parts[:10], parts[:5, :20] = 0, 2
+    figure = plot_training([2, 1], truth, truth, image=image, parts=parts, validation=([1], [3]))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert "67% trained on, 8% validated (framed), 25% lost" in titles
+    (curve,) = (axes for axes in figure.axes if axes.lines)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in curve.lines}
+    assert lines["validation"] == [[1, 3]]
+
+
+SPLIT = {"image": np.ones((2, 5, 6)), "parts": np.ones((5, 6))}
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
+        (([1],), SPLIT, "parts are drawn beside structures: give truth"),
+        (([1], *[np.ones((2, 3, 3))] * 2), SPLIT | {"parts": np.ones((5, 5))}, "parts must have"),
+        (([1], *[np.ones((2, 3, 3))] * 2), {"parts": np.ones((5, 5))}, "parts must have the shape"),
+        (([1],), {"validation": ([1, 2], [1])}, "validation must be two rows of one length"),
         (([],), {}, r"losses must be one-dimensional and not empty, found the shape \(0,\)"),
         (([[1, 2]],), {}, r"losses must be one-dimensional"),
         (([1], np.ones((2, 3, 3)), np.ones((2, 3, 4))), {}, "truth and predicted must have one"),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.checks import argument, choice, index_in, shorten, whole_number
+from gpu_patch.checks import Message, argument, choice, index_in, shorten, whole_number
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.locations import checked_shapes
 from gpu_patch.patching.base import BatchPatching
@@ -215,7 +215,7 @@ def _number_wanted(wanted: object, n_all: int) -> int:
 
 def _too_little(
     job: Splitting, n_wanted: int, n_scales: int, strict: bool, state: Mapping[str, Any]
-) -> str:
+) -> Message:
     """Say what does not fit, and what would."""
 
     def fits(n: int, scales: int, strictly: bool) -> bool:
@@ -230,15 +230,16 @@ def _too_little(
     while high - low > 1:  # the largest number that does fit
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle, n_scales, strict) else (low, middle)
-    advice = [f"at most {low}"] if low else []
+    advice: list[str] = [f"at most {low}"] if low else []
     if strict and n_scales > 1 and fits(n_wanted, n_scales, False):
-        advice.append("strict=False")
+        advice.append(argument("strict", False))
     fewer = next((s for s in range(n_scales - 1, 0, -1) if fits(n_wanted, s, strict)), None)
     if fewer:
-        advice.append(f"multiscale_count={fewer}")
+        advice.append(argument("multiscale_count", fewer))
     advice.append("images of their own for validation")
-    return (
-        f"{argument('fraction_or_count')} asks for {n_wanted} validation patches of {size}, of "
-        f"{n_all} places, with windows of {window}: nothing would be left to train on. What "
-        f"would fit: {', or '.join(advice)}"
+    return Message(
+        argument("fraction_or_count"),
+        f" asks for {n_wanted} validation patches of {size}, of {n_all} places, with windows of "
+        f"{window}: nothing would be left to train on. What would fit: ",
+        Message.joined(", or ", advice),
     )

@@ -224,7 +224,8 @@ def _common(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what boxes (n, 2, D) of first and size share with others, which do not overlap."""
     first = np.maximum(a[:, None, 0], b[None, :, 0])
     size = np.minimum(a[:, None].sum(axis=2), b[None].sum(axis=2)) - first
-    return np.stack([first, size], axis=2)[(size > 0).all(axis=-1)]
+    boxes: NDArray[np.int64] = np.stack([first, size], axis=2)[(size > 0).all(axis=-1)]
+    return boxes
 
 
 def _cells_that_stop(bad: NDArray[np.bool_], patch: int, n_pixels: int) -> list[int]:

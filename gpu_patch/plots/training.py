@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch.checks import Message, argument, whole_number
+from gpu_patch.patching.split import LOST, VALIDATED
 from gpu_patch.plots import colours
 from gpu_patch.plots.sheet import EDGE, Panel, Sheet
 
-_PANEL, _GAP, _TOP, _TITLE, _AXIS = 3.84, 0.16, 1.25, 0.45, 0.5
+_PANEL, _GAP, _TOP, _TITLE, _AXIS, _LOW = 3.84, 0.16, 1.25, 0.45, 0.5, 2.6
 """Inches."""
 _TOO_BRIGHT, _TOO_DARK = (1.0, 0.62, 0.0), (0.34, 0.71, 1.0)
 _ERROR_RANGE = 0.25
 """Errors of this part of the contrast have their full colour."""
+_DARK, _FRAME, _THIN = 0.25, (1.0, 1.0, 0.0), 192
+"""What is left of the brightness of lost pixels; colour of frames, and frames in a panel's side."""
 
 
 def plot_training(
@@ -30,6 +33,9 @@ def plot_training(
     loss_title: str = "Loss",
     baseline: float | None = None,
     window: int = 20,
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    image: ArrayLike | None = None,
+    parts: ArrayLike | None = None,
     axes: Any = None,
 ) -> Any:
     """Draw the losses of a training, and how well structures were told apart.
@@ -52,6 +58,11 @@ def plot_training(
         Loss of who predicts the mean of the image, to be drawn as a line.
     window : int, default 20
         Steps of which the mean is drawn too.
+    validation : (array_like, array_like), shapes (n,), optional
+        Steps, and the losses of validation after them.
+    image, parts : array_like, shapes (C, Y, X) and (Y, X), optional
+        What was trained on, and the `map` of its split (see `gpu_patch.split_validation`): shows
+        what is trained on, validated on and lost. With `truth` alone.
     axes : matplotlib.axes.Axes, optional
         Draws the losses there alone.
 
@@ -64,7 +75,8 @@ def plot_training(
     Raises
     ------
     ValueError
-        Losses are no row of numbers; shapes or names do not fit; images for given `axes`.
+        Losses are no row of numbers; shapes or names do not fit; images for given `axes`; `parts`
+        without `image` or `truth`.
     ImportError
         matplotlib is missing.
     """
@@ -78,7 +90,8 @@ def plot_training(
         )
     means = running_mean(losses, whole_number("window", window, minimum=1))
     structures = _checked_structures(truth, predicted, names, axes)
-    curve = _Curve(losses, means, loss_title, baseline)
+    split = _checked_split(image, parts, structures)
+    curve = _Curve(losses, means, loss_title, baseline, _checked_validation(validation))
     if axes is not None:
         curve.draw(axes, colours.LIGHT)
         return axes.figure
@@ -86,24 +99,34 @@ def plot_training(
         sheet = Sheet(2 * EDGE + 2 * _PANEL, _TOP + _PANEL + EDGE)
         curve.draw(sheet.axes(EDGE + _AXIS, _TOP, 2 * _PANEL - _AXIS, _PANEL - _AXIS), sheet.theme)
     else:
-        sheet = _with_structures(curve, *structures)
+        sheet = _with_structures(curve, *structures, split)
     sheet.write_head(title, subtitle)
     return sheet.figure
 
 
 def _with_structures(
-    curve: _Curve, truth: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]
+    curve: _Curve,
+    truth: NDArray[Any],
+    predicted: NDArray[Any],
+    names: Sequence[str],
+    split: Panel | None,
 ) -> Sheet:
-    """Draw the mixture above the losses, and a row of panels per structure beside them."""
+    """Draw a row of panels per structure, and the losses beside them, or below the split."""
     n_rows = max(2, len(truth))
-    sheet = Sheet(
-        2 * EDGE + 4 * _PANEL + 3 * _GAP, _TOP + n_rows * _PANEL + (n_rows - 1) * _TITLE + EDGE
-    )
+    width = 2 * EDGE + 4 * _PANEL + 3 * _GAP
+    height = _TOP + n_rows * _PANEL + (n_rows - 1) * _TITLE + EDGE
+    sheet = Sheet(width, height + (0 if split is None else _TITLE + _LOW))
     mixture = truth.mean(axis=0)
     grey = colours.tint(colours.stretch(mixture, colours.limits(mixture)), (1, 1, 1))
     _show(sheet, 0, 0, Panel("Input: the mixture", grey))
-    x, y = _corner(1, 0)
-    curve.draw(sheet.axes(x + _AXIS, y, _PANEL - _AXIS, _PANEL - _AXIS), sheet.theme)
+    if split is None:
+        x, y = _corner(1, 0)
+        axes = sheet.axes(x + _AXIS, y, _PANEL - _AXIS, _PANEL - _AXIS)
+    else:
+        _show(sheet, 1, 0, split)
+        x, y = _corner(n_rows, 0)
+        axes = sheet.axes(x + _AXIS, y, width - 2 * EDGE - _AXIS, _LOW - _AXIS)
+    curve.draw(axes, sheet.theme)
     for row, panels in enumerate(_structure_panels(truth, predicted, names)):
         for column, panel in enumerate(panels, start=1):
             _show(sheet, row, column, panel)
@@ -159,6 +182,60 @@ def _checked_structures(
     return true, found, names
 
 
+def _checked_validation(
+    validation: tuple[ArrayLike, ArrayLike] | None,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return steps and losses of validation, empty ones where there are none."""
+    steps, losses = map(np.asarray, ((), ()) if validation is None else validation)
+    if steps.ndim != 1 or steps.shape != losses.shape:
+        raise ValueError(
+            Message(
+                argument("validation"),
+                " must be two rows of one length, steps and losses, found the shapes "
+                f"{steps.shape} and {losses.shape}",
+            )
+        )
+    return steps, losses
+
+
+def _checked_split(
+    image: ArrayLike | None, parts: ArrayLike | None, structures: object
+) -> Panel | None:
+    """Return the panel of a split, None where there is none."""
+    if image is None and parts is None:
+        return None
+    pixels, where = np.asarray(image), np.asarray(parts)
+    if pixels.ndim != 3 or where.shape != pixels.shape[1:]:
+        raise ValueError(
+            Message(
+                argument("parts"),
+                " must have the shape YX of ",
+                argument("image"),
+                f", CYX, found {where.shape} and {pixels.shape}",
+            )
+        )
+    if structures is None:
+        raise ValueError(
+            Message(argument("parts"), " are drawn beside structures: give ", argument("truth"))
+        )
+    return _split_panel(pixels, where)
+
+
+def _split_panel(image: NDArray[Any], where: NDArray[Any]) -> Panel:
+    """Show what is trained on bright, what is validated on framed, and what is lost dark."""
+    step = colours.step_to_thin(*(4 * n for n in where.shape))
+    image, where = image[:, ::step, ::step], where[::step, ::step]
+    limits = [colours.limits(channel) for channel in image]
+    rgb = colours.overlay(image, limits, colours.channel_colours(len(image)))
+    rgb[where == LOST] *= _DARK
+    held = where == VALIDATED
+    outside = np.pad(~held, 1, constant_values=True)
+    rgb[held & colours.grown(outside, max(where.shape) // _THIN)[1:-1, 1:-1]] = _FRAME
+    lost, trained, validated = np.bincount(where.ravel(), minlength=3) / where.size
+    title = f"{trained:.0%} trained on, {validated:.0%} validated (framed), {lost:.0%} lost"
+    return Panel(title, rgb)
+
+
 def _structure_panels(
     truth: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]
 ) -> list[list[Panel]]:
@@ -198,12 +275,13 @@ def _show(sheet: Sheet, row: int, column: int, panel: Panel) -> None:
 
 
 class _Curve(NamedTuple):
-    """Losses, their running mean, a title, and the loss of who predicts the mean."""
+    """Losses, their running mean, a title, the loss of who predicts the mean, and validation's."""
 
     losses: NDArray[np.float64]
     means: NDArray[np.float64]
     title: str
     baseline: float | None
+    validation: tuple[NDArray[Any], NDArray[Any]]
 
     def draw(self, axes: Any, theme: colours.Theme) -> None:
         """Plot the losses on a logarithmic scale."""
@@ -220,6 +298,11 @@ class _Curve(NamedTuple):
         axes.plot(steps, self.losses, **each, label="each step")
         colour = colours.SCALE_COLOURS[0] if dark else colours.CURVE_STYLES[0][0]
         axes.plot(steps[n - 1 :], self.means, color=colour, linewidth=2, label=f"mean of {n} steps")
+        if len(self.validation[0]):
+            mark = colours.SCALE_COLOURS[1] if dark else colours.CURVE_STYLES[1][0]
+            axes.plot(
+                *self.validation, "o-", color=mark, linewidth=1, markersize=4, label="validation"
+            )
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from gpu_patch import Augmentation
+from gpu_patch import Augmentation, RandomPatching, split_validation
 from gpu_patch.cli import main, make_parser
 from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.training.command import (
@@ -80,7 +80,13 @@ def test_unmixed_better_than_without_training(trained):
 def test_report_says_the_figures(trained):
     figures, report, folder = trained
     assert "80 steps of 8 patches" in report
-    assert "64 patches of 32×32 an epoch" in report
+    assert "37 patches of 32×32 an epoch" in report
+    parts = figures["parts"]
+    assert parts == {"trained": 40 / 64, "validated": 16 / 64, "lost": 8 / 64}
+    assert "62.5% of the image is trained on, 25.0% validated, 12.5% lost between" in report
+    assert figures["val_steps"] == [25, 50, 75, 80]
+    assert figures["val_losses"][-1] < 0.9 * figures["val_losses"][0]
+    assert f"validated  loss {figures['val_losses'][-1]:.3f} at last" in report
     assert f"{figures['n_parameters']} parameters" in report
     for name, values in figures["psnr"].items():
         (line,) = re.findall(rf"^{name} +(.*)$", report, re.M)
@@ -144,10 +150,42 @@ def test_errors_are_orange_where_too_bright(tmp_path):
 
 
 @needs_torch
+def test_picture_shows_what_is_trained_on(trained):
+    """The training image, with a frame around what is validated, and what is lost dark."""
+    from PIL import Image
+
+    size = 256
+    places = RandomPatching([(1, 2, size, size)], (32, 32))
+    where = split_validation(places, 16, multiscale_count=2, seed=0).map(0, 0)
+    pixels = make_phantom(size, 0)
+    shown = colours.overlay(
+        pixels, [colours.limits(channel) for channel in pixels], colours.channel_colours(2)
+    )
+    panel = Image.open(trained[2] / "unmixed.png").crop((35, 554, 35 + 384, 554 + 384))
+    found = np.asarray(panel.resize((size, size), Image.Resampling.NEAREST))[..., :3] / 255
+    frame = colours.grown(where != 2, 3) & colours.grown(where == 2, 2)
+    inside = np.s_[5:-5, 5:-5]
+    for part, brightness in ((0, 0.25), (1, 1), (2, 1)):
+        plain = ((where == part) & ~frame)[inside]
+        wrong = np.abs(found - brightness * shown)[inside][plain].max(axis=-1) > 0.1
+        assert plain.sum() > 1000
+        assert wrong.mean() < 0.2, part  # by a pixel, where it is enlarged
+    assert (np.abs(found - (1, 1, 0)).max(axis=-1) < 0.01)[frame].mean() > 0.1
+
+
+@needs_torch
+def test_without_validation(tmp_path, capsys):
+    figures = train(tmp_path, "--steps", "1", "--val", "0")
+    assert "64 patches of 32×32 an epoch" in capsys.readouterr().out
+    assert figures["parts"] is None
+    assert figures["val_losses"] == []
+
+
+@needs_torch
 def test_same_seed_same_training(trained, tmp_path):
     figures, _, folder = trained
     again = train(tmp_path, "--steps", "80", "--seed", "0")
-    for name in ("losses", "psnr", "settings"):
+    for name in ("losses", "val_losses", "psnr", "settings"):
         assert again[name] == figures[name]
     pictures = [(place / "unmixed.png").read_bytes() for place in (folder, tmp_path)]
     assert pictures[0] == pictures[1]
@@ -224,8 +262,11 @@ def test_waiting_is_for_batches_and_training_the_rest(monkeypatch):
     monkeypatch.setattr(patches, "construct_batch", make_for_1)
     normalization = Normalization.mean_std(300, 300, 300, 300)
     loader = loop.make_loader(patches, 6, normalization, 0)
-    # two whole batches in an epoch
-    course = loop.train(TakesTen(1, 2, 1), loader, 5)
+    validation = loop.make_validation(patches, 6, normalization)
+    # two whole batches in an epoch, and two of validation after the last step
+    course = loop.train(TakesTen(1, 2, 1), loader, 5, validation)
+    assert now == [5 * 11 + 3 * 11]
+    assert course.val_steps.tolist() == [5]
     assert course.waiting_seconds.tolist() == [1] * 5
     assert course.training_seconds.tolist() == [10] * 5
     assert np.isfinite(course.losses).all()
@@ -296,7 +337,8 @@ def test_torch_without_cuda(monkeypatch, tmp_path, capsys):
         ("--patch-size 4", ["--patch-size", "at least 8", "'4'"]),
         ("--steps 0", ["--steps", "at least 1", "'0'"]),
         ("--size 100", ["--size", "at least 128", "'100'"]),
-        ("--size 128 --batch-size 5", ["--batch-size", "at most 4", "128×128", "5"]),
+        ("--size 128 --batch-size 5 --val 0", ["--batch-size", "at most 4", "128×128", "5"]),
+        ("--size 512 --val 40", ["--val asks for 40", "at most 32, or strict=False", "--scales 2"]),
         ("--json nosuch/a.json", ["--json", "nosuch"]),
         ("--out grey.png", ["--out", "grey.png", "must be a folder"]),
         ("--device toaster", ["device", "'toaster'"]),
@@ -329,7 +371,7 @@ def test_defaults_depend_on_the_device(monkeypatch):
         found = settings_of(options)
         assert (found["device"], found["batch_size"], found["size"]) == (device, batch_size, size)
     # no more than an epoch has
-    options.size = 128
+    options.size, options.fraction_or_count = 128, 0
     assert settings_of(options)["batch_size"] == 4
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch import PatchConstr, Patching, RandomPatching, split_constructor, split_validation
 from gpu_patch.cli.arguments import (
     Commands,
     add_device,
@@ -27,6 +28,7 @@ from gpu_patch.cli.picture_files import save_picture
 from gpu_patch.cli.text import head, line
 from gpu_patch.device import resolve
 from gpu_patch.feed import compute_normalization
+from gpu_patch.patching import Split
 from gpu_patch.plots import plot_training
 from gpu_patch.plots.training import psnr, running_mean
 from gpu_patch.words import counted, times
@@ -88,6 +90,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--scales",
+        dest="multiscale_count",
         type=whole(1, 8),
         default=3,
         metavar="N",
@@ -99,6 +102,15 @@ def add_to(commands: Commands) -> None:
         metavar="N",
         help="pixels of the training image along Y and X "
         f"(default: {_SIZE}, on a GPU {_SIZE_ON_CUDA})",
+    )
+    parser.add_argument(
+        "--val",
+        dest="fraction_or_count",
+        type=whole(0),
+        default=16,
+        metavar="N",
+        help="patches held out of the training image, so that training reads no pixel of them; 0 "
+        "for none (default: %(default)s)",
     )
     add_device(parser)
     add_seed(parser)
@@ -129,6 +141,7 @@ def run(options: argparse.Namespace) -> None:
             "machine": described,
             "settings": settings,
             "n_parameters": found.n_parameters,
+            "parts": None if found.split is None else found.split.parts._asdict(),
             **{name: values.tolist() for name, values in found.course._asdict().items()},
             "step_seconds": times,
             "psnr": qualities,
@@ -138,10 +151,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 class _Trained(NamedTuple):
-    """A training: how it went, and the held-out image as it is and as it was predicted."""
+    """A training: how it went, on what, and a held-out image as it is and as it was predicted."""
 
     n_parameters: int
     course: Course
+    pixels: NDArray[np.uint16]
+    split: Split | None
     truth: NDArray[np.uint16]
     before: NDArray[np.float32]
     after: NDArray[np.float32]
@@ -154,15 +169,22 @@ def _trained(settings: dict[str, Any]) -> _Trained:
     device, seed, batch_size = settings["device"], settings["seed"], settings["batch_size"]
     patch_size, n_scales = settings["patch_size"], settings["scales"]
     pixels, truth = make_phantom(settings["size"], seed), make_phantom(HELD_OUT_SIZE, seed + 1)
-    patches = loop.make_patches(pixels, patch_size, n_scales, device=device, seed=seed)
+    patches: PatchConstr = loop.make_patches(pixels, patch_size, n_scales, device=device, seed=seed)
+    split, held, validation = None, None, None
+    if settings["val"]:
+        patches, held, (split,) = split_constructor(patches, settings["val"], seed=seed)
     normalization = compute_normalization(patches)
     loader = loop.make_loader(patches, batch_size, normalization, seed)
+    if held is not None:
+        validation = loop.make_validation(held, batch_size, normalization)
     network = loop.make_network(n_scales, len(STRUCTURES), device=device, seed=seed)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"images     phantoms: {_square(settings['size'])} to train on, {patches.n_patches} "
         f"patches of {_square(patch_size)} an epoch; {_square(HELD_OUT_SIZE)} held out"
     )
+    if split is not None:
+        print(f"validation {counted(settings['val'], 'patch')}: {parts_of(split)}")
     print(
         f"network    U-Net, {n_parameters} parameters; input: {counted(n_scales, 'scale')}",
         flush=True,
@@ -170,8 +192,17 @@ def _trained(settings: dict[str, Any]) -> _Trained:
     shape = {"patch_size": patch_size, "n_scales": n_scales, "batch_size": batch_size}
     predicted = partial(loop.predict, network, truth, normalization, **shape, device=device)
     before = predicted()
-    course = loop.train(network, loader, settings["steps"])
-    return _Trained(n_parameters, course, truth, before, predicted())
+    course = loop.train(network, loader, settings["steps"], validation)
+    return _Trained(n_parameters, course, pixels, split, truth, before, predicted())
+
+
+def parts_of(split: Split) -> str:
+    """Say what part of an image is trained on, validated on, and lost."""
+    trained, validated, lost = split.parts
+    return (
+        f"{trained:.1%} of the image is trained on, {validated:.1%} validated, {lost:.1%} lost "
+        "between them"
+    )
 
 
 def _print_results(
@@ -184,8 +215,11 @@ def _print_results(
     print(
         f"training   {counted(len(course.losses), 'step')} of {counted(batch_size, 'patch')} in "
         f"{seconds:.1f} s: "
-        f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last; the mean of the image has 1\n"
+        f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last; the mean of the image has 1"
     )
+    if len(course.val_losses):
+        print(f"validated  loss {course.val_losses[-1]:.3f} at last, of what training never reads")
+    print()
     times = times_of(course)
     legend = _TIME_LEGEND if settings["device"] == "cpu" else _TIME_LEGEND_ON_CUDA
     print("\n".join(time_lines(times, batch_size)))
@@ -198,7 +232,7 @@ def _print_results(
 
 def _plot(found: _Trained, settings: dict[str, Any]) -> Any:
     """Return the picture of a training."""
-    losses = found.course.losses
+    course, split, losses = found.course, found.split, found.course.losses
     return plot_training(
         losses,
         found.truth,
@@ -211,6 +245,9 @@ def _plot(found: _Trained, settings: dict[str, Any]) -> Any:
         loss_title="Loss: mean squared error, normalised",
         baseline=1,
         window=_SMOOTHED,
+        validation=(course.val_steps, course.val_losses),
+        image=None if split is None else found.pixels,
+        parts=None if split is None else split.map(0, 0),
     )
 
 
@@ -224,18 +261,24 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     device = resolve(options.device)
     on_cuda = device != "cpu"
     size = options.size or (_SIZE_ON_CUDA if on_cuda else _SIZE)
-    n_patches = (-(-size // patch_size)) ** 2
+    n_scales, n_val = options.multiscale_count, options.fraction_or_count
+    places: Patching = RandomPatching([(1, 2, size, size)], [patch_size] * 2)
+    if n_val:
+        split = split_validation(places, n_val, multiscale_count=n_scales, seed=options.seed)
+        places = split.training
+    n_patches = places.n_patches
     usual = min(_BATCH_SIZE_ON_CUDA if on_cuda else _BATCH_SIZE, n_patches)
     if options.batch_size is not None and options.batch_size > n_patches:
         raise ValueError(
-            f"argument --batch-size: must be at most {n_patches}, the patches of an image of "
-            f"{_square(size)}, found {options.batch_size}"
+            f"argument --batch-size: must be at most {n_patches}, the training patches of an "
+            f"image of {_square(size)}, found {options.batch_size}"
         )
     return {
         "steps": options.steps,
         "batch_size": options.batch_size or usual,
         "patch_size": patch_size,
-        "scales": options.scales,
+        "scales": n_scales,
+        "val": n_val,
         "size": size,
         "device": device,
         "seed": options.seed,

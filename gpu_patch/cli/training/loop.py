@@ -19,6 +19,7 @@ from gpu_patch import (
     Augmentation,
     ImageStack,
     MultiChannelTargetMsPatchConstr,
+    PatchConstr,
     PatchExtractor,
     RandomPatching,
 )
@@ -31,6 +32,8 @@ _WEIGHT_RANGE = (0.4, 0.6)
 _LEARNING_RATE = 3e-3
 _SHOWN = 20
 """Steps whose mean loss the progress bar shows."""
+_VALIDATED_EVERY = 25
+"""Steps."""
 
 
 # ---- data --------------------------------------------------------------------------------------
@@ -49,7 +52,7 @@ def make_patches(
 
 
 def make_loader(
-    constructor: MultiChannelTargetMsPatchConstr,
+    constructor: PatchConstr,
     batch_size: int,
     normalization: Normalization,
     seed: int,
@@ -63,6 +66,13 @@ def make_loader(
         normalization=normalization,
         augmentation=Augmentation(),
     )
+
+
+def make_validation(
+    constructor: PatchConstr, batch_size: int, normalization: Normalization
+) -> BatchLoader:
+    """Make the loader of validation patches, in order and as they are."""
+    return BatchLoader(constructor, batch_size, shuffle=False, normalization=normalization)
 
 
 # ---- clocks ------------------------------------------------------------------------------------
@@ -117,12 +127,16 @@ class Course(NamedTuple):
         Mean squared error of each step's batch, of normalised values.
     waiting_seconds, training_seconds : array of float64, shape (steps,)
         From the end of the step before until the batch is there, and from then to the end of the
-        step. Nothing is left out between.
+        step. Nothing but validation is left out between.
+    val_steps, val_losses : array of int64 and of float32, shape (n,)
+        After which steps the validation patches were looked at, and their mean loss then.
     """
 
     losses: NDArray[np.float32]
     waiting_seconds: NDArray[np.float64]
     training_seconds: NDArray[np.float64]
+    val_steps: NDArray[np.int64]
+    val_losses: NDArray[np.float32]
 
 
 def use_device(device: str) -> None:
@@ -154,7 +168,9 @@ def make_network(n_inputs: int, n_outputs: int, *, device: str, seed: int) -> UN
     return network
 
 
-def train(network: nn.Module, loader: BatchLoader, n_steps: int) -> Course:
+def train(
+    network: nn.Module, loader: BatchLoader, n_steps: int, validation: BatchLoader | None = None
+) -> Course:
     """Train a network on batches of as many epochs as it takes, showing a progress bar."""
     tqdm = needs("train-demo", "tqdm")
     on_cuda = loader.device != "cpu"
@@ -164,11 +180,13 @@ def train(network: nn.Module, loader: BatchLoader, n_steps: int) -> Course:
     batches = _endless(TensorLoader(loader))
     # copied there in the order of the stream: asking the device for a loss would wait for it
     losses = torch.full((n_steps,), torch.nan, pin_memory=on_cuda)
-    marks = [clock.mark()]
+    val_losses: dict[int, torch.Tensor] = {}
+    marks = []
     with tqdm.tqdm(
         total=n_steps, desc="train", unit=" steps", file=sys.stderr, disable=None
     ) as bar:
         for step in range(n_steps):
+            marks.append(clock.mark())
             batch = next(batches)
             marks.append(clock.mark())
             loss = mse_loss(network(batch.input), batch.target)
@@ -179,8 +197,24 @@ def train(network: nn.Module, loader: BatchLoader, n_steps: int) -> Course:
             losses[step].copy_(loss.detach(), non_blocking=True)
             _show(bar, losses[max(0, step + 1 - _SHOWN) : step + 1])
             marks.append(clock.mark())
+            if validation and ((step + 1) % _VALIDATED_EVERY == 0 or step + 1 == n_steps):
+                val_losses[step + 1] = _validated(network, validation)
     seconds = clock.seconds(marks)
-    return Course(losses.numpy(), seconds[0::2], seconds[1::2])
+    return Course(
+        losses.numpy(),
+        seconds[0::3],
+        seconds[1::3],
+        np.array(list(val_losses), np.int64),
+        np.array([loss.item() for loss in val_losses.values()], np.float32),
+    )
+
+
+def _validated(network: nn.Module, loader: BatchLoader) -> torch.Tensor:
+    """Return the mean loss of the patches of the first epoch."""
+    loader.set_epoch(0)
+    with torch.no_grad():
+        errors = [(network(input) - target) ** 2 for input, target in TensorLoader(loader)]
+    return torch.cat(errors).mean()
 
 
 def _endless(loader: TensorLoader) -> Iterator[TensorBatch]:
