@@ -20,12 +20,12 @@ def line(columns: Columns, cells: Sequence[str]) -> str:
     return first.ljust(columns[0][1]) + "".join(aligned)
 
 
-def machine_lines(machine: dict[str, object]) -> list[str]:
+def machine_lines(machine: dict[str, object], used: str = "one thread used") -> list[str]:
     """Say what the CPU's figures were measured on."""
     load = "" if machine["load"] is None else f", load before {machine['load']:.1f}"
     commit = "" if machine["commit"] is None else f" ({machine['commit']})"
     return [
-        f"machine    {machine['cpu']}, {machine['n_cores']} cores, one thread used{load}",
+        f"machine    {machine['cpu']}, {machine['n_cores']} cores, {used}{load}",
         f"software   gpu_patch {machine['gpu_patch']}{commit}, Python {machine['python']}, "
         f"NumPy {machine['numpy']}, {machine['date']}",
     ]

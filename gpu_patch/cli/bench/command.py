@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from gpu_patch.cli.arguments import (
     Commands,
@@ -14,10 +17,15 @@ from gpu_patch.cli.arguments import (
     whole,
     writable,
 )
+from gpu_patch.cli.bench import by_chunk_table
 from gpu_patch.cli.bench.report import report
 from gpu_patch.cli.bench.workloads import CONSTRUCTORS, USUAL_BATCH, curves, settings_of
 from gpu_patch.device import resolve
 from gpu_patch.plots.bench import panels, plot_bench
+from gpu_patch.plots.by_chunk import plot_by_chunk
+
+Measured: TypeAlias = tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]
+"""All figures, and what draws them."""
 
 
 def add_to(commands: Commands) -> None:
@@ -59,6 +67,15 @@ def add_to(commands: Commands) -> None:
         help="numbers of scales, for 2D constructors with context "
         "(default: 1 2 3 4 5; with --quick 1 4, and 1 2 4 for --plot; on a GPU 4)",
     )
+    parser.add_argument(
+        "--by-chunk",
+        nargs="?",
+        const=Path(),
+        type=path_named,
+        metavar="PATH",
+        help="instead: images that are larger than memory, beside other ways to read patches out "
+        "of files; of PATH, or of a Zarr that is written for it (67 MB)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -66,6 +83,19 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     if options.json is not None:
         writable("--json", options.json)
+    if options.plot is not None:
+        needs("bench --plot", "matplotlib.figure")
+        picture_file("--plot", options.plot)
+    document, plot = (_by_chunk if options.by_chunk is not None else _resident)(options)
+    if options.json is not None:
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten  {options.json}")
+    if options.plot is not None:
+        plot(document).savefig(options.plot)
+        print(f"\npicture  {options.plot}")
+
+
+def _resident(options: argparse.Namespace) -> Measured:
     chosen = (options.constructors, options.scales, options.batch_size)
     settings = settings_of(
         resolve(options.device),
@@ -74,13 +104,27 @@ def run(options: argparse.Namespace) -> None:
         workloads=curves(options.quick) if options.plot and not any(chosen) else None,
     )
     if options.plot is not None:
-        needs("bench --plot", "matplotlib.figure")
-        picture_file("--plot", options.plot)
         panels(settings["workloads"])
-    document = report(settings)
-    if options.json is not None:
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        print(f"\nwritten  {options.json}")
-    if options.plot is not None:
-        plot_bench(document).savefig(options.plot)
-        print(f"\npicture  {options.plot}")
+    return report(settings), plot_bench
+
+
+def _by_chunk(options: argparse.Namespace) -> Measured:
+    others = {
+        "--device": resolve(options.device) != "cpu",
+        "--batch-size": options.batch_size,
+        "--constructors": options.constructors,
+        "--scales": options.scales,
+    }
+    if given := [name for name, value in others.items() if value]:
+        raise ValueError(f"argument --by-chunk: goes without {' and '.join(given)}")
+    path = options.by_chunk
+    if path == Path():
+        needs("bench --by-chunk", "zarr")
+    elif not path.exists():
+        raise FileNotFoundError(f"argument --by-chunk: there is no {path}")
+    settings = {
+        "device": "cpu",
+        "by_chunk": "" if path == Path() else str(path.absolute()),
+        "quick": options.quick,
+    }
+    return by_chunk_table.report(settings), plot_by_chunk

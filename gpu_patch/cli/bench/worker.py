@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from gpu_patch.cli.bench import cpu, cuda, upstream
+from gpu_patch.cli.bench import by_chunk, cpu, cuda, upstream
 
 
 def main() -> None:
@@ -26,6 +26,8 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     if settings.get("library") == "careamics":
         upstream.serve(report, settings["budget"])
+    elif "by_chunk" in settings:
+        by_chunk.serve(settings, report)
     elif settings["device"] == "cpu":
         cpu.serve(settings, report)
     else:
