@@ -5,6 +5,7 @@ The layouts are those of the structs in `_cuda/common.cuh`, which kernels of the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
 from typing import Any, Protocol
@@ -55,6 +56,8 @@ EPILOGUE_RECORD = np.dtype(
 
 EPILOGUE = {"EPILOGUE": 1}
 """Macro of kernels that have `EPILOGUE_RECORD` records as their last parameter."""
+PAGED = {"PAGED": 1}
+"""Macro of kernels that read pages in slots: `PageBox` records and slots come before the epilogue."""
 
 _ALIGNMENT = 16
 
@@ -66,19 +69,38 @@ class Addresses(Protocol):
         """Return the address of an array."""
 
 
-class WindowTable(Protocol):
+class WindowTable(ABC):
     """What kernels ask for the places of windows."""
 
     least_side: int
     """Patches that start in 0 … `least_side` − 1 along each axis start in their image."""
+    n_dims: int
+    """2 for YX, 3 for ZYX."""
+    pixel_types: set[int]
+    """Those of `PIXEL_TYPES` that occur."""
+    most_pixels: int
+    """Of one channel of one sample."""
 
+    @abstractmethod
     def sources(
         self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
     ) -> NDArray[np.void]:
         """Return `CHANNEL_SOURCE` records of shape (B, C)."""
 
+    @abstractmethod
     def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
+
+    def pages(
+        self,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        scale: int,
+        n_scales: int,
+        mode: str,
+    ) -> tuple[NDArray[Any], ...]:
+        """Return where the pages of windows are; nothing, as here, of images that have none."""
+        return ()
 
 
 class ImageTable(WindowTable):
@@ -192,9 +214,9 @@ class ImageTable(WindowTable):
         return self._table[sources.image_idx, 6 - self.n_dims : 6]
 
 
-def as_table(runtime: Addresses, images: ImageTable | Sequence[Any]) -> ImageTable:
+def as_table(runtime: Addresses, images: WindowTable | Sequence[Any]) -> WindowTable:
     """Return `images` as a table."""
-    return images if isinstance(images, ImageTable) else ImageTable(runtime, images)
+    return images if isinstance(images, WindowTable) else ImageTable(runtime, images)
 
 
 def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:

@@ -106,6 +106,74 @@ struct Axis {
     }
 };
 
+// ---- pages -------------------------------------------------------------------------------------
+// gpu_patch/pages/slot_table.py. Of images larger than memory some pages are there, each in a slot.
+// Index maps know nothing of it: only the step from a pixel's index to its address does.
+
+// The pages that a channel of a sample reads: a box of its image's, which may go round the image.
+struct PageBox {
+    int64 slot_bytes;
+    int first_slot;         // where in the table of slots the box's begin
+    int grid[3], first[3];  // pages of the image along each axis, and the box's first
+    int stride[2];          // in the table, from a page to the next along Z and Y
+    int side[3];            // pixels of a page
+};
+
+struct InPage {
+    int page;   // of the box
+    int pixel;  // of the page
+};
+
+__device__ __forceinline__ InPage in_page(const PageBox& box, int axis, int64 index) {
+    const unsigned side = box.side[axis], page = static_cast<unsigned>(index) / side;
+    const int in_box = static_cast<int>(page) - box.first[axis];
+    return {in_box < 0 ? in_box + box.grid[axis] : in_box,
+            static_cast<int>(static_cast<unsigned>(index) - page * side)};
+}
+
+// Its slot's plane: `pixels` is that of the first slot.
+__device__ __forceinline__ const char* in_slot(const PageBox& box, const int* __restrict__ slots,
+                                               const void* pixels, int page) {
+    return static_cast<const char*>(pixels) +
+           __ldg(slots + box.first_slot + page) * box.slot_bytes;
+}
+
+// A row of an image whose pages are in slots; it finds a page where one begins.
+struct PagedRow {
+    const PageBox& box;
+    const int* slots;
+    const void* pixels;
+    int page;          // the row's first
+    int64 in_plane;    // of the row's first pixel
+    int64 first;       // pixel of the row that the page begins with
+    const char* here;  // plane of the page
+
+    __device__ __forceinline__ PagedRow(const PageBox& box_, const int* slots_,
+                                        const ChannelSource& source, int64 z, int64 y)
+        : box(box_), slots(slots_), pixels(source.pixels), first(-1), here(nullptr) {
+        const InPage at_z = in_page(box, 0, z), at_y = in_page(box, 1, y);
+        page = at_z.page * box.stride[0] + at_y.page * box.stride[1];
+        in_plane = (static_cast<int64>(at_z.pixel) * box.side[1] + at_y.pixel) * box.side[2];
+    }
+    // Make `here` the plane that pixel x lies in, and return where it lies there.
+    __device__ __forceinline__ int64 at(int64 x) {
+        if (!here || x < first || x >= first + box.side[2]) {
+            const InPage at_x = in_page(box, 2, x);
+            first = x - at_x.pixel;
+            here = in_slot(box, slots, pixels, page + at_x.page);
+        }
+        return in_plane + x - first;
+    }
+};
+
+// Parameters of kernels that read pages, and what they give on.
+#if PAGED
+#define PAGES_PARAMETER                                                                         \
+    , const PageBox* __restrict__ boxes, const int* __restrict__ slots
+#else
+#define PAGES_PARAMETER
+#endif
+
 // ---- arithmetic that equals NumPy's ------------------------------------------------------------
 // Rounded each by itself, never fused, subnormal numbers kept: CuPy compiles everything with
 // -ftz=true, under which CUDA's own __fmul_rn and the like make them zero.

@@ -18,7 +18,7 @@ struct GatherJob {
 // left to itself the compiler spills, to have more blocks at a time
 extern "C" __global__ __launch_bounds__(256, 2)
 void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__ sources,
-            void* __restrict__ out EPILOGUE_PARAMETER) {
+            void* __restrict__ out PAGES_PARAMETER EPILOGUE_PARAMETER) {
     const int64 patch_index = blockIdx.x / job->n_row_groups;
     const int64 first_row = blockIdx.x % job->n_row_groups * ROWS;
     const int64 n_rows = job->patch[0] * job->patch[1], n_columns = job->patch[2];
@@ -31,7 +31,11 @@ void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__
 
     for (int64 row = first_row + threadIdx.y; row < last_row; row += blockDim.y) {
         const int64 z = z_axis(row / job->patch[1]), y = y_axis(row % job->patch[1]);
+#if PAGED
+        PagedRow paged(boxes[patch_index], slots, source, z, y);
+#else
         const int64 source_row = (z * source.size[1] + y) * source.size[2];
+#endif
 #if EPILOGUE
         const EpilogueRecord* record = records + patch_index;
         const int64 out_plane = patch_index * job->patch[0] + row / job->patch[1];
@@ -46,8 +50,14 @@ void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__
         for (int64 column = threadIdx.x; column < n_columns; column += blockDim.x) {
             const int64 x = x_axis(column);
             const bool inside = z >= 0 && y >= 0 && x >= 0;  // always so, except under "zero"
-            const float value =
-                inside ? load_any(source.pixel_type, source.pixels, source_row + x) : 0.0f;
+#if PAGED
+            const int64 at = inside ? paged.at(x) : 0;
+            const void* pixels = paged.here;
+#else
+            const int64 at = source_row + x;
+            const void* pixels = source.pixels;
+#endif
+            const float value = inside ? load_any(source.pixel_type, pixels, at) : 0.0f;
             store(out, out_row + column * step, finished(record, value), job->half_output);
         }
     }

@@ -15,7 +15,8 @@ from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
     MODES,
-    ImageTable,
+    PAGED,
+    WindowTable,
     as_table,
     check_cuts,
     pack,
@@ -40,7 +41,7 @@ _JOB = np.dtype(
 
 def gather(
     runtime: Runtime,
-    images: ImageTable | Sequence[Any],
+    images: WindowTable | Sequence[Any],
     sources: ChannelSources,
     patch_size: Sequence[int],
     n_scales: int,
@@ -48,8 +49,9 @@ def gather(
     dtype: DTypeLike,
     *,
     epilogue: Epilogue | None = None,
+    out: Any = None,
 ) -> Any:
-    """Return the patches of `sources`, (B, C, (Z), Y, X); see `ops.gather`."""
+    """Return the patches of `sources`, (B, C, (Z), Y, X), in `out` if given; see `ops.gather`."""
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
@@ -57,7 +59,9 @@ def gather(
         if epilogue is not None:
             records = [patch_records(epilogue, sources.shape, patch_size)]
         check_cuts(table, sources, patch_size, n_scales, mode)
-        out = runtime.output((*sources.shape, *patch_size), dtype)
+        pages = table.pages(sources, patch_size, 0, n_scales, mode)
+        if out is None:
+            out = runtime.output((*sources.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)
         n_row_groups = -(-depth * height // _ROWS)
         job = np.array(
@@ -71,11 +75,12 @@ def gather(
             ),
             _JOB,
         )
-        packed, offsets = pack(job, places, *records)
+        packed, offsets = pack(job, places, *pages, *records)
+        constants = (PAGED if pages else {}) | (EPILOGUE if records else {})
         device = runtime.upload(packed)
         addresses = [runtime.pointer(device) + offset for offset in offsets]
         launch(
-            runtime.kernel("gather", "gather", EPILOGUE if records else {}),
+            runtime.kernel("gather", "gather", constants),
             places.size * n_row_groups,
             (32, 8),
             [*addresses[:2], runtime.pointer(out), *addresses[2:]],

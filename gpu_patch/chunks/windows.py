@@ -266,7 +266,7 @@ def _channels_by_chunk(channels: Sequence[int], chunk: int) -> list[ChunkStretch
     return _by_chunk(stretches, len(channels), chunk)
 
 
-def check_indices(images: Sequence[ChunkedImage], sources: ChannelSources) -> None:
+def check_indices(images: Sequence[Any], sources: ChannelSources) -> None:
     """Check what would otherwise be read from another place."""
     n_images = len(images)
     if sources.image_idx.min() < 0 or sources.image_idx.max() >= n_images:
