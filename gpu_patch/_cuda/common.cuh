@@ -119,59 +119,101 @@ struct PageBox {
     int side[3];            // pixels of a page
 };
 
-struct InPage {
-    int page;   // of the box
-    int pixel;  // of the page
-};
-
-__device__ __forceinline__ InPage in_page(const PageBox& box, int axis, int64 index) {
+// An index along an axis as page of the box, in the upper half, and pixel of the page, in the lower
+// one: those of all axes add up to where a pixel is.
+__device__ __forceinline__ int64 in_pages(const PageBox& box, int axis, int64 index) {
     const unsigned side = box.side[axis], page = static_cast<unsigned>(index) / side;
-    const int in_box = static_cast<int>(page) - box.first[axis];
-    return {in_box < 0 ? in_box + box.grid[axis] : in_box,
-            static_cast<int>(static_cast<unsigned>(index) - page * side)};
+    const unsigned in_page = static_cast<unsigned>(index) - page * side;
+    int in_box = static_cast<int>(page) - box.first[axis];
+    if (in_box < 0) in_box += box.grid[axis];
+    int64 pixel = in_page;
+    for (int inner = axis + 1; inner < 3; ++inner) pixel *= box.side[inner];
+    if (axis < 2) in_box *= box.stride[axis];
+    return static_cast<int64>(in_box) << 32 | pixel;
 }
 
-// Its slot's plane: `pixels` is that of the first slot.
+// The plane of a slot; `pixels` is that of the first slot.
 __device__ __forceinline__ const char* in_slot(const PageBox& box, const int* __restrict__ slots,
-                                               const void* pixels, int page) {
+                                               const void* pixels, int64 page) {
     return static_cast<const char*>(pixels) +
            __ldg(slots + box.first_slot + page) * box.slot_bytes;
 }
 
-// A row of an image whose pages are in slots; it finds a page where one begins.
-struct PagedRow {
-    const PageBox& box;
-    const int* slots;
-    const void* pixels;
-    int page;          // the row's first
-    int64 in_plane;    // of the row's first pixel
-    int64 first;       // pixel of the row that the page begins with
-    const char* here;  // plane of the page
-
-    __device__ __forceinline__ PagedRow(const PageBox& box_, const int* slots_,
-                                        const ChannelSource& source, int64 z, int64 y)
-        : box(box_), slots(slots_), pixels(source.pixels), first(-1), here(nullptr) {
-        const InPage at_z = in_page(box, 0, z), at_y = in_page(box, 1, y);
-        page = at_z.page * box.stride[0] + at_y.page * box.stride[1];
-        in_plane = (static_cast<int64>(at_z.pixel) * box.side[1] + at_y.pixel) * box.side[2];
-    }
-    // Make `here` the plane that pixel x lies in, and return where it lies there.
-    __device__ __forceinline__ int64 at(int64 x) {
-        if (!here || x < first || x >= first + box.side[2]) {
-            const InPage at_x = in_page(box, 2, x);
-            first = x - at_x.pixel;
-            here = in_slot(box, slots, pixels, page + at_x.page);
-        }
-        return in_plane + x - first;
-    }
-};
-
-// Parameters of kernels that read pages, and what they give on.
 #if PAGED
 #define PAGES_PARAMETER                                                                         \
     , const PageBox* __restrict__ boxes, const int* __restrict__ slots
+#define PAGES_OF(i) boxes + (i), slots
 #else
 #define PAGES_PARAMETER
+#define PAGES_OF(i) static_cast<const PageBox*>(nullptr), nullptr
+#endif
+
+// Where the pixels of a channel of a sample are: only here it shows whether they are in pages.
+#if PAGED
+struct Plane {
+    const ChannelSource& source;
+    const PageBox& box;
+    const int* slots;
+
+    __device__ __forceinline__ Plane(const ChannelSource& source_, const PageBox* box_,
+                                     const int* slots_)
+        : source(source_), box(*box_), slots(slots_) {}
+    // What the index along an axis adds to where a pixel is.
+    __device__ __forceinline__ int64 offset(int axis, int64 index) const {
+        return in_pages(box, axis, index);
+    }
+    // Make `at` count from what is returned.
+    __device__ __forceinline__ const void* origin(int64& at) const {
+        const char* plane = in_slot(box, slots, source.pixels, at >> 32);
+        at &= 0xffffffff;
+        return plane;
+    }
+};
+// A row of it, which looks a slot up where a page begins.
+struct PlaneRow {
+    const Plane& plane;
+    int64 start;  // what Z and Y add
+    int64 first = 0, shift = 0;
+    const void* page = nullptr;
+
+    __device__ __forceinline__ PlaneRow(const Plane& plane_, int64 start_)
+        : plane(plane_), start(start_) {}
+    __device__ __forceinline__ const void* origin(int64 x, int64& at) {
+        if (!page || x < first || x >= first + plane.box.side[2]) {
+            const int64 in_row = plane.offset(2, x);
+            at = start + in_row;
+            page = plane.origin(at);
+            first = x - (in_row & 0xffffffff);
+            shift = at - x;
+        }
+        at = x + shift;
+        return page;
+    }
+};
+#else
+struct Plane {
+    const ChannelSource& source;
+
+    __device__ __forceinline__ Plane(const ChannelSource& source_, const PageBox*, const int*)
+        : source(source_) {}
+    __device__ __forceinline__ int64 offset(int axis, int64 index) const {
+        return axis == 0   ? index * source.size[1] * source.size[2]
+               : axis == 1 ? index * source.size[2]
+                           : index;
+    }
+    __device__ __forceinline__ const void* origin(int64&) const { return source.pixels; }
+};
+struct PlaneRow {
+    const Plane& plane;
+    int64 start;
+
+    __device__ __forceinline__ PlaneRow(const Plane& plane_, int64 start_)
+        : plane(plane_), start(start_) {}
+    __device__ __forceinline__ const void* origin(int64 x, int64& at) const {
+        at = start + x;
+        return plane.source.pixels;
+    }
+};
 #endif
 
 // ---- arithmetic that equals NumPy's ------------------------------------------------------------

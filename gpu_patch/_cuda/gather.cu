@@ -29,13 +29,11 @@ void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__
     const Axis<int64> y_axis(source, 1, job->patch[1], 0, job->cut_scale, job->mode);
     const Axis<int64> x_axis(source, 2, n_columns, 0, job->cut_scale, job->mode);
 
+    const Plane plane(source, PAGES_OF(patch_index));
     for (int64 row = first_row + threadIdx.y; row < last_row; row += blockDim.y) {
         const int64 z = z_axis(row / job->patch[1]), y = y_axis(row % job->patch[1]);
-#if PAGED
-        PagedRow paged(boxes[patch_index], slots, source, z, y);
-#else
-        const int64 source_row = (z * source.size[1] + y) * source.size[2];
-#endif
+        const bool has_pixels = z >= 0 && y >= 0;  // always so, except under "zero"
+        PlaneRow from(plane, has_pixels ? plane.offset(0, z) + plane.offset(1, y) : 0);
 #if EPILOGUE
         const EpilogueRecord* record = records + patch_index;
         const int64 out_plane = patch_index * job->patch[0] + row / job->patch[1];
@@ -49,15 +47,12 @@ void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__
 #endif
         for (int64 column = threadIdx.x; column < n_columns; column += blockDim.x) {
             const int64 x = x_axis(column);
-            const bool inside = z >= 0 && y >= 0 && x >= 0;  // always so, except under "zero"
-#if PAGED
-            const int64 at = inside ? paged.at(x) : 0;
-            const void* pixels = paged.here;
-#else
-            const int64 at = source_row + x;
-            const void* pixels = source.pixels;
-#endif
-            const float value = inside ? load_any(source.pixel_type, pixels, at) : 0.0f;
+            float value = 0.0f;
+            if (has_pixels && x >= 0) {
+                int64 at;
+                const void* pixels = from.origin(x, at);
+                value = load_any(source.pixel_type, pixels, at);
+            }
             store(out, out_row + column * step, finished(record, value), job->half_output);
         }
     }

@@ -47,7 +47,7 @@ __device__ __forceinline__ float dot(const float* __restrict__ taps,
 
 // Filter a chunk along Z and add it, weighted, to the plane.
 template <int TYPE>
-__device__ __forceinline__ void add_chunk(float* plane, const ChannelSource& source,
+__device__ __forceinline__ void add_chunk(float* plane, const Plane& from,
                                           const float* shift_at,
                                           const float* __restrict__ taps, bool first,
                                           const int64* z_offsets, int n_z,
@@ -61,25 +61,28 @@ __device__ __forceinline__ void add_chunk(float* plane, const ChannelSource& sou
             const int64 column = y_offsets[y] + x_offsets[x];
             const float shift = *shift_at;
             float sum = 0.0f;
-            for (int z = 0; z < n_z; ++z)
-                sum = fmaf(__ldg(taps + z),
-                           shifted(load<TYPE>(source.pixels, z_offsets[z] + column), shift), sum);
+            for (int z = 0; z < n_z; ++z) {
+                int64 at = z_offsets[z] + column;
+                const void* pixels = from.origin(at);
+                sum = fmaf(__ldg(taps + z), shifted(load<TYPE>(pixels, at), shift), sum);
+            }
             // a thread comes back to its own pixels for every channel: no barrier in between
             float* to = plane + y * CHUNK_X + x;
-            *to = first ? source.weight * sum : fmaf(source.weight, sum, *to);
+            const float weight = from.source.weight;
+            *to = first ? weight * sum : fmaf(weight, sum, *to);
         }
 }
 
-__device__ __forceinline__ void add_chunk_any(float* plane, const ChannelSource& source,
+__device__ __forceinline__ void add_chunk_any(float* plane, const Plane& from,
                                               const float* shift_at,
                                               const float* taps, bool first,
                                               const int64* z_offsets, int n_z,
                                               const int64* y_offsets, int n_y,
                                               const int64* x_offsets, int n_x) {
-    switch (source.pixel_type) {
+    switch (from.source.pixel_type) {
 #define ADD(TYPE)                                                                               \
     case TYPE:                                                                                  \
-        add_chunk<TYPE>(plane, source, shift_at, taps, first, z_offsets, n_z, y_offsets, n_y,   \
+        add_chunk<TYPE>(plane, from, shift_at, taps, first, z_offsets, n_z, y_offsets, n_y,   \
                         x_offsets, n_x);                                                        \
         break;
         ADD(BOOL)
@@ -95,17 +98,17 @@ __device__ __forceinline__ void add_chunk_any(float* plane, const ChannelSource&
 
 // Element offsets of part of an axis: window's edge and image's border folded into one map. Not
 // inlined: its 64-bit divisions would take the registers of the loops around it.
-__device__ __noinline__ void fill_offsets(int64* offsets, int count, const ChannelSource& source,
-                                          int axis, const Job& job, int scale, int64 first,
-                                          int64 stride) {
-    const Axis<int64> map(source, axis, job.patch[axis], scale, job.n_scales, job.mode);
+__device__ __noinline__ void fill_offsets(int64* offsets, int count, const Plane& plane, int axis,
+                                          const Job& job, int scale, int64 first) {
+    const Axis<int64> map(plane.source, axis, job.patch[axis], scale, job.n_scales, job.mode);
     for (int i = threadIdx.x; i < count; i += N_THREADS)
-        offsets[i] = map(mirror(first + i, job.patch[axis] << scale)) * stride;
+        offsets[i] = plane.offset(axis, map(mirror(first + i, job.patch[axis] << scale)));
 }
 
 __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
                             const float* __restrict__ taps,
                             const ChannelSource* __restrict__ sources,
+                            const PageBox* __restrict__ boxes, const int* __restrict__ slots,
                             const EpilogueRecord* __restrict__ record, int scale, int64 z, int64 y,
                             int64 x) {
     DYNAMIC_SHARED(int64, shared);
@@ -133,20 +136,18 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
         for (int y_done = 0; y_done < y_reach.size; y_done += CHUNK_Y) {
             const int n_y = min(CHUNK_Y, y_reach.size - y_done);
             for (int c = 0; c < job.n_channels; ++c) {
-                const ChannelSource& source = sources[c];
+                const Plane from(sources[c], boxes + c, slots);
                 for (int z_done = 0; z_done < z_reach.size; z_done += CHUNK_Z) {
                     const int n_z = min(CHUNK_Z, z_reach.size - z_done);
                     __syncthreads();  // nobody reads the last offsets, or the last plane, any more
-                    fill_offsets(z_offsets, n_z, source, 0, job, z_scale, z_reach.first + z_done,
-                                 source.size[1] * source.size[2]);
-                    fill_offsets(y_offsets, n_y, source, 1, job, scale, y_reach.first + y_done,
-                                 source.size[2]);
-                    fill_offsets(x_offsets, n_x, source, 2, job, scale, x_reach.first + x_done, 1);
+                    fill_offsets(z_offsets, n_z, from, 0, job, z_scale, z_reach.first + z_done);
+                    fill_offsets(y_offsets, n_y, from, 1, job, scale, y_reach.first + y_done);
+                    fill_offsets(x_offsets, n_x, from, 2, job, scale, x_reach.first + x_done);
 #if EPILOGUE  // in shared memory: there is no register left for it
                     if (threadIdx.x == 0) *shift_at = input_shift(record + c);
 #endif
                     __syncthreads();  // the offsets are there
-                    add_chunk_any(plane, source, shift_at, z_filter + z_done,
+                    add_chunk_any(plane, from, shift_at, z_filter + z_done,
                                   c == 0 && z_done == 0, z_offsets, n_z, y_offsets, n_y,
                                   x_offsets, n_x);
                 }
@@ -179,7 +180,7 @@ extern "C" __global__ __launch_bounds__(N_THREADS, 2)
 void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
                      const float* __restrict__ taps, const ChannelSource* __restrict__ all_sources,
                      void* __restrict__ input,
-                     void* __restrict__ target EPILOGUE_PARAMETER) {
+                     void* __restrict__ target PAGES_PARAMETER EPILOGUE_PARAMETER) {
     const int64 depth = job->patch[0], height = job->patch[1], width = job->patch[2];
     const int64 tiles_x = (width + TILE_X - 1) / TILE_X, tiles_y = (height + TILE_Y - 1) / TILE_Y;
     // the largest scale of a sample first: it takes longest, and the smaller ones find its pixels
@@ -200,7 +201,9 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
     const int64 y = tile_y + threadIdx.x / TILE_X, x = tile_x + threadIdx.x % TILE_X;
 
     float result = 0.0f;
-    if (scale > 0) result = downscaled(*job, firs, taps, sources, record, scale, z, tile_y, tile_x);
+    if (scale > 0)
+        result = downscaled(*job, firs, taps, sources, PAGES_OF(sample * n_channels), record, scale,
+                            z, tile_y, tile_x);
     // only now: to keep it meanwhile would take registers
     if (y >= height || x >= width) return;
     const int64 at = place(record, z, y, x, height, width), volume = depth * height * width;
@@ -215,8 +218,11 @@ void lateral_context(const Job* __restrict__ job, const Fir* __restrict__ firs,
         const Axis<int64> z_axis(source, 0, depth, 0, job->n_scales, job->mode);
         const Axis<int64> y_axis(source, 1, height, 0, job->n_scales, job->mode);
         const Axis<int64> x_axis(source, 2, width, 0, job->n_scales, job->mode);
-        const int64 offset = (z_axis(z) * source.size[1] + y_axis(y)) * source.size[2] + x_axis(x);
-        const float value = load_any(source.pixel_type, source.pixels, offset);
+        const Plane plane(source, PAGES_OF(sample * n_channels + c));
+        int64 offset = plane.offset(0, z_axis(z)) + plane.offset(1, y_axis(y)) +
+                       plane.offset(2, x_axis(x));
+        const void* pixels = plane.origin(offset);
+        const float value = load_any(source.pixel_type, pixels, offset);
         if (target)
             store(target, (sample * n_channels + c) * volume + at, finished(record + c, value),
                   job->half_output);

@@ -18,7 +18,8 @@ from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
     MODES,
-    ImageTable,
+    PAGED,
+    WindowTable,
     as_table,
     check_cuts,
     context_records,
@@ -49,7 +50,7 @@ _FIR = np.dtype([(name, np.int32) for name in ("first_tap", "n_taps", "offset", 
 
 def lateral_context(
     runtime: Runtime,
-    images: ImageTable | Sequence[Any],
+    images: WindowTable | Sequence[Any],
     sources: ChannelSources,
     weights: NDArray[np.float32],
     patch_size: Sequence[int],
@@ -60,6 +61,7 @@ def lateral_context(
     targets: bool = True,
     specialise: bool = True,
     epilogue: Epilogue | None = None,
+    out: tuple[Any, Any] | None = None,
 ) -> tuple[Any, Any]:
     """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`.
 
@@ -67,7 +69,7 @@ def lateral_context(
     ----------
     runtime : Runtime
         Whose arrays the images are.
-    images : ImageTable or sequence of array, SC(Z)YX
+    images : WindowTable or sequence of array, SC(Z)YX
         C-contiguous, of stored data types.
     sources : ChannelSources
         What to read.
@@ -81,6 +83,8 @@ def lateral_context(
         Whether a kernel compiled for this very case may be used, where there is one.
     epilogue : Epilogue or None, default None
         What happens to the values.
+    out : (array, array or None), optional
+        Filled with input and target.
     """
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
@@ -90,29 +94,47 @@ def lateral_context(
             records.append(context_records(epilogue, sources.shape, patch_size, targets))
         places = table.sources(sources, weights)
         inside = check_cuts(table, sources, patch_size, n_scales, mode)
-        n_samples, n_channels = sources.shape
-        mixed = runtime.output((n_samples, n_scales, *patch_size), dtype)
-        target = runtime.output((n_samples, n_channels, *patch_size), dtype) if targets else None
+        pages = table.pages(sources, patch_size, n_scales - 1, n_scales, mode)
+        if out is None:
+            out = new_outputs(runtime, sources.shape, n_scales, patch_size, dtype, targets=targets)
+        mixed, target = out
         shape = None
         if specialise:
             shape = specialised.choose(
                 table, sources, patch_size, n_scales, mode, mixed.dtype, inside, runtime
             )
         if shape is None:
-            _launch_general(runtime, table, places, patch_size, mode, mixed, target, records)
+            _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, records)
         else:
-            specialised.launch_shape(runtime, shape, places, mixed, target, records)
+            specialised.launch_shape(runtime, shape, places, mixed, target, records, pages)
+    return mixed, target
+
+
+def new_outputs(
+    runtime: Runtime,
+    shape: tuple[int, int],
+    n_scales: int,
+    patch_size: Sequence[int],
+    dtype: DTypeLike,
+    *,
+    targets: bool,
+) -> tuple[Any, Any]:
+    """Return arrays for the input of B samples, and for the targets of C channels or None."""
+    n_samples, n_channels = shape
+    mixed = runtime.output((n_samples, n_scales, *patch_size), dtype)
+    target = runtime.output((n_samples, n_channels, *patch_size), dtype) if targets else None
     return mixed, target
 
 
 def _launch_general(
     runtime: Runtime,
-    table: ImageTable,
+    table: WindowTable,
     sources: NDArray[np.void],
     patch_size: Sequence[int],
     mode: str,
     mixed: Any,
     target: Any,
+    pages: Sequence[NDArray[Any]],
     records: Sequence[NDArray[np.void]],
 ) -> None:
     (n_samples, n_channels), n_scales = sources.shape, mixed.shape[1]
@@ -130,8 +152,8 @@ def _launch_general(
         ),
         _JOB,
     )
-    constants = {"N_THREADS": N_THREADS, **(EPILOGUE if records else {})}
-    packed, offsets = pack(job, firs, taps, sources, *records)
+    constants = {"N_THREADS": N_THREADS, **(PAGED if pages else {}), **(EPILOGUE if records else {})}
+    packed, offsets = pack(job, firs, taps, sources, *pages, *records)
     device = runtime.upload(packed)
     addresses = [runtime.pointer(device) + offset for offset in offsets]
     tile_y = N_THREADS // _TILE_X

@@ -14,7 +14,7 @@ from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch.geometry import fir_taps
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import EPILOGUE, MODES, ImageTable, all_within, pack, volume
+from gpu_patch.table import EPILOGUE, MODES, WindowTable, all_within, pack, volume
 
 LEAST_PATCH, MOST_PATCH = 8, 256
 """Sides along Y and X that it serves. Smaller tiles would be mostly border; larger patches are
@@ -110,7 +110,7 @@ class Shape:
 
 
 def choose(
-    table: ImageTable,
+    table: WindowTable,
     sources: ChannelSources,
     patch_size: Sequence[int],
     n_scales: int,
@@ -207,12 +207,14 @@ def launch_shape(
     mixed: Any,
     target: Any,
     records: Sequence[NDArray[np.void]] = (),
+    pages: Sequence[NDArray[Any]] = (),
 ) -> None:
     """Fill input and target, which may be None.
 
-    `records` holds the `EPILOGUE_RECORD` records of an epilogue, and nothing without one.
+    `records` holds the `EPILOGUE_RECORD` records of an epilogue, and nothing without one; `pages`
+    is what `WindowTable.pages` returned.
     """
-    packed, offsets = pack(sources, *records)
+    packed, offsets = pack(sources, *pages, *records)
     device = runtime.upload(packed)
     first = runtime.pointer(device)
     addresses = [first + offset for offset in offsets]

@@ -50,3 +50,15 @@ def test_patches(case, mode, order):
         with in_slots(runtime, case, 0, mode) as table:
             found = case.patches(runtime, mode, images=table, **options)
         np.testing.assert_array_equal(found, expected)
+
+
+@given(case=cases(), order=st.integers(0, 5))
+@settings(max_examples=150, deadline=None)
+def test_contexts_of_the_general_kernel(case, order):
+    runtime = EmulatedRuntime(order)
+    for options in ({}, {"epilogue": case.epilogue(mixed=True)}, {"targets": False}):
+        expected = case.context(EmulatedRuntime(), specialise=False, **options)
+        with in_slots(runtime, case, case.n_scales - 1, case.mode) as table:
+            found = case.context(runtime, images=table, specialise=False, **options)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
