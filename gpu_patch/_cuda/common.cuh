@@ -117,6 +117,7 @@ struct PageBox {
     int grid[3], first[3];  // pages of the image along each axis, and the box's first
     int stride[2];          // in the table, from a page to the next along Z and Y
     int side[3];            // pixels of a page
+    int x_bits, unused;     // bits that hold a pixel's place along X in its page
 };
 
 // An index along an axis as page of the box, in the upper half, and pixel of the page, in the lower

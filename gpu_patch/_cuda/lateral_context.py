@@ -101,8 +101,9 @@ def lateral_context(
         shape = None
         if specialise:
             shape = specialised.choose(
-                table, sources, patch_size, n_scales, mode, mixed.dtype, inside, runtime
-            )
+                table, sources, patch_size, n_scales, mode, mixed.dtype, inside, runtime,
+                paged=bool(pages),
+            )  # fmt: skip
         if shape is None:
             _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, records)
         else:

@@ -106,22 +106,49 @@ template <int SCALE> struct Level {
         (ceil_div(N_COLUMNS, FACTOR) + BANKS - 1) / (2 * BANKS) * 2 * BANKS + BANKS;
     static constexpr int ROW = FACTOR * PHASE;
     static constexpr int NARROW = SCALE == 0 ? 0 : TILE_Y * ROW;
+#if PAGED
+    static constexpr int N_OFFSETS = N_PLACES * (2 * N_SLICES + 2 * N_ROWS + N_COLUMNS);
+#else
     static constexpr int N_OFFSETS = N_PLACES * (N_SLICES + N_ROWS);
+#endif
     static_assert(PHASE * FACTOR >= N_COLUMNS, "a row must fit");
     static_assert(4 * (NARROW + N_OFFSETS) <= SHARED_BYTES, "SHARED_BYTES as in specialised.py");
 };
 
+// Of a slice in pixels, of a row in bytes. Where images are in pages, with the page in the upper half.
+#if PAGED
+typedef int64 Offset;
+#else
+typedef unsigned Offset;
+#endif
+
 // What a block needs in shared memory.
 template <int SCALE> struct Tile {
     typedef Level<SCALE> L;
-    float* narrow;     // [TILE_Y][FACTOR][PHASE]: rows filtered along Y
-    unsigned* slices;  // [N_PLACES][N_SLICES]: offsets in pixels, window's edge and image's border
-    unsigned* rows;    // [N_PLACES][N_ROWS]    folded into them; those of rows in bytes
+    float* narrow;   // [TILE_Y][FACTOR][PHASE]: rows filtered along Y
+    Offset* slices;  // [N_PLACES][N_SLICES]: window's edge and image's border
+    Offset* rows;    // [N_PLACES][N_ROWS]    folded into them
+#if PAGED
+    unsigned* columns;  // [N_PLACES][N_COLUMNS]: a page, and a pixel of it in its x_bits
+    const PageBox* boxes;
+    const int* slots;
+#endif
 
-    __device__ __forceinline__ explicit Tile(float* shared) {
+    __device__ __forceinline__ Tile(float* shared, const PageBox* boxes_, const int* slots_) {
         narrow = shared;
-        slices = reinterpret_cast<unsigned*>(shared + L::NARROW);
+        slices = reinterpret_cast<Offset*>(shared + L::NARROW);
         rows = slices + N_PLACES * L::N_SLICES;
+#if PAGED
+        columns = reinterpret_cast<unsigned*>(rows + N_PLACES * L::N_ROWS);
+        boxes = boxes_, slots = slots_;
+#endif
+    }
+    __device__ __forceinline__ const PageBox* box(int place) const {
+#if PAGED
+        return boxes + place;
+#else
+        return nullptr;
+#endif
     }
 };
 
@@ -131,12 +158,22 @@ __device__ __noinline__ int fold(Axis<int> map, int in_window, int window) {
     return map(mirror(in_window, window));
 }
 
-__device__ __forceinline__ void fill_offsets(unsigned* offsets, int count,
-                                             const ChannelSource& source, int axis, int patch_size,
-                                             int scale, int first, unsigned stride) {
+__device__ __forceinline__ void fill_offsets(Offset* offsets, int count,
+                                             const ChannelSource& source, const PageBox* box,
+                                             int axis, int patch_size, int scale, int first) {
     const Axis<int> map(source, axis, patch_size, scale, N_SCALES, MODE);
+#if PAGED
+    for (int i = threadIdx.x; i < count; i += N_THREADS) {
+        const int64 at = in_pages(*box, axis, fold(map, first + i, patch_size << scale));
+        offsets[i] = axis == 0 ? at : at + (at & 0xffffffff) * (sizeof(Raw) - 1);
+    }
+#else
+    const unsigned width = static_cast<unsigned>(source.size[2]);
+    const unsigned stride =
+        width * (axis == 0 ? static_cast<unsigned>(source.size[1]) : sizeof(Raw));
     for (int i = threadIdx.x; i < count; i += N_THREADS)
         offsets[i] = fold(map, first + i, patch_size << scale) * stride;
+#endif
 }
 
 template <int SCALE>
@@ -145,13 +182,10 @@ __device__ __forceinline__ void fill_tile(const Tile<SCALE>& tile, const Channel
     typedef Level<SCALE> L;
     constexpr int Z_SCALE = N_DIMS == 3 ? SCALE : 0;
     for (int p = 0; p < N_PLACES; ++p) {
-        const ChannelSource& source = sources[p];
-        const unsigned height = static_cast<unsigned>(source.size[1]);
-        const unsigned width = static_cast<unsigned>(source.size[2]);
-        fill_offsets(tile.slices + p * L::N_SLICES, L::N_SLICES, source, 0, PATCH_Z, Z_SCALE,
-                     first_z * L::Z_FACTOR + L::Z_OFFSET, height * width);
-        fill_offsets(tile.rows + p * L::N_ROWS, L::N_ROWS, source, 1, PATCH_Y, SCALE,
-                     first_y * L::FACTOR + Taps<SCALE>::OFFSET, width * sizeof(Raw));
+        fill_offsets(tile.slices + p * L::N_SLICES, L::N_SLICES, sources[p], tile.box(p), 0,
+                     PATCH_Z, Z_SCALE, first_z * L::Z_FACTOR + L::Z_OFFSET);
+        fill_offsets(tile.rows + p * L::N_ROWS, L::N_ROWS, sources[p], tile.box(p), 1, PATCH_Y,
+                     SCALE, first_y * L::FACTOR + Taps<SCALE>::OFFSET);
     }
 }
 
@@ -201,6 +235,103 @@ __device__ __forceinline__ int place_in_row(int column) {
     return column % L::FACTOR * L::PHASE + column / L::FACTOR;
 }
 
+#if PAGED
+template <int SCALE>
+__device__ __forceinline__ void fill_columns(const Tile<SCALE>& tile,
+                                             const Columns<SCALE>& columns) {
+    typedef Level<SCALE> L;
+    for (int p = 0; p < N_PLACES; ++p)
+        for (int i = threadIdx.x; i < L::N_COLUMNS; i += N_THREADS) {
+            const int64 at = in_pages(tile.boxes[p], 2, columns.in_image(p, i));
+            tile.columns[p * L::N_COLUMNS + i] = static_cast<unsigned>(at >> 32)
+                                                     << tile.boxes[p].x_bits |
+                                                 static_cast<unsigned>(at);
+        }
+}
+
+// Where a slice of a page has the pixel of a column, but for its row.
+template <int SCALE>
+__device__ __forceinline__ const char* in_slice(const Tile<SCALE>& tile, const Raw* pixels, int c,
+                                                int slice, int page_row, int column) {
+    typedef Level<SCALE> L;
+    const int p = N_PLACES == 1 ? 0 : c;
+    const PageBox& box = tile.boxes[c];
+    const unsigned at_x = tile.columns[p * L::N_COLUMNS + column];
+    const int64 at_z = tile.slices[p * L::N_SLICES + slice];
+    const int page = static_cast<int>(at_z >> 32) + page_row +
+                     static_cast<int>(at_x >> box.x_bits);
+    const unsigned pixel = static_cast<unsigned>(at_z) + (at_x & ((1u << box.x_bits) - 1));
+    return in_slot(box, tile.slots, pixels, page) + static_cast<int64>(pixel) * sizeof(Raw);
+}
+#endif
+
+// Where COUNT columns, LANES apart, of a slice are.
+template <int SCALE, int COUNT> struct Pixels {
+    typedef Level<SCALE> L;
+    const Tile<SCALE>& tile;
+    const int slice, column;
+#if PAGED
+    const Raw* const (&pixels)[N_CHANNELS];
+    const char* start[N_CHANNELS][COUNT];
+    int page_row[N_PLACES];  // that `start` is of
+
+    __device__ __forceinline__ Pixels(const Tile<SCALE>& tile_, const Columns<SCALE>& columns,
+                                      const Raw* const (&pixels_)[N_CHANNELS], int slice_,
+                                      int column_)
+        : tile(tile_), slice(slice_), column(column_), pixels(pixels_) {
+#pragma unroll
+        for (int p = 0; p < N_PLACES; ++p) page_row[p] = -1;
+    }
+    // A slot is looked up where another page begins.
+    __device__ __forceinline__ void ask(Wide (&row)[N_CHANNELS][COUNT], int in_tile) {
+#pragma unroll
+        for (int p = 0; p < N_PLACES; ++p) {
+            const int64 at = tile.rows[p * L::N_ROWS + in_tile];
+            if (static_cast<int>(at >> 32) != page_row[p]) {
+                page_row[p] = static_cast<int>(at >> 32);
+#pragma unroll
+                for (int c = p; c < (N_PLACES == 1 ? N_CHANNELS : p + 1); ++c)
+#pragma unroll
+                    for (int k = 0; k < COUNT; ++k)
+                        start[c][k] = in_slice(tile, pixels[c], c, slice, page_row[p],
+                                               column + k * L::LANES);
+            }
+#pragma unroll
+            for (int c = p; c < (N_PLACES == 1 ? N_CHANNELS : p + 1); ++c)
+#pragma unroll
+                for (int k = 0; k < COUNT; ++k)
+                    row[c][k] = load_wide<Wide>(reinterpret_cast<const Raw*>(
+                        start[c][k] + static_cast<unsigned>(at)));
+        }
+    }
+#else
+    const char* start[N_CHANNELS];
+
+    __device__ __forceinline__ Pixels(const Tile<SCALE>& tile_, const Columns<SCALE>& columns,
+                                      const Raw* const (&pixels)[N_CHANNELS], int slice_,
+                                      int column_)
+        : tile(tile_), slice(slice_), column(column_) {
+#pragma unroll
+        for (int c = 0; c < N_CHANNELS; ++c) {
+            const int p = N_PLACES == 1 ? 0 : c;
+            start[c] = reinterpret_cast<const char*>(pixels[c] +
+                                                     (tile.slices[p * L::N_SLICES + slice] +
+                                                      columns.in_image(p, column)));
+        }
+    }
+    __device__ __forceinline__ void ask(Wide (&row)[N_CHANNELS][COUNT], int in_tile) {
+#pragma unroll
+        for (int c = 0; c < N_CHANNELS; ++c) {
+            const int p = N_PLACES == 1 ? 0 : c;
+            const Raw* from =
+                reinterpret_cast<const Raw*>(start[c] + tile.rows[p * L::N_ROWS + in_tile]);
+#pragma unroll
+            for (int k = 0; k < COUNT; ++k) row[c][k] = load_wide<Wide>(from + k * L::LANES);
+        }
+    }
+#endif
+};
+
 // Mix the channels of COUNT columns, LANES apart, of one slice and filter them along Y. `lanes`
 // threads stand side by side; others take other rows.
 template <int SCALE, int COUNT>
@@ -216,14 +347,7 @@ __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
     const int first_row = threadIdx.x / lanes * rows;
     const int stop_row = smaller(first_row + rows, L::TILE_Y);
     if (first_row >= L::TILE_Y) return;
-    const char* start[N_CHANNELS];
-#pragma unroll
-    for (int c = 0; c < N_CHANNELS; ++c) {
-        const int p = N_PLACES == 1 ? 0 : c;
-        start[c] = reinterpret_cast<const char*>(pixels[c] +
-                                                 (tile.slices[p * L::N_SLICES + slice] +
-                                                  columns.in_image(p, column)));
-    }
+    Pixels<SCALE, COUNT> from(tile, columns, pixels, slice, column);
     float live[LIVE][COUNT];  // live[a] is output row group - a
 #pragma unroll
     for (int a = 0; a < LIVE; ++a)
@@ -232,18 +356,8 @@ __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
     // Rows are asked for some time before they are needed.
     constexpr int AHEAD = rows_ahead(COUNT * N_CHANNELS, FACTOR);
     Wide raw[AHEAD][N_CHANNELS][COUNT];
-    const auto ask = [&](Wide (&row)[N_CHANNELS][COUNT], int in_tile) {
 #pragma unroll
-        for (int c = 0; c < N_CHANNELS; ++c) {
-            const int p = N_PLACES == 1 ? 0 : c;
-            const Raw* from =
-                reinterpret_cast<const Raw*>(start[c] + tile.rows[p * L::N_ROWS + in_tile]);
-#pragma unroll
-            for (int k = 0; k < COUNT; ++k) row[c][k] = load_wide<Wide>(from + k * L::LANES);
-        }
-    };
-#pragma unroll
-    for (int r = 0; r < AHEAD; ++r) ask(raw[r], first_row * FACTOR + r);
+    for (int r = 0; r < AHEAD; ++r) from.ask(raw[r], first_row * FACTOR + r);
 #pragma unroll 1
     for (int group = first_row; group < stop_row - 1 + LIVE; ++group) {
 #pragma unroll
@@ -260,7 +374,7 @@ __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
                     mixed[k] = c == 0 ? weights[0] * value : fmaf(weights[c], value, mixed[k]);
                 }
             }
-            ask(raw[r % AHEAD], group * FACTOR + r + AHEAD);
+            from.ask(raw[r % AHEAD], group * FACTOR + r + AHEAD);
 #pragma unroll
             for (int a = 0; a < LIVE; ++a)  // a pixel meets only the taps that reach it
                 if (a * FACTOR + r < L::N_TAPS)
@@ -417,11 +531,18 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
 #pragma unroll
         for (int c = 0; c < N_CHANNELS; ++c) {
             const int p = N_PLACES == 1 ? 0 : c;
-            const char* row = reinterpret_cast<const char*>(pixels[c]) +
-                              tile.rows[p * L::N_ROWS + y];
-            const float value =
-                load<PIXEL_TYPE>(row, static_cast<int>(tile.slices[p * L::N_SLICES + z]) +
-                                          columns.in_image(p, x));
+            const Offset at_y = tile.rows[p * L::N_ROWS + y];
+#if PAGED
+            const char* row =
+                in_slice(tile, pixels[c], c, z, static_cast<int>(at_y >> 32), x) +
+                static_cast<unsigned>(at_y);
+            const int in_row = 0;
+#else
+            const char* row = reinterpret_cast<const char*>(pixels[c]) + at_y;
+            const int in_row = static_cast<int>(tile.slices[p * L::N_SLICES + z]) +
+                               columns.in_image(p, x);
+#endif
+            const float value = load<PIXEL_TYPE>(row, in_row);
             if (target)
                 target[c * (PATCH_Z * PATCH_Y * PATCH_X) + at.index(record)] =
                     to_output(finished(record + c, value));
@@ -435,17 +556,19 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
 
 template <int SCALE>
 __device__ __forceinline__ void make_tile(const ChannelSource* __restrict__ all_sources,
+                                          const PageBox* __restrict__ boxes,
+                                          const int* __restrict__ slots,
                                           const EpilogueRecord* all_records, int64 sample,
                                           int tile_index, Output* __restrict__ input,
                                           Output* __restrict__ target) {
     typedef Level<SCALE> L;
     if constexpr (SCALE > 0)
         if (tile_index >= L::TILES)
-            return make_tile<SCALE - 1>(all_sources, all_records, sample, tile_index - L::TILES,
-                                        input, target);
+            return make_tile<SCALE - 1>(all_sources, boxes, slots, all_records, sample,
+                                        tile_index - L::TILES, input, target);
 
     DYNAMIC_SHARED(float, shared);
-    const Tile<SCALE> tile(shared);
+    const Tile<SCALE> tile(shared, boxes + sample * N_CHANNELS, slots);
     const ChannelSource* sources = all_sources + sample * N_CHANNELS;
     const Place first = {tile_index / (L::TILES_Y * L::TILES_X) * TILE_Z,
                          tile_index / L::TILES_X % L::TILES_Y * L::TILE_Y,
@@ -459,6 +582,9 @@ __device__ __forceinline__ void make_tile(const ChannelSource* __restrict__ all_
     }
     fill_tile(tile, sources, first.z, first.y);
     const Columns<SCALE> columns(sources, first.x);
+#if PAGED
+    fill_columns(tile, columns);
+#endif
     __syncthreads();  // the offsets are there
 
     constexpr int64 VOLUME = PATCH_Z * PATCH_Y * PATCH_X;
@@ -492,8 +618,9 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 #endif
 extern "C" __global__ BOUNDS void specialised(const ChannelSource* __restrict__ sources,
                                               Output* __restrict__ input,
-                                              Output* __restrict__ target EPILOGUE_PARAMETER) {
+                                              Output* __restrict__ target
+                                                  PAGES_PARAMETER EPILOGUE_PARAMETER) {
     constexpr int N_TILES = tiles_up_to<N_SCALES - 1>();
-    make_tile<N_SCALES - 1>(sources, RECORDS, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input,
+    make_tile<N_SCALES - 1>(sources, PAGES_OF(0), RECORDS, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input,
                             target);
 }

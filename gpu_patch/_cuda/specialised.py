@@ -14,7 +14,7 @@ from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch.geometry import fir_taps
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import EPILOGUE, MODES, WindowTable, all_within, pack, volume
+from gpu_patch.table import EPILOGUE, MODES, PAGED, WindowTable, all_within, pack, volume
 
 LEAST_PATCH, MOST_PATCH = 8, 256
 """Sides along Y and X that it serves. Smaller tiles would be mostly border; larger patches are
@@ -48,6 +48,7 @@ class Shape:
     tile_x: int
     tile_z: int
     n_threads: int
+    paged: bool = False
 
     @cached_property
     def kernels(self) -> dict[tuple[Runtime | None, bool], Kernel]:
@@ -90,6 +91,7 @@ class Shape:
             "N_THREADS": self.n_threads,
             "SHARED_BYTES": self.shared_bytes,
             "LOADS_AHEAD": LOADS_AHEAD,
+            **(PAGED if self.paged else {}),
         }
 
     def _tile_y(self, scale: int) -> int:
@@ -106,6 +108,8 @@ class Shape:
         banks = 32 // factor
         phase = (-(-n_columns // factor) + banks - 1) // (2 * banks) * 2 * banks + banks
         narrow = tile_y * factor * phase if scale else 0
+        if self.paged:  # with a page each
+            return 4 * (narrow + self.n_places * (2 * n_slices + 2 * n_rows + n_columns))
         return 4 * (narrow + self.n_places * (n_slices + n_rows))
 
 
@@ -118,6 +122,8 @@ def choose(
     dtype: np.dtype[Any],
     starts_inside: bool = False,
     runtime: Runtime | None = None,
+    *,
+    paged: bool = False,
 ) -> Shape | None:
     """Return the shape to compile for, None where the general path must serve.
 
@@ -151,10 +157,10 @@ def choose(
         int(dtype == np.float16),
     )
     many_samples = len(sources.image_idx) >= MANY_SAMPLES[table.n_dims]
-    shape = tiled(*case, many_samples)
+    shape = tiled(*case, many_samples, paged)
     if many_samples or shape is None or shape.is_compiled(runtime):
         return shape
-    larger = tiled(*case, True)
+    larger = tiled(*case, True, paged)
     return larger if larger is not None and larger.is_compiled(runtime) else shape
 
 
@@ -169,6 +175,7 @@ def tiled(
     mode: int,
     half_output: int,
     many_samples: bool = False,
+    paged: bool = False,
 ) -> Shape | None:
     """Return the tiling with the most rows that fits, None where not even one row does."""
     n_tiles_x = -(-patch[2] // 64)
@@ -194,6 +201,7 @@ def tiled(
             tile_x=tile_x,
             tile_z=min(patch[0], 8 if large else 4),
             n_threads=n_threads,
+            paged=paged,
         )
         if shape.shared_bytes <= SHARED_BYTES:
             return shape

@@ -29,6 +29,8 @@ PAGE_BOX = np.dtype(
         ("first", np.int32, 3),
         ("stride", np.int32, 2),
         ("side", np.int32, 3),
+        ("x_bits", np.int32),
+        ("unused", np.int32),
     ]
 )
 """`struct PageBox`."""
@@ -75,6 +77,7 @@ class SlotTable(WindowTable):
             self._boxes[i, :2].view(np.int64)[0] = image.memory.shape[1]
             self._boxes[i, 3:6] = volume(image.grid[2:])
             self._boxes[i, 11:14] = volume(image.page_shape[2:])
+            self._boxes[i, 14] = (image.page_shape[-1] - 1).bit_length()
         self._tables = [image.table for image in images]
         self._is_one_pool = all(table is self._tables[0] for table in self._tables)
         assert n_dims in (2, 3)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import DTYPES, MODES, Case
+from cases import DTYPES, MODES, SPECIALISED, Case, specialised_case
 from emulation.runtime import EmulatedRuntime, available
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paged import in_slots
 
+from gpu_patch._cuda import specialised
 from gpu_patch.chunks import image as chunk_image
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
@@ -60,5 +61,19 @@ def test_contexts_of_the_general_kernel(case, order):
         expected = case.context(EmulatedRuntime(), specialise=False, **options)
         with in_slots(runtime, case, case.n_scales - 1, case.mode) as table:
             found = case.context(runtime, images=table, specialise=False, **options)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", SPECIALISED)
+def test_contexts_of_the_specialised_kernel(name, monkeypatch):
+    monkeypatch.setattr(specialised, "LEAST_PATCH", 1)
+    case = specialised_case(name, n_samples=4)
+    runtime = EmulatedRuntime(3)
+    for options in ({}, {"epilogue": case.epilogue(mixed=True)}):
+        expected = case.context(EmulatedRuntime(), **options)
+        with in_slots(runtime, case, case.n_scales - 1, case.mode) as table:
+            found = case.context(runtime, images=table, **options)
+        assert runtime.launched[-1][0] == "specialised"
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other)
