@@ -145,6 +145,7 @@ __device__ __forceinline__ const char* in_slot(const PageBox& box, const int* __
     , const PageBox* __restrict__ boxes, const int* __restrict__ slots
 #define PAGES_OF(i) boxes + (i), slots
 #else
+#define PAGED 0
 #define PAGES_PARAMETER
 #define PAGES_OF(i) static_cast<const PageBox*>(nullptr), nullptr
 #endif

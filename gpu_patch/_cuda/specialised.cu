@@ -30,9 +30,9 @@ __device__ constexpr int power_of_2_from(int n) {
 // How many rows to ask for before one is used: a power of 2, so that they have fixed registers.
 __device__ constexpr int rows_ahead(int loads_per_row, int most) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 750
-    constexpr int LOADS = N_CHANNELS > 2 ? LOADS_AHEAD / 2 : LOADS_AHEAD;  // or registers spill
+    constexpr int LOADS = N_CHANNELS > 2 || PAGED ? LOADS_AHEAD / 2 : LOADS_AHEAD;  // or registers spill
 #else
-    constexpr int LOADS = LOADS_AHEAD;
+    constexpr int LOADS = PAGED ? LOADS_AHEAD / 2 : LOADS_AHEAD;  // each has an address of its own
 #endif
     int rows = 1;
     while (2 * rows <= most && 2 * rows * loads_per_row <= LOADS) rows *= 2;
@@ -609,7 +609,7 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 // Left to itself the compiler spills, to have more blocks at a time: it is told how many are enough.
 #if N_PLACES > 2
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
-#elif N_CHANNELS > 2 || N_PLACES > 1
+#elif N_CHANNELS > 2 || N_PLACES > 1 || PAGED
 #define BOUNDS __launch_bounds__(N_THREADS, 512 / N_THREADS)
 #elif N_DIMS == 3 && N_THREADS == 256
 #define BOUNDS __launch_bounds__(N_THREADS, 768 / N_THREADS)

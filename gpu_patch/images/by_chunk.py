@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from gpu_patch.checks import Message, argument
-from gpu_patch.chunks import ChunkCache
 from gpu_patch.images.budget import Budget
 from gpu_patch.images.stack import ImageStack
 from gpu_patch.pages import PageCache
 
 
-def cache_within(budget: Budget, n_bytes: int) -> ChunkCache | PageCache:
+def cache_within(budget: Budget, n_bytes: int) -> PageCache:
     """Return a cache for images of a device.
 
     Parameters
@@ -20,8 +19,7 @@ def cache_within(budget: Budget, n_bytes: int) -> ChunkCache | PageCache:
         What it may take where the budget does not say.
     """
     limit = max(1, n_bytes if budget.limit is None else budget.limit)
-    # kernels on a GPU read chunks that are put together for each batch
-    return PageCache(limit) if budget.device == "cpu" else ChunkCache(limit, budget.device)
+    return PageCache(limit, budget.device)
 
 
 def check_chunk_fits(stack: ImageStack) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,6 +16,9 @@ from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.sources import ChannelSources
+
+if TYPE_CHECKING:
+    from gpu_patch._cuda.runtime import Runtime
 
 
 def gather(
@@ -57,22 +60,7 @@ def gather(
     if epilogue is not None:
         check_epilogue(epilogue, sources.shape, None, patch_size)
     if given.runtime is not None:
-        from gpu_patch._cuda.gather import gather as cuda_gather
-
-        resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
-        try:
-            return cuda_gather(
-                given.runtime,
-                resident.table,
-                sources,
-                patch_size,
-                n_scales,
-                mode,
-                found,
-                epilogue=epilogue,
-            )
-        except MemoryError as error:
-            raise resident.no_room_for_patches(error) from error
+        return _by_cuda(given, given.runtime, sources, patch_size, n_scales, mode, found, epilogue)
     library = serving(sources.shape, patch_size, n_scales) if given.pages is None else None
     if library is not None:
         resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
@@ -97,3 +85,35 @@ def gather(
     with np.errstate(over="ignore", invalid="ignore"):
         given.read(sources, patch_size, 0, n_scales, mode, make)
         return out.astype(found, copy=False)
+
+
+def _by_cuda(
+    images: ImageSet,
+    runtime: Runtime,
+    sources: ChannelSources,
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    epilogue: Epilogue | None,
+) -> Any:
+    """Return the patches, made at once or, of pages, part by part as slots allow."""
+    from gpu_patch._cuda.gather import gather as cuda_gather
+
+    how = (patch_size, n_scales, mode, dtype)
+    if images.pages is None:
+        resident, sources = images.resident(sources, patch_size, 0, n_scales, mode)
+        with images.telling_of_no_room():
+            return cuda_gather(runtime, resident.table, sources, *how, epilogue=epilogue)
+    with images.telling_of_no_room(), runtime.active():
+        out = runtime.output((*sources.shape, *patch_size), dtype)
+
+    def make(_: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+        own = epilogue and epilogue.of_samples(samples)
+        table = pages.table(runtime)
+        with images.telling_of_no_room():
+            cuda_gather(runtime, table, part, *how, epilogue=own, out=out[samples])
+
+    pages = images.pages
+    pages.read(sources, patch_size, 0, n_scales, mode, make)
+    return out

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -143,9 +143,15 @@ class ImageSet:
         """What runs the kernels; None where NumPy computes."""
         return runtime_of(self.arrays[0])
 
-    def no_room_for_patches(self, error: MemoryError) -> MemoryError:
-        """Return what to raise where their device had no room for a batch."""
-        return out_of_memory(f"cuda:{self.arrays[0].device.id}", "patches", error)
+    @contextmanager
+    def telling_of_no_room(self) -> Iterator[None]:
+        """Raise what there is to say where their device has no room for a batch."""
+        try:
+            yield
+        except MemoryError as error:
+            image = self.arrays[0]
+            device = image.cache.device if self.chunked else f"cuda:{image.device.id}"
+            raise out_of_memory(device, "patches", error) from error
 
     @cached_property
     def table(self) -> ImageTable:

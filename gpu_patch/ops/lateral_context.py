@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,6 +17,9 @@ from gpu_patch.ops.arguments import check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.ops.paged_table import PagedTable, by_parts
 from gpu_patch.sources import ChannelSources
+
+if TYPE_CHECKING:
+    from gpu_patch._cuda.runtime import Runtime
 
 
 def lateral_context(
@@ -73,16 +76,7 @@ def lateral_context(
         check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=sources.shape)
     how = (patch_size, n_scales, mode, found)
     if given.runtime is not None:
-        from gpu_patch._cuda.lateral_context import lateral_context as cuda_lateral_context
-
-        resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
-        table = resident.table
-        try:
-            return cuda_lateral_context(
-                given.runtime, table, sources, weights, *how, targets=targets, epilogue=epilogue
-            )
-        except MemoryError as error:
-            raise resident.no_room_for_patches(error) from error
+        return _by_cuda(given, given.runtime, sources, weights, *how, targets, epilogue)
     library = serving(sources.shape, patch_size, n_scales)
     if library is not None and given.pages is not None:
 
@@ -130,3 +124,44 @@ def _by_numpy(
 
     with np.errstate(over="ignore", invalid="ignore"):  # images may hold infinities
         images.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
+
+
+def _by_cuda(
+    images: ImageSet,
+    runtime: Runtime,
+    sources: ChannelSources,
+    weights: NDArray[np.float32],
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    targets: bool,
+    epilogue: Epilogue | None,
+) -> tuple[Any, Any]:
+    """Return input and target, made at once or, of pages, part by part as slots allow."""
+    from gpu_patch._cuda import lateral_context as cuda
+
+    how = (patch_size, n_scales, mode, dtype)
+    if images.pages is None:
+        resident, sources = images.resident(sources, patch_size, n_scales - 1, n_scales, mode)
+        with images.telling_of_no_room():
+            return cuda.lateral_context(
+                runtime, resident.table, sources, weights, *how, targets=targets, epilogue=epilogue
+            )
+    with images.telling_of_no_room(), runtime.active():
+        mixed, target = cuda.new_outputs(
+            runtime, sources.shape, n_scales, patch_size, dtype, targets=targets
+        )
+
+    def make(_: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+        own = epilogue and epilogue.of_samples(samples)
+        out = mixed[samples], None if target is None else target[samples]
+        table = pages.table(runtime)
+        with images.telling_of_no_room():
+            cuda.lateral_context(
+                runtime, table, part, weights[samples], *how, targets=targets, epilogue=own, out=out
+            )
+
+    pages = images.pages
+    pages.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
+    return mixed, target

@@ -1,4 +1,4 @@
-"""Images whose pages come and go, as operations on the host read them."""
+"""Images whose pages come and go, as operations read them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from gpu_patch.chunks.image import ChunkedImage
 from gpu_patch.chunks.windows import check_indices
 from gpu_patch.pages import PagedImage, PagePool
+from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.pages.touches import touches
 from gpu_patch.sources import ChannelSources
+from gpu_patch.table import Addresses
 
 PagesOfSamples: TypeAlias = dict[PagePool, tuple[NDArray[np.int64], NDArray[np.int64]]]
 """Of each pool, numbers of samples and beside them pages that they read; pairs may repeat."""
@@ -35,6 +37,7 @@ class PagedSet:
         self._caches = list({id(image.cache): image.cache for image in images}.values())
         self._pools: list[PagePool] = []
         self._paged: list[PagedImage] = []
+        self._table: SlotTable | None = None
 
     def pools(self) -> list[PagePool]:
         """Return the pools that the images are in now."""
@@ -46,8 +49,15 @@ class PagedSet:
         pools = [cache.pool for cache in self._caches]
         if pools != self._pools:
             self._paged = [image.cache.pool.paged[image.number] for image in self._images]
-            self._pools = pools
+            self._pools, self._table = pools, None
         return self._paged
+
+    def table(self, addresses: Addresses) -> SlotTable:
+        """Return what kernels read; `addresses` tells where the slots are."""
+        images = self.images()
+        if self._table is None:
+            self._table = SlotTable(addresses, images)
+        return self._table
 
     def pages(
         self,

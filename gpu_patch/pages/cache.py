@@ -1,4 +1,4 @@
-"""Pages of images in host memory, up to a budget."""
+"""Pages of images in the memory of a device, up to a budget."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
+from gpu_patch import device as devices
 from gpu_patch.checks import whole_number
 from gpu_patch.chunks.image import ChunkedImage
 from gpu_patch.chunks.per_process import PerProcess
+from gpu_patch.pages.memory import slots_on
 from gpu_patch.pages.pool import PagePool
 from gpu_patch.pages.traffic import PageTraffic
 
 
 class PageCache:
-    """Keeps pages of images in host memory, and lets operations read them there.
+    """Keeps pages of images in the memory of a device, and lets operations read them there.
 
     Threads may share it; processes that are forked begin anew.
 
@@ -23,24 +25,22 @@ class PageCache:
     ----------
     budget : int
         Bytes that the pages may take.
+    device : str or None, default "cpu"
+        See `gpu_patch.device.resolve`.
 
     Attributes
     ----------
-    budget : int
+    budget, device : int, str
         As given.
-    device : str
-        "cpu".
 
     Raises
     ------
     TypeError, ValueError
-        The budget is no positive whole number.
+        The budget is no positive whole number, or there is no such device.
     """
 
-    device = "cpu"
-    runtime = None
-
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, device: str | None = "cpu") -> None:
+        self.device = devices.resolve(device)
         self.budget = whole_number("budget", budget, minimum=1)
         self._images: WeakValueDictionary[int, ChunkedImage] = WeakValueDictionary()
         self._traffic = PageTraffic()
@@ -49,10 +49,10 @@ class PageCache:
         self._n_laid_out = 0
 
     def __repr__(self) -> str:
-        return f"PageCache({self.budget})"
+        return f"PageCache({self.budget}, {self.device!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PageCache, (self.budget,)
+        return PageCache, (self.budget, self.device)
 
     def add(self, image: ChunkedImage) -> None:
         """Take an image; slots are laid out again for all of them when one is used next."""
@@ -74,7 +74,9 @@ class PageCache:
                 found = self._pool
                 if found is None:
                     images = [self._images[number] for number in sorted(self._images)]
-                    found = self._pool = PagePool(images, self.budget, self._traffic)
+                    found = self._pool = PagePool(
+                        images, self.budget, self._traffic, slots_on(self.device)
+                    )
         return found
 
     @property

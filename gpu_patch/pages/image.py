@@ -48,17 +48,17 @@ class PagedImage:
         Number of pages.
     table : array of int32
         Slot of each page of the pool, −1 where it is not there.
-    planes : array, (slots, S·C, (Z), Y, X)
-        Pixels of all slots, as this image's pages lie in them.
     memory : array of uint8, (slots, bytes)
-        What `planes` lies in.
+        All slots, where the device has them.
+    planes : numpy.ndarray, (slots, S·C, (Z), Y, X)
+        Pixels of all slots, as this image's pages lie in them; on the host alone.
     pins : array of int32
         How many use each slot.
     """
 
     table: NDArray[np.int32]
     planes: NDArray[Any]
-    memory: NDArray[np.uint8]
+    memory: Any
     pins: NDArray[np.int32]
 
     def __init__(self, image: ChunkedImage, page_shape: tuple[int, ...], base: int) -> None:
@@ -70,7 +70,6 @@ class PagedImage:
         self.strides = np.array([prod(self.grid[axis + 1 :]) for axis in range(len(self.grid))])
         self.page_bytes = prod(page_shape) * self.dtype.itemsize
         self.planes_of_slots: list[NDArray[Any]] = []
-        self._pages: list[NDArray[Any]] = []
         self._axes = list(zip(self.grid, page_shape, self.shape, strict=True))[::-1]
 
     def __repr__(self) -> str:
@@ -81,17 +80,14 @@ class PagedImage:
         """Number of axes: 4 for SCYX, 5 for SCZYX."""
         return len(self.shape)
 
-    def lie_in(
-        self, slots: NDArray[np.uint8], table: NDArray[np.int32], pins: NDArray[np.int32]
-    ) -> None:
+    def lie_in(self, slots: Any, table: NDArray[np.int32], pins: NDArray[np.int32]) -> None:
         """Take slots (n, bytes) as where the pages are, and the table that says which is where."""
-        samples, channels, *spatial = self.page_shape
-        own = slots[:, : self.page_bytes].view(self.dtype)
-        self.planes = own.reshape(len(slots), samples * channels, *spatial)
-        # faster than to index each time
-        self.planes_of_slots = list(self.planes)
-        self._pages = list(own.reshape(len(slots), *self.page_shape))
         self.memory, self.table, self.pins = slots, table, pins
+        if isinstance(slots, np.ndarray):
+            samples, channels, *spatial = self.page_shape
+            own = slots[:, : self.page_bytes].view(self.dtype)
+            self.planes = own.reshape(len(slots), samples * channels, *spatial)
+            self.planes_of_slots = list(self.planes)  # faster than to index each time
 
     def region(self, page: int) -> tuple[slice, ...]:
         """Return what a page is of the image.
@@ -113,10 +109,10 @@ class PagedImage:
             found.append(slice(first, min(first + side, length)))
         return tuple(found[::-1])
 
-    def part(self, region: Sequence[slice], slot: int) -> NDArray[Any]:
-        """Return the pixels of a slot that a page of a region fills, of the region's shape."""
+    def part(self, region: Sequence[slice], slot: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the pixels of a slot's bytes that a page of a region fills, of its shape."""
         lengths = tuple([part.stop - part.start for part in region])
-        whole = self._pages[slot]
+        whole: NDArray[Any] = slot[: self.page_bytes].view(self.dtype).reshape(self.page_shape)
         return whole if lengths == self.page_shape else whole[tuple(map(slice, lengths))]
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gpu_patch.checks import Message, argument
 from gpu_patch.chunks.image import ChunkedImage
 from gpu_patch.pages.image import PagedImage, page_shapes
+from gpu_patch.pages.memory import SlotMemory
 from gpu_patch.pages.reading import PageReader, Reading
 from gpu_patch.pages.traffic import PageTraffic
 
@@ -46,6 +47,8 @@ class PagePool:
         Bytes that the slots may take.
     traffic : PageTraffic
         Told what goes through.
+    memory : SlotMemory
+        Where the slots are.
 
     Attributes
     ----------
@@ -61,7 +64,13 @@ class PagePool:
         How often pages were held.
     """
 
-    def __init__(self, images: Sequence[ChunkedImage], budget: int, traffic: PageTraffic) -> None:
+    def __init__(
+        self,
+        images: Sequence[ChunkedImage],
+        budget: int,
+        traffic: PageTraffic,
+        memory: SlotMemory,
+    ) -> None:
         self.paged: dict[int, PagedImage] = {}
         base = 0
         for image, shape in zip(images, page_shapes(images, budget), strict=True):
@@ -73,8 +82,8 @@ class PagePool:
         largest = max(image.page_bytes for image in self._images)
         slot_bytes = -(-largest // _ALIGNED) * _ALIGNED
         self.n_slots = min(max(1, budget // slot_bytes), base)
-        memory = np.empty(self.n_slots * slot_bytes + _MARGIN, np.uint8)
-        slots = memory[: self.n_slots * slot_bytes].reshape(self.n_slots, slot_bytes)
+        self._memory = memory
+        slots = memory.allocate(self.n_slots, slot_bytes, _MARGIN)
         self.table = np.full(base, -1, np.int32)
         self.pins = np.zeros(self.n_slots, np.int32)
         self.next_use = np.full(self.n_slots, UNPLANNED, np.int64)
@@ -136,9 +145,12 @@ class PagePool:
                     self._unpin(slots, None)
         self._own.depth = getattr(self._own, "depth", 0) + 1
         try:
+            self._memory.publish(slots)
             yield
         finally:
             self._own.depth -= 1
+            with self._changed:
+                self._memory.free_behind(slots)
             self._unpin(slots, next_use)
 
     def read_ahead(
@@ -163,8 +175,11 @@ class PagePool:
             Which of them are there or on their way.
         """
         with self._changed:
+            self._settle_ended()
             for i in np.flatnonzero(self.table[pages] < 0).tolist():
                 page = int(pages[i])
+                if len(self._readings) >= self._memory.most_reading:
+                    break
                 if self.table[page] < 0:
                     soon = int(steps[i]) <= _SOON
                     slot = self._slot(self.clock + (horizon if soon else UNNEEDED))
@@ -248,6 +263,7 @@ class PagePool:
         try:
             self._readings[page] = self._read(page, slot, again=False)
         except BaseException:
+            self._memory.ended(slot, arrived=False)
             self._free.append(slot)
             raise
         self._page_of[slot], self.table[page] = page, slot
@@ -260,7 +276,7 @@ class PagePool:
         if source is None:
             raise RuntimeError("an image was read that is gone")
         region = image.region(page)
-        out = image.part(region, slot)
+        out = image.part(region, self._memory.host(slot))
         self._traffic.bytes_moved += out.nbytes
         begin = self._reader.again if again else self._reader.begin
         return begin(source, region, out)
@@ -299,12 +315,13 @@ class PagePool:
         """End a read: what failed is nowhere, and its slot is free once nobody has it pinned."""
         del self._readings[page]
         self.pins[slot] -= 1
+        if failure is None:
+            self._count(page, slot)
+        self._memory.ended(slot, arrived=failure is None)
         if failure is not None:
             self.table[page] = self._page_of[slot] = -1
             if self.pins[slot] == 0:
                 self._free.append(slot)
-        else:
-            self._count(page, slot)
         self._changed.notify_all()
 
     def _settle_ended(self) -> bool:
@@ -318,7 +335,8 @@ class PagePool:
         number = int(self._bases.searchsorted(page, "right")) - 1
         image, source = self._images[number], self._sources[number]()
         if image.dtype.kind == "f" and source is not None:
-            source.count((page - image.base,), image.part(image.region(page), slot))
+            pixels = image.part(image.region(page), self._memory.host(slot))
+            source.count((page - image.base,), pixels)
 
     def _unpin(self, slots: NDArray[np.int32], next_use: NDArray[np.int64] | None) -> None:
         with self._changed:

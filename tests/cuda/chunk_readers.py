@@ -51,8 +51,8 @@ def chunks_of(array, seed=0, most=9):
 
 
 def new_cache(budget, device="cpu"):
-    """What `open_images` takes: pages on the host, chunks on a GPU."""
-    return PageCache(budget) if device == "cpu" else ChunkCache(budget, device)
+    """What `open_images` takes."""
+    return PageCache(budget, device)
 
 
 def chunked_images(arrays, budget=10**9, device="cpu", seed=0, cache=None):

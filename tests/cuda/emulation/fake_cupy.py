@@ -23,6 +23,7 @@ from gpu_patch._cuda.runtime import cupy_runtime
 from gpu_patch.chunks.memory import cuda_memory
 from gpu_patch.device import cuda_problem
 from gpu_patch.device.streams import _side_stream
+from gpu_patch.pages.memory import _copying
 
 
 class MemoryPointer:
@@ -269,7 +270,7 @@ def make_module() -> ModuleType:
 def installed() -> Iterator[ModuleType]:
     """Give the module to whoever imports CuPy; its devices are new."""
     gpu.reset()
-    caches = (cuda_problem, cupy_runtime, _side_stream, cuda_memory)
+    caches = (cuda_problem, cupy_runtime, _side_stream, cuda_memory, _copying)
     for cache in caches:
         cache.cache_clear()
     module = make_module()
