@@ -607,7 +607,7 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 // grid = samples x tiles; a sample's largest scale comes first, since it takes longest and leaves
 // the pixels of the smaller ones in the cache.
 // Left to itself the compiler spills, to have more blocks at a time: it is told how many are enough.
-#if N_PLACES > 2
+#if N_PLACES > 2 || PAGED && N_CHANNELS > 2
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
 #elif N_CHANNELS > 2 || N_PLACES > 1 || PAGED
 #define BOUNDS __launch_bounds__(N_THREADS, 512 / N_THREADS)

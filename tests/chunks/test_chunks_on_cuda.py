@@ -77,6 +77,7 @@ def test_what_was_cut_decides_about_the_kernel():
 
 def chunked(**options):
     arrays = [distinct((2, 3, 60, 70), "uint16"), distinct((1, 3, 50, 90), "uint16")]
+    options = {"cache": ChunkCache(10**9, "cuda")} | options
     return chunked_extractor(arrays, device="cuda", chunk_shape=(1, 1, 16, 16), **options)
 
 

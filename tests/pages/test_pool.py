@@ -151,7 +151,8 @@ class Pool(RuleBasedStateMachine):
                 paged = [self.pool.paged[image.number] for image in self.images]
                 i = int(page >= paged[1].base)
                 region = paged[i].region(page)
-                np.testing.assert_array_equal(paged[i].part(region, slot), self.pixels[i][region])
+                found = paged[i].part(region, paged[i].memory[slot])
+                np.testing.assert_array_equal(found, self.pixels[i][region])
 
     def teardown(self):
         for stack, _ in self.held.values():
@@ -225,7 +226,7 @@ def test_threads_that_hold_more_than_half_wait_for_each_other(small_pages):
                     for page in pages.tolist():
                         paged = pool.paged[image.number]
                         region = paged.region(page)
-                        found = paged.part(region, int(pool.table[page]))
+                        found = paged.part(region, paged.memory[pool.table[page]])
                         assert (found == pixels[region]).all()
         except BaseException as error:
             errors.append(error)
