@@ -57,7 +57,7 @@ EPILOGUE_RECORD = np.dtype(
 EPILOGUE = {"EPILOGUE": 1}
 """Macro of kernels that have `EPILOGUE_RECORD` records as their last parameter."""
 PAGED = {"PAGED": 1}
-"""Macro of kernels that read pages in slots: `PageBox` records and slots come before the epilogue."""
+"""Macro of kernels that read pages; their `PageBox` records and slots come before an epilogue."""
 
 _ALIGNMENT = 16
 

@@ -153,7 +153,11 @@ def _launch_general(
         ),
         _JOB,
     )
-    constants = {"N_THREADS": N_THREADS, **(PAGED if pages else {}), **(EPILOGUE if records else {})}
+    constants = {
+        "N_THREADS": N_THREADS,
+        **(PAGED if pages else {}),
+        **(EPILOGUE if records else {}),
+    }
     packed, offsets = pack(job, firs, taps, sources, *pages, *records)
     device = runtime.upload(packed)
     addresses = [runtime.pointer(device) + offset for offset in offsets]

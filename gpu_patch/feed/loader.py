@@ -50,11 +50,10 @@ class BatchLoader:
         little more than that at a time. The order is that of all ranks together, which so work
         in the same boxes, and the same for any number of ranks.
         Strategies that draw from a whole sample, `RandomPatching` first, have no smaller boxes;
-        `StratifiedPatching` has. "sweep" is for images that are read by page, on the CPU: the
+        `StratifiedPatching` has. "sweep" is for images that are read by page: the
         images are cut into up to eight strips, all of them are swept at once, and a batch mixes
         what is in memory, which each page enters once an epoch or little more. With fewer than
-        four strips, for want of memory, it warns. Resident images are shuffled instead; of images
-        by chunk on a GPU it is "blocks".
+        four strips, for want of memory, it warns. Resident images are shuffled instead.
     window : float, default 0.125
         What "blocks" takes patches from at a time, as a part of the images; in (0, 1]. At most
         half of what the memory budget is of them.

@@ -262,8 +262,7 @@ class ImageStack:
         reader : RegionReader
             What it is read from.
         cache : PageCache or ChunkCache
-            Where its pages are kept, or on a GPU its chunks. Stacks that share one share its
-            budget.
+            Where its pages are kept. Stacks that share one share its budget.
         source : str or Path, default "array"
             Where it comes from.
         info : ImageInfo or None, default None

@@ -175,7 +175,7 @@ class SlotTable(WindowTable):
         start = window_start(sources.coords, size, scale)
         last = start + (length - 1)
         exact = np.ones(start.shape[:2], bool)
-        leaves = ((start < 0) | (last >= n)).any(axis=-1)
+        leaves: NDArray[np.bool_] = np.any((start < 0) | (last >= n), axis=-1)
         if not leaves.any():
             first = start // sides
             return first, last // sides - first + 1, exact
@@ -184,7 +184,7 @@ class SlotTable(WindowTable):
             around = leaves
         elif mode != "zero":  # borders fold into the cut
             centre = sources.coords + size // 2
-            far = ((centre < 0) | (centre >= n)).any(axis=-1)
+            far: NDArray[np.bool_] = np.any((centre < 0) | (centre >= n), axis=-1)
             folds = leaves & (far | (mode == "wrap"))
             if mode == "reflect":  # mirrored at the first pixel, one pixel more is read
                 last = last + leaves[..., None]
@@ -202,7 +202,7 @@ class SlotTable(WindowTable):
                 start[folds], last[folds] = lo, hi - 1
         low, high = np.clip(start, 0, n - 1), np.clip(last, 0, n - 1)
         # of a window of zeros alone nothing is read
-        exact &= ((start < n) & (last >= 0)).all(axis=-1)
+        exact &= np.all((start < n) & (last >= 0), axis=-1)
         first, stop = low // sides, high // sides + 1
         if around.any():
             grids = self._grids[sources.image_idx, 2:][around]
