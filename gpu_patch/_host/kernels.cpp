@@ -5,6 +5,7 @@
 #include "downscaled.h"
 #include "moments.h"
 #include "pool.h"
+#include "stitch.h"
 
 // Batches of few samples have their samples cut into parts, of rows enough to be worth it.
 static int64 n_parts(const Job& job) {
@@ -72,11 +73,35 @@ EXPORT int add_sample(const MomentsJob* job, const char* values, float* moments)
     });
 }
 
+// values (B, C, Z, Y, X); scales and offsets (C,) or null.
+EXPORT int stitch(const StitchJob* job, const StitchTile* tiles, const char* values,
+                  const float* scales, const float* offsets) {
+    const int64 n_strips = job->n_threads < 2 ? 1 : 2 * job->n_threads;
+    return share(job->n_channels * n_strips, job->n_threads, [&](int64 i, Scratch&) {
+        const int channel = int(i / n_strips);
+        const Strip strip = {i % n_strips, n_strips};
+        if (job->is_half)
+            write_tiles(*job, tiles, (const half*)values, scales, offsets, channel, strip);
+        else
+            write_tiles(*job, tiles, (const float*)values, scales, offsets, channel, strip);
+    });
+}
+
+// sums a ring of (C or 2 C, Z, Y, X), out (C or 2 C, Z, Y, X).
+EXPORT int means(const MeansJob* job, const double* sums, float* out) {
+    constexpr int64 ROWS = 16;
+    const int64 n = job->n_channels * job->size[0] * job->size[1];
+    return share((n + ROWS - 1) / ROWS, job->n_threads, [&](int64 i, Scratch&) {
+        for (int64 row = i * ROWS; row < std::min(n, (i + 1) * ROWS); ++row)
+            write_means(*job, sums, out, row);
+    });
+}
+
 // What library.py must agree with.
 EXPORT int64 struct_bytes(int which) {
-    const int64 sizes[] = {sizeof(Job), sizeof(MomentsJob), sizeof(ChannelSource),
-                           sizeof(EpilogueRecord)};
-    return which >= 0 && which < 4 ? sizes[which] : 0;
+    const int64 sizes[] = {sizeof(Job), sizeof(MomentsJob),    sizeof(StitchJob), sizeof(MeansJob),
+                           sizeof(ChannelSource), sizeof(EpilogueRecord), sizeof(StitchTile)};
+    return which >= 0 && which < 7 ? sizes[which] : 0;
 }
 EXPORT const char* source_digest() { return SOURCE_DIGEST; }
 EXPORT int vector_width() { return W; }

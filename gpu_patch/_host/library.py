@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpu_patch._host import build
 from gpu_patch.table import CHANNEL_SOURCE, EPILOGUE_RECORD
 
@@ -42,6 +44,40 @@ class MomentsJob(ctypes.Structure):
     )
 
 
+class StitchJob(ctypes.Structure):
+    """`struct StitchJob` in stitch.h."""
+
+    _fields_ = (
+        ("patch", ctypes.c_int64 * 3),
+        ("n_tiles", ctypes.c_int64),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("n_channels", "is_half", "n_threads", "sums", "again")
+        ),
+    )
+
+
+class MeansJob(ctypes.Structure):
+    """`struct MeansJob` in stitch.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64 * 3) for name in ("slab_size", "in_slab", "size")),
+        ("counts", ctypes.c_uint64 * 3),
+        ("n_channels", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in ("squares", "n_threads")),
+    )
+
+
+STITCH_TILE = np.dtype(
+    [
+        ("slab", np.uint64),
+        *((name, np.int64, 3) for name in ("slab_size", "start", "low", "high", "middle")),
+        ("weights", np.uint64, 3),
+    ]
+)
+"""`struct StitchTile` in stitch.h."""
+
+
 class Library:
     """The kernels of one instruction set.
 
@@ -65,8 +101,8 @@ class Library:
         if self._functions.source_digest().decode() != build.digest():
             raise OSError(f"{path} is of other sources: python -m gpu_patch._host")
         self._functions.struct_bytes.restype = ctypes.c_int64
-        sizes = [ctypes.sizeof(job) for job in (Job, MomentsJob)]
-        sizes += [CHANNEL_SOURCE.itemsize, EPILOGUE_RECORD.itemsize]
+        sizes = [ctypes.sizeof(job) for job in (Job, MomentsJob, StitchJob, MeansJob)]
+        sizes += [record.itemsize for record in (CHANNEL_SOURCE, EPILOGUE_RECORD, STITCH_TILE)]
         found = [self._functions.struct_bytes(i) for i in range(len(sizes))]
         if found != sizes:
             raise OSError(f"{path} has records of {found} bytes, and not {sizes}")

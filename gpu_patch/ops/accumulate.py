@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from gpu_patch._host.library import active
+from gpu_patch._host.stitch import accumulate as host_accumulate
+from gpu_patch._host.stitch import means as host_means
 from gpu_patch._numpy.accumulate import accumulate as numpy_accumulate
 from gpu_patch._numpy.accumulate import means as numpy_means
 from gpu_patch.ops.image_set import runtime_of
@@ -39,6 +42,9 @@ def accumulate(
         replaced.
     """
     runtime = checked(tiles, segments, 2 if squares else 1, np.float64)
+    if runtime is None and (library := active()) is not None:
+        host_accumulate(library, tiles, segments, squares=squares, again=again)
+        return
     if runtime is None:
         # what is not finite stays so: no warning of NumPy's
         with np.errstate(over="ignore", invalid="ignore"):
@@ -89,6 +95,9 @@ def means(
         or rows[1] - rows[0] > length - first
     ):
         raise ValueError(f"rows must be of the image and not wrap in {length} rows, found {rows}")
+    if runtime is None and (library := active()) is not None:
+        host_means(library, sums, grid, rows, out, n_samples=n_samples, squares=squares)
+        return
     if runtime is None:
         with np.errstate(over="ignore", invalid="ignore"):
             numpy_means(sums, grid, rows, out, n_samples=n_samples, squares=squares)

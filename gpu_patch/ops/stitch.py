@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from gpu_patch._host.library import active
+from gpu_patch._host.stitch import stitch as host_stitch
 from gpu_patch._numpy.stitch import stitch as numpy_stitch
 from gpu_patch.ops.image_set import runtime_of
 from gpu_patch.tiling import Segment
@@ -40,6 +42,9 @@ def stitch(
     runtime = checked(tiles, segments, 1, np.float32)
     factors = _per_channel("scale", scale, tiles.shape[1])
     summands = _per_channel("offset", offset, tiles.shape[1])
+    if runtime is None and (library := active()) is not None:
+        host_stitch(library, tiles, segments, factors, summands)
+        return
     if runtime is None:
         # what exceeds 3.4e38 becomes infinite in float32: no warning of NumPy's
         with np.errstate(over="ignore", invalid="ignore"):

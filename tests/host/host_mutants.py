@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from variants import cases, compiled
+from variants import cases, compiled, stitched
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import library
@@ -65,6 +65,10 @@ def digests(found: library.Library) -> list[bytes]:
                         dtype=np.float16 if number % 2 else np.float32,
                     ).tobytes()
                 )  # fmt: skip
+    for n in (1, 5):
+        set_num_threads(n)
+        with library.computing(found):
+            made += [image.tobytes() for image in stitched()]
     return made
 
 

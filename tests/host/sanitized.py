@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from variants import cases, compiled
+from variants import cases, compiled, stitched
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import library
@@ -69,6 +69,10 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
         with library.computing(found):
             for number in (1, 2, 3):
                 ops.add_sample(np.ones(shape, dtype), moments, number, 3)
+    for number in (1, 3):
+        set_num_threads(number)
+        with library.computing(found):
+            assert all(np.isfinite(image).all() for image in stitched())
     # several callers, of which one has the threads
     case = Case.random(0, (64, 64), 3, "reflect", n_samples=8, least=300, most=400)
     set_num_threads(3)

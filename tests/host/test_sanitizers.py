@@ -40,7 +40,7 @@ def run(folder, sanitizer, *arguments):
     script = str(Path(__file__).with_name("sanitized.py"))
     done = subprocess.run(
         [*fixed_addresses, sys.executable, script, sanitizer, str(folder), *arguments],
-        env=environment, capture_output=True, text=True, timeout=170, check=False,
+        env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     if "unexpected memory mapping" in done.stderr:
         pytest.skip(f"{name} does not run on this kernel: unexpected memory mapping")

@@ -11,8 +11,11 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "cuda")]
 
+import numpy as np  # noqa: E402
 from cases import DTYPES, MODES, Case  # noqa: E402
+from tilings import Tiling  # noqa: E402
 
+from gpu_patch import ops  # noqa: E402
 from gpu_patch._host import build, library  # noqa: E402
 
 SOURCES = build.HERE
@@ -61,3 +64,28 @@ def cases() -> Iterator[Case]:
                 seed, patch, n_scales, mode, n_samples=3, n_channels=n_channels,
                 n_places=n_channels if own else 1, dtypes=dtypes, most=most,
             )  # fmt: skip
+
+
+def stitched() -> Iterator[np.ndarray]:
+    """What tiles become, of every blend, stitched and summed twice: through rings that end."""
+    for seed, (size, patch, overlaps, blend, slab_axis, n_channels, dtype) in enumerate(
+        [
+            ((120, 350), (40, 110), (15, 12), "hann", 0, 2, "float32"),  # enough for threads
+            ((37, 50), (16, 12), (5, 7), "crop", 1, 1, "float16"),
+            ((11, 9, 13), (4, 5, 6), (2, 1, 4), "gaussian", 2, 2, "float16"),
+            ((9, 30, 21), (4, 16, 20), (3, 9, 2), "hann", 0, 1, "float32"),
+        ]
+    ):
+        tiling = Tiling(size, patch, overlaps, blend, slab_axis, n_channels, dtype, seed)
+        n, most = tiling.grid.n_tiles, 3 if seed else 8
+        counts = [most] * (n // most) + [1] * (n % most)
+        yield tiling.through_a_ring(counts, ops.stitch)
+        for squares in (False, True):
+            shape = (n_channels * (1 + squares), *size)
+            sums, out = np.full(shape, np.nan), np.full(shape, np.nan, np.float32)
+            for again in (False, True):
+                segment = tiling.segment(sums)
+                ops.accumulate(tiling.tiles, [segment], squares=squares, again=again)
+            rows = (0, size[slab_axis])
+            ops.means(sums, tiling.grid, rows, out, n_samples=2, squares=squares)
+            yield out
