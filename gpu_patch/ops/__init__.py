@@ -1,10 +1,12 @@
 """Operations on whole batches: each checks its arguments, then runs where the images are."""
 
 from gpu_patch.ops.accumulate import accumulate, means
+from gpu_patch.ops.answer import answer, flags_of
 from gpu_patch.ops.gather import gather
 from gpu_patch.ops.image_set import ImageSet
 from gpu_patch.ops.lateral_context import lateral_context
 from gpu_patch.ops.moments import add_sample
+from gpu_patch.ops.quantiles import quantiles
 from gpu_patch.ops.stitch import stitch
 from gpu_patch.tiling import Segment
 
@@ -13,8 +15,11 @@ __all__ = [
     "Segment",
     "accumulate",
     "add_sample",
+    "answer",
+    "flags_of",
     "gather",
     "lateral_context",
     "means",
+    "quantiles",
     "stitch",
 ]

@@ -35,6 +35,11 @@ inline float __int_as_float(int bits) {
     memcpy(&value, &bits, 4);
     return value;
 }
+inline int __float_as_int(float value) {
+    int bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
 
 #ifndef EMULATE_WITH_THREADS  // CuPy's own kernels use it; fibers take turns, so this is atomic
 template <class T, class U> inline T atomicAdd(T* at, U value) {
