@@ -24,7 +24,7 @@ def answer(
     place = (slice(None),) * (axis - 1) + (rows,)
 
     def taken_back(plane: int) -> NDArray[np.float32]:
-        values = slab[plane][place]
+        values: NDArray[np.float32] = slab[plane][place]
         if factors is not None:
             values = values * factors[0, plane] + factors[1, plane]
         return values if centers is None else values + centers[plane]

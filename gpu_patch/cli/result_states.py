@@ -7,13 +7,18 @@ from typing import Any
 
 from gpu_patch.predict.outputs.state import ResultState
 
+_SIZES = ("tile_size", "overlaps", "stride")
+"""Settings with a number per axis."""
+
 
 def lines_of(states: Iterable[ResultState]) -> list[str]:
     """Say how far each result is, with its settings in the line below."""
     lines = []
     for state in states:
         lines.append(f"result: {state.path}: {_progress(state)}")
-        settings = ", ".join(f"{key} {_short(value)}" for key, value in state.settings.items())
+        settings = ", ".join(
+            f"{key} {_short(value, key in _SIZES)}" for key, value in state.settings.items()
+        )
         lines += [f"  made with {settings}"] * bool(settings)
     return lines
 
@@ -35,10 +40,10 @@ def _progress(state: ResultState) -> str:
     return f"{state.done} of {state.units} parts written ({percent} %), {by}{goes_on}"
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, is_size: bool = False) -> str:
     """Return a setting in few words; a model has a digest of each part, of which names tell."""
     if isinstance(value, dict):
         return f"({', '.join(f'{key} {_short(inner)}' for key, inner in value.items())})"
     if isinstance(value, list):
-        return "×".join(map(str, value)) or "none"
+        return ("×" if is_size else " and ").join(map(str, value)) or "none"
     return "none" if value is None else str(value)

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike
-
 from gpu_patch.checks import (
     Message,
     argument,
     choice,
     instance,
     sequence,
-    shorten,
     whole_number,
     whole_numbers,
 )
@@ -26,6 +22,7 @@ from gpu_patch.images import PatchExtractor
 from gpu_patch.locations import LARGEST_PIXEL
 from gpu_patch.patching import SwitiPatching, TiledPatching, stride_for
 from gpu_patch.patching.base import checked_overlaps, checked_stride
+from gpu_patch.predict.answers import Answer
 from gpu_patch.predict.model import TRAINING_MODES
 from gpu_patch.predict.schedule import choose_grid
 from gpu_patch.tiling import BLENDS, TileGrid
@@ -35,7 +32,6 @@ TILINGS = ("inner", "switi")
 
 _N_DRAWS = 64
 """Tiles a pixel, where nobody says."""
-_DTYPES = ("float32", "float16", "uint8", "int8", "uint16", "int16")
 
 
 @dataclass(frozen=True)
@@ -70,10 +66,10 @@ class PredictOptions:
         Modes of a torch module.
     normalization : Normalization or None
         Of the tiles.
-    dtype : data type
-        Of the result.
+    answer : Answer
+        What becomes of what the model returns.
     channel_names : sequence of str or None
-        Of the channels of the model.
+        Of the channels of the model, those that are chosen.
     model_id : str or None
         What tells the model from others.
     """
@@ -92,7 +88,7 @@ class PredictOptions:
     std: bool | None
     training_mode: str | None
     normalization: Normalization | None
-    dtype: DTypeLike
+    answer: Answer
     channel_names: Sequence[str] | None
     model_id: str | None
 
@@ -120,11 +116,54 @@ class PredictOptions:
             "overlaps": overlaps,
             "stride": self._checked_stride(tile, overlaps),
             "std": self._checked_std(),
-            "dtype": _checked_dtype(self.dtype),
             "channel_names": tuple(names),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        self._check_answer()
+
+    def _check_answer(self) -> None:
+        """Raise where tiles or samples do not give what is asked for."""
+        channels, quantiles = self.answer.channels, self.answer.quantiles
+        if channels is not None and self.channel_names and len(self.channel_names) != len(channels):
+            raise ValueError(
+                Message(
+                    argument("channel_names"),
+                    f" must have a name for each of {len(channels)} ",
+                    argument("channels"),
+                    f", found {len(self.channel_names)}",
+                )
+            )
+        if not quantiles:
+            return
+        its = Message("quantiles, which ", argument("reduce"), " asks for, ")
+        if self.stride is not None:
+            raise ValueError(
+                Message(
+                    its,
+                    "would need every value of a pixel, of which ",
+                    argument("tiling", "switi"),
+                    " keeps sums alone: it gives means and, with ",
+                    argument("std", True),
+                    ", standard deviations; ",
+                    argument("tiling", "inner"),
+                    " gives quantiles of ",
+                    argument("n_samples"),
+                )
+            )
+        if self.n_samples == 1:
+            raise ValueError(
+                Message(its, "need several samples: ", argument("n_samples"), " of at least 2")
+            )
+        if self.blend != "crop":
+            raise ValueError(
+                Message(
+                    its,
+                    "are exact where a pixel is of one tile: with ",
+                    argument("blend", "crop"),
+                    f", found {self.blend!r}",
+                )
+            )
 
     def _checked_stride(
         self, tile: tuple[int, ...], overlaps: tuple[int, ...]
@@ -158,7 +197,7 @@ class PredictOptions:
     def _checked_std(self) -> bool:
         """Return whether standard deviations are wanted."""
         if self.std is None:
-            return self.n_samples > 1
+            return self.n_samples > 1 and self.answer.reduce is None
         if instance("std", self.std, bool, "True, False or None") and not self.has_several:
             raise ValueError(
                 Message(
@@ -169,6 +208,14 @@ class PredictOptions:
                     argument("tiling", "switi"),
                 )
             )
+        if self.std and self.answer.reduce is not None:
+            raise ValueError(
+                Message(
+                    argument("std", True),
+                    " is beside means, and has no place where there is ",
+                    argument("reduce"),
+                )
+            )
         return self.std
 
     @property
@@ -177,12 +224,9 @@ class PredictOptions:
         return self.n_samples > 1 or self.tiling == "switi"
 
     @property
-    def dtypes(self) -> dict[str, np.dtype[Any]]:
-        """Data types of the results by their variant: the mean "", and the deviation "_std"."""
-        found = {"": np.dtype(self.dtype)}
-        if self.std:
-            found["_std"] = np.dtype(np.float32)
-        return found
+    def variants(self) -> list[str]:
+        """The results by what ends their names: "" is the answer, "_std" the deviation."""
+        return ["", "_std"] if self.std else [""]
 
     @property
     def axes_of_batches(self) -> str:
@@ -229,21 +273,6 @@ class PredictOptions:
             "stride": self.stride,
             "n_samples": self.n_samples,
             "std": self.std,
-            "dtype": np.dtype(self.dtype).name,
+            **self.answer.to_dict(),
             "normalization": None if normalization is None else normalization.to_dict(),
         }
-
-
-def _checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return a data type that predictions can be of."""
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or found.name not in _DTYPES:
-        raise ValueError(
-            Message(
-                argument("dtype"), f" must be one of {', '.join(_DTYPES)}, found {shorten(dtype)}"
-            )
-        )
-    return found

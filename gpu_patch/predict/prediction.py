@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from gpu_patch.checks import instance, sequence
@@ -15,6 +14,7 @@ from gpu_patch.chunks import ChunkedImage
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.predict.answers import Answer
 from gpu_patch.predict.code import version_of
 from gpu_patch.predict.digests import of_planes
 from gpu_patch.predict.identity import identify
@@ -67,7 +67,11 @@ def predict(
     std: bool | None = None,
     training_mode: str | None = None,
     normalization: Normalization | None = None,
-    dtype: DTypeLike = np.float32,
+    reduce: str | Sequence[float] | None = None,
+    channels: Sequence[int] | None = None,
+    dtype: DTypeLike | None = None,
+    scale_factor: float = 1.0,
+    add_offset: float = 0.0,
     out: str | os.PathLike[str] | None = None,
     format: str | None = None,
     channel_names: Sequence[str] | None = None,
@@ -140,9 +144,27 @@ def predict(
     normalization : Normalization or None, default None
         Applied to the tiles; what the model returns is taken back as `Normalization.denormalize`
         does.
-    dtype : data type, default float32
+    reduce : "argmax", sequence of float, or None, default None
+        What becomes of what the model returns, where the images are, before anything is copied from
+        there. None is the mean of samples and tiles. "argmax" is the number of the channel whose
+        mean is the largest, of equal ones the first: a label image with one channel, whose levels
+        of resolution are pixels of it. Numbers in 0 … 1 are quantiles of `n_samples` (exact, as
+        `numpy.quantile` interpolates them; `tiling="inner"` and `blend="crop"` alone): all those of
+        the first channel, then those of the next. All samples of a batch are kept for them:
+        4 bytes × n_samples × batch_size × channels × pixels of a tile, which is checked before
+        anything is written.
+    channels : sequence of int or None, default None
+        Channels of the model that count, in this order; None is all. Labels of "argmax" count
+        them from 0.
+    dtype : data type or None, default None
         Of the result: float32, float16, or uint8, int8, uint16 or int16, for which values are
-        rounded to the nearest and cut to the range. Standard deviations are float32.
+        rounded to the nearest (half to even) and cut to the range; None is float32, and for labels
+        the smallest of uint8 and uint16 that has their numbers. Standard deviations are float32.
+    scale_factor, add_offset : float, default 1 and 0
+        With a `dtype` of whole numbers or float16: stored is ``(value - add_offset) /
+        scale_factor``, so that ``stored * scale_factor + add_offset`` is the value again. Kept in
+        the metadata, under these names: of arrays in OME-Zarr, where xarray applies them by itself,
+        and of OME-TIFF as description. A .npy file has none.
     out : path or None, default None
         Where the result goes. None is arrays in memory. For one image a path that ends in
         .ome.zarr, .zarr, .ome.tif, .tif or .npy; else a folder, which is made, with a file named
@@ -150,8 +172,9 @@ def predict(
     format : {"ome-zarr", "ome-tiff", "npy"} or None, default None
         Of the files in a folder; None is "ome-zarr".
     channel_names : sequence of str or None, default None
-        What the model's channels are called in OME-Zarr and OME-TIFF. None leaves them without
-        names. Pixel sizes, position and time interval are those of the image.
+        What the model's channels, those of `channels` where it is given, are called in OME-Zarr and
+        OME-TIFF; of "argmax", the labels. None leaves them without names. Pixel sizes, position and
+        time interval are those of the image.
     overwrite : bool, default False
         Whether to replace files that are there, once the new ones are complete; links themselves,
         not what they lead to, and never the images that are read.
@@ -189,7 +212,9 @@ def predict(
     ValueError
         For values out of range, where the model returns anything but a tile for each that it gets,
         where it is on another device than the images, and for values that are not finite where
-        `dtype` is of whole numbers.
+        `dtype` is of whole numbers, or NaN for labels.
+    MemoryError
+        Where there is no room; of samples that quantiles need, with the batch size that fits.
     FileExistsError
         Where there is a file already, or where one would have to replace a folder or a folder a
         file; before anything is predicted.
@@ -214,6 +239,13 @@ def predict(
     >>> found = predict(images, lambda x: x + 1, tile_size=(256, 256), overlaps=(64, 64))
     >>> np.array_equal(found.images[0], image + 1)
     True
+    >>> def brighter(x):
+    ...     return np.concatenate([x, 480000 - x], axis=1)  # two channels: of what, and of its rest
+    >>> found = predict(
+    ...     images, brighter, tile_size=(256, 256), overlaps=(64, 64), reduce="argmax"
+    ... )
+    >>> found.images[0].dtype, np.array_equal(found.images[0], image < 240000)
+    (dtype('uint8'), True)
     """
     extractor = _as_extractor(images)
     options = PredictOptions(
@@ -231,7 +263,7 @@ def predict(
         std,
         training_mode,
         normalization,
-        dtype,
+        Answer(reduce, channels, dtype, scale_factor, add_offset),
         channel_names,
         model_id,
     )
@@ -252,7 +284,7 @@ def _predict_images(
 ) -> Prediction:
     """Run a model over images, of which this process predicts its share."""
     constructor, grids = options.constructor(images), options.grids(images)
-    stacks, variants = images.image_stacks, list(options.dtypes)
+    stacks, variants = images.image_stacks, options.variants
     with (
         modes(model, options.training_mode) as evaluating,
         running(model, images.device, options.axes_of_batches) as tiles_of,
@@ -268,7 +300,9 @@ def _predict_images(
             versions=lambda: [_version(stack) for stack in stacks],
             files=[stack.files for stack in stacks],
         )
-        results = Results(store, stacks, grids, options.dtypes, options.channel_names or ())
+        results = Results(
+            store, stacks, grids, variants, options.answer, options.channel_names or ()
+        )
         try:
             todo = results.todo()
             predictor = TilePredictor(constructor, tiles_of, options, grids, results)

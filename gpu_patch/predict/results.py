@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.images import ImageStack
 from gpu_patch.images.readers import Calibration
+from gpu_patch.predict.answers import Answer
 from gpu_patch.predict.outputs import Output, Predicted, Store
 from gpu_patch.predict.outputs.paths import PathStore
 from gpu_patch.predict.schedule import WriteUnit, units_of
@@ -27,11 +27,13 @@ class Results:
         The images.
     grids : sequence of TileGrid
         How each is tiled.
-    dtypes : dict of str to numpy.dtype
-        What is written of each image: the data types by variant, the ending of the name.
-
+    variants : sequence of str
+        What is written of each image, by what ends the names: "" is the answer, "_std" the
+        deviation.
+    answer : Answer
+        What is asked for.
     channel_names : sequence of str, default ()
-        Of the channels of the model; none where they are not known.
+        Of the channels of tiles; none where they are not known.
 
     Attributes
     ----------
@@ -44,17 +46,19 @@ class Results:
         store: Store,
         stacks: Sequence[ImageStack],
         grids: Sequence[TileGrid],
-        dtypes: Mapping[str, np.dtype[Any]],
+        variants: Sequence[str],
+        answer: Answer,
         channel_names: Sequence[str] = (),
     ) -> None:
         self._channel_names = tuple(channel_names)
-        self._store, self._stacks, self._grids, self._dtypes = store, stacks, grids, dtypes
+        self._store, self._stacks, self._grids = store, stacks, grids
+        self._variants, self._answer = variants, answer
         self._found: dict[tuple[int, str], Any] = {}
         self._open: dict[int, dict[str, Output]] = {}
         self._written: list[int] = []
         self.deviates: bool | None = None
         for image in range(len(stacks)):
-            for variant in dtypes:
+            for variant in variants:
                 found = store.finished(self._name(image, variant))
                 if found is not None:
                     self._found[image, variant] = found
@@ -80,8 +84,20 @@ class Results:
         """Images of which earlier runs have written everything, without finishing them."""
         return self._written
 
+    def source(self, image: int) -> str:
+        """Return where an image comes from."""
+        return str(self._stacks[image].source)
+
     def open(self, image: int, n_channels: int) -> None:
-        """Open the outputs of an image, if they are not open yet."""
+        """Open the outputs of an image, if they are not open yet.
+
+        Parameters
+        ----------
+        image : int
+            Its number.
+        n_channels : int
+            Channels of tiles.
+        """
         if image in self._open:
             return
         if self._channel_names and len(self._channel_names) != n_channels:
@@ -90,32 +106,34 @@ class Results:
                 f"{n_channels} channels"
             )
         outputs = self._open[image] = {}
-        stack, grid = self._stacks[image], self._grids[image]
         for variant in self._missing(image):
-            outputs[variant] = self._store.open(
-                Predicted(
-                    self._name(image, variant),
-                    (stack.data_shape[0], n_channels, *grid.size),
-                    self._dtypes[variant],
-                    stack.original_axes,
-                    stack.original_data_shape,
-                    Calibration(stack.physical_sizes, stack.origin, stack.time_interval),
-                    grid.slab_axis,
-                    str(stack.source),
-                    self._channel_names,
-                )
-            )
+            answer = Answer() if variant else self._answer  # deviations are as they are
+            outputs[variant] = self._store.open(self._described(image, variant, answer, n_channels))
 
-    def write(self, image: int, sample: int, start: int, rows: NDArray[np.float32]) -> None:
-        """Write rows (C(Z)YX, the channels of all variants after each other)."""
-        parts = np.split(rows, len(self._dtypes))
-        for (variant, dtype), part in zip(self._dtypes.items(), parts, strict=True):
+    def _described(self, image: int, variant: str, answer: Answer, n_channels: int) -> Predicted:
+        stack, grid = self._stacks[image], self._grids[image]
+        return Predicted(
+            self._name(image, variant),
+            (stack.data_shape[0], answer.n_channels(n_channels), *grid.size),
+            answer.stored_type(n_channels),
+            stack.original_axes,
+            stack.original_data_shape,
+            Calibration(stack.physical_sizes, stack.origin, stack.time_interval),
+            grid.slab_axis,
+            self.source(image),
+            answer.names(self._channel_names),
+            answer.is_labels,
+            answer.notes(self._channel_names),
+        )
+
+    def write(self, image: int, sample: int, start: int, rows: Mapping[str, NDArray[Any]]) -> None:
+        """Write rows, C(Z)YX, of each variant."""
+        for variant, part in rows.items():
             if variant == "_std" and not self.deviates:
                 self.deviates = bool(part.any())
             output = self._open[image].get(variant)
             if output is not None:
-                source = str(self._stacks[image].source)
-                output.write(sample, start, _converted(part, dtype, source))
+                output.write(sample, start, part)
 
     def finish(self, image: int) -> None:
         """Finish the outputs of an image, once this process has written its share."""
@@ -141,28 +159,7 @@ class Results:
         return self._store.path(self._name(image, variant))
 
     def _missing(self, image: int) -> list[str]:
-        return [variant for variant in self._dtypes if (image, variant) not in self._found]
+        return [variant for variant in self._variants if (image, variant) not in self._found]
 
     def _name(self, image: int, variant: str) -> str:
         return self._store.names[image] + variant
-
-
-def _converted(values: NDArray[np.float32], dtype: np.dtype[Any], source: str) -> NDArray[Any]:
-    """Return values of `dtype`: for whole numbers rounded to the nearest, within its range.
-
-    Raises
-    ------
-    ValueError
-        Where a value is not finite and `dtype` has no such value.
-    """
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return values.astype(dtype, copy=False)
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"the prediction of {source} has values that are not finite, which {dtype} cannot "
-            "hold: look for them in the image and in the model, or ask for float32"
-        )
-    limits = np.iinfo(dtype)
-    rounded = np.rint(values)
-    return np.clip(rounded, limits.min, limits.max, out=rounded).astype(dtype)

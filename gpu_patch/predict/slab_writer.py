@@ -19,8 +19,8 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.device.leases import new_output
 from gpu_patch.device.pinned import PinnedBuffer, rounded_buffer
 
-WriteRows: TypeAlias = Callable[[NDArray[np.float32]], object]
-"""Writes rows C(Z)YX, which it may not keep."""
+WriteRows: TypeAlias = Callable[[NDArray[Any]], object]
+"""Writes rows, which it may not keep."""
 
 _MOST_PENDING = 4
 """Rows, and other work, that may wait for the thread."""
@@ -68,8 +68,8 @@ class SlabWriter:
 
         Parameters
         ----------
-        slab : array, shape (C, (Z), Y, X)
-            The slab.
+        slab : array, shape (C, (Z), Y, X) or (bytes,)
+            The slab, or what its rows have become.
         axis : int
             Its axis that rows are counted along.
         rows : slice
@@ -159,10 +159,12 @@ class CudaSlabWriter(SlabWriter):
     def write_rows(self, slab: Any, axis: int, rows: slice, write: WriteRows) -> PendingRows:
         """Copy rows of a slab to the host, and write them, in the thread."""
         shape = (*slab.shape[:axis], rows.stop - rows.start, *slab.shape[axis + 1 :])
+        slab_type = slab.dtype
         with on_device(self._device):
             event = self._cupy.cuda.Event(disable_timing=True)
             stitched = self._cupy.cuda.get_current_stream().record(event)
-            buffer = self._take_buffer(4 * prod(shape))
+            n_bytes = slab_type.itemsize * prod(shape)
+            buffer = self._take_buffer(n_bytes)
 
             def copy() -> None:
                 self._cupy.cuda.get_current_stream().wait_event(stitched)
@@ -172,7 +174,7 @@ class CudaSlabWriter(SlabWriter):
 
         def work() -> None:
             copied.synchronize()
-            write(buffer.host[: 4 * prod(shape)].view(np.float32).reshape(shape))
+            write(buffer.host[:n_bytes].view(slab_type).reshape(shape))
 
         self._copies.append((buffer, self.submit(work)))
         return _RowsToCopy(self._cupy, self._device, copied)

@@ -12,11 +12,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch import ops
 from gpu_patch.predict.schedule import BatchPart, RowRange
-from gpu_patch.predict.slab_writer import PendingRows, SlabWriter, WriteRows
+from gpu_patch.predict.slab_writer import PendingRows, SlabWriter
+from gpu_patch.predict.variants import Answers
 from gpu_patch.tiling import Segment, TileGrid
 
-WriteSample: TypeAlias = Callable[[int, int, int, NDArray[np.float32]], object]
-"""Takes image, sample, first row, and rows C(Z)YX."""
+WriteSample: TypeAlias = Callable[[int, int, int, dict[str, NDArray[Any]]], object]
+"""Takes image, sample, first row, and rows C(Z)YX of each variant."""
+WriteAnswers: TypeAlias = Callable[[dict[str, NDArray[Any]]], object]
 
 
 class Slab:
@@ -33,7 +35,9 @@ class Slab:
     writer : SlabWriter
         Writes the rows that are complete.
     write : callable
-        What the writer calls with image, sample, first row and rows C(Z)YX.
+        What the writer calls with image, sample, first row and what rows have become.
+    answers : Answers
+        What rows become where they are.
     """
 
     _dtype: DTypeLike = np.float32
@@ -46,8 +50,10 @@ class Slab:
         height: int,
         writer: SlabWriter,
         write: WriteSample,
+        answers: Answers,
     ) -> None:
         self._rows, self._grid, self._height = rows, grid, height
+        self._answers = answers
         self._writer, self._write = writer, write
         size = list(grid.size)
         size[grid.slab_axis] = height
@@ -71,11 +77,24 @@ class Slab:
             self._pending.append((start, self._given_to_writer(start, end, write)))
             start = end
 
-    def _given_to_writer(self, start: int, stop: int, write: WriteRows) -> PendingRows:
+    def _given_to_writer(self, start: int, stop: int, write: WriteAnswers) -> PendingRows:
         """Let rows be written that follow each other in the ring."""
         first = start % self._height
-        place = slice(first, first + stop - start)
-        return self._writer.write_rows(self._array, 1 + self._grid.slab_axis, place, write)
+        return self._answered(self._array, slice(first, first + stop - start), write)
+
+    def _answered(self, array: Any, rows: slice, write: WriteAnswers) -> PendingRows:
+        """Let be written what rows become."""
+        axis, answers = 1 + self._grid.slab_axis, self._answers
+        if answers.are_plain:
+            return self._writer.write_rows(array, axis, rows, lambda own: write(answers.split(own)))
+        block = answers.make(array, axis, rows, self._writer)
+        shape, n_rows = tuple(array.shape), rows.stop - rows.start
+        return self._writer.write_rows(
+            block,
+            0,
+            slice(0, len(block)),
+            lambda own: write(answers.read(own, shape, axis, n_rows)),
+        )
 
 
 class SumsSlab(Slab):
@@ -83,7 +102,7 @@ class SumsSlab(Slab):
 
     Parameters
     ----------
-    rows, grid, n_channels, height, writer, write
+    rows, grid, n_channels, height, writer, write, answers
         As in `Slab`; channels are those of the sums, and as many of squares where these are wanted.
     n_samples : int
         How often each tile is added.
@@ -97,7 +116,7 @@ class SumsSlab(Slab):
         super().__init__(*args)
         self._n_samples, self._squares = n_samples, squares
 
-    def _given_to_writer(self, start: int, stop: int, write: WriteRows) -> PendingRows:
+    def _given_to_writer(self, start: int, stop: int, write: WriteAnswers) -> PendingRows:
         """Let the means of rows be written, an array of their own: the sums' place is free."""
         axis = 1 + self._grid.slab_axis
         shape = list(self._array.shape)
@@ -111,4 +130,4 @@ class SumsSlab(Slab):
             n_samples=self._n_samples,
             squares=self._squares,
         )
-        return self._writer.write_rows(means, axis, slice(0, stop - start), write)
+        return self._answered(means, slice(0, stop - start), write)

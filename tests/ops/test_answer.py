@@ -116,7 +116,9 @@ def test_one_value_that_is_not_finite_sets_a_flag(backend, dtype, value, place):
 
 
 @pytest.mark.parametrize("dtype", WHOLE)
-@pytest.mark.parametrize(("shape", "axis"), [((5, 37, 23), 1), ((100, 9, 31), 2), ((7, 3, 5, 9), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((5, 37, 23), 1), ((100, 9, 31), 2), ((7, 3, 5, 9), 1)]
+)
 def test_the_number_of_the_largest_plane(backend, shape, axis, dtype):
     # many equal values: the first of them counts
     slab = np.random.default_rng(1).integers(-3, 4, shape).astype(np.float32)
@@ -168,7 +170,7 @@ def test_any_shape(backend, shape, data, dtype, argmax):
 
 
 def quantiles(backend, samples, at):
-    n_samples, n_tiles, n_channels, *size = samples.shape
+    _, n_tiles, n_channels, *size = samples.shape
     with backend.running():
         out = backend.array(np.zeros((n_tiles, n_channels * len(at), *size), np.float32))
         ops.quantiles(backend.array(samples), out, at)
@@ -191,7 +193,9 @@ def test_quantiles_of_any_number_of_samples(backend, n_samples):
     found = quantiles(backend, samples.copy(), AT)
     np.testing.assert_allclose(found, expected_quantiles(samples, AT), rtol=0, atol=3e-7)
     ordered = np.sort(samples, axis=0)
-    np.testing.assert_array_equal(found[:, ::6], ordered[0])  # the smallest and the largest, exactly
+    np.testing.assert_array_equal(
+        found[:, ::6], ordered[0]
+    )  # the smallest and the largest, exactly
     np.testing.assert_array_equal(found[:, 5::6], ordered[-1])
 
 

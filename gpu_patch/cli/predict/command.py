@@ -25,6 +25,7 @@ from gpu_patch.cli.arguments import (
 )
 from gpu_patch.cli.messages import in_options
 from gpu_patch.cli.picture_files import report_saved
+from gpu_patch.cli.predict.answers import NAMES, add_answer, described
 from gpu_patch.cli.predict.settings import (
     Process,
     check_apart,
@@ -165,11 +166,7 @@ def add_model_use(tiles: Adds) -> None:
 
 def add_results(results: Adds) -> None:
     """Add what is written, and where."""
-    results.add_argument(
-        "--dtype",
-        default="float32",
-        help="float32, float16, uint8, int8, uint16 or int16 (default: %(default)s)",
-    )
+    add_answer(results)
     results.add_argument(
         "--format",
         choices=("ome-zarr", "ome-tiff", "npy"),
@@ -286,7 +283,8 @@ def _predicted(options: argparse.Namespace, process: Process, work: _Work) -> Pr
     """Run the model over the images; say how to go on where that is stopped or fails."""
     names = (
         *("batch_size", "multiscale_count", "padding_mode", "blend", "n_samples", "training_mode"),
-        *("tiling", "n_draws", "std", "dtype", "out", "format", "resume", "overwrite", "durable"),
+        *("tiling", "n_draws", "std", "out", "format", "resume", "overwrite", "durable"),
+        *NAMES,
     )
     try:
         return predict(
@@ -359,8 +357,7 @@ def _described(options: argparse.Namespace, work: _Work) -> list[str]:
         words += [f"blend {options.blend}"]
     if options.multiscale_count:
         words += [f"{counted(options.multiscale_count, 'scale')}, padding {options.padding_mode}"]
-    if options.n_samples > 1:
-        words += [f"mean of {options.n_samples} samples"]
+    words += described(options)
     if work.normalization is None:
         words += ["not normalised"]
     return words

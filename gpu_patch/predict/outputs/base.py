@@ -38,6 +38,11 @@ class Predicted:
         Where the image comes from.
     channel_names : tuple of str
         One per channel, or none where they are not known.
+    is_labels : bool
+        Whether values are numbers of labels, of which there is no mean.
+    notes : dict
+        What is needed to understand the values, as JSON has it: "scale_factor" and "add_offset" of
+        what is stored, or the names of "labels".
     """
 
     name: str
@@ -49,6 +54,8 @@ class Predicted:
     slab_axis: int = 0
     source: str = "array"
     channel_names: tuple[str, ...] = ()
+    is_labels: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def time_interval(self) -> float | None:

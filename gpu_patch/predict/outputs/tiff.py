@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def _metadata(predicted: Predicted, axes: str, n_planes: int) -> dict[str, Any]:
             metadata[f"PhysicalSize{axis}Unit"] = "µm"
     if predicted.time_interval is not None and "T" in axes:
         metadata |= {"TimeIncrement": predicted.time_interval, "TimeIncrementUnit": "s"}
+    if predicted.notes:
+        metadata["Description"] = json.dumps(predicted.notes)
     if predicted.channel_names:
         names = list(predicted.channel_names)
         metadata["Channel"] = {"Name": names if len(names) > 1 else names[0]}

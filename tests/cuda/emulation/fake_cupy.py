@@ -154,6 +154,9 @@ class FakeArray:
     def transpose(self, *axes):
         return self._view(self._pixels.transpose(*axes))
 
+    def view(self, dtype):
+        return self._view(self._pixels.view(dtype))
+
     def reshape(self, *shape):
         pixels = self._pixels.reshape(*shape)
         if self.size == 0 or np.shares_memory(pixels, self._pixels):

@@ -94,7 +94,12 @@ def create_image(
     found = levels(predicted.size, predicted.calibration.physical_sizes)
     attributes = {
         "ome": image_attributes(predicted, axes, found),
-        _OWN: {"source": predicted.source, "axes": predicted.original_axes, **made_of},
+        _OWN: {
+            "source": predicted.source,
+            "axes": predicted.original_axes,
+            **predicted.notes,
+            **made_of,
+        },
     }
     group = import_zarr().create_group(image, zarr_format=3, attributes=attributes)
     for i, level in enumerate(found):
@@ -106,7 +111,13 @@ def create_image(
             chunks=stored_shape(chunk, axes),
             shards=None if shard is None else stored_shape(shard, axes),
             dimension_names=list(axes.lower()),
+            attributes=_of_array(predicted.notes),
         )
+
+
+def _of_array(notes: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of arrays: by these names xarray turns stored values back."""
+    return {key: notes[key] for key in ("scale_factor", "add_offset") if key in notes}
 
 
 def open_levels(image: Path, disk: Disk) -> tuple[Callable[[int], Any], Writes]:

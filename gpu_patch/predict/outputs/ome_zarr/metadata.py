@@ -41,7 +41,7 @@ def image_attributes(predicted: Predicted, axes: str, levels: Sequence[Level]) -
     ]
     image = {"name": predicted.name, "axes": listed, "datasets": datasets}
     if len(levels) > 1:
-        image["type"] = "mean"
+        image["type"] = "nearest" if predicted.is_labels else "mean"
     found: dict[str, Any] = {"version": VERSION, "multiscales": [image]}
     if predicted.channel_names and "C" in axes:
         found["omero"] = {"channels": _channels(predicted)}

@@ -1,4 +1,7 @@
-"""Resolution levels: along an axis that is halved, a pixel is the mean of 2 of the level before."""
+"""Resolution levels: along an axis that is halved, a pixel is the mean of 2 of the level before.
+
+Of labels it is the first of them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST = 256
 """Levels are added while Y or X is longer."""
+
+Halving: TypeAlias = Callable[[NDArray[Any], tuple[int, ...]], NDArray[Any]]
 
 _PIECE_BYTES = 1 << 22
 
@@ -76,7 +81,14 @@ def halve(data: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
     return (np.rint(mean) if data.dtype.kind in "iu" else mean).astype(data.dtype, copy=False)
 
 
-def fill(fine: Any, coarse: Any, stored: tuple[int, ...], alive: Callable[[], object]) -> None:
+def without_others(data: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    """Return every other pixel along axes, from the first on: labels have no mean."""
+    return data[tuple(slice(None, None, 2 if axis in axes else 1) for axis in range(data.ndim))]
+
+
+def fill(
+    fine: Any, coarse: Any, stored: tuple[int, ...], make: Halving, alive: Callable[[], object]
+) -> None:
     """Fill a level from the one before, in pieces of some chunks.
 
     Parameters
@@ -85,6 +97,8 @@ def fill(fine: Any, coarse: Any, stored: tuple[int, ...], alive: Callable[[], ob
         The levels, of the same axes.
     stored : tuple of int
         Shape of what is stored together in `coarse`: its parts are written whole.
+    make : callable
+        Makes coarse pixels of fine ones, given the axes that are halved.
     alive : callable
         Called for each piece.
     """
@@ -94,7 +108,7 @@ def fill(fine: Any, coarse: Any, stored: tuple[int, ...], alive: Callable[[], ob
         for a in halved:
             stop = min(2 * region[a].stop, fine.shape[a])
             source[a] = slice(2 * region[a].start, stop)
-        coarse[region] = halve(np.asarray(fine[tuple(source)]), tuple(halved))
+        coarse[region] = make(np.asarray(fine[tuple(source)]), tuple(halved))
         alive()
 
 

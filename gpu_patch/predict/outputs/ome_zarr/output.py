@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from gpu_patch.predict.outputs.axes import merged_axes, put_rows
 from gpu_patch.predict.outputs.base import Output, Predicted, UnitKey
 from gpu_patch.predict.outputs.ome_zarr.image import Storage, open_levels, stored_shape
-from gpu_patch.predict.outputs.ome_zarr.multiscale import fill, levels
+from gpu_patch.predict.outputs.ome_zarr.multiscale import (
+    fill,
+    halve,
+    levels,
+    without_others,
+)
 from gpu_patch.predict.outputs.ome_zarr.unfinished import UnfinishedImage
 
 
@@ -138,7 +143,8 @@ class ZarrOutput(Output):
         for i, level in enumerate(found[1:], 1):
             coarse = self._level(i)
             stored = stored_shape(self._storage.together(level.size), self._axes)
-            fill(fine, coarse, stored, self._unfinished.alive)
+            make = without_others if self._predicted.is_labels else halve
+            fill(fine, coarse, stored, make, self._unfinished.alive)
             fine = coarse
 
     def close(self) -> None:
