@@ -73,12 +73,15 @@ __device__ __forceinline__ bool put(void* out, int64 at, float value) {
     }
 }
 
-extern "C" __global__ __launch_bounds__(256)
+// left to itself the compiler spills, to have more blocks at a time
+extern "C" __global__ __launch_bounds__(256, 4)
 void answer(const AnswerJob* __restrict__ job, const float* __restrict__ slab,
             const float* __restrict__ factors, const float* __restrict__ centers,
             void* __restrict__ out, unsigned char* __restrict__ flags) {
     DYNAMIC_SHARED(int, shared);
+#if !ARGMAX
     const int plane = static_cast<int>(blockIdx.x / job->n_blocks);
+#endif
     const int64 begin = static_cast<int64>(blockIdx.x % job->n_blocks) * PER_BLOCK;
     const int64 stop = min(begin + PER_BLOCK, job->n_pixels);
     int is_bad = 0;

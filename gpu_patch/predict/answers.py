@@ -49,10 +49,14 @@ class Answer:
     add_offset: float = 0.0
 
     def __post_init__(self) -> None:
+        reduce = _checked_reduce(self.reduce)
+        dtype = self.dtype
+        if dtype is None and reduce != "argmax":
+            dtype = np.float32
         checked = {
-            "reduce": _checked_reduce(self.reduce),
+            "reduce": reduce,
             "channels": _checked_channels(self.channels),
-            "dtype": None if self.dtype is None else _checked_dtype(self.dtype),
+            "dtype": None if dtype is None else _checked_dtype(dtype),
             "scale_factor": _checked_number("scale_factor", self.scale_factor),
             "add_offset": _checked_number("add_offset", self.add_offset),
         }
@@ -82,7 +86,7 @@ class Answer:
                 raise ValueError(
                     Message(argument(name), " has no place in ", argument("reduce", "argmax"))
                 )
-            if dtype is None or dtype == np.float32:
+            if dtype == np.float32:
                 raise ValueError(
                     Message(
                         argument(name), " needs ", argument("dtype"), " of whole numbers or float16"
@@ -117,7 +121,7 @@ class Answer:
             Where it cannot hold the numbers of so many channels, or there is one channel alone.
         """
         if not self.is_labels:
-            return np.dtype(np.float32 if self.dtype is None else self.dtype)
+            return np.dtype(self.dtype)
         its = argument("reduce", "argmax")
         if n_channels < 2:
             raise ValueError(
@@ -154,9 +158,9 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {
+            "dtype": None if self.dtype is None else np.dtype(self.dtype).name,
             "reduce": self.reduce,
             "channels": self.channels,
-            "dtype": None if self.dtype is None else np.dtype(self.dtype).name,
             "scale_factor": self.scale_factor,
             "add_offset": self.add_offset,
         }

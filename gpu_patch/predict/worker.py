@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpu_patch import device as devices
 from gpu_patch import ops
-from gpu_patch.checks import index_in
+from gpu_patch.checks import Message, argument
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.feed.affine import Inverse
 from gpu_patch.feed.ahead import ChunkPrefetch, Needs
@@ -198,9 +198,10 @@ class TilePredictor:
         n_channels, chosen = int(tiles.shape[1]), self._answer.channels
         if self._of_model is None:
             self._of_model = n_channels
-            if chosen is not None:
-                for i, channel in enumerate(chosen):
-                    index_in(f"channels[{i}]", channel, n_channels, "channels of the model")
+            for i, channel in enumerate(chosen or ()):
+                if channel >= n_channels:
+                    words = f" is {channel}, but the model returns {n_channels} channels"
+                    raise ValueError(Message(argument(f"channels[{i}]"), words))
             self._n_channels = n_channels if chosen is None else len(chosen)
             if self._normalization is not None:
                 self._inverse = self._inverse_of(n_channels)

@@ -84,6 +84,15 @@ def test_a_complete_one_is_an_image_too(capsys):
     assert found["results"][0]["settings"]["overlaps"] == [2, 2]
 
 
+def test_what_was_asked_of_values(capsys):
+    options = {"dtype": "int16", "scale_factor": 0.5, "channels": [0], "n_samples": 2}
+    run("a.ome.zarr", **options, reduce=[0.1, 0.5])
+    told = "dtype int16, reduce 0.1 and 0.5, channels 0, scale_factor 0.5, add_offset 0.0"
+    assert told in info(capsys, "a.ome.zarr")
+    settings = json.loads(info(capsys, "a.ome.zarr", "--json"))["results"][0]["settings"]
+    assert settings["reduce"] == [0.1, 0.5]
+
+
 def test_files_of_one_block_do_not_tell(capsys):
     said = []
     run("a.npy", at_batch=9, then=lambda: said.append(info(capsys, "a.npy")))

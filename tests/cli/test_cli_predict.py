@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -120,6 +121,34 @@ def test_tiles_that_slide(models, capsys):
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
+def test_answers(models, capsys):
+    asked = ["pair.tif", "--model", "model.pt", *TILES]
+    assert run(*asked, "--out", "labels", "--reduce", "argmax") == 0
+    pixels = read("pair.tif").astype(np.float32)
+    labels = read("labels/pair.ome.zarr")
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[:, 0], pixels[:, 1] > 0)
+    scaled = ["--channels", "1", "--dtype", "uint16", "--scale-factor", "4", "--add-offset=-50"]
+    assert run(*asked, "--out", "scaled", *scaled) == 0
+    found = read("scaled/pair.ome.zarr")[:, 0]
+    np.testing.assert_array_equal(found, np.rint((pixels.sum(axis=1) + 50) / 4))
+    samples = ["--n-samples", "2", "--reduce", "0,0.5"]
+    assert run(*asked, "--out", "quantiles", *samples) == 0
+    found = read("quantiles/pair.ome.zarr")
+    np.testing.assert_array_equal(found[:, :2], pixels[:, [0, 0]])
+    capsys.readouterr()
+    for wrong, words in (
+        (["--reduce", "max"], "--reduce: must be argmax, or quantiles"),
+        (["--reduce", "0.5"], "--n-samples of at least 2"),
+        (["--channels", "a"], "--channels: must be whole numbers, such as 0,2"),
+        (["--channels", "2"], "--channels[0] is 2, but the model returns 2 channels"),
+        (["--add-offset", "1"], "--add-offset needs --dtype"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert run(*asked, "--out", "wrong", *wrong) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_context_normalisation_samples_and_a_file(models, capsys):
     Normalization.mean_std(100, 20).save("normalization.json")
     options = ["--scales", 2, "--padding", "wrap", "--blend", "hann", "--n-samples", 2,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import answering
 import numpy as np
 import stitching
 from cases import DTYPES, MODES, Case, assert_same_context
@@ -31,6 +32,7 @@ from gpu_patch.sources import ChannelSources
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
 ASSEMBLE, STITCH, MOMENTS = "assemble.cu", "stitch.cu", "moments.cu"
+MEANS, ANSWER, QUANTILES = "means.cu", "answer.cu", "quantiles.cu"
 MOST_SECONDS = 300
 
 
@@ -91,6 +93,12 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             stitching.assert_stitched(runtime, tiling, stitching.counts_of(tiling, count))
         stitching.assert_rows_kept(runtime)
         stitching.assert_huge(runtime, folder)
+    if file in (STITCH, MEANS):
+        answering.assert_sums(runtime)
+    if file == ANSWER:
+        answering.assert_answers(runtime)
+    if file == QUANTILES:
+        answering.assert_quantiles(runtime)
     if file == MOMENTS:
         assert_moments(runtime)
     if file in (COMMON, SPECIAL):
@@ -204,7 +212,7 @@ def main(word: str = "", ptx: bool = False) -> int:
     make_runtime = ptx_runtime if ptx else EmulatedRuntime
     chosen = [mutant for mutant in load() if word in f"{mutant.file} {mutant.name}"]
     missed = 0
-    files = (COMMON, GENERAL, GATHER, SPECIAL, ASSEMBLE, STITCH, MOMENTS)
+    files = dict.fromkeys(mutant.file for mutant in load())
     for mutant in [Mutant(file, "unchanged", "\0", "") for file in files if word in file]:
         outcome = run(mutant, make_runtime)
         missed += outcome != "survived"

@@ -80,6 +80,19 @@ def test_moments_compile(architecture):
         assert report.registers <= 64
 
 
+@pytest.mark.parametrize("architecture", architectures())
+def test_answers_and_quantiles_compile(architecture):
+    texts = [
+        ("answer", {"OUT_TYPE": PIXEL_TYPES[np.dtype(dtype)], "ARGMAX": argmax})
+        for dtype in ("uint8", "int16", "float16", "float32")
+        for argmax in range(2 if dtype[0] != "f" else 1)
+    ]
+    for name, constants in [*texts, ("quantiles", {})]:
+        report = compiled(name, constants, architecture)
+        assert report.spill_bytes == report.stack_bytes == 0, report.log
+        assert report.registers <= 64
+
+
 @EPILOGUES
 @pytest.mark.parametrize("architecture", architectures())
 @pytest.mark.parametrize("name", SPECIALISED)

@@ -402,7 +402,7 @@ def test_there_must_be_room_for_the_samples_of_quantiles(monkeypatch, device, tm
         ({"channels": []}, "channels must be some channels, each once"),
         ({"channels": [1, 1]}, "channels must be some channels, each once"),
         ({"channels": [-1]}, r"channels\[0\] must be a whole number of at least 0"),
-        ({"channels": [0, 4]}, r"channels\[1\] is 4, but there are 4 channels of the model"),
+        ({"channels": [0, 4]}, r"channels\[1\] is 4, but the model returns 4 channels"),
         ({"channels": [2], "reduce": "argmax"}, "reduce='argmax' needs at least 2 channels"),
         ({"channels": [1, 2], "channel_names": ["a"]}, "a name for each of 2 channels, found 1"),
     ],

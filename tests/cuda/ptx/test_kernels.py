@@ -14,8 +14,7 @@ from ptx.runtime import PtxRuntime, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "available")
 
-FILES = (mutants.COMMON, mutants.GENERAL, mutants.GATHER, mutants.SPECIAL, mutants.ASSEMBLE,
-         mutants.STITCH, mutants.MOMENTS)  # fmt: skip
+FILES = tuple(dict.fromkeys(mutant.file for mutant in mutants.load()))
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +23,7 @@ def least_patch(monkeypatch):
     monkeypatch.setattr(mutants.specialised, "LEAST_PATCH", 1)
 
 
-@pytest.mark.parametrize("file", FILES[1:])
+@pytest.mark.parametrize("file", [file for file in FILES if file != mutants.COMMON])
 def test_kernels_equal_numpy(file, tmp_path):
     runtime = PtxRuntime()
     mutants.check(runtime, file, tmp_path)
