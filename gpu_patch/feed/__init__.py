@@ -1,12 +1,12 @@
 """The training feed: batches of an epoch, normalised and augmented."""
 
 from gpu_patch.feed.background import (
-    FilterReport,
     exclude_background,
     filter_background,
     find_background,
     score_maps,
 )
+from gpu_patch.feed.filter_report import FilterReport
 from gpu_patch.feed.filters import (
     MaskFilter,
     MaxFilter,

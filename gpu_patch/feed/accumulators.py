@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpu_patch.feed.careamics_quantiles import Histogram
 from gpu_patch.feed.kinds import Statistics
 from gpu_patch.feed.quantiles import Selection
+from gpu_patch.feed.team import Team
 
 
 class Accumulator(Protocol):
@@ -18,6 +19,9 @@ class Accumulator(Protocol):
 
     def update(self, values: Any, *, whole: bool) -> None:
         """Take values (B, C, N), `whole` where they are known to be whole numbers of 16 bits."""
+
+    def join(self, team: Team) -> None:
+        """Take in what each process of a team has taken in, its values in the order of ranks."""
 
     def needs_second_pass(self) -> bool:
         """Tell, once all values are in, whether they must all come again."""
@@ -39,20 +43,23 @@ class MeanStd(_OnePass):
 
     def __init__(self, first: Any) -> None:
         self._near = first[:1].mean(axis=2, keepdims=True)
-        self._n = 0
-        self._sum: Any = 0.0
-        self._sum_of_squares: Any = 0.0
+        # added up at the end, in one order however many processes share the work
+        self._parts: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
 
     def update(self, values: Any, *, whole: bool) -> None:
         distance = values - self._near
-        self._n += values.size // values.shape[1]
-        self._sum += on_host(distance.sum(axis=(0, 2), dtype=np.float64))
+        total = on_host(distance.sum(axis=(0, 2), dtype=np.float64))
         distance *= distance
-        self._sum_of_squares += on_host(distance.sum(axis=(0, 2), dtype=np.float64))
+        squares = on_host(distance.sum(axis=(0, 2), dtype=np.float64))
+        self._parts.append((values.size // values.shape[1], total, squares))
+
+    def join(self, team: Team) -> None:
+        self._parts = [part for parts in team.all_of(self._parts) for part in parts]
 
     def result(self) -> Statistics:
-        shift = self._sum / self._n
-        variance = np.maximum(self._sum_of_squares / self._n - shift**2, 0)
+        n, total, squares = (sum(column) for column in zip(*self._parts, strict=True))
+        shift = total / n
+        variance = np.maximum(squares / n - shift**2, 0)
         mean = on_host(self._near)[0, :, 0] + shift
         return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
 
@@ -67,6 +74,10 @@ class MinMax(_OnePass):
     def update(self, values: Any, *, whole: bool) -> None:
         self._low = np.minimum(self._low, on_host(values.min(axis=(0, 2))))
         self._high = np.maximum(self._high, on_host(values.max(axis=(0, 2))))
+
+    def join(self, team: Team) -> None:
+        lows, highs = zip(*team.all_of((self._low, self._high)), strict=True)
+        self._low, self._high = np.minimum.reduce(lows), np.maximum.reduce(highs)
 
     def result(self) -> Statistics:
         return tuple(self._low.tolist()), tuple(self._high.tolist())
@@ -89,6 +100,10 @@ class Quantiles:
     def update(self, values: Any, *, whole: bool) -> None:
         for c, channel in enumerate(self._channels):
             channel.update(values[:, c], whole=whole)
+
+    def join(self, team: Team) -> None:
+        for channel in self._channels:
+            channel.join(team)
 
     def needs_second_pass(self) -> bool:
         # all are asked, since asking also ends their first pass
@@ -115,6 +130,9 @@ class CareamicsQuantiles(_OnePass):
             return
         for c, histogram in enumerate(self._histograms):
             histogram.update(values[:, c], lows[:, c], highs[:, c])
+
+    def join(self, team: Team) -> None:
+        assert team.size == 1, "its results depend on the order of all values"
 
     def result(self) -> Statistics:
         lower, upper = (

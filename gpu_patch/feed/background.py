@@ -6,9 +6,8 @@ After careamics 0.3.5 (`careamics.dataset.factory.filter_bg`).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -19,64 +18,12 @@ from gpu_patch.checks import choice, instance, probability, sequence, whole_numb
 from gpu_patch.constructors.checks import checked_extractor
 from gpu_patch.constructors.placement import Placement
 from gpu_patch.feed.cells import CellWindows, Sample, paint
+from gpu_patch.feed.filter_report import FilterReport
 from gpu_patch.feed.filters import PatchFilter
+from gpu_patch.feed.team import Team
 from gpu_patch.images import PatchExtractor
 from gpu_patch.images.names import check_pairs
 from gpu_patch.patching import StratifiedPatching
-
-_MOST_LINES = 10
-"""Image stacks that a report lists."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FilterReport:
-    """What background filters found.
-
-    Attributes
-    ----------
-    kept : dict of (data_idx, sample_idx) to array of bool, (Z)YX
-        For each cell of the sample's grid whether it holds signal.
-    data_shapes, patch_size : sequence of tuple of int, tuple of int
-        Of the strategy.
-    regions : bool
-        Whether all that patches starting in a cell may touch was looked at, and not the cell.
-    """
-
-    kept: Mapping[Sample, NDArray[np.bool_]]
-    data_shapes: Sequence[tuple[int, ...]]
-    patch_size: tuple[int, ...]
-    regions: bool
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return sum(grid.size for grid in self.kept.values())
-
-    @property
-    def n_kept(self) -> int:
-        """Number of cells with signal."""
-        return sum(int(grid.sum()) for grid in self.kept.values())
-
-    def maps(self) -> list[NDArray[np.bool_]]:
-        """Return for each image stack, S(Z)YX, which pixels lie in anything that is kept.
-
-        Returns
-        -------
-        list of array of bool, shape (S, (Z), Y, X)
-            One per image stack.
-        """
-        return paint(self.kept, self.data_shapes, self.patch_size, self.regions)
-
-    def __repr__(self) -> str:
-        what = "regions" if self.regions else "cells"
-        lines = [f"FilterReport: {self.n_kept} of {self.n_cells} {what} kept"]
-        for i in range(min(len(self.data_shapes), _MOST_LINES)):
-            grids = [grid for (data_idx, _), grid in self.kept.items() if data_idx == i]
-            n_kept, n = sum(int(grid.sum()) for grid in grids), sum(grid.size for grid in grids)
-            lines.append(f"  image stack {i}: {n_kept} of {n}")
-        if len(self.data_shapes) > _MOST_LINES:
-            lines.append(f"  … and {len(self.data_shapes) - _MOST_LINES} more image stacks")
-        return "\n".join(lines)
 
 
 def filter_background(
@@ -87,6 +34,7 @@ def filter_background(
     ref_channel: int | Sequence[int] = 0,
     keep: str = "any",
     filtered_patch_prob: float = 0.1,
+    share: bool = False,
     progress: bool = True,
 ) -> FilterReport:
     """Make patches of background rare.
@@ -113,6 +61,9 @@ def filter_background(
         Whether any filter must find signal, or all of them.
     filtered_patch_prob : float, default 0.1
         Probability of background, relative to 1, in [0, 1].
+    share : bool, default False
+        Whether the processes of torch's process group each look at a part of the cells; all get
+        the same result. All of them must call this with equal arguments.
     progress : bool, default True
         Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
         second.
@@ -147,6 +98,7 @@ def filter_background(
         patch_filter,
         ref_channel=ref_channel,
         keep=keep,
+        share=share,
         progress=progress,
     )
     _change(
@@ -166,6 +118,7 @@ def exclude_background(
     *,
     ref_channel: int | Sequence[int] = 0,
     keep: str = "any",
+    share: bool = False,
     progress: bool = True,
 ) -> FilterReport:
     """Exclude grid cells that are background: no patch will touch any of their pixels.
@@ -175,7 +128,7 @@ def exclude_background(
 
     Parameters
     ----------
-    patching_strategy, extractor, patch_filter, ref_channel, keep, progress
+    patching_strategy, extractor, patch_filter, ref_channel, keep, share, progress
         As in `filter_background`.
 
     Returns
@@ -195,6 +148,7 @@ def exclude_background(
         ref_channel=ref_channel,
         keep=keep,
         regions=False,
+        share=share,
         progress=progress,
     )
     _change(
@@ -213,13 +167,14 @@ def find_background(
     ref_channel: int | Sequence[int] = 0,
     keep: str = "any",
     regions: bool = True,
+    share: bool = False,
     progress: bool = True,
 ) -> FilterReport:
     """Tell what `filter_background` or `exclude_background` would do, and change nothing.
 
     Parameters
     ----------
-    patching_strategy, extractor, patch_filter, ref_channel, keep, progress
+    patching_strategy, extractor, patch_filter, ref_channel, keep, share, progress
         As in `filter_background`.
     regions : bool, default True
         Look at regions, as `filter_background` does, or at cells, as `exclude_background` does.
@@ -244,7 +199,7 @@ def find_background(
         return {"kept": reduce(combine, kept)}
 
     windows = CellWindows(patching_strategy, regions)
-    found = windows.measure(extractor, channels, keeps, progress)["kept"]
+    found = windows.measure(extractor, channels, keeps, progress, Team.of(share))["kept"]
     return FilterReport(
         windows.grids(found), patching_strategy.data_shapes, patching_strategy.patch_size, regions
     )
@@ -256,13 +211,14 @@ def score_maps(
     patch_filter: PatchFilter,
     *,
     ref_channel: int = 0,
+    share: bool = False,
     progress: bool = True,
 ) -> list[dict[str, NDArray[Any]]]:
     """Return pictures to choose thresholds from, as careamics' `filter_map` of each filter.
 
     Parameters
     ----------
-    patching_strategy, extractor, progress
+    patching_strategy, extractor, share, progress
         As in `filter_background`.
     patch_filter : PatchFilter
         What measures; its thresholds do not matter.
@@ -278,7 +234,9 @@ def score_maps(
     _check_together(patching_strategy, extractor)
     ((one, channel),) = _filters_of_channels([patch_filter], ref_channel, extractor.n_channels)
     windows = CellWindows(patching_strategy, regions=True)
-    found = windows.measure(extractor, [channel], lambda cells: one.scores(cells[:, 0]), progress)
+    found = windows.measure(
+        extractor, [channel], lambda cells: one.scores(cells[:, 0]), progress, Team.of(share)
+    )
     shapes, patch_size = patching_strategy.data_shapes, patching_strategy.patch_size
     maps = {
         name: paint(windows.grids(scores), shapes, patch_size, regions=True)

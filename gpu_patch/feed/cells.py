@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.device import is_cuda_array
+from gpu_patch.feed.team import Team
 from gpu_patch.images import PatchExtractor
 from gpu_patch.locations import Locations
 from gpu_patch.ops import gather
@@ -64,25 +65,33 @@ class CellWindows:
         channels: Sequence[int],
         function: Callable[[Any], dict[str, Any]],
         progress: bool,
+        team: Team,
     ) -> dict[str, NDArray[Any]]:
         """Return what `function` makes of the windows (n, C, (Z), Y, X), for all of them.
 
-        It works where the images are; nothing but its results comes to the host.
+        It works where the images are; nothing but its results comes to the host. Each process of
+        the team looks at its part of them.
         """
         images, n = extractor.images, len(self._start)
-        found: dict[str, NDArray[Any]] = {}
+        own: list[tuple[NDArray[np.intp], dict[str, NDArray[Any]]]] = []
         n_bytes = _HOST_BYTES if images.runtime is None else _DEVICE_BYTES
         device = nullcontext() if images.runtime is None else images.runtime.active()
-        with device, progress_bar("Background", n, " cells", wanted=progress) as advance:
-            for chunk, size in self._chunks(n_bytes // (4 * len(channels))):
+        chunks = list(self._chunks(n_bytes // (4 * len(channels))))
+        bar = progress_bar("Background", n, " cells", wanted=progress)
+        with team.together(), device, bar as advance:
+            for chunk, size in (chunks[i] for i in team.own(len(chunks))):
                 places = Locations(
                     self._data_idx[chunk], self._sample_idx[chunk], self._start[chunk], size
                 )
                 cells = gather(images, ChannelSources.correlated(places, np.array(channels)), size)
-                for name, values in function(cells).items():
-                    host = values.get() if is_cuda_array(values) else values
-                    found.setdefault(name, np.empty(n, host.dtype))[chunk] = host
-                advance(len(chunk))
+                made = function(cells).items()
+                own.append((chunk, {k: v.get() if is_cuda_array(v) else v for k, v in made}))
+                advance(len(chunk) * team.size)
+        found: dict[str, NDArray[Any]] = {}
+        for parts in team.all_of(own):
+            for chunk, host in parts:
+                for name, values in host.items():
+                    found.setdefault(name, np.empty(n, values.dtype))[chunk] = values
         return found
 
     def _chunks(self, n_pixels: int) -> Iterator[tuple[NDArray[np.intp], tuple[int, ...]]]:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.feed.team import Team
+
 _N_BINS = 1 << 16
 _LOWEST, _N_WHOLE = -(1 << 15), 3 << 15
 """Whole numbers of 16 bits, with and without a sign: −32768 … 65535."""
@@ -48,6 +50,8 @@ class Selection:
         self._whole: Any = xp.zeros(_N_WHOLE, np.int64)
         self._upper: Any = xp.zeros(_N_BINS, np.int64)
         self._lower: dict[int, Any] = {}
+        self._known: dict[int, NDArray[np.int64]] = {}
+        """Of the lower halves, what every process knows alike."""
         self._places: list[tuple[_Place, _Place, float]] | None = None
 
     def update(self, values: Any, *, whole: bool) -> None:
@@ -67,6 +71,19 @@ class Selection:
                 (self._count_whole if whole else self._count_upper)(strip)
             elif not whole:
                 self._count_lower(strip)
+
+    def join(self, team: Team) -> None:
+        """Add what the other processes of a team have counted in this pass."""
+        if self._places is None:
+            for name in ("_whole", "_upper"):
+                everywhere = team.all_of(_on_host(getattr(self, name)))
+                setattr(self, name, self._xp.asarray(sum(everywhere)))
+            return
+        own = {b: _on_host(counts) - self._known[b] for b, counts in self._lower.items()}
+        for counted in team.all_of(own):
+            for bin_idx, found in counted.items():
+                self._known[bin_idx] = self._known[bin_idx] + found
+        self._lower = {b: self._xp.asarray(counts) for b, counts in self._known.items()}
 
     def needs_second_pass(self) -> bool:
         """Find where the wanted values lie; tell whether all must be counted again for that."""
@@ -93,6 +110,7 @@ class Selection:
         }:
             inside = bits >> 16 == bin_idx
             counted = _sums(bits[inside] & 0xFFFF, n_equal[inside])
+            self._known[bin_idx] = counted
             self._lower[bin_idx] = self._xp.asarray(counted)
         return bool(upper[list(self._lower)].any())
 

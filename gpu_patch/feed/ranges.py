@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.feed.accumulators import on_host
+from gpu_patch.feed.team import Team
 from gpu_patch.finite import is_finite
 from gpu_patch.ops import ImageSet
 from gpu_patch.sources import ChannelSources
@@ -47,6 +48,11 @@ class Ranges:
         at = self._first[sources.image_idx] + sources.sample_idx, np.arange(lows.shape[1])
         np.minimum.at(self._low, at, lows)
         np.maximum.at(self._high, at, highs)
+
+    def join(self, team: Team) -> None:
+        """Take in what each process of a team has seen."""
+        lows, highs = zip(*team.all_of((self._low, self._high)), strict=True)
+        self._low, self._high = np.minimum.reduce(lows), np.maximum.reduce(highs)
 
     def single_value(self, channel: int | None) -> float | None:
         """Return the one value of a channel, or of all; None where there are several."""

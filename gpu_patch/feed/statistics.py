@@ -22,6 +22,7 @@ from gpu_patch.draws import restored_on_error
 from gpu_patch.feed.kinds import KINDS
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.feed.survey import Survey, Wanted
+from gpu_patch.feed.team import Team
 from gpu_patch.progress import progress_bar
 
 # Pixels of a channel that are read at once: few enough to stay in a cache, where the CPU
@@ -45,6 +46,7 @@ def compute_normalization(
     batch_size: int | None = None,
     upstream_draws: bool = False,
     quantile_method: str = "exact",
+    share: bool = False,
     progress: bool = True,
 ) -> Normalization:
     """Compute the statistics of a constructor's patches, where its images are.
@@ -80,6 +82,10 @@ def compute_normalization(
         from one pass over images of 8 and 16 bits, from two over others and over mixtures.
         "careamics" estimates them in 65536 bins, step by step as careamics does: some 1e-5 of the
         range of the values off, so that one very bright pixel spoils them.
+    share : bool, default False
+        Whether the processes of torch's process group each look at a part of the patches, and all
+        get the result that one alone would have. All of them must call this with equal arguments.
+        careamics' estimates depend on the order of all values: each process looks at all of them.
     progress : bool, default True
         Show a bar in a terminal or notebook, where tqdm is installed, once it takes longer than a
         second.
@@ -134,18 +140,26 @@ def compute_normalization(
     repeats = not upstream_draws and all(
         placement.places_batches for placement in checked.sampling.placements
     )
+    team = Team.of(share)
+    if (kind, quantile_method) == ("quantile", "careamics") or upstream_draws:
+        team = Team()
     bar = partial(progress_bar, total=len(index), unit=" patches", wanted=progress)
     with (
         restored_on_error(checked.sampling.generators(batch=not upstream_draws)),
         on_device(checked.device),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
     ):
-        kept = _take_in(survey, plans(), bar("Normalization"), keep_all=not repeats)
-        if indices is None:
-            survey.check_reach(kept[-1], most_pixels)
+        with team.together():
+            own = team.own(len(index))
+            kept = _take_in(survey, plans(), own, bar("Normalization"), keep_all=not repeats)
+            if indices is None:
+                survey.check_reach(kept[-1], most_pixels, team)
+        survey.join(team)
         if survey.needs_second_pass():
             again = plans() if repeats else kept
-            _take_in(survey, again, bar("Normalization, second pass"), keep_all=False)
+            with team.together():
+                _take_in(survey, again, own, bar("Normalization, second pass"), keep_all=False)
+            survey.join(team)
         results = survey.results()
         made = Normalization(kind, results["input"], results.get("target"), skip_target)
     for remark in survey.remarks():
@@ -154,16 +168,28 @@ def compute_normalization(
 
 
 def _take_in(
-    survey: Survey, plans: Iterable[Plan], bar: AbstractContextManager[Any], *, keep_all: bool
+    survey: Survey,
+    plans: Iterable[Plan],
+    own: range,
+    bar: AbstractContextManager[Any],
+    *,
+    keep_all: bool,
 ) -> list[Plan]:
-    """Take plan after plan into the statistics; return all of them, or the last one alone."""
+    """Take the plans whose first patch is one of `own` into the statistics.
+
+    The first plan of all is looked at in any case: what is counted from depends on it. Returns all
+    plans, or the last one alone.
+    """
     kept: list[Plan] = []
+    first = 0
     with bar as advance:
         for plan in plans:
-            survey.update(plan)
+            if first in own or not first:
+                survey.update(plan, taken=first in own)
             if not keep_all:
                 kept.clear()
             kept.append(plan)
+            first += len(plan.sources.image_idx)
             advance(len(plan.sources.image_idx))
     return kept
 

@@ -23,6 +23,7 @@ from gpu_patch.feed.accumulators import (
 from gpu_patch.feed.kinds import NAMES, Statistics
 from gpu_patch.feed.ranges import Ranges, finite_range
 from gpu_patch.feed.reach import reach
+from gpu_patch.feed.team import Team
 from gpu_patch.finite import is_finite
 from gpu_patch.ops import gather
 
@@ -70,13 +71,22 @@ class Survey:
         self._unchanged: dict[str, str] = {}
         """Which patches a part is, where it is nothing but patches."""
 
-    def update(self, plan: Plan) -> None:
-        """Take the patches of a plan in; in a second pass, all of them again."""
+    def update(self, plan: Plan, *, taken: bool = True) -> None:
+        """Take the patches of a plan in; in a second pass, all of them again.
+
+        Parameters
+        ----------
+        plan : Plan
+            The first one must be that of all processes.
+        taken : bool, default True
+            Whether its values count: on one process of a team alone.
+        """
         patches = self._gathered(plan)
         for name, (images, sources, *_), pixels in patches:
             if name not in self._ranges:
                 self._ranges[name] = Ranges(name, images, sources.channels)
-            self._ranges[name].update(pixels, sources)
+            if taken:
+                self._ranges[name].update(pixels, sources)
         for part, pixels in self._native_scale(plan, patches).items():
             n_channels = pixels.shape[1] if self._wanted.per_channel else 1
             values = pixels.reshape(len(pixels), n_channels, -1)
@@ -86,11 +96,24 @@ class Survey:
             whole = bool(origin) and all(
                 array.dtype in _SMALL for array in origin[0].read.images.arrays
             )
-            self._accumulators[part].update(values, whole=whole)
+            if taken:
+                self._accumulators[part].update(values, whole=whole)
             name = origin[0].name if origin else ""
             self._unchanged[part] = name if self._unchanged.get(part, name) == name else ""
 
-    def check_reach(self, like: Plan, at_once: int) -> None:
+    def join(self, team: Team) -> None:
+        """Take in what each process of a team has taken in, in this pass."""
+        if team.size == 1:
+            return
+        for ranges in self._ranges.values():
+            ranges.join(team)
+        for found in self._accumulators.values():
+            found.join(team)
+        for part in self._unchanged:
+            names = set(team.all_of(self._unchanged[part]))
+            self._unchanged[part] = names.pop() if len(names) == 1 else ""
+
+    def check_reach(self, like: Plan, at_once: int, team: Team) -> None:
         """Refuse values that are not finite where another epoch's patches may lie.
 
         Parameters
@@ -99,6 +122,8 @@ class Survey:
             One of the constructor's plans.
         at_once : int
             Pixels of a channel to look at in one go.
+        team : Team
+            Whose part of them is looked at.
         """
         finite: dict[int, bool] = {}
         for plan in reach(self._constructor, like):
@@ -109,7 +134,8 @@ class Survey:
                     finite[id(images)] = not images.chunked and all(map(is_finite, images.arrays))
                 if finite[id(images)] or not any(a.dtype.kind == "f" for a in images.arrays):
                     continue
-                for i in range(0, len(sources.image_idx), n):
+                firsts = range(0, len(sources.image_idx), n)
+                for i in (firsts[k] for k in team.own(len(firsts))):
                     places = (sources.image_idx, sources.sample_idx, sources.coords)
                     some = sources._replace(
                         **dict(zip(sources._fields, (p[i : i + n] for p in places), strict=False))
