@@ -53,7 +53,9 @@ class BatchLoader:
         `StratifiedPatching` has. "sweep" is for images that are read by page: the
         images are cut into up to eight strips, all of them are swept at once, and a batch mixes
         what is in memory, which each page enters once an epoch or little more. With fewer than
-        four strips, for want of memory, it warns. Resident images are shuffled instead.
+        four strips, for want of memory, it warns. Ranks of torch's process group all sweep as the
+        one does that has least memory; without a group give all the same memory budget. Resident
+        images are shuffled instead.
     window : float, default 0.125
         What "blocks" takes patches from at a time, as a part of the images; in (0, 1]. At most
         half of what the memory budget is of them.
@@ -256,6 +258,7 @@ class BatchLoader:
         if self._first == 0:
             self._check_not_empty()  # the strategy may have fewer patches now
         self._resumed, self._step, self._order_of_epoch = False, 0, None
+        self._sorting.agree(self.world_size)
         division, epoch = self._division(self._first), self._epoch
         pages = plan_epoch(self.constructor, epoch) if self._chunked else None
         order = self._sorting.order(self.seed, epoch, division, pages)

@@ -22,6 +22,7 @@ from gpu_patch.feed.order import (
     sites_of,
 )
 from gpu_patch.feed.sweep import LEAST_STRIPS, Sweep
+from gpu_patch.feed.team import Team, n_in_group
 
 ORDERS = ("shuffle", "by_image", "blocks", "sweep")
 
@@ -42,6 +43,7 @@ class Sorting:
     ) -> None:
         self._constructor, self._order = constructor, order
         self._window, self._shuffle = window, shuffle
+        self._agreed: Sweep | None = None
 
     def order(
         self, seed: int, epoch: int, division: Division, pages: EpochPages | None
@@ -69,7 +71,36 @@ class Sorting:
 
     def sweep(self) -> Sweep | None:
         """Return how images are swept, None where they are not."""
-        return fitted(self._constructor) if self._kind() == "sweep" else None
+        if self._kind() != "sweep":
+            return None
+        own = fitted(self._constructor)
+        agreed = self._agreed
+        return agreed if agreed and own and agreed.pages == own.pages else own
+
+    def agree(self, world_size: int) -> None:
+        """Sweep as the rank does that has room for the fewest pages, so that all have one order.
+
+        Parameters
+        ----------
+        world_size : int
+            Number of ranks. Nothing is done unless torch's process group has as many.
+
+        Raises
+        ------
+        ValueError
+            Ranks read other images, or the same ones by pages of another shape.
+        """
+        sweep = self.sweep()
+        if sweep is None or world_size == 1 or world_size != n_in_group():
+            return
+        every = Team.of(True).all_of(sweep)
+        if len({each.pages for each in every}) > 1:
+            raise ValueError(
+                'order="sweep" needs the same images on every rank, in pages of the same shapes: '
+                f"they are {[each.pages for each in every]} by rank. Give every rank the same "
+                "memory_budget, in bytes"
+            )
+        self._agreed = min(every, key=lambda each: each.n_slots)
 
     def state(self) -> dict[str, Any]:
         """Return all that decides the order, but for seeds and epochs."""

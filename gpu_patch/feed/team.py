@@ -13,6 +13,14 @@ from gpu_patch.feed.ranks import n_processes
 Told = TypeVar("Told")
 
 
+def n_in_group() -> int:
+    """Return the size of torch's process group, 0 where there is none."""
+    group = sys.modules.get("torch.distributed")
+    if group is None or not group.is_available() or not group.is_initialized():
+        return 0
+    return int(group.get_world_size())
+
+
 class Team:
     """Processes that do the same work, each its part; one alone does all of it.
 
@@ -36,9 +44,8 @@ class Team:
         """
         if not instance("share", share, bool, "True or False"):
             return cls()
-        group = sys.modules.get("torch.distributed")
-        if group is not None and group.is_available() and group.is_initialized():
-            return cls(group.get_rank(), group.get_world_size())
+        if size := n_in_group():
+            return cls(sys.modules["torch.distributed"].get_rank(), size)
         if (n := n_processes()) > 1:
             raise ValueError(
                 f"share is True, and this process is one of {n}, but torch has no process group: "

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from itertools import chain
 from threading import Barrier, Thread, get_ident, local
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from gpu_patch import (
     SequentialPatching,
     StratifiedPatching,
 )
+from gpu_patch.chunks import image
 from gpu_patch.feed import (
+    BatchLoader,
     MaxFilter,
     compute_normalization,
     exclude_background,
@@ -25,6 +28,7 @@ from gpu_patch.feed import (
     survey,
 )
 from gpu_patch.feed.team import Team
+from gpu_patch.pages import PageCache
 
 
 class Group:
@@ -174,6 +178,63 @@ def test_background_is_that_of_one_process(on_ranks):
     left, _ = cells(exclude_background)
     found = on_ranks(2, lambda: cells(shared(exclude_background)))
     assert [strategy.n_patches for strategy, _ in found] == [left.n_patches] * 2
+
+
+def larger_than_memory(share):
+    pixels = np.arange(2 * 512 * 640, dtype=np.uint16).reshape(1, 2, 512, 640)
+    reader = SimpleNamespace(
+        shape=pixels.shape,
+        dtype=pixels.dtype,
+        chunk_shape=(1, 2, 32, 32),
+        read=lambda region, out: np.copyto(out, pixels[region]),
+    )
+    cache = PageCache(int(share * pixels.nbytes))
+    return PatchExtractor([ImageStack.by_chunk(reader, cache=cache)])
+
+
+def test_ranks_of_other_budgets_have_one_order(on_ranks, monkeypatch):
+    monkeypatch.setattr(image, "_LEAST_BYTES", 0)
+    shares = iter((0.7, 0.4))
+
+    def epoch(share, rank, world_size):
+        extractor = larger_than_memory(share)
+        strategy = StratifiedPatching(extractor.shapes, (16, 16), seed=0)
+        loader = BatchLoader(
+            BasicPatchConstr(strategy, extractor, seed=0),
+            8,
+            order="sweep",
+            rank=rank,
+            world_size=world_size,
+        )
+        places = [sorted(spec["coords"] for spec in batch.specs) for batch in loader]
+        return places, loader.state_dict()["sweep"]
+
+    def on_rank():
+        return epoch(next(shares), sys.modules["torch.distributed"].get_rank(), 2)
+
+    found = on_ranks(2, on_rank)
+    monkeypatch.delitem(sys.modules, "torch.distributed")
+    expected = [epoch(0.4, rank, 2) for rank in range(2)]
+    assert found == expected
+    assert epoch(0.7, 0, 2) != expected[0]
+
+
+def test_ranks_of_other_pages_are_refused(on_ranks, monkeypatch):
+    monkeypatch.setattr(image, "_LEAST_BYTES", 0)
+    sides = iter((16, 32))
+
+    def on_rank():
+        extractor = larger_than_memory(0.5)
+        stack = extractor.image_stacks[0]
+        stack.data.chunk_shape = (1, 2, 32, next(sides))
+        strategy = StratifiedPatching(extractor.shapes, (16, 16), seed=0)
+        made = BasicPatchConstr(strategy, extractor, seed=0)
+        rank = sys.modules["torch.distributed"].get_rank()
+        next(iter(BatchLoader(made, 8, order="sweep", rank=rank, world_size=2)))
+
+    for error in on_ranks(2, on_rank):
+        assert isinstance(error, ValueError)
+        assert "the same memory_budget, in bytes" in str(error)
 
 
 def test_processes_without_a_group(monkeypatch):
