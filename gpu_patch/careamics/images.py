@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpu_patch.careamics.lazy import is_lazy, regions_of
 from gpu_patch.careamics.recognise import careamics_class, described, replaced
-from gpu_patch.chunks import ChunkCache, RegionReader
+from gpu_patch.chunks import RegionReader
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.images.budget import make_budget
 from gpu_patch.images.by_chunk import cache_within, check_chunk_fits
@@ -45,7 +45,7 @@ class Kept:
         self._budget = make_budget(device, memory_budget)
         self.device, self.by_chunk = device, by_chunk
         self.key = (device, memory_budget) if by_chunk else (device,)
-        self._cache: ChunkCache | PageCache | None = None
+        self._cache: PageCache | None = None
 
     def stacks(self, regions: Sequence[RegionReader], theirs: Sequence[Any]) -> list[ImageStack]:
         """Return stacks that are read by chunk."""

@@ -76,7 +76,7 @@ class _OwnLoaders(LightningDataModule):  # type: ignore[misc]
     def _loader(self, dataset: Any, *, same: bool) -> TrainerLoader:
         feed = from_careamics(dataset, self._place(), strategies=self._strategies)
         # images that are larger than memory would be read again and again by a shuffle
-        order = "sweep" if feed.shuffle and feed.constructor.device == "cpu" else "shuffle"
+        order = "sweep" if feed.shuffle else "shuffle"
         loader = BatchLoader(**feed._asdict(), order=order, **share_of(self.trainer))
         return TrainerLoader(RegionLoader(loader, dataset), self.trainer, same=same)
 
