@@ -19,6 +19,7 @@ from gpu_patch.constructors import (
 )
 from gpu_patch.images import ImageStack, PatchExtractor, open_images, residency
 from gpu_patch.patching import (
+    ClassBalancedPatching,
     FixedPatching,
     FixedRandomPatching,
     Patching,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Augmentation",
     "BasicPatchConstr",
+    "ClassBalancedPatching",
     "FixedPatching",
     "FixedRandomPatching",
     "ImageMetadata",

@@ -1,5 +1,6 @@
 """Patching strategies: how many patches there are and where each lies."""
 
+from gpu_patch.patching.class_balanced import ClassBalancedPatching
 from gpu_patch.patching.grid import SequentialPatching, TiledPatching
 from gpu_patch.patching.protocol import Patching
 from gpu_patch.patching.random import FixedRandomPatching, RandomPatching
@@ -9,6 +10,7 @@ from gpu_patch.patching.switi import SwitiPatching, stride_for
 from gpu_patch.patching.table import FixedPatching, WholeSamplePatching
 
 __all__ = [
+    "ClassBalancedPatching",
     "FixedPatching",
     "FixedRandomPatching",
     "Parts",

@@ -182,6 +182,17 @@ def checked_patch_size(patch_size: object, data_shapes: Sequence[Sequence[int]])
     )
 
 
+def tiles_of(strategy: SampledPatching, patch_size: tuple[int, ...]) -> Iterator[Locations]:
+    """Tile every sample, see `BatchPatching.reach`."""
+    size = np.array(patch_size)
+    for image, sample, shape in zip(
+        strategy._sample_image, strategy._sample_idx, strategy._sample_shape, strict=True
+    ):
+        corners = np.argwhere(np.ones(-(-shape // size), bool)) * size
+        n = len(corners)
+        yield Locations(np.full(n, image), np.full(n, sample), corners, patch_size)
+
+
 def warn_of_small_images(
     strategy: SampledPatching, patch_size: tuple[int, ...], *, stacklevel: int
 ) -> None:

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from gpu_patch.checks import index_in, whole_number
 from gpu_patch.draws import integers
 from gpu_patch.locations import Locations
-from gpu_patch.patching.base import SampledPatching, checked_patch_size, warn_of_small_images
+from gpu_patch.patching.base import (
+    SampledPatching,
+    checked_patch_size,
+    tiles_of,
+    warn_of_small_images,
+)
 from gpu_patch.specs import PatchSpecs
 
 
@@ -67,13 +72,7 @@ class RandomPatching(SampledPatching):
         return self._at(sample, integers(uniforms.T, self._last_start[sample] + 1))
 
     def reach(self) -> Iterator[Locations]:
-        size = np.array(self.patch_size)
-        for image, sample, shape in zip(
-            self._sample_image, self._sample_idx, self._sample_shape, strict=True
-        ):
-            corners = np.argwhere(np.ones(-(-shape // size), bool)) * size
-            n = len(corners)
-            yield Locations(np.full(n, image), np.full(n, sample), corners, self.patch_size)
+        return tiles_of(self, self.patch_size)
 
     def _draw(self, last_start: NDArray[np.int64]) -> NDArray[np.int64]:
         return self.rng.integers(np.zeros_like(last_start), last_start, endpoint=True, dtype=int)

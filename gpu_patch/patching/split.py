@@ -14,6 +14,7 @@ from gpu_patch.checks import Message, argument, choice, index_in, shorten, whole
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.locations import checked_shapes
 from gpu_patch.patching.base import BatchPatching
+from gpu_patch.patching.class_balanced import ClassBalancedPatching
 from gpu_patch.patching.footprint import covered, paint
 from gpu_patch.patching.protocol import Patching
 from gpu_patch.patching.splitting import Splitting
@@ -184,6 +185,11 @@ def split_validation(
 
 
 def _checked(patching: object) -> BatchPatching:
+    if isinstance(patching, ClassBalancedPatching):
+        raise TypeError(
+            f"{argument('patching')} must not be a ClassBalancedPatching, whose places follow the "
+            "labels: give it label images for training alone, and validation images of its own"
+        )
     if not isinstance(patching, BatchPatching):
         raise TypeError(
             f"{argument('patching')} must be a strategy of gpu_patch, found "
