@@ -67,6 +67,9 @@ def make_images(folder):
         write(f"separated/{i}.tif", (2, 231, 250 + i), "CYX")
         write(f"noisy/{i}.tif", (220, 190 + i), "YX")
         write(f"clean/{i}.tif", (220, 190 + i), "YX")
+        (folder / "labels").mkdir(exist_ok=True)
+        labels = np.arange(12, dtype="int32").reshape(4, 3).repeat(55, 0).repeat(70, 1)
+        tifffile.imwrite(folder / f"labels/{i}.tif", labels[:, : 190 + i], metadata={"axes": "YX"})
 
 
 def run_in_shell(block, environment):
