@@ -39,7 +39,8 @@ class PatchDataModule(LightningDataModule):  # type: ignore[misc]
     predict : PatchConstr or None, default None
         Makes the patches for prediction, likewise.
     **options
-        Of `BatchLoader`: seed, drop_last, prefetch, normalization, augmentation, dtype.
+        Of `BatchLoader`: seed, drop_last, prefetch, normalization, augmentation, dtype,
+        target_dtype.
 
     Attributes
     ----------

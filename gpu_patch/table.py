@@ -23,10 +23,13 @@ MODES = ("zero", "reflect", "wrap", "periodic")
 PIXEL_TYPES = {
     np.dtype(name): number
     for number, name in enumerate(
-        ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
+        (
+            *("bool", "uint8", "int8", "uint16", "int16", "float16", "float32"),
+            *("int32", "uint32", "int64", "uint64"),
+        )
     )
 }
-"""Numbers of `enum PixelType`."""
+"""Numbers of `enum PixelType`; the last four are of labels, and read as integers alone."""
 
 CHANNEL_SOURCE = np.dtype(
     [

@@ -28,6 +28,7 @@ from gpu_patch import device as devices
 from gpu_patch.checks import instance, whole_number
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.protocol import checked_constructor
+from gpu_patch.constructors.target_dtype import target_option
 from gpu_patch.feed.loader import BatchLoader
 from gpu_patch.feed.ranks import Share, n_processes
 from gpu_patch.specs import PatchBatch
@@ -63,7 +64,17 @@ def as_tensor(array: Any) -> torch.Tensor:
     torch.Tensor
         Of the same memory, which lives as long as either does. On CUDA in the order of torch's
         current stream, which the memory will wait for before it is used again.
+
+    Raises
+    ------
+    TypeError
+        This PyTorch has no such data type: before 2.3 it lacks uint16, uint32 and uint64.
     """
+    if not isinstance(getattr(torch, str(array.dtype), None), torch.dtype):
+        raise TypeError(
+            f"PyTorch {torch.__version__} has no {array.dtype}: ask for another type, "
+            'such as target_dtype="int64"'
+        )
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
 
 
@@ -190,6 +201,8 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         As in `BatchLoader`.
     dtype : {float32, float16}, default float32
         Of the tensors.
+    target_dtype : "native", integer type, bool or None, default None
+        Of targets that are labels, as in `BatchLoader`.
 
     Raises
     ------
@@ -217,9 +230,11 @@ class PatchDataset(Dataset):  # type: ignore[misc]
         normalization: Any = None,
         augmentation: Any = None,
         dtype: DTypeLike = np.float32,
+        target_dtype: DTypeLike | None = None,
     ) -> None:
         self.constructor = checked_constructor("constructor", constructor)
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
+        self._of_target = target_option(self.constructor, target_dtype)
         self._share: Share | None = None
         self._is_watched = True
         # shared, so that workers that live for several epochs see it change
@@ -269,6 +284,7 @@ class PatchDataset(Dataset):  # type: ignore[misc]
                 dtype=self.dtype,
                 normalization=self.normalization,
                 augmentation=self.augmentation,
+                **self._of_target,
             )
             if self._is_watched and get_worker_info() is None:
                 self._watch(indices)

@@ -146,7 +146,7 @@ def test_members_of_the_constructors(name):
     for method, expected in METHODS.items():
         found = parameters(getattr(kind, method))
         assert found[: len(expected)] == expected
-        assert all("=" in parameter for parameter in found[len(expected) :])
+        assert all("=" in parameter or parameter == "*" for parameter in found[len(expected) :])
         assert "*" in found or len(found) == len(expected)
     for member in PROPERTIES:
         assert isinstance(inspect.getattr_static(kind, member), property)
@@ -156,10 +156,10 @@ def test_members_of_the_constructors(name):
 def test_members_of_images():
     stack, extractor = gpu_patch.ImageStack, gpu_patch.PatchExtractor
     patch = ["coords", "patch_size"]
-    assert parameters(stack.from_array) == ["data", "axes", "*", "device=None"]
+    assert parameters(stack.from_array) == ["data", "axes", "*", "device=None", "labels=False"]
     assert positional(stack.from_tiff)[0] == "path"
     assert positional(stack.from_tiff)[1].split("=")[0] == "axes"
-    more = ["allow_missing_chunks=False", "keep_alpha=False"]
+    more = ["allow_missing_chunks=False", "keep_alpha=False", "labels=False"]
     assert parameters(stack.from_tiff)[2:] == ["*", "device=None", *more]
     assert parameters(stack.extract_patch) == ["sample_idx", "channels", *patch]
     assert parameters(extractor.__init__) == ["image_stacks"]

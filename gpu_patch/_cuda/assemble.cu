@@ -50,6 +50,8 @@ void assemble(const int64* __restrict__ n_copies, const BoxCopy* __restrict__ co
             copy_row<unsigned char>(from, to, copy.size[3], copy.source_step[3]);
         else if (copy.pixel_bytes == 2)
             copy_row<unsigned short>(from, to, copy.size[3], copy.source_step[3]);
+        else if (copy.pixel_bytes == 8)
+            copy_row<unsigned long long>(from, to, copy.size[3], copy.source_step[3]);
         else
             copy_row<unsigned int>(from, to, copy.size[3], copy.source_step[3]);
     }

@@ -11,7 +11,8 @@ typedef long long int64;
 #endif
 
 enum Mode { ZERO, REFLECT, WRAP, PERIODIC };
-enum PixelType { BOOL, UINT8, INT8, UINT16, INT16, FLOAT16, FLOAT32 };
+// The last four are of labels, which are copied as integers alone.
+enum PixelType { BOOL, UINT8, INT8, UINT16, INT16, FLOAT16, FLOAT32, INT32, UINT32, INT64, UINT64 };
 
 // Where a channel of a sample comes from. Axes are Z, Y, X; images of two axes have size 1 and
 // coordinate 0 along Z.

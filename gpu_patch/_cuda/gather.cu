@@ -15,6 +15,40 @@ struct GatherJob {
     int unused;
 };
 
+#ifdef INTEGER_BYTES  // of the output, which then holds integers, copied exactly
+template <int BYTES> struct IntegerOf;
+template <> struct IntegerOf<1> { typedef unsigned char Type; };
+template <> struct IntegerOf<2> { typedef unsigned short Type; };
+template <> struct IntegerOf<4> { typedef unsigned int Type; };
+template <> struct IntegerOf<8> { typedef unsigned long long Type; };
+typedef IntegerOf<INTEGER_BYTES>::Type Integer;
+
+// Wider types get zeros or the sign in front; types are never narrower.
+__device__ __forceinline__ Integer load_integer(int pixel_type, const void* pixels, int64 at) {
+    switch (pixel_type) {
+    case BOOL: return static_cast<const unsigned char*>(pixels)[at] != 0;
+    case UINT8: return static_cast<const unsigned char*>(pixels)[at];
+    case INT8: return static_cast<const signed char*>(pixels)[at];
+    case UINT16: return static_cast<const unsigned short*>(pixels)[at];
+    case INT16: return static_cast<const short*>(pixels)[at];
+    case INT32: return static_cast<const int*>(pixels)[at];
+    case UINT32: return static_cast<const unsigned int*>(pixels)[at];
+    default: return static_cast<const unsigned long long*>(pixels)[at];
+    }
+}
+#endif
+
+// One pixel of the output; null is zero.
+__device__ __forceinline__ void copy(void* out, int64 to, int pixel_type, const void* pixels,
+                                     int64 at, const EpilogueRecord* record, bool half) {
+#ifdef INTEGER_BYTES
+    static_cast<Integer*>(out)[to] = pixels ? load_integer(pixel_type, pixels, at) : 0;
+#else
+    const float value = pixels ? load_any(pixel_type, pixels, at) : 0.0f;
+    store(out, to, finished(record, value), half);
+#endif
+}
+
 // left to itself the compiler spills, to have more blocks at a time
 extern "C" __global__ __launch_bounds__(256, 2)
 void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__ sources,
@@ -47,13 +81,11 @@ void gather(const GatherJob* __restrict__ job, const ChannelSource* __restrict__
 #endif
         for (int64 column = threadIdx.x; column < n_columns; column += blockDim.x) {
             const int64 x = x_axis(column);
-            float value = 0.0f;
-            if (has_pixels && x >= 0) {
-                int64 at;
-                const void* pixels = from.origin(x, at);
-                value = load_any(source.pixel_type, pixels, at);
-            }
-            store(out, out_row + column * step, finished(record, value), job->half_output);
+            int64 at = 0;
+            const bool inside = has_pixels && x >= 0;
+            const void* pixels = inside ? from.origin(x, at) : nullptr;
+            copy(out, out_row + column * step, source.pixel_type, pixels, at, record,
+                 job->half_output);
         }
     }
 }

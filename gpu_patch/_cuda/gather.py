@@ -78,6 +78,8 @@ def gather(
         packed, offsets = pack(job, places, *pages, *records)
         constants = (PAGED if pages else {}) | (EPILOGUE if records else {})
         device = runtime.upload(packed)
+        if out.dtype.kind in "biu":
+            constants = {**constants, "INTEGER_BYTES": out.dtype.itemsize}
         addresses = [runtime.pointer(device) + offset for offset in offsets]
         launch(
             runtime.kernel("gather", "gather", constants),

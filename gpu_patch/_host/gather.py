@@ -37,5 +37,6 @@ def gather(
         check_coords(sources.coords)
     out = pool.take((*sources.shape, *patch_size), dtype)
     job = job_of(sources.shape, patch_size, n_scales, mode, dtype, 0)
-    library.call("gather", job, *map(address, (places, records, out)))
+    name = f"gather_{dtype.itemsize}_bytes" if dtype.kind in "biu" else "gather"
+    library.call(name, job, *map(address, (places, records, out)))
     return out

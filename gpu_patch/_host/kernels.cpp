@@ -3,6 +3,7 @@
 // Compiled once for each instruction set, without contraction of products and sums: see build.py.
 // Arguments are checked by library.py's callers; the structs' sizes by library.py.
 #include "downscaled.h"
+#include "integers.h"
 #include "moments.h"
 #include "pool.h"
 #include "stitch.h"
@@ -57,6 +58,26 @@ EXPORT int gather(const Job* job, const ChannelSource* sources, const EpilogueRe
         Native(*job, sources + first, record, nullptr, out + first * volume, scratch).write(part);
     });
 }
+
+// The same of integers, which are copied exactly; a function for each size of the output's.
+#define GATHER_INTEGERS(BYTES, TYPE)                                                             \
+    EXPORT int gather_##BYTES##_bytes(const Job* job, const ChannelSource* sources,              \
+                                      const EpilogueRecord* records, TYPE* out) {                \
+        const int64 volume = job->patch[0] * job->patch[1] * job->patch[2];                      \
+        return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {                 \
+            for (int c = 0; c < job->n_channels; ++c) {                                          \
+                scratch.reset(Integers<TYPE>::bytes(*job));                                      \
+                const int64 i = sample * job->n_channels + c;                                    \
+                Integers<TYPE> channel(*job, sources[i], records ? records + i : nullptr,        \
+                                       out + i * volume, scratch);                               \
+                channel.write(part);                                                             \
+            }                                                                                    \
+        });                                                                                      \
+    }
+GATHER_INTEGERS(1, uint8_t)
+GATHER_INTEGERS(2, uint16_t)
+GATHER_INTEGERS(4, uint32_t)
+GATHER_INTEGERS(8, uint64_t)
 
 // values (B, C, Z, Y, X), moments (B, 2 C, Z, Y, X).
 EXPORT int add_sample(const MomentsJob* job, const char* values, float* moments) {

@@ -93,6 +93,9 @@ static const Pixels PIXELS[] = {
     {1, read_rows<bool>},     {1, read_rows<uint8_t>}, {1, read_rows<int8_t>},
     {2, read_rows<uint16_t>}, {2, read_rows<int16_t>}, {2, read_rows<half>},
     {4, read_rows<float>},
+    // of labels, which are copied as integers alone: see integers.h
+    {4, nullptr},             {4, nullptr},           {8, nullptr},
+    {8, nullptr},
 };
 
 static inline const char* row_of(const ChannelSource& source, int64 z, int64 y) {

@@ -29,7 +29,7 @@ def gather(
     """Fill `out` (B, C, (Z), Y, X) with the patches of `sources`; see `ops.gather`."""
     orientation = None if epilogue is None else epilogue.orientation
     read_windows(images, sources, sources.coords, patch_size, n_scales, mode, out, orientation)
-    if epilogue is None:
+    if epilogue is None or out.dtype.kind in "biu":
         return
     flat = out.reshape(*out.shape[:2], -1)
     n_pixels = max(1, _STRIP // out.shape[1])

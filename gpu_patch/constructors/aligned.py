@@ -59,7 +59,7 @@ class AlignedConstr(PlannedConstr):
             checked_single_channel("input_extractor", input_extractor, "the mixed input image")
         self.target_extractor = target_extractor
         if target_extractor is not None:
-            checked_extractor("target_extractor", target_extractor)
+            checked_extractor("target_extractor", target_extractor, labels=True)
             names = ("input_extractor", "target_extractor")
             checked_pairs(names, input_extractor, target_extractor)
             self._target_channels = np.arange(target_extractor.n_channels)

@@ -17,6 +17,7 @@ from gpu_patch.constructors.execute import execute
 from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.constructors.protocol import PatchConstr
+from gpu_patch.constructors.target_dtype import checked_target_dtype
 from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, checked_seed, restored_on_error
 from gpu_patch.epilogue import AnyNormalization, Epilogue
 from gpu_patch.specs import PatchBatch, PatchSpecs
@@ -74,10 +75,13 @@ class PlannedConstr(PatchConstr):
         """Plan a batch with draws by counter."""
         raise NotImplementedError
 
-    def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
+    def construct_patch(
+        self, index: int, *, target_dtype: DTypeLike | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
+        kind = checked_target_dtype(target_dtype, self.sampling)
         with restored_on_error(self.sampling.generators(batch=False)):
             plan = self.plan_patch(index)
-            inputs, targets = execute(plan, np.float32)
+            inputs, targets = execute(plan, np.float32, kind)
         return inputs[0], None if targets is None else targets[0], plan.specs[0]
 
     def construct_batch(
@@ -88,12 +92,14 @@ class PlannedConstr(PatchConstr):
         dtype: DTypeLike = np.float32,
         normalization: AnyNormalization | None = None,
         augmentation: Augmentation | None = None,
+        target_dtype: DTypeLike | None = None,
     ) -> PatchBatch:
+        kind = checked_target_dtype(target_dtype, self.sampling)
         with restored_on_error(self.sampling.generators(batch=True)):
             plan = self.plan_batch(
                 indices, epoch=epoch, normalization=normalization, augmentation=augmentation
             )
-            inputs, targets = execute(plan, dtype)
+            inputs, targets = execute(plan, dtype, kind)
         return PatchBatch(inputs, targets, plan.specs)
 
     def plan_patch(self, index: int) -> Plan:

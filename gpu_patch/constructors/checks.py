@@ -16,9 +16,19 @@ from gpu_patch.images.names import check_pairs, describe
 _MOST_SCALES = 16
 
 
-def checked_extractor(name: str, extractor: object) -> PatchExtractor:
-    """Return `extractor` where it is one."""
+def checked_extractor(name: str, extractor: object, *, labels: bool = False) -> PatchExtractor:
+    """Return `extractor` where it is one, of images that can be calculated with unless `labels`."""
     checked: PatchExtractor = instance(name, extractor, PatchExtractor, "a PatchExtractor")
+    wide = [] if labels else [d for d in checked.images.dtypes if d.kind in "iu" and d.itemsize > 2]
+    if wide:
+        raise TypeError(
+            Message(
+                argument(name),
+                f" holds labels of {wide[0]}, which are for targets with images of their own: open "
+                "the images without ",
+                argument("labels", True),
+            )
+        )
     return checked
 
 

@@ -8,9 +8,10 @@ from numpy.typing import DTypeLike
 
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.ops import gather, lateral_context
+from gpu_patch.ops.arguments import checked_dtype
 
 
-def execute(plan: Plan, dtype: DTypeLike) -> tuple[Any, Any]:
+def execute(plan: Plan, dtype: DTypeLike, target_dtype: DTypeLike | None = None) -> tuple[Any, Any]:
     """Make a batch.
 
     Parameters
@@ -19,6 +20,8 @@ def execute(plan: Plan, dtype: DTypeLike) -> tuple[Any, Any]:
         Of any constructor.
     dtype : {float32, float16}
         Of the results.
+    target_dtype : integer type, bool or None, default None
+        Of a target of its own that is copied exactly, and turned at most; None is `dtype`.
 
     Returns
     -------
@@ -27,6 +30,7 @@ def execute(plan: Plan, dtype: DTypeLike) -> tuple[Any, Any]:
     target : array, (B, C, (Z), Y, X), or None
         Likewise; None where the plan has none.
     """
+    dtype = checked_dtype(dtype)  # of integers there is no input
     images, sources, n_scales, mode = plan.input
     size, epilogue = plan.patch_size, plan.epilogue
     targets = None
@@ -47,5 +51,6 @@ def execute(plan: Plan, dtype: DTypeLike) -> tuple[Any, Any]:
     if plan.target is not None:
         own, places, *_ = plan.target
         epilogue = epilogue and epilogue.of_target()
-        targets = gather(own, places, size, dtype=dtype, epilogue=epilogue)
+        kind = dtype if target_dtype is None else target_dtype
+        targets = gather(own, places, size, dtype=kind, epilogue=epilogue)
     return inputs, targets

@@ -165,6 +165,11 @@ class Sampling:
         return any(images.images.chunked for part in self.channels.values() for images, _ in part)
 
     @property
+    def has_labels(self) -> bool:
+        """Whether the target is made of labels."""
+        return any(images.is_labels for images, _ in self.channels.get("target", []))
+
+    @property
     def patch_sizes(self) -> Sequence[Sequence[int]]:
         """Sizes that patches may have, (Z)YX, as far as the strategy says them."""
         return self.principal.patch_sizes

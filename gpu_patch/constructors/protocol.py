@@ -42,20 +42,24 @@ class PatchConstr(Protocol):
         raise NotImplementedError
 
     @abstractmethod
-    def construct_patch(self, index: int) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
+    def construct_patch(
+        self, index: int, *, target_dtype: DTypeLike | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
         """Make one patch, with draws in the order of careamics 0.3.5.
 
         Parameters
         ----------
         index : int
             In −n_patches … n_patches − 1; negative values count from the end.
+        target_dtype : "native", integer type, bool or None, default None
+            As in `construct_batch`.
 
         Returns
         -------
         input_patch : array of float32
             L(Z)YX, L being the scales from the native one outwards; C(Z)YX for
             `BasicPatchConstr`.
-        target_patch : array of float32 or None
+        target_patch : array of float32, or of `target_dtype`, or None
             C(Z)YX, or None where there are no targets.
         patch_spec : PatchSpecs
             Where the patch comes from.
@@ -76,6 +80,7 @@ class PatchConstr(Protocol):
         dtype: DTypeLike = np.float32,
         normalization: AnyNormalization | None = None,
         augmentation: Augmentation | None = None,
+        target_dtype: DTypeLike | None = None,
     ) -> PatchBatch:
         """Make a batch of patches at once, with draws by counter.
 
@@ -98,6 +103,12 @@ class PatchConstr(Protocol):
             become value · scale + offset.
         augmentation : Augmentation or None, default None
             Flips and turns input, at all scales, and target alike. Specs stay those of the images.
+        target_dtype : "native", integer type, bool or None, default None
+            None makes targets as inputs are made, of `dtype` and normalised. For targets that are
+            labels: "native" gives them the type that the images have in memory, of several types
+            the smallest that holds all; an integer type, such as int64, gives them that, where it
+            holds all values. They are then copied exactly, turned with the input and never
+            normalised. Where there is no target it makes no difference.
 
         Returns
         -------
@@ -107,7 +118,8 @@ class PatchConstr(Protocol):
         Raises
         ------
         IndexError, TypeError, ValueError
-            An argument is wrong; the message names it.
+            An argument is wrong; the message names it. So is `target_dtype` where targets are of
+            a floating type or parts of a mixture, and None where they are labels of 32 or 64 bits.
         MemoryError
             The device has no room for the batch, or a memory budget none for one patch's chunks.
         """

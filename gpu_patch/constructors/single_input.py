@@ -52,7 +52,7 @@ class PairedInputTargetMsPatchConstr(AlignedConstr):
         super().__init__(
             patching_strategy,
             input_extractor,
-            checked_extractor("target_extractor", target_extractor),
+            checked_extractor("target_extractor", target_extractor, labels=True),
             None,
             seed,
             self.multiscale_count,

@@ -14,6 +14,7 @@ from gpu_patch.checks import choice, instance, probability, whole_number
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.protocol import checked_constructor
+from gpu_patch.constructors.target_dtype import target_option
 from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
 from gpu_patch.feed import loader_state
@@ -79,6 +80,9 @@ class BatchLoader:
         Applied to input and target alike.
     dtype : {float32, float16}, default float32
         Of input and target.
+    target_dtype : "native", integer type, bool or None, default None
+        Of targets that are labels: these are copied exactly, and never normalised; see
+        `PatchConstr.construct_batch`. None is `dtype`.
 
     Raises
     ------
@@ -118,6 +122,7 @@ class BatchLoader:
         normalization: Any = None,
         augmentation: Any = None,
         dtype: DTypeLike = np.float32,
+        target_dtype: DTypeLike | None = None,
     ) -> None:
         self.constructor = checked_constructor("constructor", constructor)
         self.batch_size = whole_number("batch_size", batch_size, minimum=1)
@@ -142,6 +147,7 @@ class BatchLoader:
         if augmentation is not None:
             instance("augmentation", augmentation, Augmentation, "an Augmentation or None")
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
+        self._of_target = target_option(self.constructor, target_dtype)
         self.device = constructor.device
         self._chunked = isinstance(constructor, PlannedConstr) and constructor.sampling.is_chunked
         ahead = 0 if self.device == "cpu" and not self._chunked else _PREFETCH
@@ -271,6 +277,7 @@ class BatchLoader:
                 dtype=self.dtype,
                 normalization=self.normalization,
                 augmentation=self.augmentation,
+                **self._of_target,
             )
 
         def needs(step: int) -> Needs:

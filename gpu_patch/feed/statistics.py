@@ -66,7 +66,7 @@ def compute_normalization(
     lower, upper : float or sequence of float, default 0.01 and 0.99
         Shares of the values below the quantiles, 0 ≤ lower < upper ≤ 1; one, or one per channel.
     skip_target : bool, default False
-        Whether targets are to stay as they are.
+        Whether targets are to stay as they are, as labels do in any case.
     indices : sequence of int, optional
         Patches to use; default all.
     epoch : int, default 0
@@ -134,6 +134,7 @@ def compute_normalization(
     chosen = range(n_patches) if indices is None else indices
     index = indices_in("indices", chosen, n_patches, "patches")
     most_pixels = _CPU_PIXELS if checked.device == "cpu" else _CUDA_PIXELS
+    skip_target = skip_target or checked.sampling.has_labels
     survey = Survey(checked, Wanted(kind, *levels, quantile_method, per_channel, not skip_target))
     plans = partial(_plans, checked, index, epoch, batch_size, most_pixels, upstream_draws)
     # plans of strategies that would draw other places a second time are kept for a second pass

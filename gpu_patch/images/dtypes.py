@@ -10,17 +10,24 @@ import numpy as np
 STORED_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
 """Data types that stay as they are; all others become float32."""
 
+LABEL_DTYPES = tuple(f"{kind}{bits}" for bits in (8, 16, 32, 64) for kind in ("uint", "int"))
+"""Data types of labels that stay as they are, beside bool."""
+
 EXACT = 2**24
 """float32 has every whole number up to here."""
 
 
-def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the data type that pixels of `dtype` are kept in."""
+def stored_dtype(dtype: np.dtype[Any], *, labels: bool = False) -> np.dtype[Any]:
+    """Return the data type that pixels of `dtype` are kept in; labels stay what they are."""
     if dtype.kind == "c":
         raise TypeError(f"data must be real, found {dtype}: give its parts as channels")
     if dtype.kind not in "biuf":
         raise TypeError(f"data must be numbers or bool, found {dtype}")
     native: np.dtype[Any] = dtype.newbyteorder("=")
+    if labels:
+        if dtype.kind == "f":
+            raise TypeError(f"labels must be integers or bool, found {dtype}")
+        return native
     return native if native.name in STORED_DTYPES else np.dtype(np.float32)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import index_in, sequence, shorten
@@ -75,6 +74,11 @@ class PatchExtractor:
                     f"image_stacks must agree in device: image_stacks[0] has {first.device}, "
                     f"image_stacks[{i}] has {stack.device}"
                 )
+            if stack.is_labels != first.is_labels:
+                raise ValueError(
+                    f"image_stacks must all be labels or none, but image_stacks[0] is "
+                    f"{'labels' if first.is_labels else 'none'} and image_stacks[{i}] is not"
+                )
         self.device = first.device
         self.images = ImageSet(
             [stack.data for stack in self.image_stacks],
@@ -104,13 +108,18 @@ class PatchExtractor:
         return self.image_stacks[0].data_shape[1]
 
     @property
+    def is_labels(self) -> bool:
+        """Whether the images are labels, whose integers stay what they are."""
+        return self.image_stacks[0].is_labels
+
+    @property
     def n_spatial_dims(self) -> int:
         """Number of spatial axes: 2 for YX, 3 for ZYX."""
         return len(self.image_stacks[0].data_shape) - 2
 
     def extract_patch(
         self, data_idx: int, sample_idx: int, coords: Sequence[int], patch_size: Sequence[int]
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Cut a patch of all channels out; zero where it leaves the image.
 
         Parameters
@@ -122,8 +131,8 @@ class PatchExtractor:
 
         Returns
         -------
-        array of float32
-            C(Z)YX.
+        array
+            C(Z)YX, float32; of labels their own type.
 
         Raises
         ------
@@ -139,7 +148,7 @@ class PatchExtractor:
         channels: Sequence[int] | None,
         coords: Sequence[int],
         patch_size: Sequence[int],
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Cut a patch of some channels out; zero where it leaves the image.
 
         Parameters
@@ -153,8 +162,8 @@ class PatchExtractor:
 
         Returns
         -------
-        array of float32
-            C(Z)YX.
+        array
+            C(Z)YX, float32; of labels their own type.
 
         Raises
         ------

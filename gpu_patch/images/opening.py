@@ -45,6 +45,7 @@ def open_images(
     read_func: Callable[[Path], Any] | None = None,
     allow_missing_chunks: bool = False,
     keep_alpha: bool = False,
+    labels: bool = False,
     allow_outside: bool = False,
     check_values: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -100,6 +101,9 @@ def open_images(
     keep_alpha : bool, default False
         Whether an alpha channel is a channel like the others. Otherwise it is left out, with a
         warning.
+    labels : bool, default False
+        Whether the images are labels: integers of any type stay what they are, and targets made
+        of them too with `target_dtype="native"`. Otherwise those of 32 and 64 bits become float32.
     allow_outside : bool, default False
         Whether a file may have its pixels in files outside of its folder, which it names: for files
         whose makers you trust.
@@ -142,6 +146,7 @@ def open_images(
         allow_missing_chunks,
         allow_outside=allow_outside,
         keep_alpha=keep_alpha,
+        labels=bool(instance("labels", labels, bool, "True or False")),
     )
     images_found: list[_Image] = []
     try:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch import device as devices
-from gpu_patch.checks import index_in, shorten, whole_numbers
+from gpu_patch.checks import index_in, instance, shorten, whole_numbers
 from gpu_patch.chunks import ChunkCache, ChunkedImage, RegionReader
 from gpu_patch.images.axes import checked_axes, to_canonical
 from gpu_patch.images.channels import checked_channels
 from gpu_patch.images.dtypes import (
+    LABEL_DTYPES,
     STORED_DTYPES,
     largest_inexact,
     stored_dtype,
@@ -51,6 +52,8 @@ class ImageStack:
         Where the images come from.
     device : str or None, default None
         Where to keep them; see `gpu_patch.device.resolve`.
+    labels : bool, default False
+        As in `from_array`.
 
     Attributes
     ----------
@@ -62,7 +65,10 @@ class ImageStack:
         SC(Z)YX.
     data_dtype : numpy.dtype
         Data type of the data as given. `data` differs from it only where that type is none of
-        bool, uint8, int8, uint16, int16, float16 and float32: then it is float32.
+        bool, uint8, int8, uint16, int16, float16 and float32: then it is float32. Labels stay
+        what they are.
+    is_labels : bool
+        Whether the images are labels.
     original_data_shape, original_axes : tuple of int, str
         Shape and axes as given.
     physical_sizes : dict of str to float
@@ -96,9 +102,11 @@ class ImageStack:
         *,
         source: str | Path = "array",
         device: str | None = None,
+        labels: bool = False,
     ) -> None:
         array = devices.as_array(data)
-        dtype = _stored_dtype(array)
+        self.is_labels = bool(instance("labels", labels, bool, "True or False"))
+        dtype = _stored_dtype(array, labels=labels)
         self.source = source
         self.original_axes = checked_axes(axes, tuple(array.shape))
         self.original_data_shape = tuple(array.shape)
@@ -149,7 +157,9 @@ class ImageStack:
         }
 
     @classmethod
-    def from_array(cls, data: ArrayLike, axes: str, *, device: str | None = None) -> ImageStack:
+    def from_array(
+        cls, data: ArrayLike, axes: str, *, device: str | None = None, labels: bool = False
+    ) -> ImageStack:
         """Make a stack from an array.
 
         Parameters
@@ -162,6 +172,9 @@ class ImageStack:
             into samples, S outermost.
         device : str or None, default None
             Where to keep the images; see `gpu_patch.device.resolve`.
+        labels : bool, default False
+            Whether they are labels: integers of any type stay what they are. Otherwise those of 32
+            and 64 bits become float32.
 
         Examples
         --------
@@ -169,7 +182,7 @@ class ImageStack:
         >>> ImageStack.from_array(np.zeros((64, 96, 3), np.uint16), "YXC").data_shape
         (1, 3, 64, 96)
         """
-        return cls(data, axes, device=device)
+        return cls(data, axes, device=device, labels=labels)
 
     @classmethod
     def from_tiff(
@@ -180,6 +193,7 @@ class ImageStack:
         device: str | None = None,
         allow_missing_chunks: bool = False,
         keep_alpha: bool = False,
+        labels: bool = False,
     ) -> ImageStack:
         """Read a TIFF file (needs the extra ``gpu_patch[io]``).
 
@@ -191,7 +205,7 @@ class ImageStack:
             As in `from_array`; None takes them from the file, where it says them.
         device : str or None, default None
             Where to keep the images.
-        allow_missing_chunks, keep_alpha : bool, default False
+        allow_missing_chunks, keep_alpha, labels : bool, default False
             As in `open_images`.
 
         Raises
@@ -202,7 +216,12 @@ class ImageStack:
             It is no readable TIFF, or its axes are not known. The message names the file.
         """
         options = Options(
-            axes, 0, 0, allow_missing_chunks=allow_missing_chunks, keep_alpha=keep_alpha
+            axes,
+            0,
+            0,
+            allow_missing_chunks=allow_missing_chunks,
+            keep_alpha=keep_alpha,
+            labels=bool(instance("labels", labels, bool, "True or False")),
         )
         (reader,) = tiff.open_all(checked_path(path), options)
         warn_of_remarks([reader.info], stacklevel=2)
@@ -231,7 +250,7 @@ class ImageStack:
         info = reader.info
         resident = reader.resident
         if resident is not None:
-            stack = cls(resident, info.axes, source=info.path, device=device)
+            stack = cls(resident, info.axes, source=info.path, device=device, labels=info.labels)
             stack.files = info.files
             stack.version = version(info.path, info.files)
             progress(stack.nbytes)
@@ -292,10 +311,9 @@ class ImageStack:
         524288
         """
         data = ChunkedImage(reader, cache, str(source) if info is None else info.path)
-        if data.dtype.name not in STORED_DTYPES:
-            raise TypeError(
-                f"reader.dtype must be one of {', '.join(STORED_DTYPES)}, found {data.dtype}"
-            )
+        known = ("bool", *LABEL_DTYPES) if info is not None and info.labels else STORED_DTYPES
+        if data.dtype.name not in known:
+            raise TypeError(f"reader.dtype must be one of {', '.join(known)}, found {data.dtype}")
         if info is None:
             axes = "SCYX" if data.ndim == 4 else "SCZYX"
             info = ImageInfo(str(source), "array", data.shape, axes, data.dtype, data.chunk_shape)
@@ -310,7 +328,7 @@ class ImageStack:
         in_files = info.format != "array" and info.files
         stack.source = Path(info.path) if in_files else info.path
         stack.original_axes, stack.original_data_shape = info.axes, info.shape
-        stack.data_dtype = info.dtype
+        stack.data_dtype, stack.is_labels = info.dtype, info.labels
         stack.physical_sizes = dict(info.physical_sizes)
         stack.origin = dict(info.calibration.origin)
         stack.time_interval = info.calibration.time_interval
@@ -326,7 +344,7 @@ class ImageStack:
         channels: Sequence[int] | None,
         coords: Sequence[int],
         patch_size: Sequence[int],
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[Any]:
         """Cut a patch out; zero where it leaves the image.
 
         Parameters
@@ -340,8 +358,8 @@ class ImageStack:
 
         Returns
         -------
-        array of float32
-            C(Z)YX.
+        array
+            C(Z)YX, float32; of labels their own type.
 
         Raises
         ------
@@ -358,15 +376,18 @@ class ImageStack:
         sample = index_in("sample_idx", sample_idx, self.data_shape[0], "samples")
         chosen = checked_channels(channels, self.data_shape[1])
         place = Locations(np.array([0]), np.array([sample]), np.array([start]), size)
-        patch: NDArray[np.float32] = gather(
-            [self.data], ChannelSources.correlated(place, np.array(chosen)), size
+        patch: NDArray[Any] = gather(
+            [self.data],
+            ChannelSources.correlated(place, np.array(chosen)),
+            size,
+            dtype=self.data.dtype if self.is_labels else np.float32,
         )[0]
         return patch
 
 
-def _stored_dtype(array: Any) -> np.dtype[Any]:
+def _stored_dtype(array: Any, *, labels: bool) -> np.dtype[Any]:
     try:
-        stored = stored_dtype(array.dtype)
+        stored = stored_dtype(array.dtype, labels=labels)
     except TypeError as error:
         raise TypeError(f"{error}: {shorten(array)}") from None
     if largest := largest_inexact(array, stored):

@@ -10,17 +10,35 @@ from numpy.typing import DTypeLike
 
 from gpu_patch.checks import shorten
 from gpu_patch.epilogue import Epilogue
+from gpu_patch.ops.image_set import ImageSet
 
 
-def checked_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return float32 or float16."""
+def checked_dtype(dtype: DTypeLike, *, integers: bool = False) -> np.dtype[Any]:
+    """Return float32 or float16, or where they may be integers one of their types or bool."""
     try:
         found = np.dtype(dtype)
     except TypeError:
         raise TypeError(f"dtype must be float32 or float16, found {shorten(dtype)}") from None
+    if integers and found.kind in "biu":
+        return found
     if found not in (np.float32, np.float16):
         raise ValueError(f"dtype must be float32 or float16, found {found}")
     return found
+
+
+def check_converted(images: ImageSet, dtype: np.dtype[Any]) -> None:
+    """Check that all values of the images can become `dtype`, integers without loss."""
+    if dtype.kind in "biu":
+        lossy = [d for d in images.dtypes if not np.can_cast(d, dtype, "safe")]
+        if lossy:
+            raise TypeError(f"dtype is {dtype}, which does not hold all values of {lossy[0]}")
+        return
+    wide = [d for d in images.dtypes if d.kind in "iu" and d.itemsize > 2]
+    if wide:
+        raise TypeError(
+            f"dtype is {dtype}, but the images are labels of {wide[0]}, which stay what they are: "
+            f'give {wide[0]}, or constructors and loaders target_dtype="native"'
+        )
 
 
 def check_epilogue(

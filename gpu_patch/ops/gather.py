@@ -13,7 +13,7 @@ from gpu_patch._host.gather import gather as host_gather
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.ops.arguments import check_epilogue, checked_dtype
+from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.sources import ChannelSources
 
@@ -46,17 +46,25 @@ def gather(
     n_scales : int
         Under "reflect" and "wrap", the image is cut to the window of this scale first; see
         `geometry.border_range`.
-    dtype : {float32, float16}
-        Of the result.
+    dtype : {float32, float16}, or an integer type or bool
+        Of the result. Integers are copied exactly: the type must hold all values of the images',
+        which are integers or bool.
     epilogue : Epilogue or None, default None
-        What happens to the values; the patches are the epilogue's input.
+        What happens to the values; the patches are the epilogue's input. Integers are turned, and
+        that is all.
 
     Returns
     -------
     array, (B, C, (Z), Y, X)
         The patches, where the images are.
+
+    Raises
+    ------
+    TypeError
+        The images have values that `dtype` does not hold.
     """
-    found, given = checked_dtype(dtype), as_images(images)
+    given, found = as_images(images), checked_dtype(dtype, integers=True)
+    check_converted(given, found)
     if epilogue is not None:
         check_epilogue(epilogue, sources.shape, None, patch_size)
     if given.runtime is not None:
@@ -75,7 +83,8 @@ def gather(
             epilogue=epilogue,
         )
     # the epilogue computes in float32
-    out = pool.take((*sources.shape, *patch_size), found if epilogue is None else np.float32)
+    computes = epilogue is not None and found.kind == "f"
+    out = pool.take((*sources.shape, *patch_size), np.float32 if computes else found)
 
     def make(arrays: Sequence[Any], part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)

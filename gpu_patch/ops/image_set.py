@@ -139,6 +139,11 @@ class ImageSet:
         return touched(self.arrays, sources, patch_size, scale)
 
     @cached_property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """The data types that occur, each once."""
+        return tuple(dict.fromkeys(np.dtype(array.dtype) for array in self.arrays))
+
+    @cached_property
     def runtime(self) -> Runtime | None:
         """What runs the kernels; None where NumPy computes."""
         return runtime_of(self.arrays[0])

@@ -13,7 +13,7 @@ from gpu_patch._host.lateral_context import lateral_context as host_lateral_cont
 from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_context
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.ops.arguments import check_epilogue, checked_dtype
+from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.ops.paged_table import PagedTable, by_parts
 from gpu_patch.sources import ChannelSources
@@ -69,6 +69,7 @@ def lateral_context(
         Each channel at the native scale, unweighted. Both are where the images are.
     """
     found, given = checked_dtype(dtype), as_images(images)
+    check_converted(given, found)
     n_samples, n_channels = sources.shape
     wanted = targets or n_channels > 1
     if epilogue is not None:

@@ -14,6 +14,7 @@ from gpu_patch.checks import Message, argument
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.execute import execute
 from gpu_patch.constructors.plan import Plan
+from gpu_patch.constructors.target_dtype import checked_target_dtype
 from gpu_patch.plots import colours
 from gpu_patch.plots.captions import cut, explanation, n_not_finite, names, title
 from gpu_patch.plots.layout import TOP, Layout
@@ -72,7 +73,9 @@ def plot_batch(
             )
         )
     plan = subject.plan(indices, epoch)
-    inputs, targets = execute(plan, np.float32)
+    sampling = subject.constructor.sampling
+    kind = checked_target_dtype("native" if sampling.has_labels else None, sampling)
+    inputs, targets = execute(plan, np.float32, kind)
     batch = PatchBatch(on_host(inputs), None if targets is None else on_host(targets), plan.specs)
     return _drawn(subject, plan, batch, indices)
 

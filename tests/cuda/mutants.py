@@ -23,10 +23,12 @@ import stitching
 from cases import DTYPES, MODES, Case, assert_same_context
 from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
+from pixels import LABEL_DTYPES, labels
 from ptx.runtime import PtxRuntime
 
 from gpu_patch import ops
 from gpu_patch._cuda import specialised
+from gpu_patch._cuda.gather import gather
 from gpu_patch._cuda.moments import add_sample
 from gpu_patch.sources import ChannelSources
 
@@ -72,6 +74,8 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             epilogue = case.epilogue(mixed=False)
             made = case.patches(runtime, "zero", epilogue=epilogue)
             np.testing.assert_array_equal(made, case.numpy_patches("zero", epilogue=epilogue))
+        if file == GATHER:
+            assert_integers(runtime)
         huge = _huge(folder)
         made = huge.patches(runtime, "zero")
         np.testing.assert_array_equal(made, huge.numpy_patches("zero"))
@@ -109,6 +113,20 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             epilogue = case.epilogue(mixed=True)
             made = case.context(runtime, epilogue=epilogue)
             assert_same_context(made, case.numpy_context(epilogue=epilogue))
+
+
+def assert_integers(runtime: EmulatedRuntime) -> None:
+    """Labels of all types, in their own and in the widest, turned, against the twin."""
+    for case in _epilogue_cases():
+        epilogue = case.epilogue(mixed=False)
+        for stored, dtype in ((t, d) for t in LABEL_DTYPES for d in (t, "int64", "uint64")):
+            if not np.can_cast(stored, dtype, "safe"):
+                continue
+            images = [labels(image.shape, stored) for image in case.images]
+            where = (images, case.sources, case.patch_size)
+            made = gather(runtime, *where, 0, "zero", np.dtype(dtype), epilogue=epilogue)
+            expected = ops.gather(*where, dtype=dtype, epilogue=epilogue)
+            np.testing.assert_array_equal(made, expected)
 
 
 def assert_moments(runtime: EmulatedRuntime) -> None:

@@ -36,7 +36,12 @@ def compiled(name: str, constants: dict[str, int], architecture: int) -> nvrtc.R
 @EPILOGUES
 @pytest.mark.parametrize("architecture", architectures())
 def test_general_kernels_compile(architecture, epilogue):
-    for name, constants in (("gather", {}), ("lateral_context", {"N_THREADS": N_THREADS})):
+    for name, constants in (
+        ("gather", {}),
+        ("gather", {"INTEGER_BYTES": 1}),
+        ("gather", {"INTEGER_BYTES": 8}),
+        ("lateral_context", {"N_THREADS": N_THREADS}),
+    ):
         report = compiled(name, constants | epilogue, architecture)
         # 13.5 spills one register for sm_121, where another block at a time is worth more
         assert report.spill_bytes <= (0 if nvrtc.version().startswith("12.") else 32), report.log

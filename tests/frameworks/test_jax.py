@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 from builders import KINDS
+from pixels import labels
 from samples import make_sample
+
+from gpu_patch import BasicPatchConstr, ImageStack, PatchExtractor
 
 jax = pytest.importorskip("jax")
 
@@ -36,3 +39,19 @@ def test_batches_go_through_compiled_functions():
     batch = make_sample("basic").constructor.construct_batch(range(3))
     mean = jax.jit(lambda x: x.mean())(jax.dlpack.from_dlpack(batch.input))
     np.testing.assert_allclose(float(mean), batch.input.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "uint32"])
+def test_labels_stay_what_they_are(dtype):
+    sample = make_sample("basic").constructor
+    shapes = sample.input_extractor.shapes
+    axes = "SCYX" if len(shapes[0]) == 4 else "SCZYX"
+    targets = [labels((s, 1, *size), dtype, i) for i, (s, _, *size) in enumerate(shapes)]
+    stacks = [ImageStack.from_array(array, axes, labels=True) for array in targets]
+    constructor = BasicPatchConstr(
+        sample.patching_strategy, sample.input_extractor, PatchExtractor(stacks), seed=1
+    )
+    batch = constructor.construct_batch(range(4), target_dtype="native")
+    found = jax.dlpack.from_dlpack(batch.target)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(found), batch.target)

@@ -7,9 +7,16 @@ import pickle
 import numpy as np
 import pytest
 from builders import KINDS
+from pixels import LABEL_DTYPES, labels
 from samples import make_sample
 
-from gpu_patch import BasicPatchConstr, SequentialPatching, open_images
+from gpu_patch import (
+    BasicPatchConstr,
+    ImageStack,
+    PatchExtractor,
+    SequentialPatching,
+    open_images,
+)
 from gpu_patch.feed import BatchLoader
 
 torch = pytest.importorskip("torch")
@@ -218,3 +225,39 @@ def test_wrong_arguments():
         dataset().set_epoch(-1)
     with pytest.raises(IndexError):
         dataset()[10_000]
+
+
+def labelled(dtype):
+    sample = make_sample("basic").constructor
+    shapes = sample.input_extractor.shapes
+    targets = [labels((s, 1, *size), dtype, i) for i, (s, _, *size) in enumerate(shapes)]
+    axes = "SCYX" if len(shapes[0]) == 4 else "SCZYX"
+    return BasicPatchConstr(
+        sample.patching_strategy,
+        sample.input_extractor,
+        PatchExtractor([ImageStack.from_array(a, axes, labels=True) for a in targets]),
+        seed=1,
+    )
+
+
+@pytest.mark.parametrize("dtype", LABEL_DTYPES)
+def test_labels_become_tensors_of_their_own_type(dtype):
+    constructor = labelled(dtype)
+    expected = constructor.construct_batch(range(4), target_dtype="native").target
+    loader = TensorLoader(BatchLoader(constructor, 4, shuffle=False, target_dtype="native"))
+    others = DataLoader(PatchDataset(constructor, target_dtype="native"), 4)
+    if dtype not in ("uint16", "uint32", "uint64") or hasattr(torch, dtype):
+        for tensor in (next(iter(loader)).target, next(iter(others)).target):
+            assert tensor.dtype == getattr(torch, dtype)
+            np.testing.assert_array_equal(tensor.numpy(), expected)
+    else:
+        with pytest.raises(TypeError, match=f"has no {dtype}: ask for another type"):
+            next(iter(loader))
+
+
+def test_cross_entropy_takes_labels_as_int64():
+    constructor = labelled("uint8")
+    batch = next(iter(TensorLoader(BatchLoader(constructor, 4, target_dtype="int64"))))
+    logits = torch.zeros(4, 256, *batch.target.shape[2:])
+    loss = torch.nn.functional.cross_entropy(logits, batch.target[:, 0])
+    assert float(loss) == pytest.approx(np.log(256), rel=1e-5)

@@ -6,6 +6,7 @@ where a mutant survives. Each runs in a process of its own, since a broken kerne
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from gpu_patch.device.host_memory import BufferPool
 
 # isort: split
 from cases import MODES
+from pixels import labels
 
 MOST_SECONDS = 120
 
@@ -65,6 +67,16 @@ def digests(found: library.Library) -> list[bytes]:
                         dtype=np.float16 if number % 2 else np.float32,
                     ).tobytes()
                 )  # fmt: skip
+                images = [labels(image.shape, dtype) for image, dtype in zip(
+                    case.images, itertools.cycle(["int32", "bool", "int8", "uint16"]), strict=False
+                )]  # fmt: skip
+                made.append(
+                    ops.gather(
+                        images, case.sources, case.patch_size, mode=mode, n_scales=case.n_scales,
+                        epilogue=case.epilogue(number, mixed=False) if number % 3 else None,
+                        dtype=np.int64,
+                    ).tobytes()
+                )  # fmt: skip
     for n in (1, 5):
         set_num_threads(n)
         with library.computing(found):
@@ -78,7 +90,9 @@ def survives(name: str) -> bool:
         level := library.supported()[-1], library.build.library_path(level)
     )  # fmt: skip
     # memory that is lent again must not hold the right answer of an earlier call by chance
-    BufferPool.take = lambda _, shape, dtype: np.full(shape, np.nan, dtype)
+    BufferPool.take = lambda _, shape, dtype: np.full(
+        shape, np.nan if np.dtype(dtype).kind == "f" else 77, dtype
+    )
     with tempfile.TemporaryDirectory() as folder:
         mutant = compiled(Path(folder), ["-O1"], [load()[name]])
         return digests(mutant) == digests(original)

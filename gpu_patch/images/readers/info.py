@@ -47,6 +47,8 @@ class Options:
     kept : str
         Axes of one pixel that are kept, of those that the file says. Others are left out where
         `axes` is None.
+    labels : bool
+        Whether the images are labels, whose integers stay what they are.
     """
 
     axes: str | None = None
@@ -56,6 +58,7 @@ class Options:
     allow_outside: bool = False
     keep_alpha: bool = False
     kept: str = ""
+    labels: bool = False
 
     def __post_init__(self) -> None:
         if self.axes is not None:
@@ -88,6 +91,8 @@ class ImageInfo:
         Axes of one pixel that the file says, and nobody asked for.
     remarks : tuple of str
         What its user should know.
+    labels : bool
+        Whether the pixels are labels, whose integers stay what they are.
     """
 
     path: str
@@ -101,6 +106,7 @@ class ImageInfo:
     colours: str = ""
     left_out: str = ""
     remarks: tuple[str, ...] = ()
+    labels: bool = False
 
     def __post_init__(self) -> None:
         real = dict.fromkeys(Path(os.path.realpath(file)) for file in self.files)
@@ -119,7 +125,7 @@ class ImageInfo:
                 f"{self.chunk_shape}"
             )
         try:
-            stored_dtype(self.dtype)
+            stored_dtype(self.dtype, labels=self.labels)
         except TypeError as error:
             raise TypeError(f"{self.path}: {error}") from None
 
@@ -152,7 +158,7 @@ class ImageInfo:
     @property
     def resident_dtype(self) -> np.dtype[Any]:
         """Data type that the pixels have in memory."""
-        return stored_dtype(self.dtype)
+        return stored_dtype(self.dtype, labels=self.labels)
 
     @property
     def nbytes(self) -> int:
@@ -211,6 +217,7 @@ def described(
         along(chunk_shape, shape, view.shape, 1),
         left_out=view.left_out,
         remarks=(*remarks, *[view.remark] * bool(view.remark)),
+        labels=options.labels,
         **others,
     )
 

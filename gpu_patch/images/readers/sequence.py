@@ -64,7 +64,7 @@ class FileSequence(ImageReader):
             counted + first.axes,
             lengths + first.shape,
             # given, so that axes of length 1 are not dropped: those counted by the names first
-            Options(axes=counted + first.axes),
+            Options(axes=counted + first.axes, labels=first.labels),
             dtype=first.dtype,
             chunk_shape=(1,) * len(lengths) + first.chunk_shape,
             calibration=first.calibration,
