@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from cases import Case, assert_same_context  # noqa: E402
 from chunk_readers import assembled  # noqa: E402
 from tilings import Tiling  # noqa: E402
 
+from gpu_patch import ops  # noqa: E402
+from gpu_patch._cuda.accumulate import accumulate  # noqa: E402
+from gpu_patch.sliding import sliding_grid  # noqa: E402
 from ptx.execute import Report  # noqa: E402
 from ptx.runtime import PtxRuntime, aligned, missing  # noqa: E402
 
@@ -81,6 +85,27 @@ def stitched(blend: str) -> list[Report]:
     return runtime.reports
 
 
+SUMMED, KEPT = (64, 2, 64, 64), 2 * 32 * 32 * 4
+"""Sliding tiles of a batch, and bytes of a tile that are summed."""
+
+
+def summed(*, squares: bool) -> list[Report]:
+    """A batch in the middle of sliding tiles, one every 4 pixels, of which 64 count at a pixel."""
+    runtime = PtxRuntime()
+    grid = sliding_grid((128, 512), SUMMED[2:], (32, 32), (4, 4), 0)
+    tiles, _ = aligned(SUMMED, np.dtype("float32"))
+    tiles[...] = np.random.default_rng(0).normal(size=tiles.shape)
+    slab, _ = aligned((4 if squares else 2, 128, 512), np.dtype("float64"))
+    slab[...] = 0
+    expected = slab.copy()
+    first = grid.n_tiles // 2
+    for sums, add in ((slab, partial(accumulate, runtime)), (expected, ops.accumulate)):
+        segment = ops.Segment(sums, grid, first, len(tiles), (0, 128))
+        add(tiles, [segment], squares=squares, again=False)
+    np.testing.assert_array_equal(slab, expected)
+    return runtime.reports
+
+
 def assembled_windows() -> list[Report]:
     runtime = PtxRuntime()
     made, expected = assembled(runtime, context_case((64, 64), 4, 8), "zero")
@@ -102,6 +127,8 @@ CASES: dict[str, Callable[[], list[Report]]] = {
     "gather 3D, B = 4": lambda: gathered(THREE, 4),
     "stitch 512 x 512, cropped": lambda: stitched("crop"),
     "stitch 512 x 512, blended": lambda: stitched("hann"),
+    "sums, stride 4, B = 64": lambda: summed(squares=False),
+    "sums and squares, stride 4, B = 64": lambda: summed(squares=True),
     "assemble for 2D, 4 scales, B = 8": assembled_windows,
 }
 

@@ -10,6 +10,7 @@ import nvrtc
 import pytest
 from cases import assert_same_context, specialised_case
 
+from ptx import counts
 from ptx.runtime import PtxRuntime, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "available")
@@ -37,6 +38,14 @@ def test_order_of_warps_and_blocks_does_not_matter(name):
     assert_same_context(np.split(results[0], [case.n_scales], axis=1), case.numpy_context())
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("squares", [False, True])
+def test_sums_pass_over_a_batch_less_than_three_times(squares):
+    """By the bytes that a launch reads and writes, each counted once."""
+    (report,) = counts.summed(squares=squares)
+    moved = report.totals["bytes_loaded"] + report.totals["bytes_stored"]
+    assert counts.SUMMED[0] * counts.KEPT <= moved <= 3 * counts.SUMMED[0] * counts.KEPT
 
 
 @pytest.mark.parametrize("architecture", [70, 80, 120])
