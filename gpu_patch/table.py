@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, Protocol
 
@@ -42,17 +43,15 @@ CHANNEL_SOURCE = np.dtype(
 )
 """`struct ChannelSource`."""
 
+_VALUES = ("shift", "scale", "offset", "input_shift", "input_scale", "input_offset")
+"""What an epilogue does to values: of the channel, and of the mixture."""
+
 EPILOGUE_RECORD = np.dtype(
     [
         ("first", np.int64),
         ("along_y", np.int64),
         ("along_x", np.int64),
-        ("shift", np.float32),
-        ("scale", np.float32),
-        ("offset", np.float32),
-        ("input_shift", np.float32),
-        ("input_scale", np.float32),
-        ("input_offset", np.float32),
+        *((name, np.float32) for name in _VALUES),
     ]
 )
 """`struct EpilogueRecord`."""
@@ -63,6 +62,29 @@ PAGED = {"PAGED": 1}
 """Macro of kernels that read pages; their `PageBox` records and slots come before an epilogue."""
 
 _ALIGNMENT = 16
+
+
+@lru_cache(maxsize=4)
+def short_record(n_dims: int, epilogue: bool) -> np.dtype[np.void]:
+    """Return `struct Record` of specialised.cu: all of a channel, in 32 bits where that is enough.
+
+    Parameters
+    ----------
+    n_dims : int
+        2 for YX, 3 for ZYX.
+    epilogue : bool
+        Whether there is one.
+    """
+    return np.dtype(
+        [
+            ("pixels", np.uint64),
+            ("size", np.int32, n_dims),
+            ("coords", np.int32, n_dims),
+            ("weight", np.float32),
+            ("orientation", np.int32),
+            *((name, np.float32) for name in _VALUES if epilogue),
+        ]
+    )
 
 
 class Addresses(Protocol):
@@ -93,6 +115,19 @@ class WindowTable(ABC):
     @abstractmethod
     def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
+
+    def check(self, sources: ChannelSources) -> None:
+        """Check that all images, samples and channels exist; raises as `sources` does."""
+        self.sources(sources)
+
+    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
+        """Fill in the places of `short_record` records of shape (B, C).
+
+        The sources are those of `check`, images smaller than 2^31 pixels, places within 32 bits.
+        """
+        found = self.sources(sources)
+        records["pixels"], records["size"] = found["pixels"], found["size"][..., 3 - self.n_dims :]
+        records["coords"] = sources.coords
 
     def pages(
         self,
@@ -164,11 +199,6 @@ class ImageTable(WindowTable):
             place = (runtime.pointer(image), n_channels * channel_bytes, channel_bytes)
             rows.append((*place, depth, height, width, pixel_type, n_samples, n_channels))
         self._table = np.array(rows, np.int64)
-        # bytes from sample to sample and from channel to channel, then a record of the image
-        self._records = np.zeros((len(rows), 2 + CHANNEL_SOURCE.itemsize // 8), np.int64)
-        self._records[:, :2] = self._table[:, 1:3]
-        self._records[:, 2], self._records[:, 3:6] = self._table[:, 0], self._table[:, 3:6]
-        self._records.view(np.int32)[:, 2 * 2 + 14] = self._table[:, 6]
         self._checked_channels: NDArray[np.int64] | None = None
         self._fewest_samples, self._fewest_channels = self._table[:, 7:].min(axis=0).tolist()
         self.least_side = int(self._table[:, 6 - self.n_dims : 6].min())
@@ -189,10 +219,25 @@ class ImageTable(WindowTable):
         IndexError
             Where an image, sample or channel does not exist: the kernels do not check.
         """
-        image_idx, sample_idx, coords, channels = sources
+        self.check(sources)
+        rows, pixels = self._found(sources)
+        records = np.zeros(sources.shape, CHANNEL_SOURCE)
+        records["pixels"], records["size"] = pixels, rows[..., 3:6]
+        records["coords"][..., 3 - self.n_dims :] = sources.coords
+        records["pixel_type"] = rows[..., 6]
+        if weights is not None:
+            records["weight"] = weights
+        return records
+
+    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
+        rows, pixels = self._found(sources)
+        records["pixels"], records["size"] = pixels, rows[..., 6 - self.n_dims : 6]
+        records["coords"] = sources.coords
+
+    def check(self, sources: ChannelSources) -> None:
+        image_idx, sample_idx, _, channels = sources
         if not all_within(image_idx, 0, len(self.images)):
             _check_index("image_idx", image_idx, len(self.images))
-        records = self._records[image_idx]
         # quick where even the image with the fewest samples has all that are asked for
         if not all_within(sample_idx, 0, self._fewest_samples):
             _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
@@ -202,15 +247,12 @@ class ImageTable(WindowTable):
                 _check_index("channels", channels, self._table[image_idx][..., 8])
             elif not channels.flags.writeable:
                 self._checked_channels = channels
-        # as words of int64: NumPy writes fields of a record more slowly
-        words = np.empty((*sources.shape, CHANNEL_SOURCE.itemsize // 8), np.int64)
-        words[:] = records[..., 2:]
-        words[..., 0] += records[..., 0] * sample_idx + records[..., 1] * channels
-        words[..., 7 - self.n_dims : 7] = coords
-        if weights is not None:
-            words.view(np.float32)[..., 15] = weights
-        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
-        return found
+
+    def _found(self, sources: ChannelSources) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the images' rows, (B, 1 or C, 9), and where channels begin, (B, C)."""
+        image_idx, sample_idx, _, channels = sources
+        rows = self._table.take(image_idx, axis=0)
+        return rows, rows[..., 0] + rows[..., 1] * sample_idx + rows[..., 2] * channels
 
     def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
@@ -232,11 +274,18 @@ def context_records(
     epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int], targets: bool
 ) -> NDArray[np.void]:
     """Return `EPILOGUE_RECORD` records of lateral contexts, with those of targets where wanted."""
+    return epilogue_records(
+        shape, patch_size, epilogue.orientation, **context_values(epilogue, targets)
+    )
+
+
+def context_values(epilogue: Epilogue, targets: bool) -> dict[str, NDArray[np.float32] | None]:
+    """Return what happens to values of lateral contexts, by field of a record."""
     names = ["shift", "scale", "offset"]
     values = {f"input_{name}": getattr(epilogue, f"input_{name}") for name in names}
     if targets:
         values |= {name: getattr(epilogue, f"target_{name}") for name in names}
-    return epilogue_records(shape, patch_size, epilogue.orientation, **values)
+    return values
 
 
 def patch_records(

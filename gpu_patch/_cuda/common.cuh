@@ -22,6 +22,9 @@ struct ChannelSource {
     int64 coords[3];     // first pixel of the patch
     int pixel_type;
     float weight;
+
+    __device__ __forceinline__ int64 first(int axis) const { return coords[axis]; }
+    __device__ __forceinline__ int64 length(int axis) const { return size[axis]; }
 };
 
 // ---- index maps --------------------------------------------------------------------------------
@@ -93,10 +96,11 @@ struct Axis {
 
     Axis() = default;
     // scale: of the window; cut_scale: of upstream's cut, which says what borders fold into
-    __device__ __forceinline__ Axis(const ChannelSource& source, int axis, Int patch_size,
-                                    int scale, int cut_scale, int border_mode) {
-        const Int coords = static_cast<Int>(source.coords[axis]);
-        const Int n = static_cast<Int>(source.size[axis]);
+    template <class Source>
+    __device__ __forceinline__ Axis(const Source& source, int axis, Int patch_size, int scale,
+                                    int cut_scale, int border_mode) {
+        const Int coords = static_cast<Int>(source.first(axis));
+        const Int n = static_cast<Int>(source.length(axis));
         start = window_start(coords, patch_size, scale);
         range = border_range(window_start(coords, patch_size, cut_scale),
                              patch_size << cut_scale, n, border_mode);
@@ -365,7 +369,8 @@ __device__ __forceinline__ Int place(const EpilogueRecord* record, Int z, Int y,
 }
 
 // A value as it is handed out; no fused multiply-add, so that it equals NumPy's to the last bit.
-__device__ __forceinline__ float finished(const EpilogueRecord* record, float value) {
+template <class Record>
+__device__ __forceinline__ float finished(const Record* record, float value) {
 #if EPILOGUE
     value = sub_rn(value, record->shift);
     return add_rn(mul_rn(value, record->scale), record->offset);
@@ -375,7 +380,8 @@ __device__ __forceinline__ float finished(const EpilogueRecord* record, float va
 }
 
 // The same for a mixture, whose channels are shifted before they are mixed.
-__device__ __forceinline__ float finished_input(const EpilogueRecord* record, float value) {
+template <class Record>
+__device__ __forceinline__ float finished_input(const Record* record, float value) {
 #if EPILOGUE
     return add_rn(mul_rn(value, record->input_scale), record->input_offset);
 #else
@@ -384,22 +390,12 @@ __device__ __forceinline__ float finished_input(const EpilogueRecord* record, fl
 }
 
 // What is subtracted from a channel before it is mixed.
-__device__ __forceinline__ float input_shift(const EpilogueRecord* record) {
+template <class Record>
+__device__ __forceinline__ float input_shift(const Record* record) {
 #if EPILOGUE
     return record->input_shift;
 #else
     return 0.0f;
-#endif
-}
-
-// As input_shift, but read anew, from the cache, where to keep it would spill registers.
-__device__ __forceinline__ float input_shift_again(const EpilogueRecord* record) {
-#if EPILOGUE && defined(__CUDACC__)
-    const float* from = &record->input_shift;
-    asm volatile("" : "+l"(from));
-    return __ldg(from);
-#else
-    return input_shift(record);
 #endif
 }
 

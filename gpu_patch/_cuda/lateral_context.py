@@ -89,10 +89,7 @@ def lateral_context(
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        records = []
-        if epilogue is not None:
-            records.append(context_records(epilogue, sources.shape, patch_size, targets))
-        places = table.sources(sources, weights)
+        table.check(sources)
         inside = check_cuts(table, sources, patch_size, n_scales, mode)
         pages = table.pages(sources, patch_size, n_scales - 1, n_scales, mode)
         if out is None:
@@ -102,12 +99,18 @@ def lateral_context(
         if specialise:
             shape = specialised.choose(
                 table, sources, patch_size, n_scales, mode, mixed.dtype, inside, runtime,
-                paged=bool(pages),
+                epilogue=epilogue is not None, paged=bool(pages),
             )  # fmt: skip
-        if shape is None:
-            _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, records)
+        if shape is not None:
+            specialised.launch_shape(
+                runtime, shape, table, sources, weights, mixed, target, epilogue, pages
+            )
         else:
-            specialised.launch_shape(runtime, shape, places, mixed, target, records, pages)
+            records = []
+            if epilogue is not None:
+                records.append(context_records(epilogue, sources.shape, patch_size, targets))
+            places = table.sources(sources, weights)
+            _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, records)
     return mixed, target
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from gpu_patch._cuda.lateral_context import N_THREADS
 from gpu_patch._cuda.loader import COMPILED, CUPY_OPTIONS, OPTIONS, binary_path, source_text
-from gpu_patch._cuda.specialised import tiled
+from gpu_patch._cuda.specialised import MANY_SAMPLES, tiled
 from gpu_patch.device import import_cupy
 from gpu_patch.table import EPILOGUE, MODES, PIXEL_TYPES
 
@@ -39,8 +39,16 @@ def common_texts() -> Iterator[str]:
     for epilogue in ({}, EPILOGUE):
         yield source_text("gather", epilogue)
         yield source_text("lateral_context", {"N_THREADS": N_THREADS, **epilogue})
-        for shape in {
-            tiled(
+        yield from _specialised_texts(bool(epilogue))
+
+
+def _specialised_texts(epilogue: bool) -> Iterator[str]:
+    macros = []
+    for n_dims, patch in _PATCHES.items():
+        for n_scales, channels_and_places, pixels, n_samples in product(
+            _SCALES[n_dims], _CHANNELS_AND_PLACES, _PIXELS, _batch_sizes(MANY_SAMPLES[n_dims])
+        ):
+            shape = tiled(
                 n_dims,
                 patch,
                 n_scales,
@@ -48,15 +56,17 @@ def common_texts() -> Iterator[str]:
                 PIXEL_TYPES[np.dtype(pixels)],
                 MODES.index("reflect"),
                 half_output=0,
-                many_samples=many_samples,
+                many_samples=n_samples >= MANY_SAMPLES[n_dims],
             )
-            for n_dims, patch in _PATCHES.items()
-            for n_scales, channels_and_places, pixels, many_samples in product(
-                _SCALES[n_dims], _CHANNELS_AND_PLACES, _PIXELS, (False, True)
-            )
-        }:
             if shape is not None:
-                yield source_text("specialised", {**shape.constants, **epilogue})
+                macros.append(shape.macros(epilogue, shape.most_records(n_samples, epilogue)))
+    for constants in {tuple(each.items()): each for each in macros}.values():
+        yield source_text("specialised", constants)
+
+
+def _batch_sizes(many: int) -> tuple[int, ...]:
+    """Return one of each kind: blocks are small or large, tables parameters or uploaded."""
+    return 1, many - 1, many, 10 * many
 
 
 def precompile(architectures: Sequence[str] | None = None) -> int:

@@ -125,17 +125,18 @@ def launch(
     kernel: Kernel,
     n_blocks: int,
     block: tuple[int, ...],
-    arguments: Sequence[int],
+    arguments: Sequence[int | NDArray[np.void]],
     shared_bytes: int = 0,
 ) -> None:
     """Start `n_blocks` blocks in one dimension, none where there are none to start.
 
-    The arguments are addresses.
+    The arguments are addresses, and structures that are passed by value, as arrays of one.
     """
     if n_blocks == 0:
         return
     # a Python int would be passed as a signed one, and an address may be larger
-    kernel((n_blocks,), block, tuple(np.uint64(a) for a in arguments), shared_mem=shared_bytes)
+    values = tuple(a if isinstance(a, np.ndarray) else np.uint64(a) for a in arguments)
+    kernel((n_blocks,), block, values, shared_mem=shared_bytes)
 
 
 def pointer_or_null(runtime: Runtime, array: Any | None) -> int:

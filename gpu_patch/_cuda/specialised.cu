@@ -2,8 +2,8 @@
 //
 // Constants: N_DIMS, PATCH_Z, PATCH_Y, PATCH_X, N_SCALES, N_CHANNELS, N_PLACES (1 where a sample's
 // channels share a place, else N_CHANNELS), PIXEL_TYPE, MODE, HALF_OUTPUT; and, of the host's
-// choice, TILE_ROWS, TILE_X, TILE_Z, N_THREADS, SHARED_BYTES, LOADS_AHEAD. Images of any shapes below
-// 2^30 pixels, one data type.
+// choice, TILE_ROWS, TILE_X, TILE_Z, N_THREADS, SHARED_BYTES, LOADS_AHEAD, N_RECORDS. Images of any
+// shapes below 2^30 pixels, one data type.
 //
 // A block makes a tile of one scale of one sample. A thread takes columns of the window, mixes the
 // channels as it loads them (neighbours load neighbours) and filters along Y in registers: 3 or 4
@@ -41,6 +41,38 @@ __device__ constexpr int rows_ahead(int loads_per_row, int most) {
 
 typedef Stored<PIXEL_TYPE>::Raw Raw;
 typedef Stored<PIXEL_TYPE>::Wide Wide;
+
+// What a channel of a sample is made from: `short_record` in table.py.
+struct Record {
+    const Raw* pixels;   // of that image sample and image channel
+    int size[N_DIMS];    // of the image
+    int coords[N_DIMS];  // first pixel of the patch
+    float weight;
+    int orientation;
+#if EPILOGUE
+    float shift, scale, offset;       // as EpilogueRecord has them
+    float input_shift, input_scale, input_offset;
+#endif
+    __device__ __forceinline__ int length(int axis) const {
+        return axis < 3 - N_DIMS ? 1 : size[axis - (3 - N_DIMS)];
+    }
+    __device__ __forceinline__ int first(int axis) const {
+        return axis < 3 - N_DIMS ? 0 : coords[axis - (3 - N_DIMS)];
+    }
+};
+
+// The records of a batch are a parameter themselves where there are at most N_RECORDS of them, so
+// that nothing is uploaded; in the device's memory where N_RECORDS is 0.
+#if N_RECORDS
+struct Table {
+    Record records[N_RECORDS];
+};
+#define TABLE const __grid_constant__ Table table
+#define RECORDS_OF_TABLE table.records
+#else
+#define TABLE const Record* __restrict__ table
+#define RECORDS_OF_TABLE table
+#endif
 
 #if HALF_OUTPUT
 typedef unsigned short Output;
@@ -159,32 +191,32 @@ __device__ __noinline__ int fold(Axis<int> map, int in_window, int window) {
 }
 
 __device__ __forceinline__ void fill_offsets(Offset* offsets, int count,
-                                             const ChannelSource& source, const PageBox* box,
+                                             const Record& record, const PageBox* box,
                                              int axis, int patch_size, int scale, int first) {
-    const Axis<int> map(source, axis, patch_size, scale, N_SCALES, MODE);
+    const Axis<int> map(record, axis, patch_size, scale, N_SCALES, MODE);
 #if PAGED
     for (int i = threadIdx.x; i < count; i += N_THREADS) {
         const int64 at = in_pages(*box, axis, fold(map, first + i, patch_size << scale));
         offsets[i] = axis == 0 ? at : at + (at & 0xffffffff) * (sizeof(Raw) - 1);
     }
 #else
-    const unsigned width = static_cast<unsigned>(source.size[2]);
+    const unsigned width = static_cast<unsigned>(record.length(2));
     const unsigned stride =
-        width * (axis == 0 ? static_cast<unsigned>(source.size[1]) : sizeof(Raw));
+        width * (axis == 0 ? static_cast<unsigned>(record.length(1)) : sizeof(Raw));
     for (int i = threadIdx.x; i < count; i += N_THREADS)
         offsets[i] = fold(map, first + i, patch_size << scale) * stride;
 #endif
 }
 
 template <int SCALE>
-__device__ __forceinline__ void fill_tile(const Tile<SCALE>& tile, const ChannelSource* sources,
+__device__ __forceinline__ void fill_tile(const Tile<SCALE>& tile, const Record* records,
                                           int first_z, int first_y) {
     typedef Level<SCALE> L;
     constexpr int Z_SCALE = N_DIMS == 3 ? SCALE : 0;
     for (int p = 0; p < N_PLACES; ++p) {
-        fill_offsets(tile.slices + p * L::N_SLICES, L::N_SLICES, sources[p], tile.box(p), 0,
+        fill_offsets(tile.slices + p * L::N_SLICES, L::N_SLICES, records[p], tile.box(p), 0,
                      PATCH_Z, Z_SCALE, first_z * L::Z_FACTOR + L::Z_OFFSET);
-        fill_offsets(tile.rows + p * L::N_ROWS, L::N_ROWS, sources[p], tile.box(p), 1, PATCH_Y,
+        fill_offsets(tile.rows + p * L::N_ROWS, L::N_ROWS, records[p], tile.box(p), 1, PATCH_Y,
                      SCALE, first_y * L::FACTOR + Taps<SCALE>::OFFSET);
     }
 }
@@ -197,12 +229,12 @@ template <int SCALE> struct Columns {
     int before;       // columns of the window before the tile's first
     int first, stop;  // the span: columns that are neighbours in every image
 
-    __device__ __forceinline__ Columns(const ChannelSource* sources, int first_x) {
+    __device__ __forceinline__ Columns(const Record* records, int first_x) {
         before = first_x * L::FACTOR + Taps<SCALE>::OFFSET;
         int lo = 0, hi = WINDOW;
 #pragma unroll
         for (int p = 0; p < N_PLACES; ++p) {
-            maps[p] = Axis<int>(sources[p], 2, PATCH_X, SCALE, N_SCALES, MODE);
+            maps[p] = Axis<int>(records[p], 2, PATCH_X, SCALE, N_SCALES, MODE);
             lo = larger(lo, maps[p].range.lo - maps[p].start);
             hi = smaller(hi, maps[p].range.hi - maps[p].start);
         }
@@ -332,6 +364,17 @@ template <int SCALE, int COUNT> struct Pixels {
 #endif
 };
 
+// As input_shift, but read anew, from the cache, where to keep it would spill registers.
+__device__ __forceinline__ float input_shift_again(const Record* record) {
+#if EPILOGUE && !N_RECORDS && defined(__CUDACC__)
+    const float* from = &record->input_shift;
+    asm volatile("" : "+l"(from));
+    return __ldg(from);
+#else
+    return input_shift(record);
+#endif
+}
+
 // Mix the channels of COUNT columns, LANES apart, of one slice and filter them along Y. `lanes`
 // threads stand side by side; others take other rows.
 template <int SCALE, int COUNT>
@@ -339,7 +382,7 @@ __device__ __forceinline__ void filter_columns(const Tile<SCALE>& tile,
                                                const Columns<SCALE>& columns,
                                                const Raw* const (&pixels)[N_CHANNELS],
                                                const float (&weights)[N_CHANNELS],
-                                               const EpilogueRecord* record, int slice,
+                                               const Record* record, int slice,
                                                int column, int lanes) {
     typedef Level<SCALE> L;
     constexpr int FACTOR = L::FACTOR, LIVE = L::LIVE;
@@ -401,7 +444,7 @@ __device__ __forceinline__ void filter_slice(const Tile<SCALE>& tile,
                                              const Columns<SCALE>& columns,
                                              const Raw* const (&pixels)[N_CHANNELS],
                                              const float (&weights)[N_CHANNELS],
-                                             const EpilogueRecord* record, int slice) {
+                                             const Record* record, int slice) {
     typedef Level<SCALE> L;
     constexpr int ROUND = L::TOGETHER * L::LANES;
     int done = 0;
@@ -444,13 +487,30 @@ __device__ __forceinline__ float filter_row(const float* row) {
     return sum;
 }
 
+// Where a plane has its first pixel, and steps along Y and X: turned_places in epilogue.py.
+__constant__ int turned[8][3] = {
+    {0, PATCH_X, 1},
+    {(PATCH_X - 1) * PATCH_Y, 1, -PATCH_Y},
+    {PATCH_Y * PATCH_X - 1, -PATCH_X, -1},
+    {PATCH_Y - 1, -1, PATCH_Y},
+    {(PATCH_Y - 1) * PATCH_X, -PATCH_X, 1},
+    {PATCH_X * PATCH_Y - 1, -1, -PATCH_Y},
+    {PATCH_X - 1, PATCH_X, -1},
+    {0, 1, PATCH_Y},
+};
+
 struct Place {
     int z, y, x;
     __device__ __forceinline__ bool in_patch() const {
         return z < PATCH_Z && y < PATCH_Y && x < PATCH_X;
     }
-    __device__ __forceinline__ int index(const EpilogueRecord* record) const {
-        return place(record, z, y, x, PATCH_Y, PATCH_X);
+    __device__ __forceinline__ int index(const Record* record) const {
+#if EPILOGUE
+        const int* to = turned[record->orientation];
+        return z * (PATCH_Y * PATCH_X) + to[0] + y * to[1] + x * to[2];
+#else
+        return (z * PATCH_Y + y) * PATCH_X + x;
+#endif
     }
 };
 
@@ -459,7 +519,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
                                                 const Columns<SCALE>& columns,
                                                 const Raw* const (&pixels)[N_CHANNELS],
                                                 const float (&weights)[N_CHANNELS],
-                                                const EpilogueRecord* record, Place first,
+                                                const Record* record, Place first,
                                                 Output* input) {
     typedef Level<SCALE> L;
 #if N_DIMS == 2
@@ -520,7 +580,7 @@ __device__ __forceinline__ void make_downscaled(const Tile<SCALE>& tile,
 __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0>& columns,
                                             const Raw* const (&pixels)[N_CHANNELS],
                                             const float (&weights)[N_CHANNELS],
-                                            const EpilogueRecord* record, Place first,
+                                            const Record* record, Place first,
                                             Output* input, Output* target) {
     typedef Level<0> L;
     for (int i = threadIdx.x; i < TILE_Z * L::TILE_Y * TILE_X; i += N_THREADS) {
@@ -555,21 +615,20 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
 }
 
 template <int SCALE>
-__device__ __forceinline__ void make_tile(const ChannelSource* __restrict__ all_sources,
+__device__ __forceinline__ void make_tile(const Record* all_records,
                                           const PageBox* __restrict__ boxes,
-                                          const int* __restrict__ slots,
-                                          const EpilogueRecord* all_records, int64 sample,
+                                          const int* __restrict__ slots, int64 sample,
                                           int tile_index, Output* __restrict__ input,
                                           Output* __restrict__ target) {
     typedef Level<SCALE> L;
     if constexpr (SCALE > 0)
         if (tile_index >= L::TILES)
-            return make_tile<SCALE - 1>(all_sources, boxes, slots, all_records, sample,
-                                        tile_index - L::TILES, input, target);
+            return make_tile<SCALE - 1>(all_records, boxes, slots, sample, tile_index - L::TILES,
+                                        input, target);
 
     DYNAMIC_SHARED(float, shared);
     const Tile<SCALE> tile(shared, boxes + sample * N_CHANNELS, slots);
-    const ChannelSource* sources = all_sources + sample * N_CHANNELS;
+    const Record* records = all_records + sample * N_CHANNELS;
     const Place first = {tile_index / (L::TILES_Y * L::TILES_X) * TILE_Z,
                          tile_index / L::TILES_X % L::TILES_Y * L::TILE_Y,
                          tile_index % L::TILES_X * TILE_X};
@@ -577,23 +636,22 @@ __device__ __forceinline__ void make_tile(const ChannelSource* __restrict__ all_
     float weights[N_CHANNELS];
 #pragma unroll
     for (int c = 0; c < N_CHANNELS; ++c) {
-        pixels[c] = static_cast<const Raw*>(sources[c].pixels);
-        weights[c] = sources[c].weight;
+        pixels[c] = records[c].pixels;
+        weights[c] = records[c].weight;
     }
-    fill_tile(tile, sources, first.z, first.y);
-    const Columns<SCALE> columns(sources, first.x);
+    fill_tile(tile, records, first.z, first.y);
+    const Columns<SCALE> columns(records, first.x);
 #if PAGED
     fill_columns(tile, columns);
 #endif
     __syncthreads();  // the offsets are there
 
     constexpr int64 VOLUME = PATCH_Z * PATCH_Y * PATCH_X;
-    const EpilogueRecord* record = all_records + sample * N_CHANNELS;
     input += (sample * N_SCALES + SCALE) * VOLUME;
     if constexpr (SCALE > 0)
-        make_downscaled(tile, columns, pixels, weights, record, first, input);
+        make_downscaled(tile, columns, pixels, weights, records, first, input);
     else
-        make_native(tile, columns, pixels, weights, record, first, input,
+        make_native(tile, columns, pixels, weights, records, first, input,
                     target ? target + sample * N_CHANNELS * VOLUME : nullptr);
 }
 
@@ -616,11 +674,9 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 #else
 #define BOUNDS __launch_bounds__(N_THREADS, 640 / N_THREADS)
 #endif
-extern "C" __global__ BOUNDS void specialised(const ChannelSource* __restrict__ sources,
-                                              Output* __restrict__ input,
-                                              Output* __restrict__ target
-                                                  PAGES_PARAMETER EPILOGUE_PARAMETER) {
+extern "C" __global__ BOUNDS void specialised(TABLE, Output* __restrict__ input,
+                                              Output* __restrict__ target PAGES_PARAMETER) {
     constexpr int N_TILES = tiles_up_to<N_SCALES - 1>();
-    make_tile<N_SCALES - 1>(sources, PAGES_OF(0), RECORDS, blockIdx.x / N_TILES, blockIdx.x % N_TILES, input,
-                            target);
+    make_tile<N_SCALES - 1>(RECORDS_OF_TABLE, PAGES_OF(0), blockIdx.x / N_TILES,
+                            blockIdx.x % N_TILES, input, target);
 }

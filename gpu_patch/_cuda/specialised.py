@@ -12,9 +12,20 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
+from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import fir_taps
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import EPILOGUE, MODES, PAGED, WindowTable, all_within, pack, volume
+from gpu_patch.table import (
+    EPILOGUE,
+    MODES,
+    PAGED,
+    WindowTable,
+    all_within,
+    context_values,
+    pack,
+    short_record,
+    volume,
+)
 
 LEAST_PATCH, MOST_PATCH = 8, 256
 """Sides along Y and X that it serves. Smaller tiles would be mostly border; larger patches are
@@ -28,6 +39,11 @@ LOADS_AHEAD = 32
 batch of 32 (model), and few enough for their registers."""
 MANY_SAMPLES = {2: 128, 3: 16}
 """By dimensions, samples of a batch from which on larger blocks, and fewer, still fill a device."""
+TABLE_BYTES = 4096 - 16
+"""What every device takes as parameters of a kernel, but for the addresses of the outputs. Tables
+that fit are a parameter, and need no upload."""
+MOST_CHANNELS_BY_VALUE = 3
+"""With more, batches that fit are small, and registers spill."""
 _LIMIT = 1 << 30
 """Coordinates and sizes below it can be added, a few at a time, without leaving 32 bits."""
 
@@ -51,13 +67,19 @@ class Shape:
     paged: bool = False
 
     @cached_property
-    def kernels(self) -> dict[tuple[Runtime | None, bool], Kernel]:
-        """Those compiled so far, by device and whether there is an epilogue."""
+    def kernels(self) -> dict[tuple[Runtime | None, bool, int], Kernel]:
+        """Those compiled so far, by device, whether there is an epilogue, and `most_records`."""
         return {}
 
-    def is_compiled(self, runtime: Runtime | None) -> bool:
-        """Whether a runtime has a kernel of it."""
-        return any((runtime, epilogue) in self.kernels for epilogue in (False, True))
+    def is_compiled(self, runtime: Runtime | None, epilogue: bool) -> bool:
+        """Whether a runtime has a kernel of it, with or without an epilogue."""
+        return any(key[:2] == (runtime, epilogue) for key in self.kernels)
+
+    def most_records(self, n_samples: int, epilogue: bool) -> int:
+        """Return how many records the kernel of a batch takes by value; 0: they are uploaded."""
+        most = TABLE_BYTES // short_record(self.n_dims, epilogue).itemsize
+        fits = n_samples * self.n_channels <= most and self.n_channels <= MOST_CHANNELS_BY_VALUE
+        return most if fits and not self.paged else 0
 
     @cached_property
     def blocks_per_sample(self) -> int:
@@ -73,7 +95,7 @@ class Shape:
 
     @cached_property
     def constants(self) -> dict[str, int]:
-        """Macros."""
+        """Macros, but for those of `macros`."""
         return {
             "N_DIMS": self.n_dims,
             "PATCH_Z": self.patch[0],
@@ -93,6 +115,10 @@ class Shape:
             "LOADS_AHEAD": LOADS_AHEAD,
             **(PAGED if self.paged else {}),
         }
+
+    def macros(self, epilogue: bool, most_records: int) -> dict[str, int]:
+        """Return all that a kernel is compiled with."""
+        return self.constants | {"N_RECORDS": most_records} | (EPILOGUE if epilogue else {})
 
     def _tile_y(self, scale: int) -> int:
         rows = self.tile_rows if self.n_dims == 3 else self.tile_rows << self.n_scales - 1 - scale
@@ -123,12 +149,13 @@ def choose(
     starts_inside: bool = False,
     runtime: Runtime | None = None,
     *,
+    epilogue: bool = False,
     paged: bool = False,
 ) -> Shape | None:
     """Return the shape to compile for, None where the general path must serve.
 
     `starts_inside` is what `check_cuts` returned, if it is known; a `runtime` need not compile for
-    an epoch's last batch of fewer samples what it has for larger ones.
+    an epoch's last batch of fewer samples what it has for larger ones, with or without `epilogue`.
     """
     n_channels = sources.shape[1]
     n_places = sources.image_idx.shape[1] if n_channels > 1 else 1
@@ -158,10 +185,10 @@ def choose(
     )
     many_samples = len(sources.image_idx) >= MANY_SAMPLES[table.n_dims]
     shape = tiled(*case, many_samples, paged)
-    if many_samples or shape is None or shape.is_compiled(runtime):
+    if many_samples or shape is None or shape.is_compiled(runtime, epilogue):
         return shape
     larger = tiled(*case, True, paged)
-    return larger if larger is not None and larger.is_compiled(runtime) else shape
+    return larger if larger is not None and larger.is_compiled(runtime, epilogue) else shape
 
 
 @lru_cache(maxsize=256)
@@ -211,35 +238,55 @@ def tiled(
 def launch_shape(
     runtime: Runtime,
     shape: Shape,
-    sources: NDArray[np.void],
+    table: WindowTable,
+    sources: ChannelSources,
+    weights: NDArray[np.float32],
     mixed: Any,
     target: Any,
-    records: Sequence[NDArray[np.void]] = (),
+    epilogue: Epilogue | None = None,
     pages: Sequence[NDArray[Any]] = (),
 ) -> None:
-    """Fill input and target, which may be None.
-
-    `records` holds the `EPILOGUE_RECORD` records of an epilogue, and nothing without one; `pages`
-    is what `WindowTable.pages` returned.
-    """
-    packed, offsets = pack(sources, *pages, *records)
-    device = runtime.upload(packed)
-    first = runtime.pointer(device)
-    addresses = [first + offset for offset in offsets]
-    key = (runtime, bool(records))
-    kernel = shape.kernels.get(key)  # kept: making the constants takes longer than the launch
-    if kernel is None:
-        constants = shape.constants | EPILOGUE if records else shape.constants
-        kernel = shape.kernels[key] = runtime.kernel("specialised", "specialised", constants)
+    """Fill input and target, which may be None; `pages` is what `WindowTable.pages` returned."""
+    most_records, kernel = _kernel_for(runtime, shape, len(weights), epilogue is not None)
+    record = short_record(shape.n_dims, epilogue is not None)
+    # all that is not filled in is 0: a kernel that read it would be seen by a memory checker
+    memory = np.zeros(most_records or weights.size, record)
+    records = memory[: weights.size].reshape(weights.shape)
+    table.fill_short(records, sources)
+    records["weight"] = weights
+    if epilogue is not None:
+        if epilogue.orientation is not None:
+            records["orientation"] = epilogue.orientation[:, None]
+        for name, values in context_values(epilogue, target is not None).items():
+            if values is not None:
+                records[name] = values
+    more: list[int] = []
+    first: Any
+    if most_records:
+        first = memory.view((np.void, memory.nbytes))
+    else:
+        packed, offsets = pack(memory, *pages)
+        uploaded = runtime.upload(packed)  # kept until the launch
+        first, *more = (runtime.pointer(uploaded) + offset for offset in offsets)
     launch(
         kernel,
-        len(sources) * shape.blocks_per_sample,
+        len(weights) * shape.blocks_per_sample,
         (shape.n_threads,),
-        [
-            addresses[0],
-            runtime.pointer(mixed),
-            pointer_or_null(runtime, target),
-            *addresses[1:],
-        ],
+        [first, runtime.pointer(mixed), pointer_or_null(runtime, target), *more],
         shape.shared_bytes,
     )
+
+
+def _kernel_for(
+    runtime: Runtime, shape: Shape, n_samples: int, epilogue: bool
+) -> tuple[int, Kernel]:
+    """Return how many records a kernel takes by value, and the kernel."""
+    kernels, most_records = shape.kernels, shape.most_records(n_samples, epilogue)
+    # an epoch's last batch of fewer samples takes the kernel of those before
+    for most in (most_records, 0):
+        kernel = kernels.get((runtime, epilogue, most))
+        if kernel is not None:  # kept: making the constants takes longer than the launch
+            return most, kernel
+    kernel = runtime.kernel("specialised", "specialised", shape.macros(epilogue, most_records))
+    kernels[runtime, epilogue, most_records] = kernel
+    return most_records, kernel

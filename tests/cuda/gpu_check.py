@@ -116,7 +116,6 @@ def time_paths(
         dtype = np.dtype(np.float32)
         patch_size = plans[0].patch_size
         shape = specialised.choose(table, plans[0].sources, patch_size, n_scales, "reflect", dtype)
-        sources = [table.sources(plan.sources, plan.weights) for plan in plans]
         for tile_rows in (4, 8, 16):
             for n_threads in (128, 192, 256, 288):
                 other = replace(shape, tile_rows=tile_rows, n_threads=n_threads)
@@ -125,7 +124,10 @@ def time_paths(
                 launch = partial(specialised.launch_shape, runtime, other)
                 yield show(
                     f"  tile_rows={tile_rows} n_threads={n_threads}",
-                    [partial(launch, source, mixed, target) for source in sources],
+                    [
+                        partial(launch, table, plan.sources, plan.weights, mixed, target)
+                        for plan in plans
+                    ],
                 )
 
 

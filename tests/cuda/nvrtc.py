@@ -150,11 +150,15 @@ def main() -> None:
     rows.append(("moments", "moments", {"VALUE_TYPE": 6}, 0))
     rows.append(("general", "lateral_context", {"N_THREADS": N_THREADS}, 22792))
     for name, shape in main_specialisations().items():
-        rows.append((name, "specialised", shape.constants, shape.shared_bytes))
-    for (name, file, constants, shared), epilogue in product(rows, ({}, {"EPILOGUE": 1})):
+        rows.append((name, "specialised", shape, shape.shared_bytes))
+    for (name, file, case, shared), epilogue in product(rows, (False, True)):
         if epilogue and file in ("stitch", "means", "moments"):
             continue
-        text = source_text(file, constants | epilogue)
+        if isinstance(case, Shape):
+            constants = case.macros(epilogue, case.most_records(1, epilogue))
+        else:
+            constants = case | ({"EPILOGUE": 1} if epilogue else {})
+        text = source_text(file, constants)
         reports = [compile_text(text, file, a) for a in chosen]
         found = [f"{r.registers}{f'+{r.spill_bytes}' if r.spill_bytes else ''}" for r in reports]
         title = "  with an epilogue" if epilogue else name

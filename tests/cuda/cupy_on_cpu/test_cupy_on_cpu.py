@@ -59,17 +59,22 @@ def idle_device():
 # ---- the package -------------------------------------------------------------------------------
 
 
-def test_batch_is_one_upload_and_one_launch():
+@pytest.mark.parametrize("size", [8, 80])
+def test_batch_is_one_launch_and_an_upload_where_it_is_large(size):
     constructor = make_constructor("cuda")
     for _ in range(3):  # compile, and fill CuPy's pools
-        constructor.construct_batch(range(8))
+        constructor.construct_batch(range(size))
         cupy.cuda.Device().synchronize()
     on_cpu.reset()
-    constructor.construct_batch(range(8))
+    constructor.construct_batch(range(size))
     found = on_cpu.counts()
-    assert 0 < found.pop("upload_bytes") <= 4096
-    assert found == {"uploads": 1, "launches": 1, "queries": 1, "event_records": 1}
-    assert on_cpu.pending() == 3
+    if size == 8:
+        assert found == {"launches": 1}
+        assert on_cpu.pending() == 1
+    else:
+        assert 0 < found.pop("upload_bytes") <= 5120
+        assert found == {"uploads": 1, "launches": 1, "queries": 1, "event_records": 1}
+        assert on_cpu.pending() == 3
 
 
 @pytest.mark.parametrize(("architecture", "height", "n_compiled"), [("90", 17, 0), ("70", 18, 1)])
@@ -78,7 +83,7 @@ def test_kernels_compiled_ahead_are_not_compiled_again(
 ):
     patch, n_scales, n_channels, n_places = (1, height, 16), 3, 2, 2
     shape = tiled(2, patch, n_scales, n_channels, n_places, UINT16, MODES.index("reflect"), 0)
-    text = source_text("specialised", shape.constants)
+    text = source_text("specialised", shape.macros(False, shape.most_records(8, False)))
     monkeypatch.setattr(loader, "COMPILED", tmp_path)
     monkeypatch.setattr(precompile, "common_texts", lambda: [text])
     monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")  # what an earlier run kept is not taken
@@ -93,7 +98,7 @@ def test_kernels_compiled_ahead_are_not_compiled_again(
 def test_batches_that_wait_together_are_right():
     constructor = make_constructor("cuda")
     batches = [constructor.construct_batch(range(8 * i, 8 * i + 8)) for i in range(5)]
-    assert on_cpu.pending() > 5
+    assert on_cpu.pending() >= 5
     for i, batch in enumerate(batches):
         expected = make_constructor("cpu").construct_batch(range(8 * i, 8 * i + 8))
         np.testing.assert_allclose(batch.input.get(), expected.input, rtol=0, atol=4095e-6)

@@ -21,6 +21,7 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define __constant__ static const
+#define __grid_constant__
 #define DYNAMIC_SHARED(Type, name) Type* name = reinterpret_cast<Type*>(emulation::shared_memory)
 
 struct dim3 {

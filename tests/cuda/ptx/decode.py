@@ -59,7 +59,8 @@ class _Body:
         self._module, self._function, self._callees = module, function, callees
         self._widths: dict[str, int] = {}  # of registers, by the part of their names before digits
         self._registers: dict[str, int] = {}
-        self._parameters = function.parameters | function.results
+        # of calls, and of functions that are called
+        self._parameters = {} if function.is_entry else function.parameters | function.results
         self._labels: dict[str, int] = {}
         self._branches: list[tuple[Instruction, str]] = []
         self._line = (0, 0)
@@ -222,6 +223,8 @@ class _Body:
         immediate, wide, target, base = int(offset or "0", 0), 0, 0, 0
         if space == "local":
             raise NotImplementedError(name)
+        if space == "param" and where not in self._parameters:
+            space = "entry"  # the kernel's own: memory, by name or by an address that was taken
         if space == "param":
             target, _ = self._parameters[where]
         elif where.startswith("%"):

@@ -112,7 +112,7 @@ def launch(
         Events are told and not raised: see `Report.check`.
     """
     function, arrays = module.functions[entry], _arrays(module)
-    parameters = np.frombuffer(_words(module, entry, arguments) or bytes(4), np.uint32)
+    parameters = np.frombuffer(_packed(module, entry, arguments) or bytes(4), np.uint8)
     buffers = sorted(buffers)
     # the sectors must live as long as the engine notes something in them
     table, shadows, _sectors = _shadows(buffers)
@@ -123,9 +123,7 @@ def launch(
         const_bytes=arrays["const_memory"].nbytes, buffers=table.ctypes.data,
         n_buffers=len(buffers), stats=stats.ctypes.data, found=found.ctypes.data,
         most_found=len(found), n_found=n_found.ctypes.data, totals=totals.ctypes.data,
-        parameters=parameters.ctypes.data,
-        n_parameter_words=sum(words for _, words in function.parameters.values()),
-        parameters_at=next(iter(function.parameters.values()), (0, 0))[0],
+        parameters=parameters.ctypes.data, parameter_bytes=parameters.nbytes,
         register_bytes=module.register_bytes, shared_bytes=module.shared_bytes + shared_bytes,
         start=function.start, grid=_three(grid), block=_three(block), order=order,
     )  # fmt: skip
@@ -145,17 +143,17 @@ def available() -> bool:
     return os.name == "posix" and shutil.which(COMPILER) is not None
 
 
-def _words(module: Module, entry: str, arguments: Sequence[Any]) -> bytes:
-    """Return the arguments as the parameters' words, each of the size that the kernel has."""
+def _packed(module: Module, entry: str, arguments: Sequence[Any]) -> bytes:
+    """Return the arguments where the kernel looks for them, each of the size that it has there."""
     parameters = module.functions[entry].parameters.values()
     if len(arguments) != len(parameters):
         raise KernelError(f"{entry} has {len(parameters)} parameters, not {len(arguments)}")
-    found = b""
-    for argument, (_, words) in zip(arguments, parameters, strict=True):
+    found, first = b"", min(parameters, default=(0, 0))[0]
+    for argument, (place, n_bytes) in zip(arguments, parameters, strict=True):
         value = np.asarray(argument).tobytes()
-        if -(-len(value) // 4) != words:
-            raise KernelError(f"{entry}: {len(value)} bytes given, where {4 * words} are wanted")
-        found += value.ljust(4 * words, b"\0")
+        if len(value) != n_bytes:
+            raise KernelError(f"{entry}: {len(value)} bytes given, where {n_bytes} are wanted")
+        found = found.ljust(place - first, b"\0") + value
     return found
 
 

@@ -19,12 +19,13 @@ _VARIABLE = re.compile(
     r"(?P<name>[\w$]+)\s*(?P<array>\[(?P<count>\d*)\])?\s*(?:=\s*(?P<values>.*))?$",
     re.S,
 )
-_DYNAMIC_ALIGNMENT = 16
+_DYNAMIC_ALIGNMENT = _PARAMETER_ALIGNMENT = 16
+_ENTRY_WINDOW = 0x0200000000000000
 
 
 @dataclass
 class Function:
-    """A function or an entry; parameters are (place, words)."""
+    """A function, whose parameters are (place, words), or an entry: (address, bytes)."""
 
     name: str
     is_entry: bool
@@ -55,7 +56,7 @@ class Module:
         self.copies: list[tuple[int, int]] = []
         self.functions: dict[str, Function] = {}
         self.register_bytes = FIRST_FREE
-        self._shared_end = 0
+        self._shared_end, self._entry_end = 0, _ENTRY_WINDOW
         self._operands: dict[tuple[int, int], int] = {}
         self._operand_bytes = bytearray()
         self._const = bytearray(64)
@@ -75,10 +76,16 @@ class Module:
 
     def parameter(self, text: str) -> tuple[str, tuple[int, int]]:
         """Make room for what a `.param` declares; return its name, and (place, words)."""
-        kind = re.search(r"\.([bus]\d+|f\d+)\b", text)[1]
-        name, count = re.search(r"([\w$]+)\s*(?:\[(\d+)\])?$", text.strip()).groups()
-        words = -(-WIDTHS[kind] * int(count or 1) // 4)
+        name, n_bytes = _declared(text)
+        words = -(-n_bytes // 4)
         return name, (self.allocate(4 * words), words)
+
+    def _of_entry(self, text: str) -> tuple[str, tuple[int, int]]:
+        """As `parameter`, of a kernel, whose threads share them: return address and bytes."""
+        name, n_bytes = _declared(text)
+        self._addresses[name] = place = self._entry_end
+        self._entry_end += -(-n_bytes // _PARAMETER_ALIGNMENT) * _PARAMETER_ALIGNMENT
+        return name, (place, n_bytes)
 
     def operand(self, text: str, width: int) -> int:
         """Return the place of a number, or of the address of a variable."""
@@ -146,7 +153,8 @@ class Module:
                 ("results", function.results),
             ):
                 parts = filter(None, map(str.strip, (head[group] or "").split(",")))
-                known.update(map(self.parameter, parts))
+                known.update(map(self._of_entry if function.is_entry else self.parameter, parts))
+            self._entry_end = _ENTRY_WINDOW
             self.functions[function.name] = function
             at = end
         for statement in "".join([*outside, text[at:]]).split(";"):
@@ -154,6 +162,13 @@ class Module:
         for function in self.functions.values():
             for statement in re.findall(r"\.shared[^;]*", function.body):
                 self.declare(statement)
+
+
+def _declared(text: str) -> tuple[str, int]:
+    """Return name and bytes of what a `.param` declares."""
+    kind = re.search(r"\.([bus]\d+|f\d+)\b", text)[1]
+    name, count = re.search(r"([\w$]+)\s*(?:\[(\d+)\])?$", text.strip()).groups()
+    return name, WIDTHS[kind] * int(count or 1)
 
 
 def number_bits(text: str, width: int) -> int:

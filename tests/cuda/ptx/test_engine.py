@@ -137,6 +137,27 @@ def test_structures_are_passed_by_value():
     np.testing.assert_array_equal(out, [-3, 0.5, 1 << 40, 9])
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_parameters_are_read_by_index(beyond):
+    """As memory, by addresses that are computed; what lies behind the last one is out of bounds."""
+    text = f"""struct Table {{float values[64]; int at[64];}};
+    extern "C" __global__ void planted(float* out, const __grid_constant__ Table table) {{
+        const float* values = table.values;
+        out[threadIdx.x] = values[table.at[threadIdx.x]] + values[threadIdx.x + {64 * beyond} + 1];
+    }}"""
+    out, _ = aligned((N,), np.float32)
+    values = np.arange(N, dtype=np.float32)
+    table = np.zeros(1, [("values", "f4", N), ("at", "i4", N)])
+    table["values"], table["at"] = values, np.arange(N)[::-1]
+    arguments, buffers = [np.uint64(out.ctypes.data), table], [Buffer(out.ctypes.data, out.nbytes)]
+    module = compiled(text)
+    report = execute.launch(module, "planted", (1,), (N,), arguments, 0, buffers)
+    assert report.events == ({"out_of_bounds": 1} if beyond else {})
+    assert "ld.param" in module.text
+    if not beyond:
+        np.testing.assert_array_equal(out[:-1], values[:0:-1] + values[1:])
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
                                    "uint64"])  # fmt: skip
 def test_integers_compute_as_in_numpy(dtype):

@@ -66,9 +66,6 @@ private:
                 set(9 + axis, blocks[axis]);
             }
             set(12, i);
-            for (int64_t word = 0; word < launch.n_parameter_words; ++word)
-                put<uint32_t>(warp.registers + launch.parameters_at + 128 * word, i,
-                              launch.parameters[word]);
         }
     }
 

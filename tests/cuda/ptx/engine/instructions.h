@@ -9,7 +9,8 @@ enum Op {
     CVTA_TO_SHARED, TRAP, POPC
 };
 enum Type { PRED, U8, S8, U16, S16, U32, S32, U64, S64, F16, F32, F64 };
-enum Space { GENERIC, GLOBAL, SHARED, CONST, PARAM, LOCAL };
+// PARAM: parameters of functions, ENTRY: of kernels
+enum Space { GENERIC, GLOBAL, SHARED, CONST, PARAM, LOCAL, ENTRY };
 enum Compare { EQ, NE, LT, LE, GT, GE, EQU, NEU, LTU, LEU, GTU, GEU, NUM, NAN_ };
 enum Half { LO, HI, WIDE };
 enum Join { NO_JOIN, JOIN_AND, JOIN_OR, JOIN_XOR };
@@ -23,6 +24,8 @@ enum Shadow { LOADED = 1, STORED = 2, UNINITIALISED = 4, CACHED = 8 };  // of a 
 
 // Of what shared memory is addressed from in generic addresses.
 constexpr uint64_t SHARED_WINDOW = 0x0100000000000000ull;
+// Of what a kernel's parameters are addressed from: module.py has it too.
+constexpr uint64_t ENTRY_WINDOW = 0x0200000000000000ull;
 
 struct Instruction {
     int32_t op, type, from_type;
@@ -35,7 +38,7 @@ struct Instruction {
     int32_t from[5];   // likewise; ~offset of a constant
     int32_t n;         // of a vector
     int32_t wide;      // 1: the destination has 64 bits, 2: the address has
-    int32_t target;    // instruction, call, or offset of a parameter
+    int32_t target;    // instruction, call, or offset of a function's parameter
     int32_t rejoin;    // where lanes that part here meet again
     int64_t immediate;
 };
@@ -69,8 +72,8 @@ struct Launch {
     int64_t most_found;
     int64_t* n_found;  // how many in `found`, then all by event
     Totals* totals;
-    const uint32_t* parameters;
-    int64_t n_parameter_words, parameters_at;
+    const uint8_t* parameters;  // of the kernel
+    int64_t parameter_bytes;
     int64_t register_bytes, shared_bytes;
     int32_t start, grid[3], block[3];
     int32_t order;  // 1: warps in descending order, 2: blocks

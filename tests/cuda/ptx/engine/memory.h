@@ -26,9 +26,9 @@ struct Memory : Arithmetic {
                          uint64_t(what.immediate);
         int space = what.mode;
         if (space == GENERIC) {
-            const bool window = address[__builtin_ctz(mask)] >= SHARED_WINDOW;
-            space = window ? SHARED : GLOBAL;
-            if (window)
+            const uint64_t one = address[__builtin_ctz(mask)];
+            space = one >= ENTRY_WINDOW ? ENTRY : one >= SHARED_WINDOW ? SHARED : GLOBAL;
+            if (space == SHARED)
                 for (uint64_t& place : address) place -= SHARED_WINDOW;
         }
         if (space == GLOBAL)
@@ -36,8 +36,13 @@ struct Memory : Arithmetic {
         else if (space == SHARED)
             transfer(warp, what, in_shared(warp, what, mask), shared.data());
         else if (space == CONST && what.op == LD)
-            transfer(warp, what, constant(warp, what, mask),
+            transfer(warp, what, constant(warp, what, mask, launch.const_bytes),
                      const_cast<uint8_t*>(launch.const_memory));
+        else if (space == ENTRY && what.op == LD) {
+            for (uint64_t& place : address) place -= ENTRY_WINDOW;
+            transfer(warp, what, constant(warp, what, mask, launch.parameter_bytes),
+                     const_cast<uint8_t*>(launch.parameters));
+        }
         else
             report(BAD_SPACE, what, warp.first);
     }
@@ -183,7 +188,7 @@ private:
         if (race) report(SHARED_RACE, what, thread, place);
     }
 
-    uint32_t constant(Warp& warp, const Instruction& what, uint32_t mask) {
+    uint32_t constant(Warp& warp, const Instruction& what, uint32_t mask, int64_t n_bytes) {
         uint64_t places[32];
         int n = 0;
         uint32_t fine = 0;
@@ -191,7 +196,7 @@ private:
         each_lane(mask, [&](int i) {
             const int thread = warp.first + i;
             if (address[i] % width) return report(MISALIGNED, what, thread, address[i]);
-            if (address[i] + width > uint64_t(launch.const_bytes))
+            if (address[i] + width > uint64_t(n_bytes))
                 return report(OUT_OF_BOUNDS, what, thread, address[i]);
             fine |= 1u << i;
             places[n++] = address[i];
@@ -235,7 +240,7 @@ private:
         }
     }
 
-    // Words of parameters stand like registers, one after the other.
+    // Words of functions' parameters stand like registers, one after the other.
     void parameters(Warp& warp, const Instruction& what, uint32_t mask) {
         const unsigned width = width_of(what.type);
         for (int v = 0; v < what.n; ++v) {
