@@ -98,9 +98,11 @@ __device__ __forceinline__ void add_chunk_any(float* plane, const Plane& from,
 
 // Element offsets of part of an axis: window's edge and image's border folded into one map. Not
 // inlined: its 64-bit divisions would take the registers of the loops around it.
-__device__ __noinline__ void fill_offsets(int64* offsets, int count, const Plane& plane, int axis,
-                                          const Job& job, int scale, int64 first) {
-    const Axis<int64> map(plane.source, axis, job.patch[axis], scale, job.n_scales, job.mode);
+__device__ __noinline__ void fill_offsets(int64* offsets, int count, const ChannelSource& source,
+                                          const PageBox* box, int axis, const Job& job, int scale,
+                                          int64 first) {
+    const Plane plane(source, box, nullptr);
+    const Axis<int64> map(source, axis, job.patch[axis], scale, job.n_scales, job.mode);
     for (int i = threadIdx.x; i < count; i += N_THREADS)
         offsets[i] = plane.offset(axis, map(mirror(first + i, job.patch[axis] << scale)));
 }
@@ -140,9 +142,12 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
                 for (int z_done = 0; z_done < z_reach.size; z_done += CHUNK_Z) {
                     const int n_z = min(CHUNK_Z, z_reach.size - z_done);
                     __syncthreads();  // nobody reads the last offsets, or the last plane, any more
-                    fill_offsets(z_offsets, n_z, from, 0, job, z_scale, z_reach.first + z_done);
-                    fill_offsets(y_offsets, n_y, from, 1, job, scale, y_reach.first + y_done);
-                    fill_offsets(x_offsets, n_x, from, 2, job, scale, x_reach.first + x_done);
+                    fill_offsets(z_offsets, n_z, sources[c], boxes + c, 0, job, z_scale,
+                                 z_reach.first + z_done);
+                    fill_offsets(y_offsets, n_y, sources[c], boxes + c, 1, job, scale,
+                                 y_reach.first + y_done);
+                    fill_offsets(x_offsets, n_x, sources[c], boxes + c, 2, job, scale,
+                                 x_reach.first + x_done);
 #if EPILOGUE  // in shared memory: there is no register left for it
                     if (threadIdx.x == 0) *shift_at = input_shift(record + c);
 #endif

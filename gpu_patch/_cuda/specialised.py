@@ -211,7 +211,8 @@ def tiled(
     n_threads = min(max(128, -(-(tile_x << n_scales - 1) // 128) * 32), 256)
     # with more rows and planes fewer pixels are read twice, but blocks are fewer; in 3D each row
     # is in registers too, so that more of them want more threads
-    large = many_samples and (n_dims == 2 or n_places <= 2)
+    # with pages registers would spill
+    large = many_samples and not paged and (n_dims == 2 or n_places <= 2)
     if large and n_dims == 3:
         n_threads = 256
     for tile_rows in (16, 8, 4, 2, 1) if large else (8, 4, 2, 1):

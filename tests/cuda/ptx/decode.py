@@ -115,7 +115,9 @@ class _Body:
             "ld": self._memory, "st": self._memory, "ldu": self._memory, "setp": self._compare,
             "cvt": self._convert, "cvta": self._convert_address,
         }  # fmt: skip
-        if base == "mov" and "{" in rest:
+        if base == "bfi":
+            self._insert_upper_half(text, operands)
+        elif base == "mov" and "{" in rest:
             self._repack(mnemonic, parts, operands)
         elif base in special:
             special[base](mnemonic, parts, operands)
@@ -147,6 +149,16 @@ class _Body:
         return self._module.operand(text, width)
 
     # ---- instructions
+
+    def _insert_upper_half(self, text: str, operands: list[str]) -> None:
+        """`bfi` as NVRTC uses it, by three instructions: 32 bits become the upper half of 64."""
+        to, upper, lower, first, count = operands
+        if "b64" not in text or (first, count) != ("32", "32"):
+            raise NotImplementedError(text)
+        high, low = "%rd9999998", "%rd9999999"
+        self._compute("shl.b64", "shl", ["b64"], [high, upper, "32"])
+        self._compute("and.b64", "and", ["b64"], [low, lower, "4294967295"])
+        self._compute("or.b64", "or", ["b64"], [to, high, low])
 
     def _compute(self, name: str, base: str, parts: Sequence[str], operands: list[str]) -> None:
         kind = _types(parts)[-1]
