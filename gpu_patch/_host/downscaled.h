@@ -5,8 +5,9 @@
 //
 // Rows of the window stream through once, f at a time; columns in vectors, with the 4 outputs that
 // a row contributes to alive, in rows of accumulators that stay in the first cache. A finished row
-// is continued beyond the window's and the image's edges by copying filtered columns, split by
-// phase (x mod f), and filtered along X. In 3D the slices that an output reads wait in a ring.
+// is continued beyond the window's and the image's edges, in its place, by copying filtered columns,
+// split by phase (x mod f), and filtered along X. In 3D the slices that an output reads wait in a
+// ring.
 #pragma once
 #include "native.h"
 
@@ -27,11 +28,13 @@ template <class T, int C, bool SHIFT, int V>
 static ALWAYS_INLINE void add_block(const Group& group, float* const* acc, const T* const* rows,
                                     const T* const* next, int first, int64 x, int64 at) {
     const int nc = C ? C : group.n_channels, f = group.f;
+    const bool has_fourth = first < f - 2;  // there are 4 f - 2 taps
     const float* taps = group.taps + first;
     vec live[4][V];
     for (int a = 0; a < 4; ++a)
         for (int v = 0; v < V; ++v)
-            live[a][v] = a == 0 && first == 0 ? vec{} : load_vec(acc[a] + at + v * W);
+            if (a < 3 || has_fourth)
+                live[a][v] = a == 0 && first == 0 ? vec{} : load_vec(acc[a] + at + v * W);
     for (int r = 0; r < PART_ROWS; ++r) {
         vec mixed[V];
         for (int c = 0; c < nc; ++c)
@@ -48,12 +51,13 @@ static ALWAYS_INLINE void add_block(const Group& group, float* const* acc, const
         for (int a = 0; a < 3; ++a)
             for (int v = 0; v < V; ++v)
                 live[a][v] = fma_vec(all(taps[a * f + r]), mixed[v], live[a][v]);
-        if (first + r < f - 2)  // there are 4 f - 2 taps
+        if (has_fourth)
             for (int v = 0; v < V; ++v)
                 live[3][v] = fma_vec(all(taps[3 * f + r]), mixed[v], live[3][v]);
     }
     for (int a = 0; a < 4; ++a)
-        for (int v = 0; v < V; ++v) store_vec(acc[a] + at + v * W, live[a][v]);
+        for (int v = 0; v < V; ++v)
+            if (a < 3 || has_fourth) store_vec(acc[a] + at + v * W, live[a][v]);
 }
 
 template <class T, int C, bool SHIFT>
@@ -105,10 +109,10 @@ static AddGroup adder_of(int pixel_type, int n_channels, bool shift) {
 
 // ---- along X -----------------------------------------------------------------------------------
 
+// Places come W x f at a time; what is beyond the last may be anything.
 template <int F>
 static void split_row(float* phases, int64 stride, const float* row, int64 n) {
-    int64 j = 0;
-    for (; j + W <= n; j += W) {  // log2(F) rounds of even and odd places
+    for (int64 j = 0; j < n; j += W) {  // log2(F) rounds of even and odd places
         vec a[F], b[F];
         for (int i = 0; i < F; ++i) a[i] = load_vec(row + j * F + i * W);
         for (int left = F; left > 1; left /= 2) {
@@ -120,8 +124,6 @@ static void split_row(float* phases, int64 stride, const float* row, int64 n) {
         }
         for (int i = 0; i < F; ++i) store_vec(phases + i * stride + j, a[i]);
     }
-    for (; j < n; ++j)
-        for (int r = 0; r < F; ++r) phases[r * stride + j] = row[j * F + r];
 }
 static void split_phases(float* phases, int64 stride, const float* row, int64 n, int f) {
     switch (f) {
@@ -166,17 +168,18 @@ class Downscaled {
     const EpilogueRecord* records;
     const Part part;
     const float* taps;
-    const int n_channels, f, n_taps, offset, z_scale;
-    const int64 n_slices, window_x, wide, n_groups, n_rows, stride, most;
-    int n_places = 1;      // 1 where all channels are read at one place of images of one size
+    const int n_channels, f, n_taps, offset, z_scale, last_acc;
+    const int64 n_slices, window_x, wide, n_groups, n_rows, stride, buffer_stride;
+    int n_places = 1;       // 1 where all channels are read at one place of images of one size
     bool is_direct = true;  // whether channels are mixed as they are stored, column by column
     int64 *x_map, *y_map, *z_map, *least;
-    int64 n_columns = 0;
-    Runs* columns;  // of each place, where rows become floats first
-    Runs beyond;    // what continues filtered rows
+    int64 n_columns;  // that are filtered along Y,
+    int64 at;         // and the place of a wide row where they begin
+    Runs* columns;    // of each place, where rows become floats first
+    Runs beyond;      // what continues filtered rows
     Group group;
     AddGroup add;
-    float *acc[4], *row, *phases, *floats, *weights, *shifts, *ring, *sums;
+    float *acc[4], *phases, *floats, *weights, *shifts, *ring, *sums, *buffer;
     void* spare;
     const void **rows, **converted;
     const float** slices;
@@ -188,18 +191,17 @@ public:
         const int64 wide = (job.patch[2] + 4) * f, n_rows = (part.stop - part.first + 3) * f;
         const int64 nz = job.n_dims == 3 ? job.patch[0] << scale : job.patch[0];
         const int64 plane = (part.stop - part.first) * job.patch[2];
-        const int64 ring = job.n_dims == 3 ? (std::min(nz, 4 * f) + 1) * plane : 0;
+        const int64 ring = job.n_dims == 3 ? (std::min(nz, 4 * f) + 1) * plane + W : 0;
         return Scratch::bytes<int64>(n * wide) + Scratch::bytes<int64>(n * n_rows) +
                Scratch::bytes<int64>(n * nz) + 2 * Scratch::bytes<int64>(n) +
                Scratch::bytes<Runs>(n) + (n + 1) * Scratch::bytes<Run>(wide) +
-               4 * Scratch::bytes<float>(most_columns(window) + U * W) +
-               Scratch::bytes<float>(wide + 16 * W) +
+               4 * Scratch::bytes<float>(acc_floats(job.patch[2], f)) +
                Scratch::bytes<float>(f * stride_of(job.patch[2])) +
                Scratch::bytes<float>(f * n * round_up(window, 16)) + 2 * Scratch::bytes<float>(n) +
                Scratch::bytes<float>(ring) + Scratch::bytes<char>(spare_bytes(job.n_channels)) +
-               Scratch::bytes<void*>(n * (n_rows + AHEAD)) + Scratch::bytes<void*>(n * f) +
+               Scratch::bytes<void*>(n * n_rows) + Scratch::bytes<void*>(n * f) +
                Scratch::bytes<float*>(4 * f) +
-               Volume::bytes(job.patch[2]);
+               Scratch::bytes<float>(W * round_up(job.patch[2], W));
     }
 
     Downscaled(const Job& job_, const ChannelSource* sources_, const EpilogueRecord* records_,
@@ -207,21 +209,33 @@ public:
         : job(job_), sources(sources_), records(records_), part(part_), taps(taps_),
           n_channels(job.n_channels), f(1 << scale), n_taps(4 * f - 2),
           offset(f / 2 - 1 - (2 * f - 2)), z_scale(job.n_dims == 3 ? scale : 0),
-          n_slices(job.patch[0] << z_scale), window_x(job.patch[2] << scale),
-          wide((job.patch[2] + 4) * f), n_groups(part.stop - part.first + 3),
-          n_rows(n_groups * f), stride(stride_of(job.patch[2])), most(most_columns(window_x)) {
+          last_acc(f == 2 ? 2 : 3), n_slices(job.patch[0] << z_scale),
+          window_x(job.patch[2] << scale), wide((job.patch[2] + 4) * f),
+          n_groups(part.stop - part.first + last_acc), n_rows(n_groups * f),
+          stride(stride_of(job.patch[2])), buffer_stride(round_up(job.patch[2], W)) {
         take(scratch);
         fill_maps(scale);
         choose();
     }
 
     // Fill `out`, the whole volume (Z, Y, X) of this scale, with this part of it.
-    void write(char* out, Scratch& scratch) {
-        Volume volume(job, out, records, scratch);
+    void write(char* out) {
+        const Volume volume(job, out, records);
         if (job.n_dims == 2) {
+            // values that stay as they are go to their place at once
+            const bool at_once = !records && volume.is_direct();
             for (int64 z = 0; z < n_slices; ++z)
-                filter_slice(z, [&](int64 y) { return row_of_output(volume, z, y); },
-                             [&](int64 y, float* values) { finish(volume, z, y, values); });
+                filter_slice(
+                    z,
+                    [&](int64 y) {
+                        return at_once ? volume.row(z, y)
+                                       : buffer + (y - part.first) % W * buffer_stride;
+                    },
+                    [&](int64 y) {
+                        const int i = int((y - part.first) % W);
+                        if (!at_once && (i == W - 1 || y == part.stop - 1))
+                            finish(volume, z, y - i, i + 1, buffer, buffer_stride);
+                    });
             return;
         }
         int64 done = 0;
@@ -230,21 +244,19 @@ public:
             for (; done <= last; ++done) {
                 float* slice = ring + done % n_ring * plane;
                 filter_slice(done, [&](int64 y) { return slice + (y - part.first) * job.patch[2]; },
-                             [](int64, float*) {});
+                             [](int64) {});
             }
             filter_z(z);
-            for (int64 y = part.first; y < part.stop; ++y) {
-                float* values = row_of_output(volume, z, y);
-                memcpy(values, sums + (y - part.first) * job.patch[2], job.patch[2] * sizeof(float));
-                finish(volume, z, y, values);
-            }
+            for (int64 y = part.first; y < part.stop; y += W)
+                finish(volume, z, y, int(std::min<int64>(W, part.stop - y)),
+                       sums + (y - part.first) * job.patch[2], job.patch[2]);
         }
     }
 
 private:
-    // More would be read in vain: of a window that leaves the image on both sides, periodically.
-    static int64 most_columns(int64 window) { return window + window / 4 + 64; }
     static int64 stride_of(int64 width) { return round_up(width + 4 + W, 16) + 16; }
+    // A wide row, whose columns begin at a vector, and what vectors have beyond it.
+    static int64 acc_floats(int64 width, int64 f) { return round_up(width + 4, W) * f + 2 * 16; }
 
     void take(Scratch& scratch) {
         x_map = scratch.take<int64>(n_channels * wide);
@@ -254,20 +266,20 @@ private:
         columns = scratch.take<Runs>(n_channels);
         for (int c = 0; c < n_channels; ++c) columns[c] = {scratch.take<Run>(wide), 0};
         beyond = {scratch.take<Run>(wide), 0};
-        for (auto& own : acc) own = scratch.take<float>(most + U * W);
-        row = scratch.take<float>(wide + 16 * W);
+        for (auto& own : acc) own = scratch.take<float>(acc_floats(job.patch[2], f));
         phases = scratch.take<float>(f * stride);
         floats = scratch.take<float>(f * n_channels * round_up(window_x, 16));
         weights = scratch.take<float>(n_channels);
         shifts = scratch.take<float>(n_channels);
         plane = (part.stop - part.first) * job.patch[2];
         n_ring = std::min<int64>(n_slices, 4 * f);
-        ring = scratch.take<float>(job.n_dims == 3 ? (n_ring + 1) * plane : 0);
+        ring = scratch.take<float>(job.n_dims == 3 ? (n_ring + 1) * plane + W : 0);
         sums = ring + n_ring * plane;
         spare = scratch.take<char>(spare_bytes(n_channels));
-        rows = scratch.take<const void*>(n_channels * (n_rows + AHEAD));
+        rows = scratch.take<const void*>(n_channels * n_rows);
         converted = scratch.take<const void*>(n_channels * f);
         slices = scratch.take<const float*>(n_taps);
+        buffer = scratch.take<float>(W * buffer_stride);
     }
 
     // Window's edge and image's border folded into one map for each axis.
@@ -277,18 +289,22 @@ private:
                 memcmp(sources[c].coords, sources[0].coords, sizeof sources[0].coords))
                 n_places = n_channels;
         for (int c = 0; c < n_places; ++c) {
-            const int64 height = job.patch[1] << scale;
             const Axis<int64> x(sources[c], 2, job.patch[2], scale, job.n_scales, job.mode);
             const Axis<int64> y(sources[c], 1, job.patch[1], scale, job.n_scales, job.mode);
             const Axis<int64> z(sources[c], 0, job.patch[0], z_scale, job.n_scales, job.mode);
-            int64* to = x_map + c * wide;
-            for (int64 p = 0; p < wide; ++p) to[p] = x(mirror<int64>(offset + p, window_x));
-            to = y_map + c * n_rows;
-            for (int64 v = 0; v < n_rows; ++v)
-                to[v] = y(mirror<int64>(part.first * f + offset + v, height));
-            to = z_map + c * n_slices;
-            for (int64 i = 0; i < n_slices; ++i) to[i] = z(i);
+            fill_map(x_map + c * wide, wide, x, offset, window_x);
+            fill_map(y_map + c * n_rows, n_rows, y, part.first * f + offset, job.patch[1] << scale);
+            fill_map(z_map + c * n_slices, n_slices, z, 0, n_slices);
         }
+    }
+    static void fill_map(int64* map, int64 n, const Axis<int64>& axis, int64 first, int64 window) {
+        const int64 edge = std::min(window, axis.range.hi - axis.start) - first;
+        const int64 begin = std::min(n, std::max<int64>(0, axis.range.lo - axis.start) - first);
+        int64 i = 0;
+        for (; i < begin; ++i) map[i] = axis(mirror(first + i, window));
+        const int64 inside = std::min(n, edge), start = axis.start + first;
+        for (; i < inside; ++i) map[i] = start + i;  // most places
+        for (; i < n; ++i) map[i] = axis(mirror(first + i, window));
     }
 
     // Whether rows are mixed as they lie in the images, and what continues them then.
@@ -309,41 +325,65 @@ private:
                 is_direct = map[p] - least[c] == x_map[p] - least[0];
         }
         add = adder_of(sources[0].pixel_type, n_channels, shift);
-        is_direct = is_direct && add && n_columns <= most;
-        if (is_direct) return beyond.fill(x_map, wide, least[0]);
-        add = adder_of(FLOAT32, n_channels, shift);
-        for (int c = 0; c < n_places; ++c) columns[c].fill(x_map + c * wide - offset, window_x, 0);
-        for (int64 p = 0; p < wide; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
-        beyond.fill(x_map, wide, 0);
-        n_columns = window_x;
+        is_direct = is_direct && add && is_ascending();
+        if (!is_direct) {
+            add = adder_of(FLOAT32, n_channels, shift);
+            for (int c = 0; c < n_places; ++c)
+                columns[c].fill(x_map + c * wide - offset, 0, window_x, 0);
+            for (int64 p = 0; p < wide; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
+            least[0] = 0, at = -offset, n_columns = window_x;
+        }
+        beyond.fill(x_map, 0, at, least[0]);
+        beyond.fill(x_map, at + n_columns, wide, least[0]);
+        for (auto& own : acc) own += round_up(at, 16);
+    }
+    // Whether all columns stand somewhere in a wide row, one beside the other.
+    bool is_ascending() {
+        for (at = 0; at + n_columns <= wide; ++at) {
+            int64 n = 0;
+            while (n < n_columns && x_map[at + n] == least[0] + n) ++n;
+            if (n == n_columns) return true;
+        }
+        return false;
     }
 
     template <class Where, class Then>
     void filter_slice(int64 slice, Where where, Then then) {
+        const int64 whole = round_up(n_columns, W);
+        bool is_roomy = true;  // whether whole vectors of columns are in the images
         for (int c = 0; c < n_channels; ++c) {
             const int place = n_places == 1 ? 0 : c;
-            const int64 z = z_map[place * n_slices + slice];
-            const int64 first = is_direct ? least[place] * PIXELS[sources[c].pixel_type].bytes : 0;
-            for (int64 v = 0; v < n_rows; ++v)
-                rows[v * n_channels + c] = row_of(sources[c], z, y_map[place * n_rows + v]) + first;
+            const ChannelSource& source = sources[c];
+            const int64 *y = y_map + place * n_rows, z = z_map[place * n_slices + slice];
+            const int64 first = is_direct ? least[place] : 0;
+            const int64 bytes = PIXELS[source.pixel_type].bytes, step = source.size[2] * bytes;
+            const char* from = row_of(source, z, 0) + first * bytes;
+            int64 last = 0;
+            for (int64 v = 0; v < n_rows; ++v) {
+                rows[v * n_channels + c] = from + y[v] * step;
+                last = std::max(last, y[v]);
+            }
+            const int64 height = source.size[0] * source.size[1];
+            is_roomy = is_roomy && (z * source.size[1] + last) * source.size[2] + first + whole <=
+                                       height * source.size[2];
         }
         group = {{}, nullptr, false, n_channels, f, taps, weights, shifts};
         for (int64 g = 0; g < n_groups; ++g) {
-            float* again = acc[3];
-            for (int a = 3; a > 0; --a) acc[a] = acc[a - 1];
+            float* again = acc[last_acc];
+            for (int a = last_acc; a > 0; --a) acc[a] = acc[a - 1];
             acc[0] = again;
             for (int a = 0; a < 4; ++a) group.acc[a] = acc[a];
             group.rows = rows + g * f * n_channels;
             group.has_more = is_direct && (g + 1) * f + AHEAD <= n_rows;
             if (!is_direct) convert(group.rows);
-            add(group, n_columns, spare);
-            if (g < 3) continue;
-            const int64 y = part.first + g - 3;
-            float* values = where(y);
-            read_row<float>(row, acc[3], beyond);
+            add(group, is_roomy || !is_direct ? whole : n_columns, spare);
+            if (g < last_acc) continue;
+            const int64 y = part.first + g - last_acc;
+            float* row = acc[last_acc] - at;
+            read_row<float>(row, acc[last_acc], beyond);
             split_phases(phases, stride, row, job.patch[2] + 4, f);
-            filter_row(values, phases, stride, taps, f, job.patch[2]);
-            then(y, values);
+            filter_row(where(y), phases, stride, taps, f, job.patch[2]);
+            then(y);
         }
     }
 
@@ -383,12 +423,14 @@ private:
         }
     }
 
-    float* row_of_output(const Volume& volume, int64 z, int64 y) const {
-        return volume.row(z, y, int((y - part.first) % W));
-    }
-    void finish(const Volume& volume, int64 z, int64 y, float* values) const {
-        if (records) scale_row(values, records->input_scale, records->input_offset, job.patch[2]);
-        const int i = int((y - part.first) % W);
-        if (i == W - 1 || y == part.stop - 1) volume.write(z, y - i, i + 1);
+    void finish(const Volume& volume, int64 z, int64 y, int n, const float* values,
+                int64 row) const {
+        if (!records)
+            return volume.write(
+                z, y, n, [=](int i, int64 x) { return load_vec(values + i * row + x); });
+        const vec scale = all(records->input_scale), shift = all(records->input_offset);
+        volume.write(z, y, n, [=](int i, int64 x) {
+            return load_vec(values + i * row + x) * scale + shift;
+        });
     }
 };

@@ -39,7 +39,7 @@ EXPORT int lateral_context(const Job* job, const float* const* taps, const Chann
         for (int scale = job->n_scales - 1; scale > 0; --scale) {
             scratch.reset(Downscaled::bytes(*job, scale, part));
             Downscaled made(*job, own, record, part, scale, taps[scale], scratch);
-            made.write(out + scale * volume, scratch);
+            made.write(out + scale * volume);
         }
         scratch.reset(Native::bytes(*job));
         char* own_target = target ? target + first * volume : nullptr;

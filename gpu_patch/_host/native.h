@@ -26,29 +26,41 @@ struct ChannelWindow {
 // A sample at its native scale: target, (C, Z, Y, X), and input, (Z, Y, X), either of which may be
 // null.
 class Native {
+    struct Channel {
+        const float* values;
+        int64 stride;  // from row to row
+        float weight, shift;
+    };
+
     const Job& job;
     const ChannelSource* sources;
     const EpilogueRecord* records;
     const int n_channels;
-    const int64 width;
-    float* pixels;  // of W rows
+    const int64 width, most;
+    float* pixels;      // of W rows of each channel
+    const void** rows;  // those of a plane, of each channel
     ChannelWindow* windows;
+    Channel* channels;
     Volume* targets;
     Volume* mixture;
 
 public:
     static size_t bytes(const Job& job) {
         const int64 width = job.patch[2], n = job.n_channels;
-        return Scratch::bytes<float>(W * width) + Scratch::bytes<int64>(width) +
+        return Scratch::bytes<float>(n * W * round_up(width, W)) +
+               Scratch::bytes<void*>(n * job.patch[1]) + Scratch::bytes<int64>(width) +
                Scratch::bytes<ChannelWindow>(n) + n * Scratch::bytes<Run>(width) +
-               Scratch::bytes<Volume>(n + 1) + (n + 1) * Volume::bytes(width);
+               Scratch::bytes<Channel>(n) + Scratch::bytes<Volume>(n + 1);
     }
 
     Native(const Job& job_, const ChannelSource* sources_, const EpilogueRecord* records_,
            char* input, char* target, Scratch& scratch)
         : job(job_), sources(sources_), records(records_), n_channels(job.n_channels),
-          width(job.patch[2]), pixels(scratch.take<float>(W * width)),
-          windows(scratch.take<ChannelWindow>(n_channels)), targets(nullptr), mixture(nullptr) {
+          width(job.patch[2]), most(round_up(width, W)),
+          pixels(scratch.take<float>(n_channels * W * most)),
+          rows(scratch.take<const void*>(n_channels * job.patch[1])),
+          windows(scratch.take<ChannelWindow>(n_channels)),
+          channels(scratch.take<Channel>(n_channels)), targets(nullptr), mixture(nullptr) {
         int64* map = scratch.take<int64>(width);
         for (int c = 0; c < n_channels; ++c) {
             const Axis<int64> x(sources[c], 2, width, 0, job.n_scales, job.mode);
@@ -57,57 +69,103 @@ public:
                 columns.fill_inside(x.start, width);
             else {
                 for (int64 i = 0; i < width; ++i) map[i] = x(i);
-                columns.fill(map, width, 0);
+                columns.fill(map, 0, width, 0);
             }
             windows[c] = {Axis<int64>(sources[c], 0, job.patch[0], 0, job.n_scales, job.mode),
                           Axis<int64>(sources[c], 1, job.patch[1], 0, job.n_scales, job.mode),
                           columns};
+            channels[c] = {nullptr, most, sources[c].weight, records ? records[c].input_shift : 0};
         }
         const int64 volume = job.patch[0] * job.patch[1] * width * (job.half_output ? 2 : 4);
         Volume* volumes = scratch.take<Volume>(n_channels + 1);
         if (target) targets = volumes;
         for (int c = 0; c < n_channels && target; ++c)
-            new (targets + c)
-                Volume(job, target + c * volume, records ? records + c : nullptr, scratch);
-        if (input) mixture = new (volumes + n_channels) Volume(job, input, records, scratch);
+            new (targets + c) Volume(job, target + c * volume, records ? records + c : nullptr);
+        if (input) mixture = new (volumes + n_channels) Volume(job, input, records);
     }
 
     void write(Part part) const {
-        for (int64 z = 0; z < job.patch[0]; ++z)
-            for (int64 y = part.first; y < part.stop; y += W)
+        const int64 height = job.patch[1];
+        for (int64 z = 0; z < job.patch[0]; ++z) {
+            for (int c = 0; c < n_channels; ++c)
+                windows[c].find(sources[c], z, part.first, int(part.stop - part.first),
+                                rows + c * height + part.first);
+            ask_for(part.first, part.stop);
+            for (int64 y = part.first; y < part.stop; y += W) {
+                ask_for(y + W, part.stop);
                 write_rows(z, y, int(std::min<int64>(W, part.stop - y)));
+            }
+        }
     }
 
 private:
-    void write_rows(int64 z, int64 y, int n) const {
-        const void* rows[W];
+    // W rows, before they are read: they lie far apart, and the processor does not foresee them.
+    void ask_for(int64 y, int64 stop) const {
+        stop = std::min(stop, y + W);
         for (int c = 0; c < n_channels; ++c) {
-            const bool to_target = targets && !records;
-            float* values = to_target ? targets[c].row(z, y, 0) : pixels;
-            const int64 stride = to_target ? targets[c].stride() : width;
-            windows[c].find(sources[c], z, y, n, rows);
-            PIXELS[sources[c].pixel_type].read(values, stride, rows, n, windows[c].columns, width);
-            if (mixture) mix(z, y, n, values, stride, c);
-            for (int i = 0; i < n && records && !mixture; ++i)
-                finish_row(targets[c].row(z, y + i, i), values + i * stride, records[c].shift,
-                           records[c].scale, records[c].offset, width);
-            if (targets) targets[c].write(z, y, n);
-        }
-        if (mixture) mixture->write(z, y, n);
-    }
-    void mix(int64 z, int64 y, int n, const float* values, int64 stride, int c) const {
-        const float weight = sources[c].weight;
-        const bool first = c == 0, last = c == n_channels - 1;
-        for (int i = 0; i < n; ++i, values += stride) {
-            float* mixed = mixture->row(z, y + i, i);
-            if (!records) {
-                (first ? mix_row<true> : mix_row<false>)(mixed, values, weight, width);
-                continue;
+            const Runs& columns = windows[c].columns;
+            if (columns.n > 1) continue;
+            const int64 bytes = PIXELS[sources[c].pixel_type].bytes;
+            for (int64 i = y; i < stop; ++i) {
+                const char* row = (const char*)rows[c * job.patch[1] + i];
+                if (!row) continue;
+                row += columns.runs[0].first * bytes;
+                for (int64 b = 0; b < width * bytes; b += 64) __builtin_prefetch(row + b);
+                __builtin_prefetch(row + width * bytes - 1);
             }
-            float* to = targets ? targets[c].row(z, y + i, i) : nullptr;
-            (first  ? last ? mix_and_finish<true, true> : mix_and_finish<true, false>
-             : last ? mix_and_finish<false, true>
-                    : mix_and_finish<false, false>)(mixed, to, values, weight, records[c], width);
         }
+    }
+    void write_rows(int64 z, int64 y, int n) const {
+        for (int c = 0; c < n_channels; ++c) {
+            // what is handed out as it is goes there at once
+            const bool at_once = targets && !records && targets[c].is_direct();
+            float* values = at_once ? targets[c].row(z, y) : pixels + c * W * most;
+            channels[c].values = values;
+            channels[c].stride = at_once ? width : most;
+            PIXELS[sources[c].pixel_type].read(values, channels[c].stride,
+                                               rows + c * job.patch[1] + y, n, windows[c].columns,
+                                               width);
+            if (targets && !at_once) write_target(z, y, n, c);
+        }
+        if (!mixture) return;
+        if (n_channels == 1)
+            records ? mix<1, true>(z, y, n) : mix<1, false>(z, y, n);
+        else if (n_channels == 2)
+            records ? mix<2, true>(z, y, n) : mix<2, false>(z, y, n);
+        else
+            records ? mix<0, true>(z, y, n) : mix<0, false>(z, y, n);
+    }
+
+    // Values are rounded step by step, as NumPy does it.
+    void write_target(int64 z, int64 y, int n, int c) const {
+        const float* values = channels[c].values;
+        const int64 stride = channels[c].stride;
+        if (!records)
+            return targets[c].write(
+                z, y, n, [=](int i, int64 x) { return load_vec(values + i * stride + x); });
+        const vec shift = all(records[c].shift), scale = all(records[c].scale);
+        const vec offset = all(records[c].offset);
+        targets[c].write(z, y, n, [=](int i, int64 x) {
+            return (load_vec(values + i * stride + x) - shift) * scale + offset;
+        });
+    }
+    template <int C, bool FINISHED> void mix(int64 z, int64 y, int n) const {
+        const int nc = C ? C : n_channels;
+        Channel few[C ? C : 1];  // what is stored cannot change them
+        for (int c = 0; c < C; ++c) few[c] = channels[c];
+        const Channel* many = channels;
+        const vec scale = all(FINISHED ? records->input_scale : 1.0f);
+        const vec offset = all(FINISHED ? records->input_offset : 0.0f);
+        mixture->write(z, y, n, [=](int i, int64 x) {
+            vec sum;
+            for (int c = 0; c < nc; ++c) {
+                const Channel& own = C ? few[C ? c : 0] : many[c];
+                vec value = load_vec(own.values + i * own.stride + x);
+                if (FINISHED) value = value - all(own.shift);
+                const vec product = all(own.weight) * value;
+                sum = c == 0 ? product : sum + product;
+            }
+            return FINISHED ? sum * scale + offset : sum;
+        });
     }
 };

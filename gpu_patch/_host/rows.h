@@ -21,17 +21,16 @@ struct Runs {
     Run* runs;  // room for as many as there are places
     int64 n;
 
-    // `map[p]` is what place p reads, -1 for zero; `base` is what is counted from.
-    void fill(const int64* map, int64 n_places, int64 base) {
-        n = 0;
-        for (int64 p = 0, q; p < n_places; p = q) {
+    // Add places first … stop - 1, of which p reads `map[p]`, -1 for zero, counted from `base`.
+    void fill(const int64* map, int64 first, int64 stop, int64 base) {
+        for (int64 p = first, q; p < stop; p = q) {
             q = p + 1;
             int step = 0;
             if (map[p] >= 0) {
-                step = q < n_places && map[q] == map[p] - 1 ? -1 : 1;
-                while (q < n_places && map[q] >= 0 && map[q] == map[q - 1] + step) ++q;
+                step = q < stop && map[q] == map[p] - 1 ? -1 : 1;
+                while (q < stop && map[q] >= 0 && map[q] == map[q - 1] + step) ++q;
             } else
-                while (q < n_places && map[q] < 0) ++q;
+                while (q < stop && map[q] < 0) ++q;
             runs[n++] = {p, map[p] - base, q - p, step};
         }
     }
@@ -69,12 +68,6 @@ template <class T> static ALWAYS_INLINE void read_row(float* to, const T* pixels
 template <class T>
 static void read_rows(float* to, int64 stride, const void* const* rows, int n, const Runs& runs,
                       int64 width) {
-    // all at once: rows lie far apart, and the processor does not foresee them
-    for (int i = 0; i < n && runs.n == 1; ++i)
-        if (rows[i]) {
-            const char* first = (const char*)((const T*)rows[i] + runs.runs[0].first);
-            for (size_t b = 0; b < width * sizeof(T); b += 64) __builtin_prefetch(first + b);
-        }
     for (int i = 0; i < n; ++i)
         if (rows[i])
             read_row<T>(to + i * stride, (const T*)rows[i], runs);
@@ -107,123 +100,86 @@ static inline int64 round_up(int64 n, int64 to) { return (n + to - 1) / to * to;
 
 // ---- rows of output ----------------------------------------------------------------------------
 
-// A volume (Z, Y, X) of the output, to which rows go W at a time: turned, as float32 or float16.
+// A volume (Z, Y, X) of the output, to which rows go, turned, as float32 or float16.
 class Volume {
     char* out;
     const EpilogueRecord* record;  // of where pixels go; null where nothing turns
-    int64 height, width, buffer_stride;
+    int64 height, width;
     bool is_half;
-    float* buffer;  // rows before they are turned
 
     bool is_straight() const { return !record || record->along_x == 1; }
-    bool is_direct() const { return !is_half && is_straight(); }
     int64 place_of(int64 z, int64 y) const {
         return z * height * width + (record ? record->first + y * record->along_y : y * width);
     }
 
 public:
-    static size_t bytes(int64 width) { return Scratch::bytes<float>(W * round_up(width, W)); }
-
-    Volume(const Job& job, char* volume, const EpilogueRecord* record_, Scratch& scratch)
+    Volume(const Job& job, char* volume, const EpilogueRecord* record_)
         : out(volume), record(record_), height(job.patch[1]), width(job.patch[2]),
-          buffer_stride(round_up(width, W)), is_half(job.half_output),
-          buffer(scratch.take<float>(W * buffer_stride)) {}
+          is_half(job.half_output) {}
 
-    // Where to put the values of row y, which is number i of those that `write` takes.
-    float* row(int64 z, int64 y, int i) const {
-        return is_direct() ? (float*)out + place_of(z, y) : buffer + i * buffer_stride;
-    }
+    // Whether rows are there as they are computed, whole vectors of them.
+    bool is_direct() const { return !is_half && is_straight() && width % W == 0; }
+    float* row(int64 z, int64 y) const { return (float*)out + place_of(z, y); }
     // From one row to the next.
-    int64 stride() const { return is_direct() ? width : buffer_stride; }
-    // Rows y … y + n - 1 are there, at most W.
-    void write(int64 z, int64 y, int n) const {
-        if (is_direct()) return;
+    int64 stride() const { return record ? record->along_y : width; }
+
+    // Write rows y … y + n - 1, at most W: value(i, x) is those of row y + i from column x on, W of
+    // them, also at the end of a row.
+    template <class Value>
+    ALWAYS_INLINE void write(int64 z, int64 y, int n, const Value& value) const {
         if (is_half)
-            write_as((half*)out, z, y, n);
+            write_as((half*)out + place_of(z, y), n, value);
         else
-            write_as((float*)out, z, y, n);
+            write_as((float*)out + place_of(z, y), n, value);
     }
 
 private:
-    template <class T> void write_as(T* to, int64 z, int64 y, int n) const {
-        if (record && record->along_x != 1 && record->along_x != -1)
-            return write_turned(to, z, y, n);
-        for (int i = 0; i < n; ++i)
-            write_row(to + place_of(z, y + i), buffer + i * buffer_stride);
+    template <class T, class Value>
+    ALWAYS_INLINE void write_as(T* to, int n, const Value& value) const {
+        if (is_straight())
+            write_straight(to, n, value);
+        else if (record->along_x == -1)
+            write_mirrored(to, n, value);
+        else
+            write_turned(to, n, value);
     }
-    template <class T> void write_row(T* to, const float* row) const {
-        for (int64 x = 0; x < width; x += W) {
-            const int n = int(std::min<int64>(W, width - x));
-            const vec value = load_vec(row + x);
-            if (is_straight())
-                put_some(to + x, value, n);
-            else if (n == W)
-                put(to - x - W + 1, backwards(value));
-            else {  // what counts are its last n
-                T copy[W];
-                put(copy, backwards(value));
-                memcpy((void*)(to - x - n + 1), copy + W - n, n * sizeof(T));
-            }
+    template <class T, class Value>
+    ALWAYS_INLINE void write_straight(T* to, int n, const Value& value) const {
+        const int64 step = stride(), n_columns = width;
+        for (int i = 0; i < n; ++i, to += step) {
+            int64 x = 0;
+            for (; x + W <= n_columns; x += W) put(to + x, value(i, x));
+            if (x < n_columns) put_some(to + x, value(i, x), int(n_columns - x));
+        }
+    }
+    template <class T, class Value>
+    ALWAYS_INLINE void write_mirrored(T* to, int n, const Value& value) const {
+        const int64 step = stride(), n_columns = width;
+        for (int i = 0; i < n; ++i, to += step) {
+            int64 x = 0;
+            for (; x + W <= n_columns; x += W) put(to - x - W + 1, backwards(value(i, x)));
+            if (x == n_columns) continue;
+            const int rest = int(n_columns - x);
+            T copy[W];  // what counts are its last
+            put(copy, backwards(value(i, x)));
+            memcpy((void*)(to - x - rest + 1), copy + W - rest, rest * sizeof(T));
         }
     }
     // Columns become rows: a square of W x W at a time.
-    template <class T> void write_turned(T* to, int64 z, int64 y, int n) const {
+    template <class T, class Value>
+    ALWAYS_INLINE void write_turned(T* to, int n, const Value& value) const {
         const bool down = record->along_y > 0;
-        to += z * height * width + record->first + (down ? y : y + n - 1) * record->along_y;
-        for (int64 x = 0; x < width; x += W) {
+        const int64 step = record->along_x, n_columns = width;
+        if (!down) to -= n - 1;
+        for (int64 x = 0; x < n_columns; x += W) {
             vec square[W];
             for (int i = 0; i < W; ++i) {
                 const int from = down ? i : n - 1 - i;
-                square[i] = i < n ? load_vec(buffer + from * buffer_stride + x) : vec{};
+                square[i] = i < n ? value(from, x) : vec{};
             }
             transpose(square);
-            for (int i = 0; i < W && x + i < width; ++i)
-                put_some(to + (x + i) * record->along_x, square[i], n);
+            for (int i = 0; i < W && x + i < n_columns; ++i)
+                put_some(to + (x + i) * step, square[i], n);
         }
     }
 };
-
-// ---- values ------------------------------------------------------------------------------------
-// Rounded step by step, as NumPy does it; rows end with a whole vector's room.
-
-static inline void scale_row(float* row, float scale, float offset, int64 n) {
-    int64 x = 0;
-    for (; x + W <= n; x += W) store_vec(row + x, load_vec(row + x) * all(scale) + all(offset));
-    for (; x < n; ++x) row[x] = row[x] * scale + offset;
-}
-static inline void finish_row(float* to, const float* values, float shift, float scale, float offset, int64 n) {
-    int64 x = 0;
-    for (; x + W <= n; x += W)
-        store_vec(to + x, (load_vec(values + x) - all(shift)) * all(scale) + all(offset));
-    for (; x < n; ++x) to[x] = (values[x] - shift) * scale + offset;
-}
-template <bool FIRST>
-static inline void mix_row(float* mixed, const float* values, float weight, int64 n) {
-    int64 x = 0;
-    for (; x + W <= n; x += W) {
-        const vec product = all(weight) * load_vec(values + x);
-        store_vec(mixed + x, FIRST ? product : load_vec(mixed + x) + product);
-    }
-    for (; x < n; ++x) mixed[x] = FIRST ? weight * values[x] : mixed[x] + weight * values[x];
-}
-// The same of values that are shifted, which are finished beside it where `to` is not null.
-template <bool FIRST, bool LAST>
-static inline void mix_and_finish(float* mixed, float* to, const float* values, float weight,
-                                  const EpilogueRecord& record, int64 n) {
-    int64 x = 0;
-    for (; x + W <= n; x += W) {
-        const vec value = load_vec(values + x);
-        vec sum = all(weight) * (value - all(record.input_shift));
-        if (!FIRST) sum = load_vec(mixed + x) + sum;
-        if (LAST) sum = sum * all(record.input_scale) + all(record.input_offset);
-        store_vec(mixed + x, sum);
-        if (to)
-            store_vec(to + x, (value - all(record.shift)) * all(record.scale) + all(record.offset));
-    }
-    for (; x < n; ++x) {
-        float sum = weight * (values[x] - record.input_shift);
-        if (!FIRST) sum = mixed[x] + sum;
-        mixed[x] = LAST ? sum * record.input_scale + record.input_offset : sum;
-        if (to) to[x] = (values[x] - record.shift) * record.scale + record.offset;
-    }
-}
