@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,12 +85,26 @@ class Augmentation:
         -------
         array of uint8, shape (B,)
         """
-        flipped, axis, turned, quarters = uniforms
-        along_x = np.full(axis.shape, self.flip == "x") if self.flip is not True else axis >= 0.5
-        k = np.where(turned < self.rotate_p, 1 + integers(quarters, 3), 0) if self.rotate else 0
-        if not self.flip:
-            return np.broadcast_to(k, axis.shape).astype(np.uint8)
-        # a flip along X is one along Y and half a turn
-        f = flipped < self.flip_p
-        orientation: NDArray[np.uint8] = ((k + 2 * (f & along_x)) % 4 + 4 * f).astype(np.uint8)
-        return orientation
+        below = uniforms[:3] < self._limits
+        found: NDArray[np.uint8] = self._outcomes[
+            np.packbits(below, axis=0, bitorder="little")[0], integers(uniforms[3], 3)
+        ]
+        return found
+
+    @cached_property
+    def _limits(self) -> NDArray[np.float64]:
+        """Below which numbers a sample is flipped, along Y, and turned."""
+        along_y = 0.5 if self.flip is True else float(self.flip == "y")
+        return np.array([[self.flip_p if self.flip else 0], [along_y], [self.rotate_p]])
+
+    @cached_property
+    def _outcomes(self) -> NDArray[np.uint8]:
+        """Orientations by what is below its limit, as bits, and by the number of quarters."""
+        outcomes = np.zeros((8, 3), np.uint8)
+        for bits, quarters in np.ndindex(outcomes.shape):
+            is_flipped, along_y, is_turned = bits & 1, bits >> 1 & 1, bits >> 2
+            k = 1 + quarters if is_turned and self.rotate else 0
+            # a flip along X is one along Y and half a turn
+            half = 2 * (is_flipped and not along_y)
+            outcomes[bits, quarters] = (k + half) % 4 + 4 * is_flipped
+        return outcomes

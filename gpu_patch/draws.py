@@ -9,9 +9,10 @@ function of those alone, the same in any batch, order, process and backend.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +21,13 @@ from numpy.typing import NDArray
 from gpu_patch.checks import whole_number
 
 _MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
+_WEYL = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _ROUNDS = 10
+_HIGH = int(sys.byteorder == "little")
 _TABLE_SIZE = 1 << 20
+_BLOCK_SIZE = 1 << 12
+"""Numbers of a table that are drawn beside those of a batch: they take as long as the calls do."""
 
 
 class DrawPurpose(IntEnum):
@@ -53,18 +57,28 @@ def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.
     array of uint64, shape (4, ...)
         Four random words of 32 bits each.
     """
-    shape = counter.shape
     words = counter.reshape(4, -1)
-    even, odd = words[0::2], words[1::2]  # a round multiplies words 0 and 2
-    keys = np.array(
-        [[k + r * w & 0xFFFFFFFF for k, w in zip(key, _WEYL, strict=True)] for r in range(_ROUNDS)],
-        np.uint64,
-    )[:, :, None]
-    for round_key in keys:
-        product = (even * _MULTIPLIERS)[::-1]
-        even = (product >> np.uint64(32)) ^ odd ^ round_key
-        odd = product & _LOW
-    return np.stack([even[0], odd[0], even[1], odd[1]]).reshape(shape)
+    # a round multiplies words 0 and 2, whose products change places and are read as two halves:
+    # few calls, since on short arrays the time goes into these
+    even = words[0::2].copy()
+    odd = words[1::2].astype(np.uint32)
+    products = np.empty((2, 2, words.shape[1]), np.uint64)
+    halves = products.view(np.uint32).reshape(*products.shape, 2)[:, ::-1]
+    for number, round_key in enumerate(_round_keys(key)):
+        np.multiply(even, _MULTIPLIERS, out=products[number % 2])
+        half = halves[number % 2]
+        np.bitwise_xor(half[..., _HIGH], odd, out=even)
+        np.bitwise_xor(even, round_key, out=even)
+        odd = half[..., 1 - _HIGH]
+    drawn = np.empty((2, 2, words.shape[1]), np.uint64)
+    drawn[:, 0], drawn[:, 1] = even, odd
+    return drawn.reshape(counter.shape)
+
+
+@lru_cache(maxsize=16)
+def _round_keys(key: tuple[int, int]) -> NDArray[np.uint64]:
+    keys = np.array(key, np.uint64) + np.arange(_ROUNDS, dtype=np.uint64)[:, None] * _WEYL
+    return (keys & _LOW)[:, :, None]
 
 
 class DrawSpec(NamedTuple):
@@ -95,7 +109,9 @@ class CounterDraws:
         ]
         self._words = np.array(blocks, np.uint64).reshape(-1, 2).T[:, :, None]
         self._uniforms_per_patch = 2 * len(blocks)
-        self._epoch: tuple[tuple[int, ...] | None, NDArray[np.float64] | None] = (None, None)
+        # epoch, its table, and how many of the table's rows are drawn; all told by one name, since
+        # other threads may be here
+        self._epoch: tuple[tuple[int, ...], NDArray[np.float64] | None, int] = ((), None, 0)
 
     def __call__(
         self, seed: int, epoch: int, index: NDArray[np.int64], n_patches: int
@@ -116,18 +132,23 @@ class CounterDraws:
         if not self._uniforms_per_patch:
             return [np.empty((0, len(index))) for _ in self.draw_specs]
         key = (seed, epoch, n_patches)
-        known, table = self._epoch
-        if known == key:
-            # A second batch of an epoch: more will follow. Drawing all at once costs little more
-            # than drawing a few, since on short arrays the time goes into the calls.
-            if table is None:
-                table = self._draw(seed, epoch, np.arange(n_patches))
-                self._epoch = (key, table)
+        known, table, n_drawn = self._epoch
+        if known != key:
+            if n_patches * self._uniforms_per_patch <= _TABLE_SIZE:
+                self._epoch = (key, None, 0)
+            uniforms = self._draw(seed, epoch, index)
+        elif n_drawn == n_patches and table is not None:
             uniforms = table.take(index, axis=0)
         else:
-            if n_patches * self._uniforms_per_patch <= _TABLE_SIZE:
-                self._epoch = (key, None)
-            uniforms = self._draw(seed, epoch, index)
+            # A second batch of an epoch: more will follow. Others are drawn beside its own, which
+            # costs little more, since on short arrays the time goes into the calls.
+            if table is None:
+                table = np.empty((n_patches, self._uniforms_per_patch))
+            stop = min(n_patches, n_drawn + max(1, _BLOCK_SIZE // self._uniforms_per_patch))
+            both = np.concatenate([index, np.arange(n_drawn, stop)])
+            drawn = self._draw(seed, epoch, both)
+            uniforms, table[n_drawn:stop] = drawn[: len(index)], drawn[len(index) :]
+            self._epoch = (key, table, stop)
         result, at = [], 0
         for spec in self.draw_specs:
             result.append(uniforms[:, at : at + spec.n_uniforms].T)
@@ -160,13 +181,18 @@ def checked_seed(seed: int | None) -> int:
     return whole_number("seed", seed, minimum=0, maximum=2**64 - 1)
 
 
-@contextmanager
-def restored_on_error(generators: Sequence[object]) -> Iterator[None]:
-    """Put NumPy generators back to where they were when the block raises."""
-    states = [(g, g.bit_generator.state) for g in generators if isinstance(g, np.random.Generator)]
-    try:
-        yield
-    except BaseException:
-        for generator, state in states:
-            generator.bit_generator.state = state
-        raise
+class RestoredOnError:
+    """Puts NumPy generators back to where they were when the block raises."""
+
+    def __init__(self, generators: Sequence[object]) -> None:
+        self._states = [
+            (g, g.bit_generator.state) for g in generators if isinstance(g, np.random.Generator)
+        ]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for generator, state in self._states:
+                generator.bit_generator.state = state

@@ -140,14 +140,14 @@ class Epilogue:
         of_target = _Part(self.target_shift, self.target_scale, self.target_offset)
         of_input = _followed(of_input, inputs, mixing)
         of_target = _followed(of_target, targets)
-        return replace(
-            self,
-            input_shift=of_input.shift,
-            input_scale=of_input.scale,
-            input_offset=of_input.offset,
-            target_shift=of_target.shift,
-            target_scale=of_target.scale,
-            target_offset=of_target.offset,
+        return Epilogue(  # in the order of its fields: `replace` takes longer
+            of_input.scale,
+            of_input.offset,
+            of_target.scale,
+            of_target.offset,
+            self.orientation,
+            of_input.shift,
+            of_target.shift,
         )
 
     def turned(self, orientation: NDArray[np.uint8]) -> Epilogue:
@@ -265,14 +265,13 @@ def _shift_of_mixture(mixing: _Mixing, center: NDArray[np.float64]) -> NDArray[n
     what they lack is divided among the channels.
     """
     weights = mixing.weights
-    known = np.zeros(weights.shape)
-    if mixing.centers is not None:
-        known += mixing.centers
+    known = np.zeros(1) if mixing.centers is None else mixing.centers
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         lack = (center - _weighted_sum(weights, known)) / np.abs(weights).cumsum(axis=1)[:, -1:]
         shift = (known + np.sign(weights) * lack).astype(np.float32)
         # where all weights are 0, nothing can be divided among the channels
-        return np.where(np.isfinite(shift), shift, known.astype(np.float32))
+        is_finite = np.isfinite(shift)
+        return shift if is_finite.all() else np.where(is_finite, shift, known.astype(np.float32))
 
 
 def _weighted_sum(weights: NDArray[np.float32], values: NDArray[np.float64]) -> NDArray[np.float64]:

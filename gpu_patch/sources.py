@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 from gpu_patch.locations import Locations
 
 
+def fixed(channels: Sequence[int]) -> NDArray[np.int64]:
+    """Return channels as an array that nobody can change, so that it is checked once."""
+    array = np.array(channels, np.int64)
+    array.setflags(write=False)
+    return array
+
+
 class ChannelSources(NamedTuple):
     """What the channels of each sample read.
 

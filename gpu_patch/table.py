@@ -55,6 +55,10 @@ EPILOGUE_RECORD = np.dtype(
     ]
 )
 """`struct EpilogueRecord`."""
+_FLOATS_OF_EPILOGUE = {
+    name: 3 + number for number, name in enumerate(EPILOGUE_RECORD.names or ()) if number > 2
+}
+"""Places in a record, counted as float32: three words are before them."""
 
 EPILOGUE = {"EPILOGUE": 1}
 """Macro of kernels that have `EPILOGUE_RECORD` records as their last parameter."""
@@ -199,7 +203,12 @@ class ImageTable(WindowTable):
             place = (runtime.pointer(image), n_channels * channel_bytes, channel_bytes)
             rows.append((*place, depth, height, width, pixel_type, n_samples, n_channels))
         self._table = np.array(rows, np.int64)
-        self._checked_channels: NDArray[np.int64] | None = None
+        # records of the images, as words
+        self._records = np.zeros((len(rows), CHANNEL_SOURCE.itemsize // 8), np.int64)
+        self._records[:, 0], self._records[:, 1:4] = self._table[:, 0], self._table[:, 3:6]
+        self._records.view(np.int32)[:, 14] = self._table[:, 6]
+        self._known: tuple[NDArray[np.int64] | None, NDArray[np.int64]] = (None, self._records)
+        self._most_samples = int(self._table[:, 7].max())
         self._fewest_samples, self._fewest_channels = self._table[:, 7:].min(axis=0).tolist()
         self.least_side = int(self._table[:, 6 - self.n_dims : 6].min())
         whole = images if whole is None else whole
@@ -219,40 +228,56 @@ class ImageTable(WindowTable):
         IndexError
             Where an image, sample or channel does not exist: the kernels do not check.
         """
-        self.check(sources)
-        rows, pixels = self._found(sources)
-        records = np.zeros(sources.shape, CHANNEL_SOURCE)
-        records["pixels"], records["size"] = pixels, rows[..., 3:6]
-        records["coords"][..., 3 - self.n_dims :] = sources.coords
-        records["pixel_type"] = rows[..., 6]
+        image_idx, sample_idx, coords, channels = sources
+        self._check_samples(image_idx, sample_idx)
+        known = self._of_channels(image_idx, channels)
+        # as words of int64: NumPy writes fields of a record more slowly
+        if len(known) == 1:
+            words = np.empty((*sources.shape, known.shape[-1]), np.int64)
+            words[:] = known
+        elif image_idx.shape[1] == 1:
+            words = known.take(image_idx[:, 0], axis=0)
+        else:
+            words = known[image_idx, np.arange(len(channels))]
+        if self._most_samples > 1:
+            words[..., 0] += self._table[:, 1][image_idx] * sample_idx
+        words[..., 7 - self.n_dims : 7] = coords
         if weights is not None:
-            records["weight"] = weights
-        return records
-
-    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
-        rows, pixels = self._found(sources)
-        records["pixels"], records["size"] = pixels, rows[..., 6 - self.n_dims : 6]
-        records["coords"] = sources.coords
+            words.view(np.float32)[..., 15] = weights
+        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
+        return found
 
     def check(self, sources: ChannelSources) -> None:
-        image_idx, sample_idx, _, channels = sources
+        self._check_samples(sources.image_idx, sources.sample_idx)
+        self._of_channels(sources.image_idx, sources.channels)
+
+    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
+        image_idx, sample_idx, coords, channels = sources
+        rows = self._table.take(image_idx, axis=0)
+        records["pixels"] = rows[..., 0] + rows[..., 1] * sample_idx + rows[..., 2] * channels
+        records["size"], records["coords"] = rows[..., 6 - self.n_dims : 6], coords
+
+    def _check_samples(self, image_idx: NDArray[np.int64], sample_idx: NDArray[np.int64]) -> None:
         if not all_within(image_idx, 0, len(self.images)):
             _check_index("image_idx", image_idx, len(self.images))
         # quick where even the image with the fewest samples has all that are asked for
         if not all_within(sample_idx, 0, self._fewest_samples):
             _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
-        # most batches bring the very array that was checked, and that nobody can change
-        if channels is not self._checked_channels:
-            if not all_within(channels, 0, self._fewest_channels):
-                _check_index("channels", channels, self._table[image_idx][..., 8])
-            elif not channels.flags.writeable:
-                self._checked_channels = channels
 
-    def _found(self, sources: ChannelSources) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the images' rows, (B, 1 or C, 9), and where channels begin, (B, C)."""
-        image_idx, sample_idx, _, channels = sources
-        rows = self._table.take(image_idx, axis=0)
-        return rows, rows[..., 0] + rows[..., 1] * sample_idx + rows[..., 2] * channels
+    def _of_channels(
+        self, image_idx: NDArray[np.int64], channels: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return records, as words, of these channels of the first sample of each image."""
+        if channels is self._known[0]:
+            return self._known[1]
+        if not all_within(channels, 0, self._fewest_channels):
+            _check_index("channels", channels, self._table[image_idx][..., 8])
+        words = np.repeat(self._records[:, None], len(channels), axis=1)
+        words[..., 0] += self._table[:, 2:3] * channels
+        # most batches bring the very array that was here before, and that nobody can change
+        if not channels.flags.writeable:
+            self._known = (channels, words)
+        return words
 
     def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
@@ -322,15 +347,16 @@ def epilogue_records(
         `shift`, `scale`, `offset` and those of the input, as far as the kernel reads them; None
         is all 0.
     """
-    records = np.zeros(shape, EPILOGUE_RECORD)
+    # as words: NumPy writes fields of a record more slowly
+    words = np.zeros((*shape, EPILOGUE_RECORD.itemsize // 8), np.int64)
     places = turned_places(*patch_size[-2:])
-    turned = places[:1] if orientation is None else places[orientation]
-    for i, name in enumerate(("first", "along_y", "along_x")):
-        records[name] = turned[:, i, None]
+    words[..., :3] = places[0] if orientation is None else places[orientation][:, None]
+    floats = words.view(np.float32)
     for name, numbers in values.items():
         if numbers is not None:
-            records[name] = numbers
-    return records
+            floats[..., _FLOATS_OF_EPILOGUE[name]] = numbers
+    found: NDArray[np.void] = words.view(EPILOGUE_RECORD)[..., 0]
+    return found
 
 
 def pack(*parts: NDArray[Any]) -> tuple[NDArray[np.uint8], list[int]]:
@@ -354,7 +380,9 @@ def all_within(values: NDArray[np.int64], low: int, high: int) -> bool:
     """Whether low ≤ values < high, in one pass: what is below `low` becomes huge."""
     index = np.asarray(values, np.int64)
     shifted = index - low if low else index
-    return bool(shifted.view(np.uint64).max(initial=0) < high - low)
+    # quicker than the method of its name
+    largest = np.maximum.reduce(shifted.view(np.uint64), axis=None, initial=0)
+    return bool(largest < high - low)
 
 
 def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.int64]) -> None:

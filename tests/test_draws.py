@@ -13,9 +13,9 @@ from gpu_patch.draws import (
     CounterDraws,
     DrawPurpose,
     DrawSpec,
+    RestoredOnError,
     integers,
     philox4x32,
-    restored_on_error,
 )
 
 WORDS = st.integers(0, 2**32 - 1)
@@ -111,8 +111,18 @@ def test_every_bit_of_seed_epoch_and_index_counts(seed, index, epoch):
     assert numbers.ravel().tolist() == expected
 
 
-def test_the_table_of_an_epoch_holds_the_same_numbers(monkeypatch):
+@pytest.mark.parametrize(
+    ("block_size", "n_drawn"),
+    [
+        # a table is made for the second batch of an epoch and read from then on,
+        (1 << 12, [7, 107, 7, 7, 107, 7, 107]),
+        # or by parts, beside the numbers of more batches
+        (6 * 60, [7, 67, 47, 7, 7, 67, 7, 67, 47]),
+    ],
+)
+def test_the_table_of_an_epoch_holds_the_same_numbers(monkeypatch, block_size, n_drawn):
     drawn = []
+    monkeypatch.setattr(draws, "_BLOCK_SIZE", block_size)
 
     def spy(counter, key):
         drawn.append(counter.shape)
@@ -130,8 +140,7 @@ def test_the_table_of_an_epoch_holds_the_same_numbers(monkeypatch):
         for numbers, wanted in zip(found, expected, strict=True):
             np.testing.assert_array_equal(numbers, wanted)
         assert len(drawn) == n_draws
-    # a table is made for the second batch of an epoch and read from then on
-    assert [shape[-1] for shape in drawn] == [7, 100, 7, 7, 100, 7, 100]
+    assert [shape[-1] for shape in drawn] == n_drawn
 
 
 def test_a_changed_number_of_patches_does_not_read_an_old_table():
@@ -152,7 +161,7 @@ def test_large_epochs_are_not_tabulated(monkeypatch, size):
     monkeypatch.setattr(draws, "_TABLE_SIZE", size)
     one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 4)])  # 4 numbers a patch
     results = [one(1, 2, np.array([3, 99]), 100)[0] for _ in range(4)]
-    assert drawn == ([2, 2, 2, 2] if size < 400 else [2, 100])
+    assert drawn == ([2, 2, 2, 2] if size < 400 else [2, 102])
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
 
@@ -252,10 +261,10 @@ def test_integers_take_a_count_per_number():
 def test_generators_are_put_back_only_after_an_error():
     rng, untouched = np.random.default_rng(0), np.random.default_rng(1)
     before = rng.bit_generator.state
-    with pytest.raises(ValueError), restored_on_error([rng, None, untouched, "no generator"]):  # noqa: PT011
+    with pytest.raises(ValueError), RestoredOnError([rng, None, untouched, "no generator"]):  # noqa: PT011
         rng.choice(rng.random(5), 6, replace=False)
     assert rng.bit_generator.state == before
-    with restored_on_error([rng]):
+    with RestoredOnError([rng]):
         expected = np.random.default_rng(0).random(5)
         np.testing.assert_array_equal(rng.random(5), expected)
     assert rng.bit_generator.state != before

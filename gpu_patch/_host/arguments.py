@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ def serving(
 ) -> Library | None:
     """Return the library that computes a batch; None where NumPy does."""
     library = active()
-    return library if library and serves(sources_shape, patch_size, n_scales) else None
+    return library if library and serves(sources_shape, tuple(patch_size), n_scales) else None
 
 
-def serves(sources_shape: tuple[int, int], patch_size: Sequence[int], n_scales: int) -> bool:
+@lru_cache(maxsize=64)
+def serves(sources_shape: tuple[int, int], patch_size: tuple[int, ...], n_scales: int) -> bool:
     """Whether all sizes fit the kernels' integers; NumPy serves where they do not."""
     patch = [int(side) for side in patch_size]
     n_samples, n_channels = sources_shape
@@ -53,6 +55,20 @@ def job_of(
     scale: int,
 ) -> Job:
     """Return what a kernel is told; `scale` is the largest that is read."""
+    n_threads = get_num_threads()
+    return _job(sources_shape, tuple(patch_size), n_scales, mode, dtype.char, scale, n_threads)
+
+
+@lru_cache(maxsize=64)  # batches are alike, and making it takes longer than half the planning
+def _job(
+    sources_shape: tuple[int, int],
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    kind: str,
+    scale: int,
+    n_threads: int,
+) -> Job:
     n_samples, n_channels = sources_shape
     depth, height, width = volume(patch_size)
     n_pixels = n_samples * n_channels * depth * height * width << scale * len(patch_size)
@@ -63,14 +79,14 @@ def job_of(
         n_scales,
         len(patch_size),
         MODES.index(mode),
-        dtype == np.float16,
-        n_threads_for(n_pixels),
+        kind == "e",
+        worth_waking(n_pixels, n_threads),
     )
 
 
-def n_threads_for(n_pixels: int) -> int:
+def worth_waking(n_pixels: int, n_threads: int) -> int:
     """Return how many threads are worth being woken for so many pixels."""
-    return min(get_num_threads(), 1 + n_pixels // _PIXELS_OF_A_THREAD)
+    return min(n_threads, 1 + n_pixels // _PIXELS_OF_A_THREAD)
 
 
 def check_coords(coords: NDArray[np.int64]) -> None:
@@ -84,4 +100,5 @@ def address(array: NDArray[Any] | None) -> int | None:
     if array is None:
         return None
     assert array.flags.c_contiguous
-    return int(array.ctypes.data)
+    found: int = array.__array_interface__["data"][0]  # quicker than array.ctypes
+    return found

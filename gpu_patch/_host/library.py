@@ -76,6 +76,14 @@ STITCH_TILE = np.dtype(
     ]
 )
 """`struct StitchTile` in stitch.h."""
+_KERNELS = (
+    ("lateral_context", Job, 5),
+    ("gather", Job, 3),
+    ("add_sample", MomentsJob, 2),
+    ("stitch", StitchJob, 4),
+    ("means", MeansJob, 2),
+)
+"""Name, job and number of addresses of each."""
 
 
 class Library:
@@ -106,6 +114,11 @@ class Library:
         found = [self._functions.struct_bytes(i) for i in range(len(sizes))]
         if found != sizes:
             raise OSError(f"{path} has records of {found} bytes, and not {sizes}")
+        self._kernels = {}
+        for name, job, n_addresses in _KERNELS:
+            kernel = getattr(self._functions, name)
+            kernel.argtypes = [ctypes.POINTER(job)] + [ctypes.c_void_p] * n_addresses
+            self._kernels[name] = kernel
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Library, (self.level, self.path)
@@ -125,11 +138,7 @@ class Library:
         MemoryError
             A thread had no memory.
         """
-        values = (
-            ctypes.byref(value) if isinstance(value, ctypes.Structure) else ctypes.c_void_p(value)
-            for value in arguments
-        )
-        if result := getattr(self._functions, name)(*values):
+        if result := self._kernels[name](*arguments):
             raise _RESULTS.get(result, RuntimeError(f"{name} failed"))
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._host.arguments import address, n_threads_for
+from gpu_patch._host.arguments import address, worth_waking
 from gpu_patch._host.library import Library, MomentsJob
+from gpu_patch.threads import get_num_threads
 
 
 def add_sample(
@@ -22,5 +23,6 @@ def add_sample(
     n_tiles = len(values)
     n_values = values.size // max(n_tiles, 1)
     is_half = values.dtype == np.float16
-    job = MomentsJob(n_tiles, n_values, is_half, number, n_samples, n_threads_for(values.size))
+    n_threads = worth_waking(values.size, get_num_threads())
+    job = MomentsJob(n_tiles, n_values, is_half, number, n_samples, n_threads)
     library.call("add_sample", job, address(values), address(moments))

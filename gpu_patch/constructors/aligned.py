@@ -17,7 +17,7 @@ from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.locations import Locations
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.sources import ChannelSources
+from gpu_patch.sources import ChannelSources, fixed
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
@@ -62,8 +62,8 @@ class AlignedConstr(PlannedConstr):
             checked_extractor("target_extractor", target_extractor, labels=True)
             names = ("input_extractor", "target_extractor")
             checked_pairs(names, input_extractor, target_extractor)
-            self._target_channels = np.arange(target_extractor.n_channels)
-        self._channels = np.array(checked_channels(channels, input_extractor.n_channels))
+            self._target_channels = fixed(range(target_extractor.n_channels))
+        self._channels = fixed(checked_channels(channels, input_extractor.n_channels))
         placement = Placement("patching_strategy", patching_strategy, input_extractor, n_scales)
         parts = {"input": [(input_extractor, c) for c in self._channels.tolist()]}
         if target_extractor is not None:

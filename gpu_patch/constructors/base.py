@@ -18,7 +18,7 @@ from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.constructors.protocol import PatchConstr
 from gpu_patch.constructors.target_dtype import checked_target_dtype
-from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, checked_seed, restored_on_error
+from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, RestoredOnError, checked_seed
 from gpu_patch.epilogue import AnyNormalization, Epilogue
 from gpu_patch.specs import PatchBatch, PatchSpecs
 
@@ -79,7 +79,7 @@ class PlannedConstr(PatchConstr):
         self, index: int, *, target_dtype: DTypeLike | None = None
     ) -> tuple[NDArray[Any], NDArray[Any] | None, PatchSpecs]:
         kind = checked_target_dtype(target_dtype, self.sampling)
-        with restored_on_error(self.sampling.generators(batch=False)):
+        with RestoredOnError(self.sampling.generators(batch=False)):
             plan = self.plan_patch(index)
             inputs, targets = execute(plan, np.float32, kind)
         return inputs[0], None if targets is None else targets[0], plan.specs[0]
@@ -95,7 +95,7 @@ class PlannedConstr(PatchConstr):
         target_dtype: DTypeLike | None = None,
     ) -> PatchBatch:
         kind = checked_target_dtype(target_dtype, self.sampling)
-        with restored_on_error(self.sampling.generators(batch=True)):
+        with RestoredOnError(self.sampling.generators(batch=True)):
             plan = self.plan_batch(
                 indices, epoch=epoch, normalization=normalization, augmentation=augmentation
             )

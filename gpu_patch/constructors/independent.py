@@ -34,7 +34,7 @@ from gpu_patch.locations import Locations
 from gpu_patch.ops import ImageSet
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.sources import ChannelSources
+from gpu_patch.sources import ChannelSources, fixed
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
@@ -118,6 +118,7 @@ class IndependentTargetsMsPatchConstr(PlannedConstr):
         self._weights = Weights(checked_alpha_ranges(alpha_ranges, n_channels), n_channels)
         self._absence = checked_absence(absent_prob, background, n_channels, range(n_channels))
         n_images = [len(extractor.image_stacks) for extractor in self.target_extractors]
+        self._channels = fixed([0] * n_channels)  # of each structure's own images
         self._first_image = [sum(n_images[:c]) for c in range(n_channels)]
         self._placements = [
             Placement(
@@ -203,9 +204,7 @@ class IndependentTargetsMsPatchConstr(PlannedConstr):
         epilogue: Epilogue | None = None,
     ) -> Plan:
         checked_patch_sizes([place.patch_size for place in places])
-        sources = ChannelSources.uncorrelated(
-            places, np.zeros(len(places), np.int64), self._first_image
-        )
+        sources = ChannelSources.uncorrelated(places, self._channels, self._first_image)
         return Plan(
             Read(self._images, sources, self.multiscale_count, self.padding_mode),
             None,

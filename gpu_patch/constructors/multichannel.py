@@ -30,7 +30,7 @@ from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.locations import Locations
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
-from gpu_patch.sources import ChannelSources
+from gpu_patch.sources import ChannelSources, fixed
 from gpu_patch.specs import ImageMetadata, PatchSpecs
 
 
@@ -119,7 +119,7 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         self.absent_prob, self.background = absent_prob, background
         self.rng = checked_generator(rng)
 
-        self._channels = np.array(checked_channels(channels, target_extractor.n_channels))
+        self._channels = fixed(checked_channels(channels, target_extractor.n_channels))
         ranges = checked_alpha_ranges(alpha_ranges, target_extractor.n_channels)
         self._weights = Weights(ranges and [ranges[c] for c in self._channels], len(self._channels))
         self._absence = checked_absence(

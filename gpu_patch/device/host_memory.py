@@ -39,15 +39,18 @@ class BufferPool:
         return np.asarray(_Lease(buffer, self._idle, tuple(shape), kind))
 
     def _find(self, nbytes: int) -> NDArray[np.uint8] | None:
-        """Take an idle buffer out of the queue: one that fits, and is not far too large."""
+        """Take an idle buffer out of the queue: one that fits, and is not far too large.
+
+        The last used comes first: caches may still hold it.
+        """
         for _ in range(len(self._idle)):
             try:
-                buffer = self._idle.popleft()
+                buffer = self._idle.pop()
             except IndexError:  # another thread was faster
                 return None
             if nbytes <= len(buffer) <= 2 * nbytes:
                 return buffer
-            self._idle.append(buffer)
+            self._idle.appendleft(buffer)
         return None
 
 

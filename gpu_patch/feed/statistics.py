@@ -18,7 +18,7 @@ from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.device import on_device
-from gpu_patch.draws import restored_on_error
+from gpu_patch.draws import RestoredOnError
 from gpu_patch.feed.kinds import KINDS
 from gpu_patch.feed.normalization import Normalization
 from gpu_patch.feed.survey import Survey, Wanted
@@ -146,7 +146,7 @@ def compute_normalization(
         team = Team()
     bar = partial(progress_bar, total=len(index), unit=" patches", wanted=progress)
     with (
-        restored_on_error(checked.sampling.generators(batch=not upstream_draws)),
+        RestoredOnError(checked.sampling.generators(batch=not upstream_draws)),
         on_device(checked.device),
         np.errstate(over="ignore", invalid="ignore"),  # refused below
     ):

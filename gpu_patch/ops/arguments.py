@@ -12,6 +12,8 @@ from gpu_patch.checks import shorten
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.image_set import ImageSet
 
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+
 
 def checked_dtype(dtype: DTypeLike, *, integers: bool = False) -> np.dtype[Any]:
     """Return float32 or float16, or where they may be integers one of their types or bool."""
@@ -21,7 +23,7 @@ def checked_dtype(dtype: DTypeLike, *, integers: bool = False) -> np.dtype[Any]:
         raise TypeError(f"dtype must be float32 or float16, found {shorten(dtype)}") from None
     if integers and found.kind in "biu":
         return found
-    if found not in (np.float32, np.float16):
+    if found not in _DTYPES:
         raise ValueError(f"dtype must be float32 or float16, found {found}")
     return found
 
