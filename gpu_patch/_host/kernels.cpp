@@ -8,12 +8,16 @@
 #include "pool.h"
 #include "stitch.h"
 
-// Batches of few samples have their samples cut into parts, of rows enough to be worth it.
+// Batches of few samples have their samples cut into parts, so that all threads have as much to do.
+// Parts are few, and of rows enough to be worth it: each computes what continues it anew.
 static int64 n_parts(const Job& job) {
     constexpr int64 LEAST_ROWS = 16;
-    if (job.n_threads < 2 || job.n_samples >= 2 * job.n_threads) return 1;
-    const int64 wanted = (2 * job.n_threads + job.n_samples - 1) / job.n_samples;
-    return std::max<int64>(1, std::min(wanted, job.patch[1] / LEAST_ROWS));
+    const int64 most = std::max<int64>(1, job.patch[1] / LEAST_ROWS);
+    int64 parts = 1;
+    while (parts < most && job.n_samples * parts % job.n_threads &&
+           job.n_samples * parts < 4 * job.n_threads)
+        ++parts;
+    return parts;
 }
 
 // Call each(sample, part, scratch) for all of them.

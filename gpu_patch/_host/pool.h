@@ -1,7 +1,9 @@
 // Threads that share the units of a call. Own ones: OpenMP's clash with PyTorch's, and hang after a
-// fork. They are kept from call to call; a forked process starts its own.
+// fork. They are kept from call to call; a forked process starts its own. Who waits looks on for a
+// little while before it sleeps: to be woken takes as long as many a patch.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -25,25 +27,47 @@ static inline int64_t process_number() {
 #endif
 }
 
+// Whether something comes true within 50 µs.
+template <class Condition> static bool soon(Condition condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    do {
+        for (int i = 0; i < 64; ++i) {
+            if (condition()) return true;
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#else
+            asm volatile("yield");
+#endif
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
 class Pool {
     std::mutex mutex, one_call;
     std::condition_variable wake, done;
     std::vector<std::thread> threads;
     void (*work)(void*) = nullptr;
     void* argument = nullptr;
-    int wanted = 0, busy = 0;
-    uint64_t call = 0;
+    int wanted = 0;
+    std::atomic<int> busy{0};  // this and the next change under the lock alone
+    std::atomic<uint64_t> call{0};
 
     void serve() {
         uint64_t seen = 0;
         std::unique_lock<std::mutex> lock(mutex);
         for (;;) {
+            lock.unlock();
+            soon([&] { return call != seen; });
+            lock.lock();
             wake.wait(lock, [&] { return call != seen; });
             seen = call;
             if (wanted == 0) continue;
             --wanted;
+            const auto own_work = work;
+            void* const own_argument = argument;
             lock.unlock();
-            work(argument);
+            own_work(own_argument);
             lock.lock();
             if (--busy == 0) done.notify_one();
         }
@@ -71,12 +95,16 @@ public:
             std::lock_guard<std::mutex> lock(mutex);
             grow(others);
             work = f, argument = a, ++call;
-            wanted = busy = threads.size() < size_t(others) ? int(threads.size()) : others;
+            wanted = threads.size() < size_t(others) ? int(threads.size()) : others;
+            busy = wanted;
         }
         wake.notify_all();
         f(a);
         std::unique_lock<std::mutex> lock(mutex);
         busy -= wanted, wanted = 0;  // those who have not begun need not
+        lock.unlock();
+        soon([&] { return busy == 0; });
+        lock.lock();
         done.wait(lock, [&] { return busy == 0; });
     }
 };

@@ -1,6 +1,8 @@
 import pytest
 from backends import BACKENDS, Host
 
+from gpu_patch._host import arguments
+
 HOSTS = [backend for backend in BACKENDS if isinstance(backend, Host)]
 
 
@@ -12,6 +14,11 @@ def pytest_generate_tests(metafunc):
             [pytest.param(host, id=host.name, marks=marks.get(host.name, [])) for host in HOSTS],
             indirect=True,
         )
+
+
+@pytest.fixture(autouse=True)
+def small_batches_have_threads(monkeypatch):
+    monkeypatch.setattr(arguments, "_WORK_OF_A_THREAD", 1)
 
 
 @pytest.fixture

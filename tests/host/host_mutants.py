@@ -18,7 +18,7 @@ import numpy as np
 from variants import cases, compiled, stitched
 
 from gpu_patch import ops, set_num_threads
-from gpu_patch._host import library
+from gpu_patch._host import arguments, library
 from gpu_patch.device.host_memory import BufferPool
 
 # isort: split
@@ -51,6 +51,7 @@ def load() -> dict[str, Mutant]:
 
 def digests(found: library.Library) -> list[bytes]:
     """What a library makes of all cases."""
+    arguments._WORK_OF_A_THREAD = 1  # threads for small batches, too
     made = []
     for number, case in enumerate(cases()):
         for n in (1, 5):

@@ -14,7 +14,7 @@ import numpy as np
 from variants import cases, compiled, stitched
 
 from gpu_patch import ops, set_num_threads
-from gpu_patch._host import library
+from gpu_patch._host import arguments, library
 from gpu_patch.device.host_memory import BufferPool
 
 # isort: split
@@ -46,6 +46,7 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
     if bug == "race":
         edits.append(("pool.h", "int64_t n;\n        Each", "int64_t n, plain = 0;\n        Each"))
     found = compiled(Path(folder), FLAGS[sanitizer], edits)
+    arguments._WORK_OF_A_THREAD = 1  # threads for small batches, too
     # outputs of exactly their size, with the sanitizer's guards behind them
     BufferPool.take = lambda _, shape, dtype: np.empty(shape, dtype)
     for number, case in enumerate(cases()):

@@ -16,7 +16,7 @@ from cases import Case
 import gpu_patch
 from gpu_patch import threads
 
-FORKS = 40
+FORKS = 10
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +111,42 @@ def test_workers_of_multiprocessing_have_one(method):
 
 def digest(found):
     return b"".join(array.tobytes() for array in found)
+
+
+THOUSAND_FORKS = """
+import ctypes, os, sys
+
+class Job(ctypes.Structure):
+    _fields_ = [("n_tiles", ctypes.c_int64), ("n_values", ctypes.c_int64)] + [
+        (name, ctypes.c_int32) for name in ("is_half", "number", "n_samples", "n_threads")
+    ]
+
+kernel = ctypes.CDLL(sys.argv[1]).add_sample
+values = (ctypes.c_float * (8 * 8))(*range(8 * 8))
+expected = b"".join(bytes(values)[i : i + 32] + bytes(32) for i in range(0, 256, 32))
+
+def is_right():
+    moments = (ctypes.c_float * (2 * 8 * 8))()
+    return kernel(ctypes.byref(Job(8, 8, 0, 1, 2, 3)), values, moments) == 0 and (
+        bytes(moments) == expected
+    )
+
+assert is_right()
+for i in range(1000):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if is_right() else 1)
+    assert os.waitpid(child, 0)[1] == 0 and is_right(), i
+print(i + 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_the_pool_survives_a_thousand_forks(compiled):
+    """In a process of little memory, which is quick to fork."""
+    command = [sys.executable, "-S", "-c", THOUSAND_FORKS, str(compiled.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("1000\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
