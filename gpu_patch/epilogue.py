@@ -250,7 +250,7 @@ def _followed(part: _Part, step: _Step | None, mixing: _Mixing | None = None) ->
         shift = _shift_of_mixture(mixing, center)
     level = shift.astype(np.float64) if part.shift is None else shift - part.shift.astype(float)
     if mixing is not None:
-        level = _weighted_sum(mixing.weights, level)
+        level = _sum(mixing.weights * level)
     # what the float32 shift leaves of the exact center, rounded once
     offset = np.empty(scale.shape, np.float32)
     offset[:] = (part.scale * level - center) * step.scale
@@ -267,17 +267,19 @@ def _shift_of_mixture(mixing: _Mixing, center: NDArray[np.float64]) -> NDArray[n
     weights = mixing.weights
     known = np.zeros(1) if mixing.centers is None else mixing.centers
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        lack = (center - _weighted_sum(weights, known)) / np.abs(weights).cumsum(axis=1)[:, -1:]
+        lack = (center - _sum(weights * known)) / _sum(np.abs(weights))
         shift = (known + np.sign(weights) * lack).astype(np.float32)
         # where all weights are 0, nothing can be divided among the channels
         is_finite = np.isfinite(shift)
         return shift if is_finite.all() else np.where(is_finite, shift, known.astype(np.float32))
 
 
-def _weighted_sum(weights: NDArray[np.float32], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Σ weight · value, (B, 1), in the order of the channels whatever the batch's size."""
-    found: NDArray[np.float64] = (weights * values).cumsum(axis=1)[:, -1:]
-    return found
+def _sum(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the sum of all channels, (B, 1), in their order whatever the batch's size."""
+    total = values[:, :1]
+    for c in range(1, values.shape[1]):
+        total = total + values[:, c : c + 1]
+    return total
 
 
 def turn(array: Any, orientation: int) -> Any:

@@ -179,8 +179,10 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         locations, rest = rest[:n_others], rest[n_others:]
         weights = self._weights.from_uniforms(rest[:n_weights], len(index))
         places = [self._placement.locate(index, location)]
-        uncorrelated = np.any(decision < self.uncorrelated_channel_prob, axis=0)
-        if uncorrelated.any():
+        uncorrelated = np.zeros(len(index), bool)
+        if len(decision):  # else none can be
+            uncorrelated = decision[0] < self.uncorrelated_channel_prob
+        if len(decision) and uncorrelated.any():
             for partner, uniforms in zip(partners, locations, strict=True):
                 other = integers(partner[0, uncorrelated], self.n_patches)
                 elsewhere = self._placement.locate(other, uniforms[:, uncorrelated])
