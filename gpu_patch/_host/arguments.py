@@ -24,7 +24,7 @@ _WORK_OF_A_THREAD = 1 << 20
 One core takes about 100 µs for so many, at one scale as at five (AVX-512, measured at one to five
 scales), and waking a thread of the pool and waiting for it up to half as long.
 """
-_OF_WRITING = 6
+_OF_WRITING, _OF_A_VALUE = 6, 2
 
 
 def serving(
@@ -63,8 +63,7 @@ def job_of(
     """Return what a kernel is told; `scale` is the largest that is read."""
     size = tuple(patch_size)
     work = prod(sources_shape) * prod(size) * ((1 << scale * len(size)) + _OF_WRITING)
-    n_threads = worth_waking(work, get_num_threads())
-    return _job(sources_shape, size, n_scales, mode, dtype.char, n_threads)
+    return _job(sources_shape, size, n_scales, mode, dtype.char, _n_threads(work))
 
 
 @lru_cache(maxsize=64)  # batches are alike, and to make it takes longer than to look it up
@@ -90,9 +89,13 @@ def _job(
     )
 
 
-def worth_waking(work: int, n_threads: int) -> int:
-    """Return how many of these threads should share so much work, in units of a pixel read."""
-    return max(1, min(n_threads, work // _WORK_OF_A_THREAD))
+def n_threads_for(n_values: int) -> int:
+    """Return how many threads are worth being woken for values that are read and written."""
+    return _n_threads(_OF_A_VALUE * n_values)
+
+
+def _n_threads(work: int) -> int:
+    return max(1, min(get_num_threads(), work // _WORK_OF_A_THREAD))
 
 
 def check_coords(coords: NDArray[np.int64]) -> None:

@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._host.arguments import address, worth_waking
+from gpu_patch._host.arguments import address, n_threads_for
 from gpu_patch._host.library import Library, MomentsJob
-from gpu_patch.threads import get_num_threads
-
-_WORK = 2
-"""Of a value; see `worth_waking`."""
 
 
 def add_sample(
@@ -26,6 +22,6 @@ def add_sample(
     n_tiles = len(values)
     n_values = values.size // max(n_tiles, 1)
     is_half = values.dtype == np.float16
-    n_threads = worth_waking(_WORK * values.size, get_num_threads())
+    n_threads = n_threads_for(values.size)
     job = MomentsJob(n_tiles, n_values, is_half, number, n_samples, n_threads)
     library.call("add_sample", job, address(values), address(moments))
