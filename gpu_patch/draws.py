@@ -185,14 +185,12 @@ class RestoredOnError:
     """Puts NumPy generators back to where they were when the block raises."""
 
     def __init__(self, generators: Sequence[object]) -> None:
-        self._states = [
-            (g, g.bit_generator.state) for g in generators if isinstance(g, np.random.Generator)
-        ]
+        self._generators = [g for g in generators if isinstance(g, np.random.Generator)]
 
     def __enter__(self) -> None:
-        pass
+        self._states = [generator.bit_generator.state for generator in self._generators]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            for generator, state in self._states:
+            for generator, state in zip(self._generators, self._states, strict=True):
                 generator.bit_generator.state = state
