@@ -14,20 +14,23 @@ from samples import make_sample
 
 pytest.importorskip("torch")
 
-RANK = Path(__file__).with_name("rank.py")
+HERE = Path(__file__).parent
 N_PATCHES = make_sample("multichannel").constructor.n_patches
+
+
+def torchrun(world_size, script, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+         str(world_size), str(HERE / script), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def run(folder, world_size, epoch, steps=-1, state=None):
     """What each rank saw."""
-    arguments = [str(folder), str(epoch), str(steps), *([str(state)] if state else [])]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-         str(world_size), str(RANK), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(world_size, "rank.py", folder, epoch, steps, *([state] if state else []))
     return [
         json.loads((folder / f"{world_size}-{rank}.json").read_text()) for rank in range(world_size)
     ]
@@ -60,3 +63,31 @@ def test_other_ranks_go_on_in_the_middle(tmp_path):
     assert sorted(seen) == whole_epoch(4)
     following = run(tmp_path, 3, epoch=ended[0]["state"]["epoch"])
     assert sorted(patch for rank in following for patch in rank["seen"]) == whole_epoch(5)
+
+
+def test_careamics_trains_on_two_ranks_by_lightning(tmp_path, monkeypatch):
+    """Each gets its half of every epoch, none shared: together what one process gets."""
+    pytest.importorskip("careamics")
+    monkeypatch.syspath_prepend(HERE)
+    import rank_careamics
+
+    torchrun(2, "rank_careamics.py", tmp_path)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [rank["world_size"] for rank in ranks] == [2, 2]
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+    module = rank_careamics.make_data(rank_careamics.make_config())
+    module.setup("fit")
+    for kind, loader in (
+        ("training", module.train_dataloader()),
+        ("validation", module.val_dataloader()),
+    ):
+        whole = [
+            patch
+            for _ in range(rank_careamics.N_EPOCHS)
+            for batch in loader
+            for patch in rank_careamics.hashes(batch)
+        ]
+        halves = [rank[kind] for rank in ranks]
+        assert len(halves[0]) == len(halves[1]) > 0
+        assert not set(halves[0]) & set(halves[1])
+        assert sorted(halves[0] + halves[1]) == sorted(whole)
