@@ -44,21 +44,21 @@ def hashes(batch: Any) -> list[str]:
 
 
 class Seen(Callback):  # type: ignore[misc]
-    """The patches of a training, and those of its validations."""
+    """The patches of each epoch of a training, and those of each validation."""
 
     def __init__(self) -> None:
-        self.training: list[str] = []
-        self.validation: list[str] = []
+        self.training: list[list[str]] = [[] for _ in range(N_EPOCHS)]
+        self.validation: list[list[str]] = [[] for _ in range(N_EPOCHS)]
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, number: int) -> None:
         """Note what is trained on."""
-        self.training += hashes(batch)
+        self.training[trainer.current_epoch] += hashes(batch)
 
     def on_validation_batch_start(
         self, trainer: Any, module: Any, batch: Any, number: int, which: int = 0
     ) -> None:
         """Note what is validated on."""
-        self.validation += hashes(batch)
+        self.validation[trainer.current_epoch] += hashes(batch)
 
 
 def main(folder: str) -> None:
