@@ -79,6 +79,7 @@ STITCH_TILE = np.dtype(
 _KERNELS = (
     ("lateral_context", Job, 5),
     ("gather", Job, 3),
+    *((f"gather_{n}_bytes", Job, 3) for n in (1, 2, 4, 8)),
     ("add_sample", MomentsJob, 2),
     ("stitch", StitchJob, 4),
     ("means", MeansJob, 2),
