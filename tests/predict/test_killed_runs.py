@@ -23,6 +23,7 @@ pytest.importorskip("zarr")
 pytest.importorskip("tifffile")
 
 KILLER = Path(__file__).with_name("killer.py")
+KILLS = Path(__file__).with_name("kills.py")
 
 
 @pytest.fixture(autouse=True)
@@ -36,16 +37,29 @@ def _on_the_host(monkeypatch):
 )
 def test_killed_at_each_step_that_changes_a_folder(tmp_path, ending, stride, least):
     """Of OME-Zarr at some of them, of which there are 400."""
+    report, errors = reported(KILLER, tmp_path, ending, stride)
+    assert report["wrong"] == [], errors
+    assert report["killed"] >= least
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set")
+def test_ended_at_random_moments(tmp_path):
+    """`kills.py FOLDER 1000` takes a quarter of an hour."""
+    report, errors = reported(KILLS, tmp_path, 8)
+    assert report["wrong"] == [], errors
+    assert report["kills"] >= 8
+
+
+def reported(script, *arguments):
+    """Run a script; return what it reports, and the end of what it says of errors."""
     found = subprocess.run(
-        [sys.executable, str(KILLER), str(tmp_path), ending, str(stride)],
+        [sys.executable, str(script), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=True,
     )
-    report = json.loads(found.stdout)
-    assert report["wrong"] == [], found.stderr[-3000:]
-    assert report["killed"] >= least
+    return json.loads(found.stdout), found.stderr[-3000:]
 
 
 def begin(folder, predicted, n_units):
