@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from gpu_patch import device as devices
 from gpu_patch.checks import Message, argument, instance
 from gpu_patch.chunks import ChunkedImage
-from gpu_patch.images.agreement import check_images, single_slices
+from gpu_patch.images.agreement import check_images
 from gpu_patch.images.axes import AXES
 from gpu_patch.images.budget import Budget, make_budget, size_text
 from gpu_patch.images.by_chunk import cache_within, check_chunk_fits
 from gpu_patch.images.extractor import PatchExtractor
-from gpu_patch.images.names import Origin
-from gpu_patch.images.readers import (
-    ImageReader,
-    Options,
-    Url,
-    open_file,
-)
+from gpu_patch.images.opener import OpenedImage, Opener
+from gpu_patch.images.readers import ImageReader, Options
 from gpu_patch.images.readers.array import ArrayReader
 from gpu_patch.images.regions import FileRegions
 from gpu_patch.images.remarks import warn_of_remarks, warn_of_values
-from gpu_patch.images.sources import found_once
 from gpu_patch.images.stack import ImageStack
 from gpu_patch.images.values import ValueCounts, count_values, count_values_of
 from gpu_patch.progress import progress_bar
@@ -148,97 +141,23 @@ def open_images(
         keep_alpha=keep_alpha,
         labels=bool(instance("labels", labels, bool, "True or False")),
     )
-    images_found: list[_Image] = []
-    try:
-        found = found_once(images, any_file=read_func is not None, allow_outside=allow_outside)
-        for i, (source, item, _) in enumerate(found):
-            if isinstance(source, Url):
-                source = source.given(storage_options, cache_folder)
-            open_with = partial(_readers, source, f"images[{i}]", read_func)
-            file = str(source) if isinstance(source, Path) else ""
-            images_found += [
-                _Image(
-                    reader,
-                    partial(_nth, open_with, n),
-                    options,
-                    Origin(item, file, reader.info.path),
-                )
-                for n, reader in enumerate(open_with(options))
-            ]
-        are_stacks = single_slices([image.reader.info for image in images_found])
-        for image, is_stack in zip(images_found, are_stacks, strict=True):
-            if is_stack:
-                image.keep_single_slice()
-        infos = [image.reader.info for image in images_found]
+    with closing(Opener(options, read_func, storage_options, cache_folder)) as opener:
+        found = opener.open_all(images)
+        infos = [image.reader.info for image in found]
         check_images(infos)
         warn_of_remarks(infos, stacklevel=2)
         extractor = PatchExtractor(
-            _make_stacks(images_found, device, memory_budget, by_chunk, progress=progress)
+            _make_stacks(found, device, memory_budget, by_chunk, progress=progress)
         )
-        extractor.origins = [image.origin for image in images_found]
+        extractor.origins = [image.origin for image in found]
         if check_values:
-            extractor.value_counts = _counted(images_found, extractor)
+            extractor.value_counts = _counted(found, extractor)
             warn_of_values(infos, extractor.value_counts, stacklevel=2)
         return extractor
-    finally:
-        for image in images_found:
-            image.let_go()
-        images_found.clear()
-
-
-@dataclass(eq=False)
-class _Image:
-    """One image that is to be opened.
-
-    Attributes
-    ----------
-    reader : ImageReader
-        Closed in the end, unless chunks are read with it later.
-    open_with : callable
-        Returns another reader of the same image, with the options that it is given.
-    options : Options
-        Those of `reader`.
-    origin : Origin
-        Where it is from.
-    """
-
-    reader: ImageReader
-    open_with: Callable[[Options], ImageReader]
-    options: Options
-    origin: Origin
-    is_in_use: bool = False
-
-    @property
-    def open_again(self) -> Callable[[], ImageReader]:
-        return partial(self.open_with, self.options)
-
-    def keep_single_slice(self) -> None:
-        """Take a stack of one slice as one."""
-        self.let_go()
-        self.options = replace(self.options, kept="Z")
-        self.reader = self.open_again()
-
-    def let_go(self) -> None:
-        if not self.is_in_use:
-            self.reader.close()
-
-
-def _readers(
-    source: Any, name: str, read_func: Callable[[Path], Any] | None, options: Options
-) -> list[ImageReader]:
-    if isinstance(source, (Path, Url)):
-        return open_file(source, options, read_func)
-    return [ArrayReader(source, name, options)]
-
-
-def _nth(
-    open_with: Callable[[Options], list[ImageReader]], n: int, options: Options
-) -> ImageReader:
-    return open_with(options)[n]
 
 
 def _make_stacks(
-    images: Sequence[_Image],
+    images: Sequence[OpenedImage],
     device: str | None,
     memory_budget: float | str | None,
     by_chunk: bool | None,
@@ -276,7 +195,7 @@ def _make_stacks(
 
 
 def _resident_stacks(
-    images: Sequence[_Image], targets: Sequence[str], *, progress: bool
+    images: Sequence[OpenedImage], targets: Sequence[str], *, progress: bool
 ) -> list[ImageStack]:
     stacks: list[ImageStack] = []
     try:
@@ -293,7 +212,7 @@ def _resident_stacks(
     return stacks
 
 
-def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStack]:
+def _stacks_by_chunk(images: Sequence[OpenedImage], budget: Budget) -> list[ImageStack]:
     """Return stacks that share one cache; all files are closed before they are read again."""
     infos = [image.reader.info for image in images]
     cache = cache_within(budget, sum(info.nbytes for info in infos))
@@ -309,7 +228,7 @@ def _stacks_by_chunk(images: Sequence[_Image], budget: Budget) -> list[ImageStac
     return stacks
 
 
-def _counted(images: Sequence[_Image], extractor: PatchExtractor) -> list[ValueCounts]:
+def _counted(images: Sequence[OpenedImage], extractor: PatchExtractor) -> list[ValueCounts]:
     """Return what is wrong with the values of each image."""
     return [
         count_values_of(image.reader, stack.device)

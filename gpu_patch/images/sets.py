@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from gpu_patch.images.readers import COMPANION, members
+from gpu_patch.images.readers import COMPANION
 
 _MOST_NAMES = 5
 
@@ -16,9 +17,7 @@ _MOST_NAMES = 5
 def distinct(
     sources: Sequence[Any],
     named: Sequence[bool],
-    *,
-    one_by_one: bool = False,
-    allow_outside: bool = False,
+    members: Callable[[Path], Iterable[Path]] | None,
 ) -> list[int]:
     """Return which of the sources of images to open, so that each image is opened once.
 
@@ -31,10 +30,9 @@ def distinct(
         As in `open_images`.
     named : sequence of bool
         Whether the user named each of them, rather than a pattern or folder.
-    one_by_one : bool, default False
-        Whether files of a set are images of their own.
-    allow_outside : bool, default False
-        As in `open_images`.
+    members : callable or None
+        Returns all files of the set that a file belongs to, where there are others; asked of no
+        file that is in a set already. None where files of a set are images of their own.
 
     Returns
     -------
@@ -46,7 +44,8 @@ def distinct(
     ValueError
         Two sets share some files, and each has others too.
     """
-    files = {i: _place(path) for i, path in enumerate(sources) if isinstance(path, Path)}
+    place = partial(_place, lru_cache(maxsize=None)(os.path.realpath))
+    files = {i: place(path) for i, path in enumerate(sources) if isinstance(path, Path)}
     found = {path for i, path in files.items() if not named[i]}
     seen: set[Path] = set()
     kept = []
@@ -56,22 +55,29 @@ def distinct(
             kept.append(i)
         if path is not None:
             seen.add(path)
-    if one_by_one:
+    if members is None:
         return kept
-    first = _first_of_sets(list(dict.fromkeys(files.values())), allow_outside=allow_outside)
+    as_given: dict[Path, Path] = {}
+    for i, path in files.items():
+        as_given.setdefault(path, sources[i])
+    first = _first_of_sets(as_given, members, place)
     return [i for i in kept if i not in files or first.get(files[i], files[i]) == files[i]]
 
 
-def _first_of_sets(files: Sequence[Path], *, allow_outside: bool) -> dict[Path, Path]:
-    """Return, for each file of a set, the file that the set is opened with."""
+def _first_of_sets(
+    as_given: Mapping[Path, Path],
+    members: Callable[[Path], Iterable[Path]],
+    place: Callable[[Path], Path],
+) -> dict[Path, Path]:
+    """Return, for each file of a set, the file that the set is opened with; all by their places."""
     first: dict[Path, Path] = {}
-    if len(files) < 2:
+    if len(as_given) < 2:
         return first
     sets: dict[Path, set[Path]] = {}
-    for path in files:
+    for path, name in as_given.items():
         if path in first:
             continue
-        whole = {path, *map(_place, members(path, allow_outside=allow_outside))}
+        whole = {path, *map(place, members(name))}
         for other in {first[member] for member in whole if member in first}:
             if not sets.pop(other) <= whole:
                 raise ValueError(
@@ -81,7 +87,7 @@ def _first_of_sets(files: Sequence[Path], *, allow_outside: bool) -> dict[Path, 
         if len(whole) > 1:
             sets[path] = whole
             first |= dict.fromkeys(whole, path)
-    given = set(files)
+    given = set(as_given)
     for path, members_of_it in sets.items():
         whole = {other for other in members_of_it if other.suffix.lower() != COMPANION}
         absent = sorted(other.name for other in whole - given if other.exists())
@@ -96,7 +102,7 @@ def _first_of_sets(files: Sequence[Path], *, allow_outside: bool) -> dict[Path, 
     return first
 
 
-def _place(path: Path) -> Path:
+def _place(realpath: Callable[[str], str], path: Path) -> Path:
     """Return a path that is the same however it is written; links stay files of their own."""
-    absolute = Path(os.path.abspath(path))
-    return Path(os.path.realpath(absolute.parent)) / absolute.name
+    folder, name = os.path.split(os.path.abspath(path))
+    return Path(realpath(folder), name)

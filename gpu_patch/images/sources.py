@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gpu_patch.checks import shorten
 from gpu_patch.images.names import natural_order
-from gpu_patch.images.readers import METADATA, SUFFIXES, Url, is_image, is_sequence
+from gpu_patch.images.readers import METADATA, SUFFIXES, Url, is_image, is_sequence, members
 from gpu_patch.images.sets import distinct
 
 Name = TypeVar("Name", bound="str | Path")
+Members: TypeAlias = Callable[[Path], Iterable[Path]]
 
 _MOST_LOOKED_AT = 10_000
 
@@ -62,8 +64,8 @@ def sources(images: Any, *, any_file: bool = False, allow_outside: bool = False)
     FileNotFoundError
         No file matches a pattern, or a folder has no image in it.
     """
-    found = found_once(images, any_file=any_file, allow_outside=allow_outside)
-    return [each.source for each in found]
+    known = None if any_file else partial(members, allow_outside=allow_outside)
+    return [each.source for each in found_once(images, known, any_file=any_file)]
 
 
 def named_once(names: Sequence[Name], *, allow_outside: bool = False) -> list[Name]:
@@ -90,12 +92,12 @@ def named_once(names: Sequence[Name], *, allow_outside: bool = False) -> list[Na
         except (OSError, ValueError):  # who opens it says so
             some = [(name, True)]
         found += [Found(source, i, is_named) for source, is_named in some]
-    kept = _once(found, allow_outside=allow_outside)
+    kept = _once(found, partial(members, allow_outside=allow_outside))
     return [names[i] for i in sorted({each.item for each in kept})]
 
 
-def found_once(images: Any, *, any_file: bool, allow_outside: bool) -> list[Found]:
-    """Return what to open; see `sources`."""
+def found_once(images: Any, members: Members | None, *, any_file: bool = False) -> list[Found]:
+    """Return what to open; see `sources`, and for `members` `gpu_patch.images.sets.distinct`."""
     items = list(_flat(images))
     found = [
         Found(source, i, is_named)
@@ -104,11 +106,11 @@ def found_once(images: Any, *, any_file: bool, allow_outside: bool) -> list[Foun
     ]
     if not found:
         raise ValueError("images is empty: at least one file or array is needed")
-    return _once(found, one_by_one=any_file, allow_outside=allow_outside)
+    return _once(found, members)
 
 
-def _once(found: Sequence[Found], **options: bool) -> list[Found]:
-    kept = distinct([each.source for each in found], [each.is_named for each in found], **options)
+def _once(found: Sequence[Found], members: Members | None) -> list[Found]:
+    kept = distinct([each.source for each in found], [each.is_named for each in found], members)
     return [found[i] for i in kept]
 
 

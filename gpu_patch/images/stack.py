@@ -257,8 +257,7 @@ class ImageStack:
             return stack
         where = devices.resolve(device)
         opened = version(info.path, info.files)  # before its pixels are read
-        stack = cls._described(info, load(reader, where, progress), where)
-        stack.version = opened
+        stack = cls._described(info, load(reader, where, progress), where, opened)
         if reader.largest_inexact:
             warn_of_lost_precision(info.path, info.dtype, reader.largest_inexact, stacklevel=3)
         return stack
@@ -317,10 +316,10 @@ class ImageStack:
         if info is None:
             axes = "SCYX" if data.ndim == 4 else "SCZYX"
             info = ImageInfo(str(source), "array", data.shape, axes, data.dtype, data.chunk_shape)
-        return cls._described(info, data, cache.device)
+        return cls._described(info, data, cache.device, version(info.path, info.files))
 
     @classmethod
-    def _described(cls, info: ImageInfo, data: Any, device: str) -> ImageStack:
+    def _described(cls, info: ImageInfo, data: Any, device: str, version: str) -> ImageStack:
         """Make a stack of pixels that are canonical already."""
         stack = cls.__new__(cls)
         stack.data, stack.device = data, device
@@ -333,8 +332,7 @@ class ImageStack:
         stack.origin = dict(info.calibration.origin)
         stack.time_interval = info.calibration.time_interval
         stack.colours = info.colours
-        stack.files = info.files
-        stack.version = version(info.path, info.files)
+        stack.files, stack.version = info.files, version
         alive.add(stack)
         return stack
 

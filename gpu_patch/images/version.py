@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,21 +35,23 @@ def _version_of_one(source: str | Path, files: Sequence[Path]) -> str:
         return name
     file, _, inside = name.rpartition(", ")
     try:
-        found = next(path for path in (Path(name), Path(file)) if path.name and path.exists())
+        found = Path(name) if os.path.exists(name) or not file else Path(file)
+        known = found.stat()
         # not the whole path: images may be moved together with their folder
-        parts = ["/".join(found.resolve().parts[-2:])] + [inside] * (found != Path(name))
-        dated = [found]
-        if found.is_dir():  # its arrays are written one by one
-            dated = [
-                path for way in ("", "*/") for d in _DESCRIPTIONS for path in found.glob(way + d)
-            ]
+        is_real = len(files) == 1 and files[0].name == found.name
+        real = files[0] if is_real else found.resolve()
+        parts = ["/".join(real.parts[-2:])] + [inside] * (found != Path(name))
+        dates = [known.st_mtime]
+        if stat.S_ISDIR(known.st_mode):  # its arrays are written one by one
+            described = [found.glob(way + name) for way in ("", "*/") for name in _DESCRIPTIONS]
+            dates = [path.stat().st_mtime for paths in described for path in paths]
         else:
-            parts.append(f"{found.stat().st_size:,} bytes")
-        if dated:
+            parts.append(f"{known.st_size:,} bytes")
+        if dates:
             # whole seconds: copies to other file systems round them
-            newest = int(max(path.stat().st_mtime for path in dated))
-            parts.append(f"modified {datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M:%S} UTC")
-    except (StopIteration, OSError, ValueError):  # a source may be any text
+            date = datetime.fromtimestamp(int(max(dates)), UTC)
+            parts.append(f"modified {date:%Y-%m-%d %H:%M:%S} UTC")
+    except (OSError, ValueError):  # a source may be any text
         return name
     return ", ".join(parts)
 

@@ -4,6 +4,7 @@ import gc
 import re
 import sys
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from emulation.gpu import gpu
 from formats import canonical, numbered, write_ome_zarr
 
 from gpu_patch import ImageStack, open_images, residency
-from gpu_patch.images import budget, loading, opening
+from gpu_patch.images import budget, loading, opener
 from gpu_patch.images.agreement import check_agreement
 from gpu_patch.images.budget import make_budget
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
@@ -399,7 +400,7 @@ def is_closed(reader):
 
 def test_files_are_closed_one_by_one(folder, monkeypatch):
     readers, n_open = [], []
-    open_file, select = opening.open_file, ImageReader.select
+    open_file, select = opener.open_file, ImageReader.select
 
     def watched_open(*arguments):
         readers.extend(found := open_file(*arguments))
@@ -410,7 +411,7 @@ def test_files_are_closed_one_by_one(folder, monkeypatch):
         n_open.append(sum(not is_closed(other) for other in readers))
         return found
 
-    monkeypatch.setattr(opening, "open_file", watched_open)
+    monkeypatch.setattr(opener, "open_file", watched_open)
     monkeypatch.setattr(ImageReader, "select", watched_select)
     open_images(folder)
     assert n_open == [1, 1]
@@ -419,6 +420,19 @@ def test_files_are_closed_one_by_one(folder, monkeypatch):
     with pytest.raises(ValueError, match=r"b\.tif cannot be read as a TIFF"):
         open_images(folder)
     assert all(map(is_closed, readers))
+
+
+def test_each_file_is_looked_at_once(folder, monkeypatch):
+    """To find its set, to describe it and to read it."""
+    parsed, make = [], tifffile.TiffFile.__init__
+
+    def watched(tiff, file, *arguments, **options):
+        parsed.append(Path(file).name)
+        make(tiff, file, *arguments, **options)
+
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", watched)
+    open_images(folder)
+    assert parsed == ["a.tif", "b.tif"]
 
 
 def test_from_reader_reads_what_was_described(folder):

@@ -184,7 +184,8 @@ class Story:
     def _check(self, way, ended):
         """Nobody ended in another way than was to be, and what has a name is whole."""
         for status, said in ended:
-            allowed = status in (0, STATUS[way], 1)
+            # by SIGTERM itself, where it came before the handler was set
+            allowed = status in (0, 1, STATUS[way], -15 if way == "SIGTERM" else 0)
             if not allowed or (
                 status == 1 and not any(words in said for words in (*LEFT_ALONE, NO_ROOM))
             ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -149,6 +150,25 @@ def test_what_is_refused_holds_nothing(tmp_path):
             make_store(tmp_path / "a.zarr", ["a"])
     assert kept.value.__traceback__ is not None  # which keeps the store, as notebooks do
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_a_full_disk_is_said_to_be_full(tmp_path, monkeypatch):
+    """It takes a part of what is written to it before."""
+    room, write = [20], os.write
+
+    def write_a_part(descriptor, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        n = write(descriptor, data[: room[0]])
+        room[0] -= n
+        return n
+
+    monkeypatch.setattr(os, "write", write_a_part)
+    with pytest.raises(OSError, match="No space left"):
+        Claim(tmp_path, ["a.tif"])
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir())
+    Claim(tmp_path, ["a.tif"]).release()
 
 
 # ---- processes ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ __all__ = [
     "COMPANION",
     "METADATA",
     "SUFFIXES",
+    "UNREADABLE",
     "Calibration",
     "ImageInfo",
     "ImageReader",
@@ -45,6 +46,8 @@ _BY_SUFFIX = {
 }
 SUFFIXES = tuple(suffix for suffix in _BY_SUFFIX if suffix != ".zip")
 """Endings of the files that can be read."""
+UNREADABLE = (OSError, ValueError, TypeError, MemoryError, ImportError)
+"""Errors of `open_file`."""
 
 
 def open_file(
@@ -97,10 +100,10 @@ def is_image(path: Path) -> bool:
 
 
 def members(path: Path, *, allow_outside: bool) -> tuple[Path, ...]:
-    """Return all files of the image that a file belongs to; () where it is alone, or unreadable."""
+    """Return all files of the set that a file belongs to; () where it is alone, or unreadable."""
     if _BY_SUFFIX.get(path.suffix.lower()) is not tiff.open_all or not path.is_file():
         return ()
     try:
         return tiff.members(path, Options(allow_outside=allow_outside))
-    except (OSError, ValueError, MemoryError, ImportError):  # who opens it says so
+    except UNREADABLE:  # who opens it says so
         return ()

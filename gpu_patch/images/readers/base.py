@@ -51,10 +51,14 @@ class ImageReader(ABC):
     ----------
     stamps : dict of Path to tuple of int
         Size and date of each of them when it was opened.
+    members : tuple of Path
+        All files of the set that the image was found with, as they are named; none where its file
+        stands alone.
     """
 
     kind = "an image"
     """What the file should be, for error messages."""
+    members: tuple[Path, ...] = ()
 
     def __init__(
         self,

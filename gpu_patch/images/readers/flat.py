@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -49,11 +49,12 @@ def read_plain(
     found = out.reshape(-1, *out.shape[inner:])
     whole = found.shape[2:] == tuple(shape[inner + 1 :])
     piece = None if whole else np.empty((count, *shape[inner + 1 :]), dtype)
+    file = io.FileIO(descriptor, closefd=False)
     outer = product(*(range(part.start, part.stop) for part in key[:inner]))
     for i, place in enumerate(outer):
         flat = np.ravel_multi_index(place, tuple(shape[:inner])) if inner else 0
         begin = (int(flat) * shape[inner] + first) * step if shape else 0
-        _fill(descriptor, found[i] if piece is None else piece, offset + begin * dtype.itemsize)
+        _fill(file, found[i] if piece is None else piece, offset + begin * dtype.itemsize)
         if piece is not None:
             found[i] = piece[rest]
     return out
@@ -66,13 +67,12 @@ def check_length(length: int, offset: int, shape: Sequence[int], dtype: np.dtype
         raise ValueError(f"it ends {missing} bytes too early")
 
 
-def _fill(descriptor: int, piece: NDArray[Any], offset: int) -> None:
+def _fill(file: io.FileIO, piece: NDArray[Any], offset: int) -> None:
     view = piece.reshape(-1).view(np.uint8).data
-    os.lseek(descriptor, offset, os.SEEK_SET)
+    file.seek(offset)
     while view:
         # some systems return at most 2 GiB from one read
-        content = os.read(descriptor, min(len(view), 1 << 24))
-        if not content:
+        count = file.readinto(view)
+        if not count:
             raise ValueError(f"it ends {len(view)} bytes too early")
-        view[: len(content)] = content
-        view = view[len(content) :]
+        view = view[count:]

@@ -109,7 +109,7 @@ class ImageInfo:
     labels: bool = False
 
     def __post_init__(self) -> None:
-        real = dict.fromkeys(Path(os.path.realpath(file)) for file in self.files)
+        real = dict.fromkeys(Path(os.path.realpath(file)) for file in dict.fromkeys(self.files))
         object.__setattr__(self, "files", tuple(real))
         try:
             checked_axes(self.axes, self.shape)

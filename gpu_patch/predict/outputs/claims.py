@@ -68,10 +68,10 @@ class Claim:
                 "since": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
                 "locked": locked,
             }
-            os.write(descriptor, json.dumps(record).encode())
+            _write(descriptor, json.dumps(record))
             if run is None:
                 self._settle()
-            os.write(descriptor, _ENDED.encode())
+            _write(descriptor, _ENDED)
         except BaseException:
             self.release()
             raise
@@ -192,6 +192,13 @@ def _make(path: Path) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _write(descriptor: int, text: str) -> None:
+    """Write all of it: a full disk takes a part first, and is an error at the next write."""
+    left = text.encode()
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _lock(descriptor: int, *, exclusive: bool) -> bool | None:

@@ -17,23 +17,24 @@ from gpu_patch.optional import imported
 KIND = "a TIFF"
 """What messages call a file of this format."""
 
+# filters do not apply to child loggers, and old versions of tifffile log to a child
+_LOGGERS = [logging.getLogger(name) for name in ("tifffile", "tifffile.tifffile")]
+
 
 @contextmanager
 def without_log() -> Iterator[None]:
     """Keep tifffile from logging in this thread: a damaged file is an exception of ours."""
     thread = threading.get_ident()
-    # filters do not apply to child loggers, and old versions of tifffile log to a child
-    loggers = [logging.getLogger(name) for name in ("tifffile", "tifffile.tifffile")]
 
     def elsewhere(record: logging.LogRecord) -> bool:
         return record.thread != thread
 
-    for logger in loggers:
+    for logger in _LOGGERS:
         logger.addFilter(elsewhere)
     try:
         yield
     finally:
-        for logger in loggers:
+        for logger in _LOGGERS:
             logger.removeFilter(elsewhere)
 
 

@@ -33,7 +33,7 @@ from gpu_patch.images.readers.tiff.ome import (
 )
 from gpu_patch.images.readers.tiff.pages import check_layout, check_segment, read_part
 from gpu_patch.images.readers.tiff.planes import OneOpen, PlaneSeries
-from gpu_patch.images.readers.tiff.sets import opened, set_of
+from gpu_patch.images.readers.tiff.sets import members_of, opened, set_of
 
 
 class TiffReader(ImageReader):
@@ -53,7 +53,6 @@ class TiffReader(ImageReader):
 
     kind = KIND
 
-    @without_log()
     def __init__(
         self, path: Path, options: Options, ome: OmeSet | None = None, tiff: Any = None
     ) -> None:
@@ -75,6 +74,7 @@ class TiffReader(ImageReader):
                 tiff = self._series.keyframe.parent
                 chunk_shape = along(self._chunk_shape(stored_shape), stored_shape, shape, 1)
                 full = calibration_of(tiff, scene) if ome is None else ome.images[scene].calibration
+                self.members = members_of(path, ome, tiff)
             name = f"{path}, series {scene}" if scene else str(path)
             if options.axes is None and (problem := channels_of_colours(self._series, shape)):
                 raise ValueError(Message(f"{name} ", problem))

@@ -21,7 +21,6 @@ from gpu_patch.images.readers.tiff.ome import (
 )
 
 
-@without_log()
 def set_of(path: Path, options: Options, tiff: Any) -> OmeSet | None:
     """Return the set that a file belongs to by its OME-XML, None where it stands alone.
 
@@ -60,16 +59,31 @@ def set_of(path: Path, options: Options, tiff: Any) -> OmeSet | None:
         return found
 
 
+@without_log()
 def members(path: Path, options: Options) -> tuple[Path, ...]:
     """Return all files of the set that a file belongs to, () where it stands alone."""
     with opened(path) as tiff:
-        ome = set_of(path, options, tiff)
-        if ome is not None or tiff is None:
-            return () if ome is None else ome.members
-        with without_log(), reading(path, KIND):
-            # these find the others of their set by name
-            if any(getattr(tiff, f"is_{kind}", False) for kind in ("mmstack", "ndtiff")):
-                return files_of(tiff.series)
+        return members_of(path, set_of(path, options, tiff), tiff)
+
+
+def members_of(path: Path, ome: OmeSet | None, tiff: Any) -> tuple[Path, ...]:
+    """Return all files of a set, () where a file stands alone.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    ome : OmeSet or None
+        The set that it belongs to by its OME-XML.
+    tiff : tifffile.TiffFile or None
+        The file, open; None for a companion.
+    """
+    if ome is not None or tiff is None:
+        return () if ome is None else ome.members
+    with reading(path, KIND):
+        # these find the others of their set by name
+        if any(getattr(tiff, f"is_{kind}", False) for kind in ("mmstack", "ndtiff")):
+            return files_of(tiff.series)
     return ()
 
 
@@ -79,7 +93,7 @@ def opened(path: Path) -> Iterator[Any]:
     if path.suffix.lower() == COMPANION:
         yield None
         return
-    with without_log(), reading(path, KIND):
+    with reading(path, KIND):
         tiff = load_tifffile().TiffFile(path)
     try:
         yield tiff
