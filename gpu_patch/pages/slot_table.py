@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.chunks.windows import check_indices
-from gpu_patch.geometry import border_range, window_start
+from gpu_patch.geometry import window_start
 from gpu_patch.pages.image import PagedImage
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
@@ -93,17 +94,18 @@ class SlotTable(WindowTable):
             Where an image, sample or channel does not exist.
         """
         image_idx, sample_idx, coords, channels = sources
+        which = 0 if len(self._images) == 1 else image_idx
         if not (
             all_within(image_idx, 0, len(self._images))
             and all_within(sample_idx, 0, self._fewest[0])
             and all_within(channels, 0, self._fewest[1])
         ):
             check_indices(self._images, sources)
-        own = self._sides[image_idx]
+        own = self._sides[which]
         plane = sample_idx % own[..., 0] * own[..., 1] + channels % own[..., 1]
         words = np.empty((*sources.shape, CHANNEL_SOURCE.itemsize // 8), np.int64)
-        words[:] = self._records[image_idx]
-        words[..., 0] += plane * self._plane_bytes[image_idx]
+        words[:] = self._records[which]
+        words[..., 0] += plane * self._plane_bytes[which]
         words[..., 7 - self.n_dims : 7] = coords
         if weights is not None:
             words.view(np.float32)[..., 15] = weights
@@ -136,25 +138,23 @@ class SlotTable(WindowTable):
         """
         image_idx, sample_idx, _, channels = sources
         first, count, exact = self._spans(sources, patch_size, scale, n_scales, mode)
-        n_pages = count.reshape(-1, self.n_dims).max(axis=0)
-        sides, strides, grids = (t[image_idx] for t in (self._sides, self._strides, self._grids))
-        origin = self._bases[image_idx] + sample_idx // sides[..., 0] * strides[..., 0]
-        page = origin + channels // sides[..., 1] * strides[..., 1]  # (B, C)
-        there = np.ones((*image_idx.shape, 1), bool)
-        offset = np.zeros((*image_idx.shape, 1), np.int64)
-        for d in range(self.n_dims):
-            step = np.arange(n_pages[d])
-            at = first[..., d, None] + step
-            at = np.where(at >= grids[..., 2 + d, None], at - grids[..., 2 + d, None], at)
-            at = np.minimum(at, grids[..., 2 + d, None] - 1) * strides[..., 2 + d, None]
-            offset = (offset[..., None] + at[..., None, :]).reshape(*image_idx.shape, -1)
-            inside = step < count[..., d, None]
-            there = (there[..., None] & inside[..., None, :]).reshape(*image_idx.shape, -1)
-        slots = self._slots(image_idx, page[..., None] + offset, there & exact[..., None])
+        n_pages = tuple(count.reshape(-1, self.n_dims).max(axis=0).tolist())
+        steps = _steps(n_pages)  # (n, D)
+        which = 0 if len(self._images) == 1 else image_idx
+        sides, strides, grids = self._sides[which], self._strides[which], self._grids[which]
+        page = self._bases[which] + sample_idx // sides[..., 0] * strides[..., 0]
+        page = page + channels // sides[..., 1] * strides[..., 1]  # (B, C)
+        at = first[..., None, :] + steps
+        if mode == "periodic":
+            beyond = at >= grids[..., None, 2:]
+            at = np.where(beyond, at - grids[..., None, 2:], at)
+        offset = (at * strides[..., None, 2:]).sum(axis=-1)
+        read = (steps < count[..., None, :]).all(axis=-1) & exact[..., None]
+        slots = self._slots(image_idx, page[..., None] + offset, read)
         words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
-        words[:] = self._boxes[image_idx]
+        words[:] = self._boxes[which]
         n_slots = slots.shape[-1]
-        words[..., 2] = np.arange(slots.size // n_slots).reshape(sources.shape) * n_slots
+        words[..., 2] = np.arange(0, slots.size, n_slots).reshape(sources.shape)
         words[..., 9 - self.n_dims : 9] = first
         words[..., 9], words[..., 10] = n_pages[-2] * n_pages[-1], n_pages[-1]
         found: NDArray[np.void] = words.view(PAGE_BOX)[..., 0]
@@ -171,51 +171,58 @@ class SlotTable(WindowTable):
         """Return first page and number of pages per axis, and whether all of them are read."""
         size = np.array(patch_size, np.int64)
         length = size << scale
-        sides, n = self._sides[sources.image_idx, 2:], self.sizes(sources)
+        which = 0 if len(self._images) == 1 else sources.image_idx
+        sides, n = self._sides[which][..., 2:], self._sizes[which]
         start = window_start(sources.coords, size, scale)
         last = start + (length - 1)
         exact = np.ones(start.shape[:2], bool)
-        leaves: NDArray[np.bool_] = np.any((start < 0) | (last >= n), axis=-1)
-        if not leaves.any():
+        outside = (start < 0) | (last >= n)
+        if not outside.any():
             first = start // sides
             return first, last // sides - first + 1, exact
-        around = np.zeros_like(exact)
+        leaves: NDArray[np.bool_] = np.any(outside, axis=-1)
+        n = self.sizes(sources)
         if mode == "periodic":
-            around = leaves
-        elif mode != "zero":  # borders fold into the cut
-            centre = sources.coords + size // 2
-            far: NDArray[np.bool_] = np.any((centre < 0) | (centre >= n), axis=-1)
-            folds = leaves & (far | (mode == "wrap"))
-            if mode == "reflect":  # mirrored at the first pixel, one pixel more is read
-                last = last + leaves[..., None]
-            if folds.any():
-                cut = window_start(sources.coords, size, n_scales)
-                ends = [
-                    border_range(int(c), int(p) << n_scales, int(m), mode)
-                    for c, p, m in zip(
-                        cut[folds].ravel(), np.tile(size, int(folds.sum())), n[folds].ravel(),
-                        strict=True,
-                    )
-                ]  # fmt: skip
-                lo, hi = np.array(ends).reshape(-1, self.n_dims, 2).transpose(2, 0, 1)
-                start, exact = start.copy(), ~folds
-                start[folds], last[folds] = lo, hi - 1
-        low, high = np.clip(start, 0, n - 1), np.clip(last, 0, n - 1)
-        # of a window of zeros alone nothing is read
-        exact &= np.all((start < n) & (last >= 0), axis=-1)
-        first, stop = low // sides, high // sides + 1
-        if around.any():
-            grids = self._grids[sources.image_idx, 2:][around]
-            own, m = start[around] % n[around], n[around]
-            end = own + (length - 1)
-            whole = length >= m
-            first_page = np.where(whole, 0, own // sides[around])
-            end_page = end % m // sides[around]
-            count = np.where(end >= m, end_page + grids, end_page) - first_page + 1
-            first[around] = first_page
-            stop[around] = first_page + np.where(whole, grids, np.minimum(count, grids))
-            exact |= around
-        return first, stop - first, exact
+            return *self._around(sources, start, length, leaves), exact
+        if mode == "zero":  # of a window of zeros alone nothing is read
+            exact = np.all((start < n) & (last >= 0), axis=-1)
+        elif (folds := self._folds(sources, size, leaves, mode)).any():
+            exact, start = ~folds, start.copy()
+            cuts = window_start(sources.coords, size, n_scales)[folds]
+            lo, hi = (np.clip(end, 0, n[folds]) for end in (cuts, cuts + (size << n_scales)))
+            start[folds], last[folds] = lo, hi - 1
+        if mode == "reflect":  # mirrored at the first pixel, one pixel more is read
+            last = last + leaves[..., None]
+        # outside of the image on one side, the page at its end stands for none
+        first = np.minimum(np.maximum(start, 0), n - 1) // sides
+        return first, np.minimum(np.maximum(last, 0), n - 1) // sides - first + 1, exact
+
+    def _folds(
+        self, sources: ChannelSources, size: NDArray[np.int64], leaves: NDArray[np.bool_], mode: str
+    ) -> NDArray[np.bool_]:
+        """Tell which windows may read any page of the cut that borders fold into."""
+        if mode == "wrap":
+            return leaves
+        centre = sources.coords + size // 2
+        far: NDArray[np.bool_] = np.any((centre < 0) | (centre >= self.sizes(sources)), axis=-1)
+        return leaves & far
+
+    def _around(
+        self,
+        sources: ChannelSources,
+        start: NDArray[np.int64],
+        length: NDArray[np.int64],
+        leaves: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return first page and number of pages of windows that go round the image."""
+        sides, n = self._sides[sources.image_idx, 2:], self.sizes(sources)
+        grids = self._grids[sources.image_idx, 2:]
+        own = start % n
+        end = own + (length - 1)
+        whole = (length >= n) & leaves[..., None]
+        first = np.where(whole, 0, own // sides)
+        stop = end % n // sides + np.where(end >= n, grids, 0) + 1
+        return first, np.where(whole, grids, np.minimum(stop - first, grids))
 
     def _slots(
         self,
@@ -224,18 +231,25 @@ class SlotTable(WindowTable):
         read: NDArray[np.bool_],
     ) -> NDArray[np.int32]:
         """Look the slots of pages (B, C, n) up; those that are `read` (B, 1 or C, n) are held."""
+        # those that are not read may be of no page
         if self._is_one_pool:
-            found: NDArray[np.int32] = self._tables[0][pages]
-            held = (found >= 0) & (self._images[0].pins[found] > 0)
+            found: NDArray[np.int32] = self._tables[0].take(pages, mode="clip")
+            held = (found >= 0) & (self._images[0].pins.take(found, mode="clip") > 0)
         else:
             found = np.empty(pages.shape, np.int32)
             held = np.empty(pages.shape, bool)
             for i in np.unique(image_idx).tolist():
                 own = np.broadcast_to(image_idx == i, pages.shape[:2])
-                found[own] = slots = self._tables[i][pages[own]]
-                held[own] = (slots >= 0) & (self._images[i].pins[slots] > 0)
+                found[own] = slots = self._tables[i].take(pages[own], mode="clip")
+                held[own] = (slots >= 0) & (self._images[i].pins.take(slots, mode="clip") > 0)
         if not (held | ~read).all():
             raise RuntimeError(
                 "a window reads a page that nobody holds: this is a fault of gpu_patch"
             )
         return found
+
+
+@lru_cache(maxsize=64)
+def _steps(n_pages: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the pages of a box as steps along the axes, (n, D)."""
+    return np.indices(n_pages).reshape(len(n_pages), -1).T
