@@ -144,6 +144,10 @@ class WindowTable(ABC):
         """Return where the pages of windows are; nothing, as here, of images that have none."""
         return ()
 
+    def all_pages(self, sources: ChannelSources) -> tuple[NDArray[Any], ...]:
+        """Return where all pages of what is read are, for kernels of the CPU."""
+        return ()
+
 
 class ImageTable(WindowTable):
     """Addresses, shapes and data types of images, as columns.

@@ -27,16 +27,24 @@ def gather(
     dtype: np.dtype[Any],
     *,
     epilogue: Epilogue | None = None,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Return the patches of `sources`, (B, C, (Z), Y, X); see `ops.gather`."""
+    """Return the patches of `sources`, (B, C, (Z), Y, X), in `out` if given; see `ops.gather`.
+
+    Integers are those of images that are whole: they are not read by page.
+    """
     choice("mode", mode, MODES)
     places, records = table.sources(sources), None
     if epilogue is not None:
         records = patch_records(epilogue, sources.shape, patch_size)
     if not check_cuts(table, sources, patch_size, n_scales, mode):
         check_coords(sources.coords)
-    out = pool.take((*sources.shape, *patch_size), dtype)
+    if out is None:
+        out = pool.take((*sources.shape, *patch_size), dtype)
     job = job_of(sources.shape, patch_size, n_scales, mode, dtype, 0)
-    name = f"gather_{dtype.itemsize}_bytes" if dtype.kind in "biu" else "gather"
-    library.call(name, job, *map(address, (places, records, out)))
+    if dtype.kind in "biu":
+        library.call(f"gather_{dtype.itemsize}_bytes", job, *map(address, (places, records, out)))
+    else:
+        pages = table.all_pages(sources) or (None, None)
+        library.call("gather", job, *map(address, (places, *pages, records, out)))
     return out

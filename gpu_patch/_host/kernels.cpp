@@ -47,23 +47,25 @@ EXPORT int lateral_context(const Job* job, const float* const* taps, const Chann
         }
         scratch.reset(Native::bytes(*job));
         char* own_target = target ? target + first * volume : nullptr;
-        Native(*job, own, record, out, own_target, scratch).write(part);
+        Native(*job, own, {}, record, out, own_target, scratch).write(part);
     });
 }
 
-// out (B, C, Z, Y, X); records (B, C) or null.
-EXPORT int gather(const Job* job, const ChannelSource* sources, const EpilogueRecord* records,
-                  char* out) {
+// out (B, C, Z, Y, X); boxes and records (B, C) or null.
+EXPORT int gather(const Job* job, const ChannelSource* sources, const PageBox* boxes,
+                  const int* slots, const EpilogueRecord* records, char* out) {
+    const Pages pages = {boxes, slots};
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
     return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
         const int64 first = sample * job->n_channels;
         const EpilogueRecord* record = records ? records + first : nullptr;
+        char* own = out + first * volume;
         scratch.reset(Native::bytes(*job));
-        Native(*job, sources + first, record, nullptr, out + first * volume, scratch).write(part);
+        Native(*job, sources + first, pages.of(first), record, nullptr, own, scratch).write(part);
     });
 }
 
-// The same of integers, which are copied exactly; a function for each size of the output's.
+// The same of whole images of integers, which are copied exactly; a function for each size of the output's.
 #define GATHER_INTEGERS(BYTES, TYPE)                                                             \
     EXPORT int gather_##BYTES##_bytes(const Job* job, const ChannelSource* sources,              \
                                       const EpilogueRecord* records, TYPE* out) {                \
@@ -124,9 +126,10 @@ EXPORT int means(const MeansJob* job, const double* sums, float* out) {
 
 // What library.py must agree with.
 EXPORT int64 struct_bytes(int which) {
-    const int64 sizes[] = {sizeof(Job), sizeof(MomentsJob),    sizeof(StitchJob), sizeof(MeansJob),
-                           sizeof(ChannelSource), sizeof(EpilogueRecord), sizeof(StitchTile)};
-    return which >= 0 && which < 7 ? sizes[which] : 0;
+    const int64 sizes[] = {sizeof(Job),           sizeof(MomentsJob),     sizeof(StitchJob),
+                           sizeof(MeansJob),      sizeof(ChannelSource),  sizeof(EpilogueRecord),
+                           sizeof(StitchTile),    sizeof(PageBox)};
+    return which >= 0 && which < 8 ? sizes[which] : 0;
 }
 EXPORT const char* source_digest() { return SOURCE_DIGEST; }
 EXPORT int vector_width() { return W; }

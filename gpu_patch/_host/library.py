@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_patch._host import build
+from gpu_patch.pages.slot_table import PAGE_BOX
 from gpu_patch.table import CHANNEL_SOURCE, EPILOGUE_RECORD
 
 VARIABLE = "GPU_PATCH_CPU"
@@ -78,7 +79,7 @@ STITCH_TILE = np.dtype(
 """`struct StitchTile` in stitch.h."""
 _KERNELS = (
     ("lateral_context", Job, 5),
-    ("gather", Job, 3),
+    ("gather", Job, 5),
     *((f"gather_{n}_bytes", Job, 3) for n in (1, 2, 4, 8)),
     ("add_sample", MomentsJob, 2),
     ("stitch", StitchJob, 4),
@@ -111,7 +112,8 @@ class Library:
             raise OSError(f"{path} is of other sources: python -m gpu_patch._host")
         self._functions.struct_bytes.restype = ctypes.c_int64
         sizes = [ctypes.sizeof(job) for job in (Job, MomentsJob, StitchJob, MeansJob)]
-        sizes += [record.itemsize for record in (CHANNEL_SOURCE, EPILOGUE_RECORD, STITCH_TILE)]
+        records = (CHANNEL_SOURCE, EPILOGUE_RECORD, STITCH_TILE, PAGE_BOX)
+        sizes += [record.itemsize for record in records]
         found = [self._functions.struct_bytes(i) for i in range(len(sizes))]
         if found != sizes:
             raise OSError(f"{path} has records of {found} bytes, and not {sizes}")

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._host.arguments import serving
 from gpu_patch._host.gather import gather as host_gather
+from gpu_patch._host.library import HOST, Library
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
@@ -69,19 +70,9 @@ def gather(
         check_epilogue(epilogue, sources.shape, None, patch_size)
     if given.runtime is not None:
         return _by_cuda(given, given.runtime, sources, patch_size, n_scales, mode, found, epilogue)
-    library = serving(sources.shape, patch_size, n_scales) if given.pages is None else None
-    if library is not None:
-        resident, sources = given.resident(sources, patch_size, 0, n_scales, mode)
-        return host_gather(
-            library,
-            resident.table,
-            sources,
-            patch_size,
-            n_scales,
-            mode,
-            found,
-            epilogue=epilogue,
-        )
+    library = serving(sources.shape, patch_size, n_scales)
+    if library is not None and _is_for_host(given, found):
+        return _by_host(given, library, sources, patch_size, n_scales, mode, found, epilogue)
     # the epilogue computes in float32
     computes = epilogue is not None and found.kind == "f"
     out = pool.take((*sources.shape, *patch_size), np.float32 if computes else found)
@@ -94,6 +85,37 @@ def gather(
     with np.errstate(over="ignore", invalid="ignore"):
         given.read(sources, patch_size, 0, n_scales, mode, make)
         return out.astype(found, copy=False)
+
+
+def _is_for_host(images: ImageSet, dtype: np.dtype[Any]) -> bool:
+    """Whether the compiled kernel reads these: of pages, numbers of one pool, no labels."""
+    return images.pages is None or (dtype.kind == "f" and len(images.pages.pools()) == 1)
+
+
+def _by_host(
+    images: ImageSet,
+    library: Library,
+    sources: ChannelSources,
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    epilogue: Epilogue | None,
+) -> NDArray[Any]:
+    """Return the patches, made at once or, of pages, part by part as slots allow."""
+    how = (patch_size, n_scales, mode, dtype)
+    if images.pages is None:
+        resident, sources = images.resident(sources, patch_size, 0, n_scales, mode)
+        return host_gather(library, resident.table, sources, *how, epilogue=epilogue)
+    out = pool.take((*sources.shape, *patch_size), dtype)
+
+    def make(_: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+        own = epilogue and epilogue.of_samples(samples)
+        host_gather(library, pages.table(HOST), part, *how, epilogue=own, out=out[samples])
+
+    pages = images.pages
+    pages.read(sources, patch_size, 0, n_scales, mode, make)
+    return out
 
 
 def _by_cuda(

@@ -79,9 +79,11 @@ class SlotTable(WindowTable):
             self._boxes[i, 3:6] = volume(image.grid[2:])
             self._boxes[i, 11:14] = volume(image.page_shape[2:])
             self._boxes[i, 14] = (image.page_shape[-1] - 1).bit_length()
+        self._whole_boxes = self._boxes.copy()
+        self._whole_boxes[:, 9:11] = self._strides[:, -3:-1] if n_dims == 3 else 0
+        self._whole_boxes[:, 10] = self._strides[:, -2]
         self._tables = [image.table for image in images]
         self._is_one_pool = all(table is self._tables[0] for table in self._tables)
-        assert n_dims in (2, 3)
 
     def sources(
         self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
@@ -136,21 +138,19 @@ class SlotTable(WindowTable):
         RuntimeError
             A page is not held: this is a fault of gpu_patch.
         """
-        image_idx, sample_idx, _, channels = sources
         first, count, exact = self._spans(sources, patch_size, scale, n_scales, mode)
         n_pages = tuple(count.reshape(-1, self.n_dims).max(axis=0).tolist())
         steps = _steps(n_pages)  # (n, D)
-        which = 0 if len(self._images) == 1 else image_idx
-        sides, strides, grids = self._sides[which], self._strides[which], self._grids[which]
-        page = self._bases[which] + sample_idx // sides[..., 0] * strides[..., 0]
-        page = page + channels // sides[..., 1] * strides[..., 1]  # (B, C)
+        which = 0 if len(self._images) == 1 else sources.image_idx
+        page = self._first_pages(sources, which)
+        strides, grids = self._strides[which], self._grids[which]
         at = first[..., None, :] + steps
         if mode == "periodic":
             beyond = at >= grids[..., None, 2:]
             at = np.where(beyond, at - grids[..., None, 2:], at)
         offset = (at * strides[..., None, 2:]).sum(axis=-1)
         read = (steps < count[..., None, :]).all(axis=-1) & exact[..., None]
-        slots = self._slots(image_idx, page[..., None] + offset, read)
+        slots = self._slots(sources.image_idx, page[..., None] + offset, read)
         words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
         words[:] = self._boxes[which]
         n_slots = slots.shape[-1]
@@ -159,6 +159,32 @@ class SlotTable(WindowTable):
         words[..., 9], words[..., 10] = n_pages[-2] * n_pages[-1], n_pages[-1]
         found: NDArray[np.void] = words.view(PAGE_BOX)[..., 0]
         return found, slots
+
+    def all_pages(self, sources: ChannelSources) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+        """Return the same for a kernel of the host, which reads the whole page table.
+
+        Raises
+        ------
+        ValueError
+            The images are in several pools, which have a table each.
+        """
+        if not self._is_one_pool:
+            raise ValueError("the images are in several pools")
+        which = 0 if len(self._images) == 1 else sources.image_idx
+        words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
+        words[:] = self._whole_boxes[which]
+        words[..., 2] = self._first_pages(sources, which)
+        found: NDArray[np.void] = words.view(PAGE_BOX)[..., 0]
+        return found, self._tables[0]
+
+    def _first_pages(
+        self, sources: ChannelSources, which: int | NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the first page of each sample and channel, (B, C)."""
+        sides, strides = self._sides[which], self._strides[which]
+        page = self._bases[which] + sources.sample_idx // sides[..., 0] * strides[..., 0]
+        found: NDArray[np.int64] = page + sources.channels // sides[..., 1] * strides[..., 1]
+        return found
 
     def _spans(
         self,
