@@ -24,6 +24,7 @@ import stitching
 from cases import DTYPES, MODES, Case, assert_same_context
 from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
+from paged import in_slots
 from pixels import LABEL_DTYPES, labels
 from ptx.runtime import PtxRuntime
 
@@ -88,6 +89,8 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             epilogue = case.epilogue(mixed=True)
             made = case.context(runtime, specialise=False, epilogue=epilogue)
             assert_same_context(made, case.numpy_context(epilogue=epilogue))
+    if file in (COMMON, GATHER, GENERAL, SPECIAL):
+        assert_pages(runtime, file)
     if file == ASSEMBLE:
         for case in _chunked_cases():
             for mode in ("zero", *MODES):
@@ -118,6 +121,21 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
                 other = case.context(runtime, epilogue=epilogue)
             for one, same in zip(made, other, strict=True):
                 np.testing.assert_array_equal(one, same)
+
+
+def assert_pages(runtime: EmulatedRuntime, file: str) -> None:
+    """The same bits of pages as of whole images."""
+    for case in _paged_cases():
+        if file in (COMMON, GATHER):
+            for mode in ("zero", *MODES):
+                with in_slots(runtime, case, 0, mode) as table:
+                    made = case.patches(runtime, mode, images=table)
+                np.testing.assert_array_equal(made, case.numpy_patches(mode))
+        for specialise, own in ((False, GENERAL), (True, SPECIAL)):
+            if file in (COMMON, own):
+                with in_slots(runtime, case, case.n_scales - 1, case.mode) as table:
+                    made = case.context(runtime, images=table, specialise=specialise)
+                assert_same_context(made, case.numpy_context())
 
 
 def assert_integers(runtime: EmulatedRuntime) -> None:
@@ -153,6 +171,12 @@ def _general_cases() -> Iterator[Case]:
     yield Case.random(8, (8, 9), 1, "reflect", n_samples=30, least=25, most=30)
     yield Case.random(8, (5, 4), 2, "wrap", n_channels=2, n_samples=6, least=25, most=30)
     yield Case.random(4, (1, 2, 1), 6, "wrap", n_channels=1, n_samples=1, most=9)
+
+
+def _paged_cases() -> Iterator[Case]:
+    """Images of several pages along each axis, of one channel or several."""
+    yield Case.random(21, (8, 11), 3, "wrap", n_places=2, least=40, most=60)
+    yield Case.random(23, (3, 8, 9), 2, "reflect", n_samples=3, least=15, most=24)
 
 
 def _chunked_cases() -> Iterator[Case]:

@@ -117,7 +117,7 @@ def _compile(text: str, name: str, architecture: int, ptx: bool = False) -> tupl
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def main_specialisations() -> dict[str, Shape]:
+def main_specialisations(*, paged: bool = False) -> dict[str, Shape]:
     """Cases that MicroSplit trains on, as the launch code would choose them."""
     two, three = (1, 64, 64), (16, 64, 64)
     uint16, float32, reflect, wrap = 3, 6, 1, 2
@@ -133,7 +133,7 @@ def main_specialisations() -> dict[str, Shape]:
         "3D C2 L3 uint16": (3, three, 3, 2, 1, uint16, reflect, 0),
         "3D C2 L3, own places": (3, three, 3, 2, 2, uint16, reflect, 0),
     }
-    return {name: tiled(*arguments) for name, arguments in shapes.items()}
+    return {name: tiled(*arguments, paged=paged) for name, arguments in shapes.items()}
 
 
 def main() -> None:

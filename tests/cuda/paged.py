@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 import numpy as np
 from cases import Case
 from chunk_readers import chunked_images
 
+from gpu_patch.chunks import image
 from gpu_patch.ops.paged_set import PagedSet
 from gpu_patch.pages import PageCache
 from gpu_patch.pages.slot_table import SlotTable
@@ -19,8 +21,9 @@ def in_slots(runtime, case: Case, scale: int, mode: str) -> Iterator[SlotTable]:
     """A table of a case's images, of which only what is read is there, in slots in any order."""
     seed = case.sources.coords.size
     cache = PageCache(10**7)
-    pages = PagedSet(chunked_images(case.images, seed=seed, cache=cache))
-    images = pages.images()
+    with mock.patch.object(image, "_LEAST_BYTES", 0):  # pages of few pixels
+        pages = PagedSet(chunked_images(case.images, seed=seed, cache=cache))
+        images = pages.images()
     images[0].memory[...] = 0xFF
     rng = np.random.default_rng(seed)
     needed = pages.pages(case.sources, case.patch_size, scale, case.n_scales, mode)

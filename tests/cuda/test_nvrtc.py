@@ -10,7 +10,7 @@ from gpu_patch._cuda import precompile
 from gpu_patch._cuda.lateral_context import N_THREADS
 from gpu_patch._cuda.loader import source_text
 from gpu_patch._cuda.specialised import SHARED_BYTES
-from gpu_patch.table import PIXEL_TYPES
+from gpu_patch.table import PAGED, PIXEL_TYPES
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason=f"needs the wheel {nvrtc.WHEEL} (no GPU, no driver)"
@@ -111,6 +111,24 @@ def test_fast_path_keeps_to_registers(name, architecture, epilogue):
         few, many = shape.n_channels <= 2 and shape.n_places == 1, shape.n_places > 2
         assert report.registers <= (96 if few else 255 if many else 128)
     assert shape.shared_bytes <= SHARED_BYTES
+
+
+@pytest.mark.parametrize(
+    "name", ["2D C2 L4, own places", "3D C2 L3 uint16", "3D C2 L3, own places"]
+)
+def test_fast_path_of_pages_does_not_spill(name):
+    shape = nvrtc.main_specialisations(paged=True)[name]
+    report = compiled("specialised", shape.macros(True, 0), 90)
+    assert report.spill_bytes == report.stack_bytes == 0, report.log
+    assert report.registers <= 128
+    assert shape.shared_bytes <= SHARED_BYTES
+
+
+def test_general_kernels_of_pages_do_not_spill():
+    for name, constants in (("gather", {}), ("lateral_context", {"N_THREADS": N_THREADS})):
+        report = compiled(name, constants | PAGED | {"EPILOGUE": 1}, 90)
+        assert report.spill_bytes == report.stack_bytes == 0, report.log
+        assert report.registers <= 128
 
 
 @pytest.mark.parametrize("architecture", precompile.ARCHITECTURES)

@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from paged import in_slots
 
 from gpu_patch._cuda import specialised
-from gpu_patch.chunks import image as chunk_image
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs a C++ compiler")
-
-
-@pytest.fixture(autouse=True)
-def small_pages(monkeypatch):
-    """Pages of few pixels."""
-    monkeypatch.setattr(chunk_image, "_LEAST_BYTES", 0)
 
 
 @st.composite
