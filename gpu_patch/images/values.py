@@ -17,6 +17,8 @@ _CPU_STRIP = 1 << 16
 _CUDA_STRIP = 1 << 23
 """Values at once: what is looked at several times stays in a cache."""
 _PIECE_BYTES = 1 << 25
+_HALF_INFINITY = 0x7C00
+"""Bits of an infinite float16; those of NaN are more."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,16 @@ class ValueCounter:
         ends = xp.empty((2, len(strips)), piece.dtype)
         for i, strip in enumerate(strips):
             # NaN and infinity show here, so that finite strips need no other look
-            ends[0, i] = strip.min()
-            ends[1, i] = strip.max()
+            ends[0, i], ends[1, i] = _ends(strip)
         lows, highs = (ends if xp is np else ends.get()).astype(np.float64)
         samples, channels = np.array(places).T
         np.minimum.at(self._low, (samples, channels), lows)
         np.maximum.at(self._high, (samples, channels), highs)
         if piece.dtype.kind == "f":
             for i in np.flatnonzero(~(np.isfinite(lows) & np.isfinite(highs))).tolist():
-                self._n_nan += int(xp.count_nonzero(xp.isnan(strips[i])))
-                self._n_infinite += int(xp.count_nonzero(xp.isinf(strips[i])))
+                n_nan, n_infinite = _not_finite(strips[i])
+                self._n_nan += n_nan
+                self._n_infinite += n_infinite
 
     def counts(self) -> ValueCounts:
         """Return what was counted."""
@@ -151,6 +153,36 @@ def count_values_of(reader: ImageReader, device: str) -> ValueCounts:
         on_device = piece if device == "cpu" else devices.to_cuda(piece, device)
         counter.add((region[0].start, region[1].start), on_device)
     return counter.counts()
+
+
+def _ends(strip: Any) -> Any:
+    """Return minimum and maximum, of which one at least is NaN where there is NaN."""
+    if not _is_half_on_host(strip):
+        return strip.min(), strip.max()
+    order = _in_order(strip.view(np.int16))
+    return _in_order(np.array([order.min(), order.max()])).view(np.float16)
+
+
+def _not_finite(strip: Any) -> tuple[int, int]:
+    """Return how many values are NaN, and how many are infinite."""
+    xp = devices.library_of(strip)
+    if not _is_half_on_host(strip):
+        return int(xp.count_nonzero(xp.isnan(strip))), int(xp.count_nonzero(xp.isinf(strip)))
+    magnitude = strip.view(np.int16) & 0x7FFF
+    return (
+        int(np.count_nonzero(magnitude > _HALF_INFINITY)),
+        int(np.count_nonzero(magnitude == _HALF_INFINITY)),
+    )
+
+
+def _is_half_on_host(strip: Any) -> bool:
+    """Tell whether NumPy would look at values one by one, but at their bits many at a time."""
+    return bool(strip.dtype == np.float16) and not devices.is_cuda_array(strip)
+
+
+def _in_order(bits: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return integers in the order of the float16 of such bits; of such integers, the bits."""
+    return bits ^ ((bits >> 15) & 0x7FFF)
 
 
 def _places(where: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:

@@ -50,6 +50,30 @@ def test_counts(dtype, shape):
     assert counter.counts() == found
 
 
+@pytest.mark.filterwarnings("error")
+def test_every_half():
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    found = count_values(values.reshape(1, 1, 256, 256))
+    assert (found.n_nan, found.n_infinite) == (np.isnan(values).sum(), np.isinf(values).sum())
+    # and in a plane each, between others
+    between = np.stack([np.full_like(values, n) for n in (-1, 1, 1)], -1)
+    between[:, 1] = values
+    among = count_values(between.reshape(-1, 1, 1, 3))
+    assert (among.n_nan, among.n_infinite) == (found.n_nan, found.n_infinite)
+    # a plane each of two values: constant where these are equal, 0 and -0 too, and no NaN
+    values = np.union1d(values.view(np.uint16)[::97], [0x8000, 0x7C00, 0xFC00, 0xBC00, 0x3C00])
+    values = values.astype(np.uint16).view(np.float16)
+    others = np.array([1, 0, 1024, np.nan, np.inf, -np.inf, -1, -0.0], np.float16)
+    for other in (*others, -others[3]):
+        pairs = np.stack([values, np.full_like(values, other)], -1)
+        equal = pairs[:, 0] == pairs[:, 1]
+        found = count_values(pairs.reshape(-1, 1, 1, 2))
+        empty = [s for s, _ in found.empty]
+        assert empty == np.flatnonzero(equal & (values == 0)).tolist()
+        assert [s for s, _ in found.constant] == np.flatnonzero(equal & (values != 0)).tolist()
+        assert found.n_nan == np.isnan(pairs).sum()
+
+
 @pytest.mark.parametrize("by_chunk", [False, True])
 def test_on_a_device(tmp_path, by_chunk):
     data = spoilt("float32")
