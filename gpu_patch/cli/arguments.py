@@ -93,6 +93,11 @@ def path_named(text: str) -> Path:
     """Return a path; an empty one, of a shell variable most often, would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("must be a path, found ''")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"must be a path on this machine, found the address '{text}': images alone are read "
+            "from servers; what is written here can be copied there"
+        )
     return Path(text)
 
 
@@ -126,7 +131,12 @@ def add_images(parser: argparse.ArgumentParser, axes: str, scenes: str = "") -> 
     scenes : str, default ""
         Says which files --scene is about too.
     """
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a pattern or a folder")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file, a pattern, a folder, or the address of a Zarr",
+    )
     parser.add_argument("--axes", help=f"axes {axes}; default: what the file says")
     parser.add_argument(
         "--level", type=whole(0), default=0, help="resolution level (default: %(default)s)"

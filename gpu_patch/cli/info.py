@@ -20,7 +20,7 @@ from gpu_patch.cli.result_states import as_json, lines_of
 from gpu_patch.images import named_once, sources
 from gpu_patch.images.agreement import check_images, single_slices
 from gpu_patch.images.budget import Budget, make_budget, size_text
-from gpu_patch.images.readers import ImageInfo, Options, open_file
+from gpu_patch.images.readers import ImageInfo, Options, open_file, without_login
 from gpu_patch.images.remarks import remarks_on
 from gpu_patch.images.values import ValueCounts, count_values_of
 from gpu_patch.predict.outputs.state import ResultState, results_at
@@ -45,7 +45,7 @@ def add_to(commands: Commands) -> None:
         "files",
         nargs="*",
         metavar="FILE",
-        help="an image, a pattern, a folder of images, or what predict writes",
+        help="an image, a pattern, a folder, the address of a Zarr, or what predict writes",
     )
     parser.add_argument("--axes", help="axes of every image; default: what the file says")
     parser.add_argument("--level", type=whole(0), help="resolution level (default: 0)")
@@ -138,7 +138,7 @@ def _read(options: argparse.Namespace) -> _Files:
                 elif missing:
                     errors[info.path] = f"{missing}: --allow-missing-chunks reads the rest"
         except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
-            errors[str(path)] = one_line(error, names)
+            errors[without_login(str(path))] = one_line(error, names)
 
     seen: set[Path] = set()
     # an unfinished result has no image at its path yet
@@ -151,7 +151,7 @@ def _read(options: argparse.Namespace) -> _Files:
                     read(path)
         except OSError as error:  # a pattern that nothing matches, a folder without images
             if not states[str(name)]:
-                errors[str(name)] = one_line(error, names)
+                errors[without_login(str(name))] = one_line(error, names)
     remarks += [in_options(remark, names) for remark in remarks_on(infos)]
     results = [state for name in dict.fromkeys(options.files) for state in states[name]]
     return _Files(infos, errors, remarks, _together(infos, names), values, results)

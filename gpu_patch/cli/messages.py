@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpu_patch.checks import Argument, Message
+from gpu_patch.images.readers import without_login
 
 
 def in_options(text: str, options: Mapping[str, str]) -> str:
@@ -45,11 +46,14 @@ def _option(piece: str, options: Mapping[str, str]) -> str:
 
 
 def one_line(error: BaseException, options: Mapping[str, str]) -> str:
-    """Return in one line what an error or a warning says, in terms of a command's options."""
+    """Return in one line what an error or a warning says, in terms of a command's options.
+
+    It has no password, even where an address is given for something else.
+    """
     text = _told(error, options)
     if isinstance(error, OSError) and error.strerror:  # rather than its number
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(text.split()) or type(error).__name__
+    return without_login(" ".join(text.split())) or type(error).__name__
 
 
 def _told(error: BaseException, options: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from gpu_patch.images.readers.paths import checked_file, checked_path
 from gpu_patch.images.readers.sequence import is_sequence
 from gpu_patch.images.readers.tiff import COMPANION
 from gpu_patch.images.readers.units import Calibration
-from gpu_patch.images.readers.url import Url
+from gpu_patch.images.readers.url import Url, without_login
 from gpu_patch.images.readers.zarr import METADATA
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "is_sequence",
     "members",
     "open_file",
+    "without_login",
 ]
 
 _BY_SUFFIX = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,21 @@ from gpu_patch.checks import Message, argument, instance, shorten
 
 _SCHEMES = ("s3", "http", "https", "gs", "az")
 _MAGIC = "*?[{"
+_LOGIN = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})"  # a path has one slash of the two
+    r"(?:[^\s/'\"]*|[^\s/:'\"]*:(?!\d*/)[^\s'\"]*)@"  # a password may have a slash
+)
+
+
+def without_login(text: str) -> str:
+    """Return a text without the names and passwords of the addresses in it.
+
+    Examples
+    --------
+    >>> without_login("there is no http://me:secret@host/a.zarr")
+    'there is no http://host/a.zarr'
+    """
+    return _LOGIN.sub(r"\1", text)
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,14 @@ class Url:
         ValueError
             It is none that can be read. The message has no password.
         """
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+            _ = parts.port  # raises where it is no number
+        except ValueError:
+            raise ValueError(
+                f"the address {without_login(text)!r} has no host and port that can be read: "
+                "write / as %2F, @ as %40 and : as %3A in a name or password"
+            ) from None
         host = parts.netloc.rpartition("@")[2]
         shown = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         if parts.scheme not in _SCHEMES:

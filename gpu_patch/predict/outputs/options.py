@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_patch.checks import Message, argument, choice, instance, whole_number, whole_numbers
-from gpu_patch.images.readers import SUFFIXES
+from gpu_patch.images.readers import SUFFIXES, without_login
 from gpu_patch.predict.outputs.names import FORMATS, ResultNames, ending, result_names
 
 _ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -159,9 +159,9 @@ class OutputOptions:
             raise ValueError(
                 Message(
                     argument("out"),
-                    f" must be on this machine, found the address {str(self.out)!r}: results are "
-                    "renamed when they are whole, which servers cannot do. Write to a folder, and "
-                    "copy it to the server",
+                    " must be on this machine, found the address "
+                    f"{without_login(str(self.out))!r}: results are renamed when they are whole, "
+                    "which servers cannot do. Write to a folder, and copy it to the server",
                 )
             )
         known = ending(path.name)
