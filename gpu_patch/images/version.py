@@ -31,7 +31,7 @@ def _version_of_one(source: str | Path, files: Sequence[Path]) -> str:
     if str(source) == "array" and len(files) == 1:  # mapped into memory, or of another package
         return _version_of_one(files[0], ())
     name = str(source)
-    if name == "array":
+    if name in ("array", ""):
         return name
     file, _, inside = name.rpartition(", ")
     try:

@@ -136,4 +136,4 @@ def _per_channel(
         raise ValueError(
             f"{name} must have one number per channel, {n_channels}, found the shape {found.shape}"
         )
-    return found
+    return np.ascontiguousarray(found)

@@ -28,7 +28,7 @@ def cupy(monkeypatch):
     """Few small batches; the general kernels, since the others would be compiled for."""
     pixels = np.random.default_rng(0).integers(0, 4096, SMALL, np.uint16)
     monkeypatch.setattr(Case, "images", lambda self: pixels)
-    monkeypatch.setattr(specialised, "choose", lambda *arguments: None)
+    monkeypatch.setattr(specialised, "choose", lambda *arguments, **options: None)
     monkeypatch.setattr(cuda, "N_CALLS", 2)
     monkeypatch.setattr(timing, "N_CALLS", 2)
     monkeypatch.setattr(cuda, "USUAL_BATCH", 2)

@@ -31,7 +31,7 @@ BUGS = {
         "add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x); continue;",
     ),
     "output": ("vectors.h", "if (n >= W) return put(to, value);", "return put(to, value);"),
-    "scratch": ("downscaled.h", "take<float>(wide + 16 * W)", "take<float>(wide / 2)"),
+    "scratch": ("downscaled.h", "take<float>(f * stride)", "take<float>(stride / 2)"),
     "shift": ("kernels.cpp", "std::max<int64>(1,", "std::max<int64>(1 << job.n_threads + 40,"),
     "race": (
         "pool.h",
