@@ -31,6 +31,9 @@ __device__ constexpr int power_of_2_from(int n) {
 __device__ constexpr int rows_ahead(int loads_per_row, int most) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 750
     constexpr int LOADS = N_CHANNELS > 2 || PAGED ? LOADS_AHEAD / 2 : LOADS_AHEAD;  // or registers spill
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+    constexpr bool IS_WIDE = sizeof(Stored<PIXEL_TYPE>::Raw) == 4;  // they would spill, too
+    constexpr int LOADS = IS_WIDE || PAGED ? LOADS_AHEAD / 2 : LOADS_AHEAD;
 #else
     constexpr int LOADS = PAGED ? LOADS_AHEAD / 2 : LOADS_AHEAD;  // each has an address of its own
 #endif

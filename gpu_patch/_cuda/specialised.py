@@ -79,7 +79,8 @@ class Shape:
         """Return how many records the kernel of a batch takes by value; 0: they are uploaded."""
         most = TABLE_BYTES // short_record(self.n_dims, epilogue).itemsize
         fits = n_samples * self.n_channels <= most and self.n_channels <= MOST_CHANNELS_BY_VALUE
-        return most if fits and not self.paged else 0
+        spills = self.paged or (self.n_dims == 3 and epilogue)
+        return most if fits and not spills else 0
 
     @cached_property
     def blocks_per_sample(self) -> int:

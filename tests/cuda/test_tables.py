@@ -47,6 +47,7 @@ def test_uploaded_tables_give_the_same(name, finished, monkeypatch):
         np.testing.assert_array_equal(one.view(np.int32), other.view(np.int32))
     n_dims = len(case.patch_size)
     most = (MOST_PARAMETER_BYTES - 16) // short_record(n_dims, finished).itemsize
+    most = 0 if n_dims == 3 and finished else most  # registers would spill
     assert (compiled_for(by_value), compiled_for(uploaded)) == ([most], [0])
 
 
@@ -60,9 +61,7 @@ def test_the_largest_table_that_fits(beyond):
 
 
 def test_batches_of_32_with_epilogues_fit():
-    for n_dims in (2, 3):
-        assert 32 * 2 * short_record(2, True).itemsize <= MOST_PARAMETER_BYTES - 16
-        assert 15 * 2 * short_record(n_dims, True).itemsize <= MOST_PARAMETER_BYTES - 16
+    assert 32 * 2 * short_record(2, True).itemsize <= MOST_PARAMETER_BYTES - 16
 
 
 def make_batch(device, size):
