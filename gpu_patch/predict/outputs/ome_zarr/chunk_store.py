@@ -51,7 +51,7 @@ class Writes:
             self.disk.flush_folder(self._folders.pop())
 
 
-class EndingStore(LocalStore):
+class EndingStore(LocalStore):  # type: ignore[misc, unused-ignore]  # Any without zarr
     """A folder of chunks.
 
     Parameters
