@@ -16,6 +16,7 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
+from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.sources import ChannelSources
 
 if TYPE_CHECKING:
@@ -109,12 +110,11 @@ def _by_host(
         return host_gather(library, resident.table, sources, *how, epilogue=epilogue)
     out = pool.take((*sources.shape, *patch_size), dtype)
 
-    def make(_: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+    def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
-        host_gather(library, pages.table(HOST), part, *how, epilogue=own, out=out[samples])
+        host_gather(library, table, part, *how, epilogue=own, out=out[samples])
 
-    pages = images.pages
-    pages.read(sources, patch_size, 0, n_scales, mode, make)
+    images.pages.read_in_place(HOST, sources, patch_size, 0, n_scales, mode, make)
     return out
 
 
@@ -139,12 +139,10 @@ def _by_cuda(
     with images.telling_of_no_room(), runtime.active():
         out = runtime.output((*sources.shape, *patch_size), dtype)
 
-    def make(_: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+    def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
-        table = pages.table(runtime)
         with images.telling_of_no_room():
             cuda_gather(runtime, table, part, *how, epilogue=own, out=out[samples])
 
-    pages = images.pages
-    pages.read(sources, patch_size, 0, n_scales, mode, make)
+    images.pages.read_in_place(runtime, sources, patch_size, 0, n_scales, mode, make)
     return out

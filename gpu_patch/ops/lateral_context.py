@@ -16,6 +16,7 @@ from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.ops.paged_table import PagedTable, by_parts
+from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.sources import ChannelSources
 
 if TYPE_CHECKING:
@@ -154,15 +155,13 @@ def _by_cuda(
             runtime, sources.shape, n_scales, patch_size, dtype, targets=targets
         )
 
-    def make(_: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+    def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
         out = mixed[samples], None if target is None else target[samples]
-        table = pages.table(runtime)
         with images.telling_of_no_room():
             cuda.lateral_context(
                 runtime, table, part, weights[samples], *how, targets=targets, epilogue=own, out=out
             )
 
-    pages = images.pages
-    pages.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
+    images.pages.read_in_place(runtime, sources, patch_size, n_scales - 1, n_scales, mode, make)
     return mixed, target

@@ -21,6 +21,8 @@ PagesOfSamples: TypeAlias = dict[PagePool, tuple[NDArray[np.int64], NDArray[np.i
 """Of each pool, numbers of samples and beside them pages that they read; pairs may repeat."""
 Make: TypeAlias = Callable[[Sequence[Any], ChannelSources, slice], None]
 """Makes some samples of a batch of images, arrays or paged ones."""
+MakeInPlace: TypeAlias = Callable[[SlotTable, ChannelSources, slice], None]
+"""Makes some samples of a batch by a kernel that looks slots up."""
 
 
 class PagedSet:
@@ -37,7 +39,7 @@ class PagedSet:
         self._caches = list({id(image.cache): image.cache for image in images}.values())
         self._pools: list[PagePool] = []
         self._paged: list[PagedImage] = []
-        self._table: SlotTable | None = None
+        self._table: tuple[Any, SlotTable] | None = None  # and the images that it is of
 
     def pools(self) -> list[PagePool]:
         """Return the pools that the images are in now."""
@@ -49,15 +51,8 @@ class PagedSet:
         pools = [cache.pool for cache in self._caches]
         if pools != self._pools:
             self._paged = [image.cache.pool.paged[image.number] for image in self._images]
-            self._pools, self._table = pools, None
+            self._pools = pools
         return self._paged
-
-    def table(self, addresses: Addresses) -> SlotTable:
-        """Return what kernels read; `addresses` tells where the slots are."""
-        images = self.images()
-        if self._table is None:
-            self._table = SlotTable(addresses, images)
-        return self._table
 
     def pages(
         self,
@@ -122,6 +117,36 @@ class PagedSet:
                 for pool in sorted(pages, key=id):
                     stack.enter_context(pool.hold(pages[pool]))
                 make(images, part, samples)
+
+    def read_in_place(
+        self,
+        addresses: Addresses,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        scale: int,
+        n_scales: int,
+        mode: str,
+        make: MakeInPlace,
+    ) -> None:
+        """Do the same with what kernels read, of the images whose pages are there.
+
+        Parameters
+        ----------
+        addresses : Addresses
+            Tells where the slots are.
+        sources, patch_size, scale, n_scales, mode
+            As in `read`.
+        make : callable
+            Takes the table of slots, and what to read of which samples.
+        """
+
+        def of_table(images: Sequence[Any], part: ChannelSources, samples: slice) -> None:
+            # not of the pools of this moment, which may be others by now
+            if self._table is None or self._table[0] is not images:
+                self._table = images, SlotTable(addresses, images)
+            make(self._table[1], part, samples)
+
+        self.read(sources, patch_size, scale, n_scales, mode, of_table)
 
 
 def _parts(
