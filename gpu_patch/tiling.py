@@ -193,6 +193,12 @@ class TileGrid:
         found: NDArray[np.int64] = np.ravel_multi_index(tuple(self.positions(sequence)), self.shape)
         return found
 
+    def counts(self, rows: tuple[int, int]) -> list[NDArray[np.float64]]:
+        """Return for each axis how many tiles count at its pixels; along `slab_axis` at `rows`."""
+        found = [(cover.stop - cover.first).astype(np.float64) for cover in self.covers]
+        found[self.slab_axis] = found[self.slab_axis][slice(*rows)]
+        return found
+
     def slab_range(self, first: int, count: int) -> tuple[int, int]:
         """Return the pixels [start, stop) along `slab_axis` where some of these tiles count."""
         starts, _, stops = self.spans[self.slab_axis]
@@ -212,6 +218,28 @@ def tile_grid(
         axis_cover(*axis, blend) for axis in zip(size, patch_size, overlaps, strict=True)
     )
     return TileGrid(tuple(size), tuple(patch_size), covers, slab_axis)
+
+
+class TileColumns(NamedTuple):
+    """Some tiles along one axis, (n,) each; pixels are those of the image.
+
+    Attributes
+    ----------
+    place : array of int64
+        Where they are in the grid.
+    start : array of int64
+        Their first pixels.
+    low, high : array of int64
+        Where they count and may be written: none where `high` is not above `low`.
+    middle : array of int64
+        From where on no tile before them counts.
+    """
+
+    place: NDArray[np.int64]
+    start: NDArray[np.int64]
+    low: NDArray[np.int64]
+    middle: NDArray[np.int64]
+    high: NDArray[np.int64]
 
 
 class Segment(NamedTuple):
@@ -242,3 +270,16 @@ class Segment(NamedTuple):
         """Pixels [start, stop) of the image along the slab axis that these tiles write."""
         start, stop = self.grid.slab_range(self.first, self.count)
         return max(start, self.slab_range[0]), min(stop, self.slab_range[1])
+
+    def columns(self) -> list[TileColumns]:
+        """Return where its tiles are and count, by axis."""
+        found, grid = [], self.grid
+        positions = grid.positions(np.arange(self.first, self.first + self.count))
+        axes = zip(grid.covers, grid.spans, positions, strict=True)
+        for axis, (cover, spans, index) in enumerate(axes):
+            low, middle, high = spans[:, index]
+            if axis == grid.slab_axis:
+                low = np.maximum(low, self.slab_range[0])
+                high = np.minimum(high, self.slab_range[1])
+            found.append(TileColumns(index, cover.starts[index], low, middle, high))
+        return found

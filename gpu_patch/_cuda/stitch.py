@@ -148,7 +148,7 @@ def _fill(runtime: Runtime, segment: Segment, record: np.void, tiles: NDArray[np
     no_axis = 3 - len(grid.size)  # kernels know three axes: an image of two has one Z
     slab_axis = no_axis + grid.slab_axis
     order = [slab_axis, *(axis for axis in range(3) if axis != slab_axis)]
-    start, stop = segment.written
+    start, _ = segment.written
     length = slab.shape[1 + grid.slab_axis]
     record["slab"] = runtime.pointer(slab)
     record["axes"]["tables"] = tables_of(runtime, grid)[order]
@@ -161,15 +161,10 @@ def _fill(runtime: Runtime, segment: Segment, record: np.void, tiles: NDArray[np
     record["strides"] = shape[1] * shape[2], shape[2]
     record["first"], record["stop"], record["slab_axis"] = first, first + count, slab_axis
     tiles["high"] = 1
-    positions = grid.positions(np.arange(first, first + count))
-    columns = zip(grid.covers, grid.spans, positions, strict=True)
-    for axis, (cover, spans, index) in enumerate(columns, no_axis):
-        low, high = spans[0, index], spans[2, index]
-        if axis == slab_axis:
-            low, high = np.maximum(low, start), np.minimum(high, stop)
-        tiles["index"][:, order.index(axis)] = index
-        tiles["start"][:, axis] = cover.starts[index]
-        tiles["low"][:, axis], tiles["high"][:, axis] = low, np.maximum(high, low)
+    for axis, own in enumerate(segment.columns(), no_axis):
+        tiles["index"][:, order.index(axis)] = own.place
+        tiles["start"][:, axis], tiles["low"][:, axis] = own.start, own.low
+        tiles["high"][:, axis] = np.maximum(own.high, own.low)
 
 
 def tables_of(runtime: Runtime, grid: TileGrid) -> NDArray[np.uint64]:

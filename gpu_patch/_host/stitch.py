@@ -52,9 +52,7 @@ def means(
 ) -> None:
     """Turn sums into means and standard deviations; see `ops.means`."""
     no_axis, axis = 3 - len(grid.size), grid.slab_axis
-    counts = [np.ones(1)] * no_axis
-    counts += [(cover.stop - cover.first).astype(np.float64) for cover in grid.covers]
-    counts[no_axis + axis] = counts[no_axis + axis][slice(*rows)]
+    counts = [np.ones(1)] * no_axis + grid.counts(rows)
     counts[0] = counts[0] * n_samples
     in_slab = [0, 0, 0]
     in_slab[no_axis + axis] = rows[0] % sums.shape[1 + axis]
@@ -94,21 +92,16 @@ def _write(
 
 def _fill(segment: Segment, records: NDArray[np.void]) -> None:
     """Fill in the records of a segment's tiles."""
-    slab, grid, first, count, limits = segment
+    slab, grid = segment.slab, segment.grid
     no_axis = 3 - len(grid.size)  # kernels know three axes: an image of two has one Z
     records["slab"], records["slab_size"] = address(slab), volume(slab.shape[1:])
     records["high"] = 1
     if not grid.exclusive:
         records["weights"] = address(_ONE)
-    positions = grid.positions(np.arange(first, first + count))
-    columns = zip(grid.covers, grid.spans, positions, strict=True)
-    for axis, (cover, spans, index) in enumerate(columns):
-        low, middle, high = spans[:, index]
-        if axis == grid.slab_axis:
-            low, high = np.maximum(low, limits[0]), np.minimum(high, limits[1])
-        records["start"][:, no_axis + axis] = cover.starts[index]
-        records["low"][:, no_axis + axis], records["high"][:, no_axis + axis] = low, high
-        records["middle"][:, no_axis + axis] = middle
+    for axis, (cover, own) in enumerate(zip(grid.covers, segment.columns(), strict=True), no_axis):
+        for name in ("start", "low", "middle", "high"):
+            records[name][:, axis] = getattr(own, name)
         if not grid.exclusive:
             weights = cover.weights
-            records["weights"][:, no_axis + axis] = address(weights) + index * weights.strides[0]
+            rows = own.place * weights.strides[0]
+            records["weights"][:, axis] = weights.ctypes.data + rows

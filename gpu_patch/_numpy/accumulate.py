@@ -105,9 +105,7 @@ def means(
 ) -> None:
     """Turn sums into means and standard deviations; see `ops.means`."""
     axis = grid.slab_axis
-    along = [(cover.stop - cover.first).astype(np.float64) for cover in grid.covers]
-    along[axis] = along[axis][slice(*rows)]
-    counts = reduce(np.multiply.outer, along) * n_samples
+    counts = reduce(np.multiply.outer, grid.counts(rows)) * n_samples
     first = rows[0] % sums.shape[1 + axis]
     place = (slice(None),) * axis + (slice(first, first + rows[1] - rows[0]),)
     n_channels = len(sums) // (1 + squares)
