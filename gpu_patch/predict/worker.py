@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -152,13 +152,19 @@ class TilePredictor:
         """Stitch tiles, or add them to sums: `again` where they are another sample of the same."""
         if self._sums:
             ops.accumulate(tiles, segments, squares=bool(self._std), again=again)
-        elif (inverse := self._taken_back()) is None:
-            ops.stitch(tiles, segments)
         else:
-            scale, offset = inverse.scale, inverse.rest
-            if self._moments:
-                scale, offset = np.tile(scale, 2), np.concatenate([offset, 0 * offset])
-            ops.stitch(tiles, segments, scale=scale, offset=offset)
+            ops.stitch(tiles, segments, **self._linear)
+
+    @cached_property
+    def _linear(self) -> dict[str, NDArray[np.float32]]:
+        """What stitching does to the planes of tiles: known once the model has returned some."""
+        inverse = self._taken_back()
+        if inverse is None:
+            return {}
+        scale, offset = inverse.scale, inverse.rest
+        if self._moments:
+            scale, offset = np.tile(scale, 2), np.concatenate([offset, 0 * offset])
+        return {"scale": scale, "offset": offset}
 
     @contextmanager
     def _making(
