@@ -232,8 +232,33 @@ class ImageTable(WindowTable):
         IndexError
             Where an image, sample or channel does not exist: the kernels do not check.
         """
-        image_idx, sample_idx, coords, channels = sources
-        self._check_samples(image_idx, sample_idx)
+        self._check_samples(sources.image_idx, sources.sample_idx)
+        words = self._words(sources)
+        words[..., 7 - self.n_dims : 7] = sources.coords
+        if weights is not None:
+            words.view(np.float32)[..., 15] = weights
+        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
+        return found
+
+    def check(self, sources: ChannelSources) -> None:
+        self._check_samples(sources.image_idx, sources.sample_idx)
+        self._of_channels(sources.image_idx, sources.channels)
+
+    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
+        words = self._words(sources)
+        records["pixels"], records["size"] = words[..., 0], words[..., 4 - self.n_dims : 4]
+        records["coords"] = sources.coords
+
+    def _check_samples(self, image_idx: NDArray[np.int64], sample_idx: NDArray[np.int64]) -> None:
+        if not all_within(image_idx, 0, len(self.images)):
+            _check_index("image_idx", image_idx, len(self.images))
+        # quick where even the image with the fewest samples has all that are asked for
+        if not all_within(sample_idx, 0, self._fewest_samples):
+            _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
+
+    def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
+        """Return records as words, (B, C, 8), but for what a table does not know."""
+        image_idx, sample_idx, _, channels = sources
         known = self._of_channels(image_idx, channels)
         # as words of int64: NumPy writes fields of a record more slowly
         if len(known) == 1:
@@ -245,28 +270,7 @@ class ImageTable(WindowTable):
             words = known[image_idx, np.arange(len(channels))]
         if self._most_samples > 1:
             words[..., 0] += self._table[:, 1][image_idx] * sample_idx
-        words[..., 7 - self.n_dims : 7] = coords
-        if weights is not None:
-            words.view(np.float32)[..., 15] = weights
-        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
-        return found
-
-    def check(self, sources: ChannelSources) -> None:
-        self._check_samples(sources.image_idx, sources.sample_idx)
-        self._of_channels(sources.image_idx, sources.channels)
-
-    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
-        image_idx, sample_idx, coords, channels = sources
-        rows = self._table.take(image_idx, axis=0)
-        records["pixels"] = rows[..., 0] + rows[..., 1] * sample_idx + rows[..., 2] * channels
-        records["size"], records["coords"] = rows[..., 6 - self.n_dims : 6], coords
-
-    def _check_samples(self, image_idx: NDArray[np.int64], sample_idx: NDArray[np.int64]) -> None:
-        if not all_within(image_idx, 0, len(self.images)):
-            _check_index("image_idx", image_idx, len(self.images))
-        # quick where even the image with the fewest samples has all that are asked for
-        if not all_within(sample_idx, 0, self._fewest_samples):
-            _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
+        return words
 
     def _of_channels(
         self, image_idx: NDArray[np.int64], channels: NDArray[np.int64]
