@@ -70,7 +70,7 @@ def stitched() -> Iterator[np.ndarray]:
     """What tiles become, of every blend, stitched and summed twice: through rings that end."""
     for seed, (size, patch, overlaps, blend, slab_axis, n_channels, dtype) in enumerate(
         [
-            ((120, 350), (40, 110), (15, 12), "hann", 0, 2, "float32"),  # enough for threads
+            ((500, 900), (180, 400), (40, 30), "hann", 0, 2, "float32"),  # enough for threads
             ((37, 50), (16, 12), (5, 7), "crop", 1, 1, "float16"),
             ((11, 9, 13), (4, 5, 6), (2, 1, 4), "gaussian", 2, 2, "float16"),
             ((9, 30, 21), (4, 16, 20), (3, 9, 2), "hann", 0, 1, "float32"),
