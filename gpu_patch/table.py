@@ -160,9 +160,6 @@ class ImageTable(WindowTable):
         Whose arrays the images are.
     images : sequence of array, SC(Z)YX
         C-contiguous, of stored data types.
-    whole : sequence of array, optional
-        What the images are cut from: these say `pixel_types` and `most_pixels`, which decide
-        about the kernel.
 
     Attributes
     ----------
@@ -178,9 +175,7 @@ class ImageTable(WindowTable):
         The shortest of all images.
     """
 
-    def __init__(
-        self, runtime: Addresses, images: Sequence[Any], whole: Sequence[Any] | None = None
-    ) -> None:
+    def __init__(self, runtime: Addresses, images: Sequence[Any]) -> None:
         if not len(images):
             raise ValueError("images is empty: at least one image is needed")
         self.images = images
@@ -215,9 +210,8 @@ class ImageTable(WindowTable):
         self._most_samples = int(self._table[:, 7].max())
         self._fewest_samples, self._fewest_channels = self._table[:, 7:].min(axis=0).tolist()
         self.least_side = int(self._table[:, 6 - self.n_dims : 6].min())
-        whole = images if whole is None else whole
-        self.pixel_types = {PIXEL_TYPES[image.dtype] for image in whole}
-        self.most_pixels = max(prod(image.shape[2:]) for image in whole)
+        self.pixel_types = {PIXEL_TYPES[image.dtype] for image in images}
+        self.most_pixels = max(prod(image.shape[2:]) for image in images)
 
     def __len__(self) -> int:
         return len(self.images)

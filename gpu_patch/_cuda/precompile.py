@@ -35,7 +35,6 @@ _PIXELS = ("uint16", "float32")
 
 def common_texts() -> Iterator[str]:
     """Yield the kernels that serve any case, and those of what MicroSplit mostly trains on."""
-    yield source_text("assemble", {})
     for epilogue in ({}, EPILOGUE):
         yield source_text("gather", epilogue)
         yield source_text("lateral_context", {"N_THREADS": N_THREADS, **epilogue})

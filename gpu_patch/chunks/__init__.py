@@ -1,7 +1,5 @@
-"""Images that are not resident as a whole: kept by chunk, the least recently used out first."""
+"""Images that are not resident as a whole: what they are read from, and their chunks."""
 
-from gpu_patch.chunks.cache import ChunkCache
 from gpu_patch.chunks.image import ChunkedImage, RegionReader
-from gpu_patch.chunks.lru import Traffic
 
-__all__ = ["ChunkCache", "ChunkedImage", "RegionReader", "Traffic"]
+__all__ = ["ChunkedImage", "RegionReader"]

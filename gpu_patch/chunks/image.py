@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from math import prod
 from threading import Lock
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,6 @@ from gpu_patch.finite import count_not_finite
 _numbers = count()
 _LEAST_BYTES = 1 << 17
 """Smaller chunks of a file are kept several at a time: each costs some work of its own."""
-
-
-Place: TypeAlias = tuple[int, ...]
-"""Of a chunk, in the grid of its image's chunks."""
 
 
 class RegionReader(Protocol):
@@ -55,8 +51,8 @@ class ChunkedImage:
     ----------
     reader : RegionReader
         What it is read from, one chunk at a time.
-    cache : ChunkCache
-        Where its chunks are kept.
+    cache : PageCache
+        Where its pages are kept.
     name : str
         What error messages call it.
 
@@ -73,15 +69,13 @@ class ChunkedImage:
 
     def __init__(self, reader: RegionReader, cache: Any, name: str = "array") -> None:
         self.reader, self.name = reader, name
-        self.cache: Any = cache  # a ChunkCache or PageCache, whose modules import this one
+        self.cache: Any = cache  # a PageCache, whose module imports this one
         self.number = next(_numbers)
         self.shape, self.dtype = tuple(reader.shape), np.dtype(reader.dtype)
         self.chunk_shape = kept_chunk_shape(self.shape, reader.chunk_shape, self.dtype.itemsize)
         self._reading: PerProcess[Any] = PerProcess()
-        self._bytes: dict[tuple[int, ...], int] = {}
         self._not_finite: dict[tuple[int, ...], int] = {}
-        if hasattr(cache, "add"):
-            cache.add(self)
+        cache.add(self)
 
     def __repr__(self) -> str:
         return f"ChunkedImage({self.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -121,56 +115,6 @@ class ChunkedImage:
         """Values that are NaN or infinite, of what this process has read so far."""
         return sum(self._not_finite.copy().values())
 
-    def region(self, chunk: tuple[int, ...]) -> tuple[slice, ...]:
-        """Return what a chunk is of the image.
-
-        Parameters
-        ----------
-        chunk : tuple of int
-            Its place in the grid of chunks.
-
-        Returns
-        -------
-        tuple of slice
-            One per axis, with start and stop.
-        """
-        return tuple(
-            slice(i * c, min((i + 1) * c, n))
-            for i, c, n in zip(chunk, self.chunk_shape, self.shape, strict=True)
-        )
-
-    def chunk_bytes(self, chunk: tuple[int, ...]) -> int:
-        """Return the size of a chunk.
-
-        Parameters
-        ----------
-        chunk : tuple of int
-            Its place in the grid of chunks.
-
-        Returns
-        -------
-        int
-            Bytes; chunks at the end of an axis may be smaller.
-        """
-        found = self._bytes.get(chunk)
-        if found is None:
-            lengths = [part.stop - part.start for part in self.region(chunk)]
-            found = self._bytes[chunk] = int(prod(lengths) * self.dtype.itemsize)
-        return found
-
-    def read(self, chunk: tuple[int, ...], out: NDArray[Any]) -> None:
-        """Fill `out` with a chunk; one thread at a time reads, as readers ask for.
-
-        Parameters
-        ----------
-        chunk : tuple of int
-            Its place in the grid of chunks.
-        out : array
-            Of the chunk's shape and the image's data type.
-        """
-        self.read_region(self.region(chunk), out)
-        self.count(chunk, out)
-
     def read_region(self, region: Sequence[slice], out: NDArray[Any]) -> None:
         """Fill `out` with any region; one thread at a time reads, as readers ask for.
 
@@ -184,7 +128,7 @@ class ChunkedImage:
         with self._reading.get(Lock):
             self.reader.read(region, out)
 
-    def count(self, part: Place, pixels: NDArray[Any]) -> None:
+    def count(self, part: tuple[int, ...], pixels: NDArray[Any]) -> None:
         """Count what is not finite of a part of the image, for `n_not_finite`.
 
         Parameters
@@ -218,19 +162,3 @@ def kept_chunk_shape(
         axis = min(short, key=lambda axis: kept[axis])
         kept[axis] = min(2 * kept[axis], shape[axis])
     return tuple(kept)
-
-
-class ChunkKey(NamedTuple):
-    """A chunk that something asks for."""
-
-    image: ChunkedImage
-    place: Place
-
-    @property
-    def cache_key(self) -> CacheKey:
-        """What the cache calls it."""
-        return self.image.number, self.place
-
-
-CacheKey: TypeAlias = tuple[int, Place]
-"""Number of an image, and place of a chunk: a cache keeps no image alive."""

@@ -161,8 +161,9 @@ class Sampling:
 
     @property
     def is_chunked(self) -> bool:
-        """Whether some of the images are kept by chunk."""
-        return any(images.images.chunked for part in self.channels.values() for images, _ in part)
+        """Whether some of the images are read by page."""
+        every = [images.images for part in self.channels.values() for images, _ in part]
+        return any(images.pages is not None for images in every)
 
     @property
     def has_labels(self) -> bool:

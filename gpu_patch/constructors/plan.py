@@ -12,8 +12,6 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.chunks.cache import ChunkCache
-from gpu_patch.chunks.image import ChunkKey
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.locations import Locations
 from gpu_patch.ops import ImageSet
@@ -108,19 +106,6 @@ class Plan:
             own = sources._replace(channels=target.sources.channels)
             target = target._replace(sources=own)
         return replace(self, input=self.input._replace(sources=sources), target=target, **changes)
-
-    def chunks(self) -> dict[ChunkCache, list[ChunkKey]]:
-        """Tell which chunks are read, or most of them, each once, without reading them.
-
-        Of images that are read by page there are none.
-        """
-        needed: dict[ChunkCache, dict[ChunkKey, None]] = {}
-        for images, sources, n_scales, _ in self.reads:
-            if images.chunked and images.pages is None:
-                largest = max(n_scales - 1, 0)
-                for cache, keys in images.touched(sources, self.patch_size, largest).items():
-                    needed.setdefault(cache, {}).update(dict.fromkeys(keys))
-        return {cache: list(keys) for cache, keys in needed.items()}
 
 
 class Specs(Sequence[PatchSpecs]):

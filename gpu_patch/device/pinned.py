@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from math import inf, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -99,12 +99,10 @@ class PinnedPool:
     ----------
     cupy : module
         CuPy.
-    most : int, optional
-        How many there may be before one is waited for; without it none ever is.
     """
 
-    def __init__(self, cupy: Any, most: float = inf) -> None:
-        self._cupy, self._most = cupy, most
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
         self._buffers: deque[PinnedBuffer] = deque()
 
     def take(self, nbytes: int) -> PinnedBuffer:
@@ -113,14 +111,11 @@ class PinnedPool:
         It is nobody else's until it is given back, behind a copy or without one.
         """
         for _ in range(len(self._buffers)):
-            must_wait = len(self._buffers) >= self._most
             try:
                 buffer = self._buffers.popleft()
             except IndexError:  # other threads were faster
                 break
-            if must_wait:
-                buffer.copied.synchronize()
-            elif not buffer.copied.done:
+            if not buffer.copied.done:
                 self._buffers.append(buffer)
                 continue
             if buffer.host.nbytes >= nbytes:

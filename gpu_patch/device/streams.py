@@ -79,14 +79,6 @@ class SideStream:
             reader.wait_event(event)
             return [a if note_reader(a, reader) else self._copied(a, reader) for a in arrays]
 
-    def free_behind(self, arrays: Iterable[Any]) -> None:
-        """Let the arrays' memory be used again behind what the current stream was asked so far."""
-        with on_device(self._device):
-            reader = self._cupy.cuda.get_current_stream()
-            event = reader.record(self._cupy.cuda.Event(disable_timing=True))
-            for array in arrays:
-                note_reader(array, reader, event)
-
     def _copied(self, array: Any, reader: Any) -> Any:
         """Copy an array on the current stream, before this one may use its memory again."""
         copy = array.copy()

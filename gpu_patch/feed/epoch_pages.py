@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
 from gpu_patch.feed.order import Division
 from gpu_patch.feed.paging import Needs, PageFeed
@@ -17,6 +21,8 @@ from gpu_patch.feed.sweep import Sweep, fit, sweep_order
 from gpu_patch.geometry import window_start
 from gpu_patch.locations import Locations
 from gpu_patch.pages import PagedImage, PagePool
+
+Made = TypeVar("Made")
 
 _AT_ONCE = 8192
 _TIMES = [DrawSpec(DrawPurpose.ORDER, 0, 1)]
@@ -134,12 +140,8 @@ def plan_epoch(constructor: PatchConstr, epoch: int) -> EpochPages | None:
         except ValueError:  # patches of several sizes: each batch says for itself what it reads
             return None
         places.append(plan.specs.principal)
-        for images, sources, n_scales, mode in plan.reads:
-            if images.pages is not None:
-                scale = max(n_scales - 1, 0)
-                needed = images.pages.pages(sources, plan.patch_size, scale, n_scales, mode)
-                for pool, (sample, page) in needed.items():
-                    found.setdefault(pool, []).append((sample + first, page))
+        for pool, sample, page in _pages_of(plan):
+            found.setdefault(pool, []).append((sample + first, page))
     if not found:
         return None
     needs = {
@@ -153,6 +155,53 @@ def plan_epoch(constructor: PatchConstr, epoch: int) -> EpochPages | None:
         places[0].patch_size,
     )
     return EpochPages(needs, every)
+
+
+def _pages_of(plan: Plan) -> Iterator[tuple[PagePool, NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the pools that a batch reads, with its samples and beside them pages."""
+    for images, sources, n_scales, mode in plan.reads:
+        if images.pages is not None:
+            scale = max(n_scales - 1, 0)
+            needed = images.pages.pages(sources, plan.patch_size, scale, n_scales, mode)
+            for pool, (sample, page) in needed.items():
+                yield pool, sample, page
+
+
+@contextmanager
+def reading_ahead(
+    make: Callable[[int], Made], plan_of: Callable[[int], Plan], n_steps: int
+) -> Iterator[Callable[[int], Made]]:
+    """Give `make`, which takes the number of a batch, with the pages of the next read meanwhile.
+
+    For batches whose pages are not planned all at once.
+
+    Parameters
+    ----------
+    make : callable
+        Makes a batch.
+    plan_of : callable
+        Returns the plan of a batch by its number.
+    n_steps : int
+        Number of batches.
+    """
+    pools: set[PagePool] = set()
+
+    def making(step: int) -> Made:
+        made = make(step)
+        if step + 1 < n_steps:
+            for pool, _, page in _pages_of(plan_of(step + 1)):
+                pools.add(pool)
+                pages = np.unique(page)
+                next_step = np.ones(len(pages), np.int64)
+                pool.expect(pages, next_step)
+                pool.read_ahead(pages, next_step, 1)
+        return made
+
+    try:
+        yield making
+    finally:
+        for pool in pools:
+            pool.forget()
 
 
 def fitted(constructor: PatchConstr) -> Sweep | None:

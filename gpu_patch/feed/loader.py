@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from gpu_patch.constructors.target_dtype import target_option
 from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
 from gpu_patch.feed import loader_state
-from gpu_patch.feed.ahead import ChunkPrefetch, Needs, made_ahead
+from gpu_patch.feed.ahead import made_ahead
 from gpu_patch.feed.epoch_pages import plan_epoch
 from gpu_patch.feed.order import Division
 from gpu_patch.feed.ranks import NotGiven, warn_of_ranks
@@ -70,8 +70,8 @@ class BatchLoader:
         worth a warning: all of them see the same patches. Where that is wanted, give 0 and 1.
     prefetch : int or None, default None
         Batches that are made ahead; None is 2 where the images are on a CUDA device or are not
-        resident as a whole, else 0. Of those, chunks of so many further batches are read ahead,
-        unless draws are not by counter. On CUDA batches are made on a stream of their own, and
+        resident as a whole, else 0. Of these, pages of coming batches are read ahead besides,
+        where draws are by counter. On CUDA batches are made on a stream of their own, and
         whatever stream is current when one is taken waits for it, on the device. On the CPU a
         thread makes them.
     normalization : Normalization or None, default None
@@ -280,22 +280,15 @@ class BatchLoader:
                 **self._of_target,
             )
 
-        def needs(step: int) -> Needs:
-            first, stop = division.part(step, self.rank)
-            constructor: PlannedConstr = self.constructor  # type: ignore[assignment]
-            return constructor.plan_batch(order[first:stop].tolist(), epoch=epoch).chunks()
-
         with ExitStack() as stack:
             making: Callable[[int], PatchBatch] = make
             if pages is not None:
                 paging = pages.feed(order, division, self.rank)
                 stack.callback(paging.close)
                 making = paging.during(make)
-            elif self._chunked and self.prefetch and self.constructor.draws_by_counter:
-                chunks = ChunkPrefetch(needs, division.n_steps, self.prefetch)
-                stack.callback(chunks.close)
-                making = chunks.during(make)
-            batches = made_ahead(making, division.n_steps, self.prefetch, self.device)
+            made = made_ahead(making, division.n_steps, self.prefetch, self.device)
+            # closed first: what is being made may still hold pages
+            batches = stack.enter_context(closing(made))
             for _ in range(division.n_steps):
                 # no variable may hold a batch here, or its memory would outlive its use
                 yield self._take(batches)

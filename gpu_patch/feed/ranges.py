@@ -132,7 +132,7 @@ def _not_finite(
 
 def _others(images: ImageSet, image_idx: int, sample_idx: int) -> str:
     """Say how many more samples are not finite, where that is known without reading files."""
-    if images.chunked:
+    if images.pages is not None:
         return ""
     n = sum(
         not is_finite(array[s])

@@ -131,7 +131,7 @@ class Survey:
             for name, read in self._reads(plan):
                 images, sources = read.images, read.sources
                 if id(images) not in finite:
-                    finite[id(images)] = not images.chunked and all(map(is_finite, images.arrays))
+                    finite[id(images)] = images.pages is None and all(map(is_finite, images.arrays))
                 if finite[id(images)] or not any(a.dtype.kind == "f" for a in images.arrays):
                     continue
                 firsts = range(0, len(sources.image_idx), n)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from gpu_patch.checks import index_in, sequence, shorten
-from gpu_patch.chunks import ChunkCache, ChunkedImage
+from gpu_patch.chunks import ChunkedImage
 from gpu_patch.images.agreement import check_agreement
 from gpu_patch.images.names import ImageShapes, Origin
 from gpu_patch.images.stack import ImageStack
@@ -94,8 +94,8 @@ class PatchExtractor:
         return ImageShapes([stack.data_shape for stack in self.image_stacks], self.origins)
 
     @property
-    def cache(self) -> ChunkCache | PageCache | None:
-        """Where pages or chunks of images are kept that are not resident; None where all are.
+    def cache(self) -> PageCache | None:
+        """Where pages of images are kept that are not resident; None where all are.
 
         Its `traffic` tells hits, misses, bytes moved and waits.
         """

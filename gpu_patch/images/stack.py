@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch import device as devices
 from gpu_patch.checks import index_in, instance, shorten, whole_numbers
-from gpu_patch.chunks import ChunkCache, ChunkedImage, RegionReader
+from gpu_patch.chunks import ChunkedImage, RegionReader
 from gpu_patch.images.axes import checked_axes, to_canonical
 from gpu_patch.images.channels import checked_channels
 from gpu_patch.images.dtypes import (
@@ -267,7 +267,7 @@ class ImageStack:
         cls,
         reader: RegionReader,
         *,
-        cache: ChunkCache | PageCache,
+        cache: PageCache,
         source: str | Path = "array",
         info: ImageInfo | None = None,
     ) -> ImageStack:
@@ -279,7 +279,7 @@ class ImageStack:
         ----------
         reader : RegionReader
             What it is read from.
-        cache : PageCache or ChunkCache
+        cache : PageCache
             Where its pages are kept. Stacks that share one share its budget.
         source : str or Path, default "array"
             Where it comes from.

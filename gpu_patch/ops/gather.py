@@ -106,8 +106,7 @@ def _by_host(
     """Return the patches, made at once or, of pages, part by part as slots allow."""
     how = (patch_size, n_scales, mode, dtype)
     if images.pages is None:
-        resident, sources = images.resident(sources, patch_size, 0, n_scales, mode)
-        return host_gather(library, resident.table, sources, *how, epilogue=epilogue)
+        return host_gather(library, images.table, sources, *how, epilogue=epilogue)
     out = pool.take((*sources.shape, *patch_size), dtype)
 
     def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
@@ -133,9 +132,8 @@ def _by_cuda(
 
     how = (patch_size, n_scales, mode, dtype)
     if images.pages is None:
-        resident, sources = images.resident(sources, patch_size, 0, n_scales, mode)
         with images.telling_of_no_room():
-            return cuda_gather(runtime, resident.table, sources, *how, epilogue=epilogue)
+            return cuda_gather(runtime, images.table, sources, *how, epilogue=epilogue)
     with images.telling_of_no_room(), runtime.active():
         out = runtime.output((*sources.shape, *patch_size), dtype)
 

@@ -92,9 +92,8 @@ def lateral_context(
         made = by_parts(given.pages, sources, patch_size, scale, n_scales, mode, compiled)
         return made[0], made[1]
     if library is not None:
-        resident, sources = given.resident(sources, patch_size, n_scales - 1, n_scales, mode)
         return host_lateral_context(
-            library, resident.table, sources, weights, *how, targets=wanted, epilogue=epilogue
+            library, given.table, sources, weights, *how, targets=wanted, epilogue=epilogue
         )
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
@@ -145,10 +144,9 @@ def _by_cuda(
 
     how = (patch_size, n_scales, mode, dtype)
     if images.pages is None:
-        resident, sources = images.resident(sources, patch_size, n_scales - 1, n_scales, mode)
         with images.telling_of_no_room():
             return cuda.lateral_context(
-                runtime, resident.table, sources, weights, *how, targets=targets, epilogue=epilogue
+                runtime, images.table, sources, weights, *how, targets=targets, epilogue=epilogue
             )
     with images.telling_of_no_room(), runtime.active():
         mixed, target = cuda.new_outputs(

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.chunks.image import ChunkedImage
-from gpu_patch.chunks.windows import check_indices
 from gpu_patch.pages import PagedImage, PagePool
 from gpu_patch.pages.slot_table import SlotTable
-from gpu_patch.pages.touches import touches
+from gpu_patch.pages.touches import check_indices, touches
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import Addresses
 

@@ -9,9 +9,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.chunks.windows import check_indices
 from gpu_patch.geometry import window_start
 from gpu_patch.pages.image import PagedImage
+from gpu_patch.pages.touches import check_indices
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     CHANNEL_SOURCE,

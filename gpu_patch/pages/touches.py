@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,26 @@ class Touched(NamedTuple):
     image_idx: int
     sample: NDArray[np.int64]
     page: NDArray[np.int64]
+
+
+def check_indices(images: Sequence[Any], sources: ChannelSources) -> None:
+    """Check that all images, samples and channels of a batch exist; raises IndexError."""
+    n_images = len(images)
+    if sources.image_idx.min() < 0 or sources.image_idx.max() >= n_images:
+        wrong = sources.image_idx[(sources.image_idx < 0) | (sources.image_idx >= n_images)][0]
+        raise IndexError(f"sources.image_idx holds {wrong}, which must be in 0 … {n_images - 1}")
+    counts = np.array([image.shape[:2] for image in images])[sources.image_idx]
+    for name, values, below in (
+        ("sample_idx", sources.sample_idx, counts[..., 0]),
+        ("channels", sources.channels, counts[..., 1]),
+    ):
+        values, below = np.broadcast_arrays(values, below)
+        outside = (values < 0) | (values >= below)
+        if outside.any():
+            raise IndexError(
+                f"sources.{name} holds {values[outside][0]}, which must be in "
+                f"0 … {below[outside][0] - 1}"
+            )
 
 
 def touches(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from math import prod
 from typing import Any
@@ -15,8 +15,9 @@ from gpu_patch import device as devices
 from gpu_patch import ops
 from gpu_patch.checks import Message, argument
 from gpu_patch.constructors.base import PlannedConstr
+from gpu_patch.constructors.plan import Plan
 from gpu_patch.feed.affine import Inverse
-from gpu_patch.feed.ahead import ChunkPrefetch, Needs
+from gpu_patch.feed.epoch_pages import reading_ahead
 from gpu_patch.predict.answers import Answer
 from gpu_patch.predict.options import PredictOptions
 from gpu_patch.predict.results import Results
@@ -28,9 +29,6 @@ from gpu_patch.predict.variants import Answers, Variant
 from gpu_patch.progress import progress_bar
 from gpu_patch.specs import PatchBatch
 from gpu_patch.tiling import Segment, TileGrid
-
-_CHUNKS_AHEAD = 2
-"""Batches whose chunks are read ahead."""
 
 
 class TilePredictor:
@@ -170,19 +168,19 @@ class TilePredictor:
     def _making(
         self, ranges: Sequence[RowRange], batches: Sequence[Sequence[BatchPart]]
     ) -> Iterator[Callable[[int], PatchBatch]]:
-        """Give a function that makes a batch by its number, while chunks for others are read."""
+        """Give a function that makes a batch by its number, and has the next one's pages read."""
 
         def make(step: int) -> PatchBatch:
             return self._batch(self._indices(ranges, batches[step]))
 
-        def needs(step: int) -> Needs:
-            return self._constructor.plan_batch(self._indices(ranges, batches[step])).chunks()
+        def plan_of(step: int) -> Plan:
+            return self._constructor.plan_batch(self._indices(ranges, batches[step]))
 
         if not self._constructor.sampling.is_chunked:
             yield make
             return
-        with closing(ChunkPrefetch(needs, len(batches), _CHUNKS_AHEAD)) as chunks:
-            yield chunks.during(make)
+        with reading_ahead(make, plan_of, len(batches)) as making:
+            yield making
 
     def _indices(self, ranges: Sequence[RowRange], parts: Sequence[BatchPart]) -> list[int]:
         """Return the tiles of a batch as the strategy counts them."""

@@ -17,7 +17,6 @@ from samples import STRATEGIES, make_sample
 
 from gpu_patch import ops, residency
 from gpu_patch.feed import compute_normalization
-from gpu_patch.geometry import window_start
 from gpu_patch.sources import ChannelSources
 
 
@@ -185,12 +184,6 @@ def test_resident_and_chunked_images_do_not_mix():
         ops.ImageSet([image, np.zeros((2, 3, 9, 9), np.uint8)])
 
 
-def test_resident_images_pass_through():
-    images = ops.ImageSet([np.zeros((1, 1, 9, 9), np.uint8)])
-    sources = object()
-    assert images.resident(sources, (4, 4), 0, 0, "zero") == (images, sources)
-
-
 def test_residency():
     extractor = chunked_extractor(
         [distinct((1, 2, 500, 400), "uint16")], chunk_shape=(1, 1, 99, 99)
@@ -201,27 +194,3 @@ def test_residency():
     assert stack.nbytes == 2 * 2 * 99 * 99 * 2  # a page has both channels
     assert stack in residency().stacks
     assert "78.4 kB of 800.0 kB  1 x 2 x 500 x 400 uint16  array" in str(residency())
-
-
-@given(case=cases())
-def test_what_windows_touch_is_what_their_cuts_read(case):
-    images = ops.ImageSet(chunked_images(case.images, seed=case.sources.coords.size))
-    scale = case.n_scales - 1
-    cuts = images.cuts(case.sources, case.patch_size, scale, case.n_scales, "zero")
-    read = {key.cache_key for keys in cuts.keys.values() for key in keys}
-    found = [
-        k.cache_key
-        for ks in images.touched(case.sources, case.patch_size, scale).values()
-        for k in ks
-    ]
-    assert len(found) == len(set(found))
-    window = np.array(case.patch_size) << scale
-    start = window_start(case.sources.coords, np.array(case.patch_size), scale)
-    sizes = np.array([image.shape[2:] for image in case.images])[case.sources.image_idx]
-    # an image that a window covers is cut whole, and so is all of it touched
-    if ((start >= 0) & (start + window <= sizes)).all() or (
-        (start <= 0) & (start + window >= sizes)
-    ).all():
-        assert set(found) == read
-    else:
-        assert set(found) & read

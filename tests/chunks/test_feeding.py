@@ -1,10 +1,9 @@
-"""Loaders of chunked images: the same batches, chunks read ahead, orders that keep to blocks."""
+"""Loaders of chunked images: the same batches, errors, orders that keep to blocks."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -13,11 +12,12 @@ from pixels import distinct
 from reference import on_host
 
 import gpu_patch
-from gpu_patch.chunks import ChunkCache
 from gpu_patch.feed import BatchLoader
-from gpu_patch.feed.ahead import ChunkPrefetch
 from gpu_patch.images import ImageStack, PatchExtractor
+from gpu_patch.pages import PageCache
+from gpu_patch.pages.pool import UNPLANNED
 
+PAGES = "gpu_patch_pages"
 SHAPES = [(2, 2, 90, 110), (1, 2, 60, 130)]
 
 
@@ -26,7 +26,7 @@ def images():
 
 
 def large():
-    return ChunkCache(10**9, "cpu")
+    return PageCache(10**9, "cpu")
 
 
 def constructor(extractor, n_scales=2, strategy=gpu_patch.StratifiedPatching):
@@ -40,6 +40,12 @@ def resident():
     return PatchExtractor([ImageStack.from_array(a, "SCYX", device="cpu") for a in images()])
 
 
+def nothing_is_held(pool):
+    """Whether only reads that go on have pages pinned, and nothing is expected to be needed."""
+    planned = pool.next_use[pool.table[pool.table >= 0]] < UNPLANNED // 2
+    return pool.pins.sum() == len(pool._readings) and not planned.any()
+
+
 def contents(loader):
     return [
         (on_host(batch.input).tobytes(), on_host(batch.target).tobytes(), list(batch.specs))
@@ -50,7 +56,7 @@ def contents(loader):
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
 @pytest.mark.parametrize("order", ["shuffle", "by_image", "blocks"])
 def test_loaders_give_the_same(order, prefetch, device):
-    cache = ChunkCache(100_000, device)
+    cache = PageCache(100_000, device)
     chunked = constructor(chunked_extractor(images(), cache=cache, chunk_shape=(1, 1, 16, 16)))
     whole = PatchExtractor([ImageStack.from_array(a, "SCYX", device=device) for a in images()])
     options = {"batch_size": 7, "order": order, "prefetch": prefetch}
@@ -62,58 +68,15 @@ def test_loaders_give_the_same(order, prefetch, device):
     assert cache.traffic.misses
 
 
-def test_chunks_of_coming_batches_are_read_while_one_is_made():
-    extractor = chunked_extractor(images(), cache=large(), chunk_shape=(1, 1, 16, 16))
-    made, cache = constructor(extractor), extractor.image_stacks[0].data.cache
-    in_time = []
-
-    def needs(step):
-        return made.plan_batch(range(5 * step, 5 * step + 5)).chunks()
-
-    def make(step):
-        coming = {key.cache_key for key in needs(min(step + 2, 5))[cache]}
-        deadline = time.monotonic() + 60
-        while not coming <= set(cache._chunks) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        in_time.append(coming <= set(cache._chunks))
-
-    reading_ahead = ChunkPrefetch(needs, 6, 2)
-    making = reading_ahead.during(make)
-    for step in range(6):
-        making(step)
-    reading_ahead.close()
-    assert in_time == [True] * 6
-    readers = [stack.data.reader for stack in extractor.image_stacks]
-    assert threading.get_ident() not in readers[0].threads | readers[1].threads
-    assert not cache._expected
-
-
-def test_a_batch_is_made_where_chunks_come_too_late(monkeypatch):
-    fetch = ChunkPrefetch._fetch
-
-    def late(self, step):
-        time.sleep(0.02)
-        fetch(self, step)
-
-    monkeypatch.setattr(ChunkPrefetch, "_fetch", late)
-    cache = ChunkCache(50_000, "cpu")
-    extractor = chunked_extractor(images(), cache=cache, chunk_shape=(1, 1, 16, 16))
-    loader = BatchLoader(constructor(extractor), 4, order="blocks")
-    assert loader.prefetch == 2
-    whole = BatchLoader(constructor(resident()), 4, order="blocks")
-    assert contents(loader) == contents(whole)
-    assert not extractor.image_stacks[0].data.cache._expected
-
-
 def test_an_iteration_left_early_expects_nothing():
-    before = threading.active_count()
     extractor = chunked_extractor(images(), cache=large(), chunk_shape=(1, 1, 16, 16))
     batches = iter(BatchLoader(constructor(extractor), 4))
     for _ in itertools.islice(batches, 3):
         pass
     batches.close()
-    assert threading.active_count() == before
-    assert not extractor.image_stacks[0].data.cache._expected
+    # nothing makes batches; the threads that read stay with the images
+    assert {t.name[:15] for t in threading.enumerate() if "gpu_patch" in t.name} <= {PAGES}
+    assert nothing_is_held(extractor.cache.pool)
 
 
 def test_errors_of_readers_come_with_the_batch():
@@ -122,8 +85,7 @@ def test_errors_of_readers_come_with_the_batch():
     extractor.image_stacks[1].data.reader.fail_at = 3
     with pytest.raises(OSError, match="the disk is on fire"):
         list(loader)
-    cache = extractor.image_stacks[0].data.cache
-    assert not cache._expected
+    assert nothing_is_held(extractor.cache.pool)
     extractor.image_stacks[1].data.reader.fail_at = None
     assert contents(loader) == contents(BatchLoader(constructor(resident()), 4))
 
@@ -132,7 +94,7 @@ def hit_rate(strategy, order, share=0.25, n_scales=2, **options):
     """Of one epoch of an image cut into 1024 chunks, of which a share has room."""
     side, chunk = 1024, 32
     pixels = np.zeros((1, 1, side, side), np.uint8)
-    cache = ChunkCache(int(share * pixels.nbytes), "cpu")
+    cache = PageCache(int(share * pixels.nbytes), "cpu")
     stack = ImageStack.by_chunk(ArrayReader(pixels, (1, 1, chunk, chunk)), cache=cache)
     extractor = PatchExtractor([stack])
     made = strategy(extractor.shapes, (8, 8))

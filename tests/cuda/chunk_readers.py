@@ -8,10 +8,7 @@ import time
 import numpy as np
 
 import gpu_patch
-from gpu_patch._cuda.assemble import assemble
-from gpu_patch._numpy.assemble import assemble as numpy_assemble
-from gpu_patch.chunks import ChunkCache, ChunkedImage
-from gpu_patch.chunks.windows import plan_cuts
+from gpu_patch.chunks import ChunkedImage
 from gpu_patch.pages import PageCache
 
 
@@ -74,16 +71,3 @@ def chunked_extractor(arrays, budget=10**9, device="cpu", cache=None, chunk_shap
             for i, array in enumerate(arrays)
         ]
     )
-
-
-def assembled(runtime, case, mode):
-    """What a kernel and NumPy make of chunks: the images that a batch reads."""
-    cache = ChunkCache(10**9, "cpu")
-    images = chunked_images(case.images, seed=case.sources.coords.size, cache=cache)
-    cuts = plan_cuts(images, case.sources, case.patch_size, case.n_scales - 1, case.n_scales, mode)
-    with images[0].cache.hold(cuts.keys[images[0].cache] if cuts.keys else []) as chunks:
-        found = [runtime.output(shape, dtype) for dtype, shape in cuts.groups]
-        assemble(runtime, cuts.copies, chunks, found)
-        expected = [np.empty(shape, dtype) for dtype, shape in cuts.groups]
-        numpy_assemble(cuts.copies, chunks, expected)
-    return found, expected

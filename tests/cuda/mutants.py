@@ -22,7 +22,6 @@ import answering
 import numpy as np
 import stitching
 from cases import DTYPES, MODES, Case, assert_same_context
-from chunk_readers import assembled
 from emulation.runtime import EmulatedRuntime
 from paged import in_slots
 from pixels import LABEL_DTYPES, labels
@@ -35,7 +34,7 @@ from gpu_patch._cuda.moments import add_sample
 from gpu_patch.sources import ChannelSources
 
 COMMON, GENERAL, GATHER, SPECIAL = "common.cuh", "lateral_context.cu", "gather.cu", "specialised.cu"
-ASSEMBLE, STITCH, MOMENTS = "assemble.cu", "stitch.cu", "moments.cu"
+STITCH, MOMENTS = "stitch.cu", "moments.cu"
 MEANS, ANSWER, QUANTILES = "means.cu", "answer.cu", "quantiles.cu"
 MOST_SECONDS = 300
 
@@ -91,11 +90,6 @@ def check(runtime: EmulatedRuntime, file: str, folder: Path) -> None:
             assert_same_context(made, case.numpy_context(epilogue=epilogue))
     if file in (COMMON, GATHER, GENERAL, SPECIAL):
         assert_pages(runtime, file)
-    if file == ASSEMBLE:
-        for case in _chunked_cases():
-            for mode in ("zero", *MODES):
-                for made, expected in zip(*assembled(runtime, case, mode), strict=True):
-                    np.testing.assert_array_equal(made, expected)
     if file == STITCH:
         for tiling, count in stitching.cases():
             stitching.assert_stitched(runtime, tiling, stitching.counts_of(tiling, count))
@@ -177,12 +171,6 @@ def _paged_cases() -> Iterator[Case]:
     """Images of several pages along each axis, of one channel or several."""
     yield Case.random(21, (8, 11), 3, "wrap", n_places=2, least=40, most=60)
     yield Case.random(23, (3, 8, 9), 2, "reflect", n_samples=3, least=15, most=24)
-
-
-def _chunked_cases() -> Iterator[Case]:
-    most = {"n_channels": 3, "dtypes": DTYPES, "n_samples": 6}
-    yield Case.random(15, (11, 45), 2, "reflect", n_places=3, least=60, most=200, **most)
-    yield Case.random(16, (4, 5, 9), 2, "reflect", least=5, most=40, **most)
 
 
 def _special_cases() -> Iterator[Case]:

@@ -49,13 +49,6 @@ def test_general_kernels_compile(architecture, epilogue):
 
 
 @pytest.mark.parametrize("architecture", architectures())
-def test_assembly_compiles(architecture):
-    report = compiled("assemble", {}, architecture)
-    assert report.spill_bytes == report.stack_bytes == 0, report.log
-    assert report.registers <= 64
-
-
-@pytest.mark.parametrize("architecture", architectures())
 @pytest.mark.parametrize(("exclusive", "registers"), [({"EXCLUSIVE": 1}, 64), ({}, 128)])
 def test_stitching_compiles(architecture, exclusive, registers):
     for dtype in ("float16", "float32"):

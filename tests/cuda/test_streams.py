@@ -71,3 +71,11 @@ def test_default_streams_per_thread_are_refused(cupy, monkeypatch):
         with pytest.raises(RuntimeError, match="PER_THREAD_DEFAULT_STREAM is '1'"):
             refused()
     assert devices.resolve("cpu") == "cpu"
+
+
+def test_each_purpose_has_a_stream_of_its_own(cupy):
+    streams = []
+    for purpose in ("pages", "batches", "batches"):
+        side = devices.SideStream("cuda:0", purpose)
+        streams.append(side.run(lambda: cupy.cuda.get_current_stream().ptr)[0])
+    assert streams[0] != streams[1] == streams[2]

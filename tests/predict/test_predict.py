@@ -17,9 +17,9 @@ from pixels import DTYPES, distinct
 
 import gpu_patch
 from gpu_patch import PatchExtractor, TiledPatching, predict
-from gpu_patch.chunks import ChunkCache
 from gpu_patch.feed import Normalization
 from gpu_patch.finite import count_not_finite
+from gpu_patch.pages import PageCache
 from gpu_patch.predict.slab_writer import SlabWriter
 from gpu_patch.tiling import BLENDS
 
@@ -262,10 +262,8 @@ def to_device(array):
 def test_images_by_chunk(blend, device):
     from chunk_readers import ArrayReader
 
-    from gpu_patch.chunks import ChunkCache
-
     pixels = distinct((2, 1, 90, 70), "uint16")
-    cache = ChunkCache(1 << 20, device if device == "cpu" else "cuda:0")
+    cache = PageCache(1 << 20, device if device == "cpu" else "cuda:0")
     stack = gpu_patch.ImageStack.by_chunk(ArrayReader(pixels, (1, 1, 32, 32)), cache=cache)
     tiling = (None, (16, 16), (6, 6))
     (found,) = whole(stack, lambda x: x, tiling, blend=blend, batch_size=7).images
@@ -274,6 +272,27 @@ def test_images_by_chunk(blend, device):
         blend=blend,
     ).images  # fmt: skip
     reference.assert_same(found, expected)
+
+
+def test_pages_of_the_next_batch_are_read_while_a_model_computes(device):
+    from chunk_readers import ArrayReader
+
+    pixels = distinct((1, 1, 16, 96), "uint16")
+    cache = PageCache(4 * 16 * 16 * 2, device if device == "cpu" else "cuda:0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpu_patch.chunks.image._LEAST_BYTES", 0)
+        stack = gpu_patch.ImageStack.by_chunk(ArrayReader(pixels, (1, 1, 16, 16)), cache=cache)
+    begun = []
+
+    def model(x):
+        begun.append(np.flatnonzero(cache.pool.table >= 0).tolist())
+        return x
+
+    (found,) = whole(stack, model, (None, (16, 16), (0, 0)), batch_size=1).images
+    reference.assert_same(found, pixels.astype(np.float32))
+    assert [pages[-1] for pages in begun[-6:]] == [1, 2, 3, 4, 5, 5]  # of six tiles, one a page
+    assert cache.traffic.bytes_moved == pixels.nbytes
+    assert (cache.pool.next_use > 1 << 59).all()  # nothing is expected any more
 
 
 # ---- samples, normalisation, data types --------------------------------------------------------
@@ -596,7 +615,7 @@ def test_pixels_of_images_by_chunk_are_counted_once_too(n_before, device):
     reader = SimpleNamespace(
         shape=pixels.shape, dtype=pixels.dtype, chunk_shape=(1, 1, 128, 128), read=read
     )
-    cache = ChunkCache(600_000, device)
+    cache = PageCache(600_000, device)
     stack = gpu_patch.ImageStack.by_chunk(reader, cache=cache, source="large.tif")
     for _ in range(n_before):
         stack.extract_patch(0, None, (140, 0), (20, 20))

@@ -20,7 +20,6 @@ from emulation import gpu as device
 from emulation import limits
 from emulation.gpu import Device, Memory, gpu
 from gpu_patch._cuda.runtime import cupy_runtime
-from gpu_patch.chunks.memory import cuda_memory
 from gpu_patch.device import cuda_problem
 from gpu_patch.device.streams import _side_stream
 from gpu_patch.pages.memory import _copying
@@ -273,7 +272,7 @@ def make_module() -> ModuleType:
 def installed() -> Iterator[ModuleType]:
     """Give the module to whoever imports CuPy; its devices are new."""
     gpu.reset()
-    caches = (cuda_problem, cupy_runtime, _side_stream, cuda_memory, _copying)
+    caches = (cuda_problem, cupy_runtime, _side_stream, _copying)
     for cache in caches:
         cache.cache_clear()
     module = make_module()

@@ -19,7 +19,6 @@ sys.path[:0] = [str(Path(__file__).parents[i]) for i in (1, 2, 3)]
 
 import stitching  # noqa: E402
 from cases import Case, assert_same_context  # noqa: E402
-from chunk_readers import assembled  # noqa: E402
 from tilings import Tiling  # noqa: E402
 
 from gpu_patch import ops  # noqa: E402
@@ -106,14 +105,6 @@ def summed(*, squares: bool) -> list[Report]:
     return runtime.reports
 
 
-def assembled_windows() -> list[Report]:
-    runtime = PtxRuntime()
-    made, expected = assembled(runtime, context_case((64, 64), 4, 8), "zero")
-    for one, other in zip(made, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-    return runtime.reports
-
-
 TWO, THREE = (64, 64), (16, 64, 64)
 CASES: dict[str, Callable[[], list[Report]]] = {
     **{f"2D, {n} scales, B = 32": context(TWO, n, 32) for n in range(1, 6)},
@@ -129,7 +120,6 @@ CASES: dict[str, Callable[[], list[Report]]] = {
     "stitch 512 x 512, blended": lambda: stitched("hann"),
     "sums, stride 4, B = 64": lambda: summed(squares=False),
     "sums and squares, stride 4, B = 64": lambda: summed(squares=True),
-    "assemble for 2D, 4 scales, B = 8": assembled_windows,
 }
 
 
