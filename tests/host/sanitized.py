@@ -1,11 +1,13 @@
 """Runs cases through kernels built with sanitizers: `python sanitized.py address FOLDER [bug]`.
 
 The sanitizer's library must be loaded before Python: see test_sanitizers.py. A bug is one of BUGS,
-put into a copy of the sources, to see that the sanitizer would find it.
+all of which are in the copy of the sources that is compiled, once for a folder; the one that is
+named happens, to see that the sanitizer finds it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 from variants import cases, compiled, stitched
 
 from gpu_patch import ops, set_num_threads
-from gpu_patch._host import arguments, library
+from gpu_patch._host import arguments, build, library
 from gpu_patch.device.host_memory import BufferPool
 
 # isort: split
@@ -24,28 +26,63 @@ FLAGS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
     "thread": ("-fsanitize=thread", "-g1", "-O1"),
 }
+VARIABLE = "PLANTED_BUG"
+"""Environment variable with the number of the bug that happens, from 1."""
+PRELUDE = f"""#pragma once
+#include <cstdlib>
+static const int PLANTED = std::getenv("{VARIABLE}") ? std::atoi(std::getenv("{VARIABLE}")) : 0;
+"""
 BUGS = {
     "columns": (
         "downscaled.h",
         "if (x == n) continue;",
-        "add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x); continue;",
+        "if (x == n && PLANTED == 1)"
+        " add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x);"
+        " if (x == n) continue;",
     ),
-    "output": ("vectors.h", "if (n >= W) return put(to, value);", "return put(to, value);"),
-    "scratch": ("downscaled.h", "take<float>(f * stride)", "take<float>(stride / 2)"),
-    "shift": ("kernels.cpp", "std::max<int64>(1,", "std::max<int64>(1 << job.n_threads + 40,"),
+    "output": (
+        "vectors.h",
+        "if (n >= W) return put(to, value);",
+        "if (n >= W || PLANTED == 2) return put(to, value);",
+    ),
+    "scratch": (
+        "downscaled.h",
+        "take<float>(f * stride)",
+        "take<float>(PLANTED == 3 ? stride / 2 : f * stride)",
+    ),
+    "shift": (
+        "kernels.cpp",
+        "std::max<int64>(1,",
+        "std::max<int64>(PLANTED == 4 ? 1 << job.n_threads + 40 : 1,",
+    ),
     "race": (
         "pool.h",
         "(i = own.next++) < own.n",
-        "(i = own.next.load(), own.next = i + 1, own.plain++, i) < own.n",
+        "(PLANTED == 5 ? (i = own.next.load(), own.next = i + 1, own.plain++, i)"
+        " : (i = own.next++)) < own.n",
     ),
 }
+EDITS = [
+    *BUGS.values(),
+    ("pool.h", "int64_t n;\n        Each", "int64_t n, plain = 0;\n        Each"),
+]
+
+
+def built(folder: Path, sanitizer: str) -> library.Library:
+    """Compile, or take what an earlier process has compiled into the folder."""
+    level = library.supported()[-1]
+    path = build.library_path(level, folder)
+    if path.exists():
+        build.HERE = folder / "gpu_patch" / "_host"  # the sources that it must be of
+        return library.Library(level, path)
+    prelude = folder / "planted.h"
+    prelude.write_text(PRELUDE)
+    return compiled(folder, (*FLAGS[sanitizer], "-include", str(prelude)), EDITS)
 
 
 def main(sanitizer: str, folder: str, bug: str = "") -> None:
-    edits = [BUGS[bug]] if bug else []
-    if bug == "race":
-        edits.append(("pool.h", "int64_t n;\n        Each", "int64_t n, plain = 0;\n        Each"))
-    found = compiled(Path(folder), FLAGS[sanitizer], edits)
+    os.environ[VARIABLE] = str([*BUGS].index(bug) + 1 if bug else 0)
+    found = built(Path(folder), sanitizer)
     arguments._WORK_OF_A_THREAD = 1  # threads for small batches, too
     # outputs of exactly their size, with the sanitizer's guards behind them
     BufferPool.take = lambda _, shape, dtype: np.empty(shape, dtype)
