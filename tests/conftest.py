@@ -33,6 +33,11 @@ def pytest_addoption(parser):
         "--require-gpu", action="store_true", help="fail where the cuda backend cannot be tested"
     )
     parser.addoption(
+        "--every-architecture",
+        action="store_true",
+        help="compile each kernel by NVRTC for each architecture, not for some in turn",
+    )
+    parser.addoption(
         "--fuzz", type=int, default=300, metavar="N", help="damaged image files to open (300)"
     )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from itertools import chain
+
 import numpy as np
 import nvrtc
 import pytest
@@ -18,6 +22,16 @@ pytestmark = pytest.mark.skipif(
 
 SPECIALISED = nvrtc.main_specialisations()
 EPILOGUES = pytest.mark.parametrize("epilogue", [{}, {"EPILOGUE": 1}], ids=["plain", "epilogue"])
+
+
+N_TURNS = 3
+"""Each kernel that is compiled ahead is looked at for every third architecture."""
+
+
+@pytest.fixture
+def every_architecture(request):
+    """Whether to compile each kernel for each architecture, which takes many minutes."""
+    return request.config.getoption("--every-architecture")
 
 
 def architectures() -> list[int]:
@@ -94,9 +108,13 @@ def test_answers_and_quantiles_compile(architecture):
 @EPILOGUES
 @pytest.mark.parametrize("architecture", architectures())
 @pytest.mark.parametrize("name", SPECIALISED)
-def test_fast_path_keeps_to_registers(name, architecture, epilogue):
+def test_fast_path_keeps_to_registers(name, architecture, epilogue, every_architecture):
     shape = SPECIALISED[name]
-    for most_records in {0, shape.most_records(1, bool(epilogue))}:
+    tables = sorted({0, shape.most_records(1, bool(epilogue))})  # uploaded, in parameters
+    if architecture != 90 and not every_architecture:  # one of them, in turn
+        number = list(SPECIALISED).index(name) + architectures().index(architecture) + len(epilogue)
+        tables = [tables[number % len(tables)]]
+    for most_records in tables:
         macros = shape.macros(bool(epilogue), most_records)
         report = compiled("specialised", macros, architecture)
         assert report.spill_bytes == report.stack_bytes == 0, report.log
@@ -125,13 +143,32 @@ def test_general_kernels_of_pages_do_not_spill():
 
 
 @pytest.mark.parametrize("architecture", precompile.ARCHITECTURES)
-def test_what_is_compiled_ahead_does_not_spill(architecture):
+def test_what_is_compiled_ahead_does_not_spill(architecture, every_architecture):
     if int(architecture) not in nvrtc.architectures():
         pytest.skip(f"NVRTC {nvrtc.version()} has no sm_{architecture}")
-    for text in precompile.common_texts():
+    texts = list(precompile.common_texts())
+    if not every_architecture:
+        texts = of_turn(texts, precompile.ARCHITECTURES.index(architecture))
+    for text in texts:
         report = nvrtc.compile_text(text, "kernel", int(architecture))
         constants = text[: text.index("#define FIR_TAPS")]
         assert report.spill_bytes == report.stack_bytes == 0, f"{constants}{report.log}"
+
+
+def of_turn(texts: list, number: int) -> list:
+    """Return those whose turn an architecture is; neighbours differ in one constant mostly."""
+    return [text for i, text in enumerate(texts) if (i + i // N_TURNS + number) % N_TURNS == 0]
+
+
+def test_each_constant_has_its_turn_on_each_architecture():
+    texts = list(precompile.common_texts())
+    defined = [re.findall(r"^#define (?!FIR)(\w+ \d+)$", text, re.MULTILINE) for text in texts]
+    common = {each for each, n in Counter(chain(*defined)).items() if n >= 2 * N_TURNS}
+    assert {"EPILOGUE 1", "N_DIMS 3", "N_SCALES 4", "N_PLACES 2", "PIXEL_TYPE 6"} < common
+    turns = [of_turn(list(range(len(texts))), number) for number in range(N_TURNS)]
+    assert sorted(chain(*turns)) == list(range(len(texts)))
+    for turn in turns:
+        assert common <= set(chain(*(defined[i] for i in turn)))
 
 
 def test_messages_name_file_and_line():
