@@ -40,6 +40,10 @@ def pytest_addoption(parser):
     parser.addoption(
         "--fuzz", type=int, default=300, metavar="N", help="damaged image files to open (300)"
     )
+    parser.addoption(
+        "--stories", type=int, default=0, metavar="N",
+        help="stories of pages, loader and prediction to tell, others each time",
+    )  # fmt: skip
 
 
 def pytest_generate_tests(metafunc):

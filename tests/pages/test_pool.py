@@ -11,46 +11,12 @@ import pytest
 from chunk_readers import ArrayReader
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from paging import LazyReader, assert_page_is_right, assert_table_and_slots_agree, pins_of_reads
 from pixels import distinct
 
 from gpu_patch.chunks import ChunkedImage
 from gpu_patch.pages import PageCache
 from gpu_patch.pages.schedule import NEVER, Schedule
-
-
-class Lazily:
-    """A read that happens when somebody waits for it, or when it is told to; it may fail."""
-
-    def __init__(self, image, region, out, fails):
-        self.image, self.region, self.out, self.fails = image, region, out, fails
-        self.over = False
-
-    def done(self):
-        return self.over
-
-    def result(self):
-        if not self.over:
-            self.out[...] = 77  # what a failing read leaves behind
-            if not self.fails:
-                self.image.read_region(self.region, self.out)
-            self.over = True
-        if self.fails:
-            raise OSError(f"chunk {self.region[2].start}")
-
-
-class Reader:
-    """Begins reads, of which the next few fail as they are told to."""
-
-    def __init__(self):
-        self.outcomes = []
-        self.begun = []
-
-    def begin(self, image, region, out):
-        fails = self.outcomes.pop() if self.outcomes else False
-        self.begun.append(Lazily(image, region, out, fails))
-        return self.begun[-1]
-
-    again = begin
 
 
 class Pool(RuleBasedStateMachine):
@@ -64,7 +30,7 @@ class Pool(RuleBasedStateMachine):
         for image in self.images:
             image.chunk_shape = (1, 1, 3, 4)
         self.pool = self.cache.pool
-        self.pool._reader = self.reader = Reader()
+        self.pool._reader = self.reader = LazyReader()
         self.held, self.n_holds = {}, 0
 
     pages = st.lists(st.integers(0, 17), min_size=1, max_size=4, unique=True).map(
@@ -124,35 +90,26 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def the_table_and_the_slots_agree(self):
-        pool = self.pool
-        mapped = np.flatnonzero(pool.table >= 0)
-        assert pool._page_of[pool.table[mapped]].tolist() == mapped.tolist()
-        assert np.count_nonzero(pool._page_of >= 0) == len(mapped)
-        assert len(set(pool._free)) == len(pool._free)
-        assert all(pool._page_of[slot] < 0 and not pool.pins[slot] for slot in pool._free)
-        assert len(pool._free) + len(mapped) == pool.n_slots
+        assert_table_and_slots_agree(self.pool)
+        n_mapped = np.count_nonzero(self.pool.table >= 0)
+        assert len(self.pool._free) + n_mapped == self.pool.n_slots
 
     @invariant()
     def pins_are_those_of_holders_and_reads(self):
         pool = self.pool
-        expected = np.zeros(pool.n_slots, int)
+        expected = pins_of_reads(pool)
         for _, pages in self.held.values():
             expected[pool.table[pages]] += 1
-        for page in pool._readings:
-            expected[pool.table[page]] += 1
         assert pool.pins.tolist() == expected.tolist()
 
     @invariant()
     def what_is_held_is_right(self):
         for _, pages in self.held.values():
             for page in pages.tolist():
-                slot = int(self.pool.table[page])
-                assert slot >= 0
+                assert self.pool.table[page] >= 0
                 paged = [self.pool.paged[image.number] for image in self.images]
                 i = int(page >= paged[1].base)
-                region = paged[i].region(page)
-                found = paged[i].part(region, paged[i].memory[slot])
-                np.testing.assert_array_equal(found, self.pixels[i][region])
+                assert_page_is_right(self.pool, paged[i], self.pixels[i], page)
 
     def teardown(self):
         for stack, _ in self.held.values():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import tifffile  # noqa: F401 - once, and not in each process
 from pixels import distinct
+from predict_contents import contents, parts
 
 import gpu_patch
 from gpu_patch.predict.outputs.ome_zarr import (
@@ -38,7 +38,6 @@ TILES = {"tile_size": (32, 32), "overlaps": (8, 8), "blend": "hann", "batch_size
 SHARDS = {"chunk_size": (16, 16), "shard_size": (32, 64)}
 LEFT_ALONE = ("TimeoutError: rank", "RuntimeError: rank 0 could not begin")
 NO_ROOM = "[Errno 27] File too large"
-_UUID = re.compile(rb"urn:uuid:[0-9a-f-]{36}")
 
 
 def write(kind, folder, number, value, timeout):
@@ -125,23 +124,6 @@ def fill_the_disk(writers, rng):
 
 WAYS = {"SIGKILL": kill, "SIGTERM": terminate, "one of four": lose_one, "full disk": fill_the_disk}
 STATUS = {"SIGKILL": -9, "SIGTERM": 143, "one of four": -9, "full disk": 1}
-
-
-def contents(folder):
-    """The bytes of every file; TIFF without what is at random in it."""
-    return {
-        str(file.relative_to(folder)): _UUID.sub(b"", file.read_bytes())
-        for file in folder.rglob("*")
-        if file.is_file()
-    }
-
-
-def parts(found):
-    """Files by the result that they are of, without hidden ones."""
-    of_result = {}
-    for name, data in found.items():
-        of_result.setdefault(name.partition("/")[0], {})[name] = data
-    return {name: files for name, files in of_result.items() if name[0] != "."}
 
 
 class Story:
