@@ -43,7 +43,7 @@ CHANNEL_SOURCE = np.dtype(
 )
 """`struct ChannelSource`."""
 
-_VALUES = ("shift", "scale", "offset", "input_shift", "input_scale", "input_offset")
+VALUES = ("shift", "scale", "offset", "input_shift", "input_scale", "input_offset")
 """What an epilogue does to values: of the channel, and of the mixture."""
 
 EPILOGUE_RECORD = np.dtype(
@@ -51,7 +51,7 @@ EPILOGUE_RECORD = np.dtype(
         ("first", np.int64),
         ("along_y", np.int64),
         ("along_x", np.int64),
-        *((name, np.float32) for name in _VALUES),
+        *((name, np.float32) for name in VALUES),
     ]
 )
 """`struct EpilogueRecord`."""
@@ -86,7 +86,7 @@ def short_record(n_dims: int, epilogue: bool) -> np.dtype[np.void]:
             ("coords", np.int32, n_dims),
             ("weight", np.float32),
             ("orientation", np.int32),
-            *((name, np.float32) for name in _VALUES if epilogue),
+            *((name, np.float32) for name in VALUES if epilogue),
         ]
     )
 
@@ -308,10 +308,15 @@ def context_records(
 
 def context_values(epilogue: Epilogue, targets: bool) -> dict[str, NDArray[np.float32] | None]:
     """Return what happens to values of lateral contexts, by field of a record."""
-    names = ["shift", "scale", "offset"]
-    values = {f"input_{name}": getattr(epilogue, f"input_{name}") for name in names}
+    values = {
+        "input_shift": epilogue.input_shift,
+        "input_scale": epilogue.input_scale,
+        "input_offset": epilogue.input_offset,
+    }
     if targets:
-        values |= {name: getattr(epilogue, f"target_{name}") for name in names}
+        values["shift"] = epilogue.target_shift
+        values["scale"] = epilogue.target_scale
+        values["offset"] = epilogue.target_offset
     return values
 
 
@@ -319,14 +324,16 @@ def patch_records(
     epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int]
 ) -> NDArray[np.void]:
     """Return `EPILOGUE_RECORD` records of plain patches."""
-    return epilogue_records(
-        shape,
-        patch_size,
-        epilogue.orientation,
-        shift=epilogue.input_shift,
-        scale=epilogue.input_scale,
-        offset=epilogue.input_offset,
-    )
+    return epilogue_records(shape, patch_size, epilogue.orientation, **patch_values(epilogue))
+
+
+def patch_values(epilogue: Epilogue) -> dict[str, NDArray[np.float32] | None]:
+    """Return what happens to values of plain patches, by field of a record."""
+    return {
+        "shift": epilogue.input_shift,
+        "scale": epilogue.input_scale,
+        "offset": epilogue.input_offset,
+    }
 
 
 def epilogue_records(
@@ -378,13 +385,12 @@ def pack(*parts: NDArray[Any]) -> tuple[NDArray[np.uint8], list[int]]:
     return packed, offsets
 
 
-def all_within(values: NDArray[np.int64], low: int, high: int) -> bool:
+def all_within(values: NDArray[np.integer[Any]], low: int, high: int) -> bool:
     """Whether low ≤ values < high, in one pass: what is below `low` becomes huge."""
     index = np.asarray(values, np.int64)
-    shifted = index - low if low else index
-    # quicker than the method of its name
-    largest = np.maximum.reduce(shifted.view(np.uint64), axis=None, initial=0)
-    return bool(largest < high - low)
+    shifted = (index - low if low else index).view(np.uint64)
+    # quicker than the largest itself
+    return not index.size or shifted.item(shifted.argmax()) < high - low
 
 
 def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.int64]) -> None:

@@ -2,10 +2,13 @@
 //
 // Compiled once for each instruction set, without contraction of products and sums: see build.py.
 // Arguments are checked by library.py's callers; the structs' sizes by library.py.
+#include "cells.h"
 #include "downscaled.h"
+#include "draws.h"
 #include "integers.h"
 #include "moments.h"
 #include "pool.h"
+#include "records.h"
 #include "stitch.h"
 
 // Batches of few samples have their samples cut into parts, so that all threads have as much to do.
@@ -124,12 +127,58 @@ EXPORT int means(const MeansJob* job, const double* sums, float* out) {
     });
 }
 
+// index (B,), words (n_blocks,), out (B, n_blocks, 2).
+EXPORT int draw(const DrawJob* job, const uint64_t* index, const BlockWords* words, double* out) {
+    for (int64 i = 0; i < job->n_samples; ++i)
+        for (int64 b = 0; b < job->n_blocks; ++b, out += 2)
+            draw_block(out, index[i], job->epoch, words[b], job->seed);
+    return DONE;
+}
+
+// orientation (B,), places (8, 3), shift, scale, offset and input_shift (B, C), input_scale and
+// input_offset (B, 1), records (B, C); null is 0.
+EXPORT int fill_records(const Job* job, const uint8_t* orientation, const int64* places,
+                        const float* shift, const float* scale, const float* offset,
+                        const float* input_shift, const float* input_scale,
+                        const float* input_offset, EpilogueRecord* records) {
+    const Values values = {shift, scale, offset, input_shift, input_scale, input_offset};
+    for (int64 i = 0; i < job->n_samples; ++i)
+        for (int c = 0; c < job->n_channels; ++c)
+            *records++ = record_of(values, places + 3 * (orientation ? orientation[i] : 0), i,
+                                   i * job->n_channels + c);
+    return DONE;
+}
+
+// cells (N, Z, Y, X), near and reaches (N,).
+EXPORT int count_near(const CellsJob* job, const float* cells, int64* near, uint8_t* reaches) {
+    return share(job->n_cells, job->n_threads, [&](int64 i, Scratch& scratch) {
+        scratch.reset(Marks::bytes(*job));
+        Marks marks(*job, scratch);
+        reaches[i] = marks.fill(cells + i * job->stride);
+        near[i] = marks.n_near();
+    });
+}
+
+// cells (N, Z, Y, X), mean and deviation (N,).
+EXPORT int measure_cells(const CellsJob* job, const float* cells, double* mean, double* deviation) {
+    const int64 n = job->n_pixels();
+    return share(job->n_cells, job->n_threads, [&](int64 i, Scratch&) {
+        const float* own = cells + i * job->stride;
+        const double middle = sum_of(own, n, [](double value) { return value; }) / n;
+        mean[i] = middle;
+        deviation[i] = std::sqrt(sum_of(own, n, [=](double value) {
+                                     return (value - middle) * (value - middle);
+                                 }) / n);
+    });
+}
+
 // What library.py must agree with.
 EXPORT int64 struct_bytes(int which) {
     const int64 sizes[] = {sizeof(Job),           sizeof(MomentsJob),     sizeof(StitchJob),
-                           sizeof(MeansJob),      sizeof(ChannelSource),  sizeof(EpilogueRecord),
+                           sizeof(MeansJob),      sizeof(DrawJob),        sizeof(CellsJob),
+                           sizeof(ChannelSource), sizeof(EpilogueRecord),
                            sizeof(StitchTile),    sizeof(PageBox)};
-    return which >= 0 && which < 8 ? sizes[which] : 0;
+    return which >= 0 && which < 10 ? sizes[which] : 0;
 }
 EXPORT const char* source_digest() { return SOURCE_DIGEST; }
 EXPORT int vector_width() { return W; }

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from gpu_patch._host.arguments import address, check_coords, job_of
 from gpu_patch._host.library import Library
+from gpu_patch._host.records import fill_records
 from gpu_patch.checks import choice
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import WindowTable, check_cuts, context_records
+from gpu_patch.table import WindowTable, check_cuts, context_values
 
 
 def lateral_context(
@@ -35,16 +36,17 @@ def lateral_context(
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`."""
     choice("mode", mode, PADDING_MODES)
+    job = job_of(sources.shape, patch_size, n_scales, mode, dtype, n_scales - 1)
     records = None
     if epilogue is not None:
-        records = context_records(epilogue, sources.shape, patch_size, targets)
+        values = context_values(epilogue, targets)
+        records = fill_records(library, job, epilogue.orientation, **values)
     places = table.sources(sources, weights)
     if not check_cuts(table, sources, patch_size, n_scales, mode):
         check_coords(sources.coords)
     n_samples, n_channels = sources.shape
     mixed = pool.take((n_samples, n_scales, *patch_size), dtype)
     target = pool.take((n_samples, n_channels, *patch_size), dtype) if targets else None
-    job = job_of(sources.shape, patch_size, n_scales, mode, dtype, n_scales - 1)
     taps, _ = _taps(n_scales)
     arrays = (places, records, mixed, target)
     library.call("lateral_context", job, ctypes.addressof(taps), *map(address, arrays))

@@ -69,6 +69,30 @@ class MeansJob(ctypes.Structure):
     )
 
 
+class DrawJob(ctypes.Structure):
+    """`struct DrawJob` in draws.h."""
+
+    _fields_ = (
+        ("n_samples", ctypes.c_int64),
+        ("n_blocks", ctypes.c_int64),
+        ("seed", ctypes.c_uint64),
+        ("epoch", ctypes.c_int64),
+    )
+
+
+class CellsJob(ctypes.Structure):
+    """`struct CellsJob` in cells.h."""
+
+    _fields_ = (
+        ("n_cells", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("size", ctypes.c_int64 * 3),
+        ("threshold", ctypes.c_double),
+        ("outside", ctypes.c_int32),
+        ("n_threads", ctypes.c_int32),
+    )
+
+
 STITCH_TILE = np.dtype(
     [
         ("slab", np.uint64),
@@ -77,6 +101,7 @@ STITCH_TILE = np.dtype(
     ]
 )
 """`struct StitchTile` in stitch.h."""
+_JOBS = (Job, MomentsJob, StitchJob, MeansJob, DrawJob, CellsJob)
 _KERNELS = (
     ("lateral_context", Job, 5),
     ("gather", Job, 5),
@@ -84,6 +109,10 @@ _KERNELS = (
     ("add_sample", MomentsJob, 2),
     ("stitch", StitchJob, 4),
     ("means", MeansJob, 2),
+    ("draw", DrawJob, 3),
+    ("fill_records", Job, 9),
+    ("count_near", CellsJob, 3),
+    ("measure_cells", CellsJob, 3),
 )
 """Name, job and number of addresses of each."""
 
@@ -111,7 +140,7 @@ class Library:
         if self._functions.source_digest().decode() != build.digest():
             raise OSError(f"{path} is of other sources: python -m gpu_patch._host")
         self._functions.struct_bytes.restype = ctypes.c_int64
-        sizes = [ctypes.sizeof(job) for job in (Job, MomentsJob, StitchJob, MeansJob)]
+        sizes = [ctypes.sizeof(job) for job in _JOBS]
         records = (CHANNEL_SOURCE, EPILOGUE_RECORD, STITCH_TILE, PAGE_BOX)
         sizes += [record.itemsize for record in records]
         found = [self._functions.struct_bytes(i) for i in range(len(sizes))]

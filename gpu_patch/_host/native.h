@@ -115,6 +115,7 @@ class Native {
     Channel* channels;
     Volume* targets;
     Volume* mixture;
+    void (Native::*inside)(int64 z, int64 y, int n) const;
 
 public:
     static size_t bytes(const Job& job) {
@@ -156,6 +157,7 @@ public:
         for (int c = 0; c < n_channels && target; ++c)
             new (targets + c) Volume(job, target + c * volume, records ? records + c : nullptr);
         if (input) mixture = new (volumes + n_channels) Volume(job, input, records);
+        inside = find_inside();
     }
 
     void write(Part part) const {
@@ -205,6 +207,7 @@ private:
         }
     }
     void write_rows(int64 z, int64 y, int n) const {
+        if (inside && are_there(y, n)) return (this->*inside)(z, y, n);
         for (int c = 0; c < n_channels; ++c) {
             // what is handed out as it is goes there at once
             const bool at_once = targets && !records && targets[c].is_direct();
@@ -212,44 +215,95 @@ private:
             channels[c].values = values;
             channels[c].stride = at_once ? width : most;
             read_rows(z, y, n, c, values, channels[c].stride);
-            if (targets && !at_once) write_target(z, y, n, c);
+            const int64 stride = channels[c].stride;
+            if (targets && !at_once)
+                write_target(z, y, n, c,
+                             [=](int i, int64 x) { return load_vec(values + i * stride + x); });
         }
-        if (!mixture) return;
+        const Channel* own = channels;
+        const auto load = [=](int c, int i, int64 x) {
+            return load_vec(own[c].values + i * own[c].stride + x);
+        };
         if (n_channels == 1)
-            records ? mix<1, true>(z, y, n) : mix<1, false>(z, y, n);
+            mix<1>(z, y, n, load);
         else if (n_channels == 2)
-            records ? mix<2, true>(z, y, n) : mix<2, false>(z, y, n);
+            mix<2>(z, y, n, load);
         else
-            records ? mix<0, true>(z, y, n) : mix<0, false>(z, y, n);
+            mix<0>(z, y, n, load);
+    }
+
+    // Rows that are in the images as a whole are converted where they are used, not before.
+    template <class T, int C> void write_inside(int64 z, int64 y, int n) const {
+        const T* from[C][W];
+        for (int c = 0; c < C; ++c)
+            for (int i = 0; i < n; ++i)
+                from[c][i] = (const T*)rows[c * job.patch[1] + y + i] +
+                             windows[c].stretches[0].columns.runs[0].first;
+        for (int c = 0; c < C && targets; ++c) {
+            const T* const* own = from[c];
+            write_target(z, y, n, c, [=](int i, int64 x) { return load_pixels<T>(own[i] + x); });
+        }
+        mix<C>(z, y, n, [&](int c, int i, int64 x) { return load_pixels<T>(from[c][i] + x); });
+    }
+    typedef void (Native::*WriteRows)(int64 z, int64 y, int n) const;
+    // Of the most usual types; null where rows are read first.
+    WriteRows find_inside() const {
+        if (n_channels > 2 || width % W) return nullptr;
+        for (int c = 0; c < n_channels; ++c) {
+            const Runs& columns = windows[c].stretches[0].columns;
+            if (windows[c].n > 1 || columns.n > 1 || columns.runs[0].step != 1 ||
+                sources[c].pixel_type != sources[0].pixel_type)
+                return nullptr;
+        }
+        const bool one = n_channels == 1;
+        switch (sources[0].pixel_type) {
+        case UINT8: return one ? &Native::write_inside<uint8_t, 1> : &Native::write_inside<uint8_t, 2>;
+        case UINT16:
+            return one ? &Native::write_inside<uint16_t, 1> : &Native::write_inside<uint16_t, 2>;
+        case FLOAT32: return one ? &Native::write_inside<float, 1> : &Native::write_inside<float, 2>;
+        }
+        return nullptr;
+    }
+    bool are_there(int64 y, int n) const {
+        for (int c = 0; c < n_channels; ++c)
+            for (int i = 0; i < n; ++i)
+                if (!rows[c * job.patch[1] + y + i]) return false;
+        return true;
     }
 
     // Values are rounded step by step, as NumPy does it.
-    void write_target(int64 z, int64 y, int n, int c) const {
-        const float* values = channels[c].values;
-        const int64 stride = channels[c].stride;
-        if (!records)
-            return targets[c].write(
-                z, y, n, [=](int i, int64 x) { return load_vec(values + i * stride + x); });
+    template <class Load>
+    ALWAYS_INLINE void write_target(int64 z, int64 y, int n, int c, const Load& load) const {
+        if (!records) return targets[c].write(z, y, n, load);
         const vec shift = all(records[c].shift), scale = all(records[c].scale);
         const vec offset = all(records[c].offset);
         targets[c].write(z, y, n, [=](int i, int64 x) {
-            return (load_vec(values + i * stride + x) - shift) * scale + offset;
+            return (load(i, x) - shift) * scale + offset;
         });
     }
-    template <int C, bool FINISHED> void mix(int64 z, int64 y, int n) const {
+    template <int C, class Load>
+    ALWAYS_INLINE void mix(int64 z, int64 y, int n, const Load& load) const {
+        if (!mixture) return;
+        if (records)
+            mix_finished<C, true>(z, y, n, load);
+        else
+            mix_finished<C, false>(z, y, n, load);
+    }
+    template <int C, bool FINISHED, class Load>
+    ALWAYS_INLINE void mix_finished(int64 z, int64 y, int n, const Load& load) const {
         const int nc = C ? C : n_channels;
-        Channel few[C ? C : 1];  // what is stored cannot change them
-        for (int c = 0; c < C; ++c) few[c] = channels[c];
+        vec weights[C ? C : 1], shifts[C ? C : 1];  // what is stored cannot change them
+        for (int c = 0; c < C; ++c)
+            weights[c] = all(channels[c].weight), shifts[c] = all(channels[c].shift);
         const Channel* many = channels;
         const vec scale = all(FINISHED ? records->input_scale : 1.0f);
         const vec offset = all(FINISHED ? records->input_offset : 0.0f);
-        mixture->write(z, y, n, [=](int i, int64 x) {
+        mixture->write(z, y, n, [&](int i, int64 x) {
             vec sum;
             for (int c = 0; c < nc; ++c) {
-                const Channel& own = C ? few[C ? c : 0] : many[c];
-                vec value = load_vec(own.values + i * own.stride + x);
-                if (FINISHED) value = value - all(own.shift);
-                const vec product = all(own.weight) * value;
+                vec value = load(c, i, x);
+                if (FINISHED) value = value - (C ? shifts[C ? c : 0] : all(many[c].shift));
+                const vec product = (C ? weights[C ? c : 0] : all(many[c].weight)) * value;
                 sum = c == 0 ? product : sum + product;
             }
             return FINISHED ? sum * scale + offset : sum;

@@ -150,8 +150,26 @@ static inline vec even(vec a, vec b) { return SHUFFLE(a, b, EVEN); }
 static inline vec odd(vec a, vec b) { return SHUFFLE(a, b, ODD); }
 static inline vec backwards(vec a) { return SHUFFLE(a, a, BACKWARDS); }
 
-// W vectors as a square: after log2(W) times of a perfect shuffle, rows are columns.
-static inline void transpose(vec (&rows)[W]) {
+// W vectors as a square: its rows become its columns.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+static inline void transpose(vec (&rows)[W]) {  // within halves of vectors, which then change places
+    __m256 pairs[W], fours[W];
+    for (int i = 0; i < W; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps((__m256)rows[i], (__m256)rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps((__m256)rows[i], (__m256)rows[i + 1]);
+    }
+    for (int i = 0; i < W; i += 4)
+        for (int k = 0; k < 2; ++k) {
+            fours[i + 2 * k] = _mm256_shuffle_ps(pairs[i + k], pairs[i + 2 + k], 0x44);
+            fours[i + 2 * k + 1] = _mm256_shuffle_ps(pairs[i + k], pairs[i + 2 + k], 0xee);
+        }
+    for (int i = 0; i < 4; ++i) {
+        rows[i] = (vec)_mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+        rows[i + 4] = (vec)_mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
+}
+#else
+static inline void transpose(vec (&rows)[W]) {  // log2(W) times a perfect shuffle
     vec mixed[W];
     for (int round = 1; round < W; round *= 2) {
         for (int i = 0; i < W / 2; ++i) {
@@ -161,3 +179,4 @@ static inline void transpose(vec (&rows)[W]) {
         for (int i = 0; i < W; ++i) rows[i] = mixed[i];
     }
 }
+#endif

@@ -17,6 +17,7 @@ import numpy as np
 
 from gpu_patch.checks import probability, shorten
 from gpu_patch.device import library_of
+from gpu_patch.ops.cells import count_near, mean_and_deviation
 
 
 class PatchFilter(ABC):
@@ -95,10 +96,13 @@ class MaxFilter(PatchFilter):
     def keeps(self, cells: Any) -> Any:
         """Tell which cells have enough pixels near one above the threshold."""
         axes = _spatial_axes(cells)
-        # some value exceeds the threshold exactly where the largest does
-        near = _largest_nearby(cells > self.threshold, self.threshold < 0).sum(axis=axes)
-        enough = near / _n_pixels(cells) >= _coverage(self.coverage, cells)
-        return enough & (cells >= self.threshold).any(axis=axes)
+        counted = count_near(cells, self.threshold)
+        if counted is None:
+            # some value exceeds the threshold exactly where the largest does
+            near = _largest_nearby(cells > self.threshold, self.threshold < 0).sum(axis=axes)
+            counted = near, (cells >= self.threshold).any(axis=axes)
+        near, reaches = counted
+        return (near / _n_pixels(cells) >= _coverage(self.coverage, cells)) & reaches
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,12 @@ class MeanStdFilter(PatchFilter):
     def scores(self, cells: Any) -> dict[str, Any]:
         """Return means and standard deviations."""
         axes = _spatial_axes(cells)
-        mean = cells.mean(axis=axes, dtype=np.float64)
-        deviation = cells - mean.reshape(-1, *(1 for _ in axes))
-        return {
-            "mean_threshold": mean,
-            "std_threshold": (deviation * deviation).mean(axis=axes) ** 0.5,
-        }
+        measured = mean_and_deviation(cells)
+        if measured is None:
+            mean = cells.mean(axis=axes, dtype=np.float64)
+            deviation = cells - mean.reshape(-1, *(1 for _ in axes))
+            measured = mean, (deviation * deviation).mean(axis=axes) ** 0.5
+        return dict(zip(("mean_threshold", "std_threshold"), measured, strict=True))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.checks import shorten
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.image_set import ImageSet
+from gpu_patch.table import all_within
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
@@ -64,16 +65,23 @@ def check_epilogue(
     sources : (int, int), optional
         Samples and channels that are mixed, where the input is a mixture.
     """
-    parts = [("input_scale", inputs), ("input_offset", inputs), ("input_shift", sources or inputs)]
+    parts: list[tuple[str, NDArray[Any] | None, tuple[int, int]]] = [
+        ("input_scale", epilogue.input_scale, inputs),
+        ("input_offset", epilogue.input_offset, inputs),
+        ("input_shift", epilogue.input_shift, sources or inputs),
+    ]
     if targets is not None:
-        parts += [(f"target_{name}", targets) for name in ("scale", "offset", "shift")]
-    for name, shape in parts:
-        numbers = getattr(epilogue, name)
+        parts += [
+            ("target_scale", epilogue.target_scale, targets),
+            ("target_offset", epilogue.target_offset, targets),
+            ("target_shift", epilogue.target_shift, targets),
+        ]
+    for name, numbers, shape in parts:
         if numbers is not None and numbers.shape != shape:
             raise ValueError(f"epilogue.{name} must have the shape {shape}, found {numbers.shape}")
     if (orientation := epilogue.orientation) is None:
         return
-    if orientation.shape != inputs[:1] or orientation.max(initial=0) > 7:
+    if orientation.shape != inputs[:1] or not all_within(orientation, 0, 8):
         raise ValueError(
             f"epilogue.orientation must be {inputs[0]} numbers in 0 … 7, "
             f"found {shorten(orientation)}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from variants import cases, compiled, stitched
+from variants import cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import arguments, library
@@ -82,6 +82,7 @@ def digests(found: library.Library) -> list[bytes]:
         set_num_threads(n)
         with library.computing(found):
             made += [image.tobytes() for image in stitched()]
+            made += [array.tobytes() for array in drawn_and_measured(found)]
     return made
 
 

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from variants import cases, compiled, stitched
+from variants import cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import arguments, build, library
@@ -111,6 +111,7 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
         set_num_threads(number)
         with library.computing(found):
             assert all(np.isfinite(image).all() for image in stitched())
+            assert all(np.isfinite(array).all() for array in drawn_and_measured(found))
     # several callers, of which one has the threads
     case = Case.random(0, (64, 64), 3, "reflect", n_samples=8, least=300, most=400)
     set_num_threads(3)

@@ -93,7 +93,8 @@ def test_a_library_of_something_else_is_not_used(monkeypatch, tmp_path, what):
     if what == "digest":
         monkeypatch.setattr(build, "digest", lambda: "0123456789abcdef")
     elif what == "sizes":
-        monkeypatch.setattr(library, "Job", type("Job", (ctypes.Structure,), {"_fields_": []}))
+        empty = type("Job", (ctypes.Structure,), {"_fields_": []})
+        monkeypatch.setattr(library, "_JOBS", (empty, *library._JOBS[1:]))
     else:
         for level in build.LEVELS["x86_64"]:
             (tmp_path / level).write_bytes(b"no library")

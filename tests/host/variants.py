@@ -7,16 +7,21 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "cuda")]
 
 import numpy as np  # noqa: E402
 from cases import DTYPES, MODES, Case  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 from tilings import Tiling  # noqa: E402
 
 from gpu_patch import ops  # noqa: E402
 from gpu_patch._host import build, library  # noqa: E402
+from gpu_patch._host.cells import count_near, mean_and_deviation  # noqa: E402
+from gpu_patch._host.draws import draw  # noqa: E402
+from gpu_patch.draws import DrawPurpose, DrawSpec, counter_words  # noqa: E402
 
 SOURCES = build.HERE
 
@@ -89,3 +94,16 @@ def stitched() -> Iterator[np.ndarray]:
             rows = (0, size[slab_axis])
             ops.means(sums, tiling.grid, rows, out, n_samples=2, squares=squares)
             yield out
+
+
+def drawn_and_measured(found: library.Library) -> Iterator[NDArray[Any]]:
+    """Random numbers, and what background filters measure of cells."""
+    words = counter_words([DrawSpec(DrawPurpose.WEIGHT, 3, 3)])
+    yield draw(found, words, 2**63 + 5, 7, np.array([0, 3, 2**40 + 1]))
+    for shape in [(5, 4), (7, 33), (3, 8, 6)]:
+        cells = np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32)
+        cells += np.linspace(-3, 3, 20, dtype=np.float32).reshape(-1, *(1 for _ in shape))
+        cells[3, ..., 0], cells[4] = 0.5, 0.5
+        for threshold in (0.5, -0.5):
+            yield from count_near(found, cells, threshold)
+        yield from mean_and_deviation(found, cells)

@@ -1,0 +1,28 @@
+"""Cells of images, measured for background filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpu_patch._host import cells as host
+from gpu_patch._host.library import active
+
+_LARGEST = 2.0**53
+"""Threshold that is the same number for kernels and NumPy."""
+
+
+def count_near(cells: Any, threshold: Any) -> tuple[Any, Any] | None:
+    """Return what `_host.cells.count_near` does; None where no kernel serves."""
+    library = active()
+    # numbers of NumPy have types of their own to compare in
+    if library is None or type(threshold) not in (int, float) or abs(threshold) > _LARGEST:
+        return None
+    return host.count_near(library, cells, float(threshold)) if host.serves(cells) else None
+
+
+def mean_and_deviation(cells: Any) -> tuple[Any, Any] | None:
+    """Return what `_host.cells.mean_and_deviation` does; None where no kernel serves."""
+    library = active()
+    if library is None or not host.serves(cells):
+        return None
+    return host.mean_and_deviation(library, cells)
