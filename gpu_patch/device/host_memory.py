@@ -5,8 +5,10 @@ Fresh memory costs a page fault every 4 kB, which on small batches takes longer 
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -36,7 +38,9 @@ class BufferPool:
         buffer = self._find(nbytes)
         if buffer is None:
             buffer = _aligned(nbytes)
-        return np.asarray(_Lease(buffer, self._idle, tuple(shape), kind))
+        lease = _lease_of(nbytes).from_buffer(buffer)  # type: ignore[arg-type]
+        lease.buffer, lease.idle = buffer, self._idle  # type: ignore[attr-defined]
+        return np.ndarray(tuple(shape), kind, lease)  # type: ignore[arg-type]
 
     def _find(self, nbytes: int) -> NDArray[np.uint8] | None:
         """Take an idle buffer out of the queue: one that fits, and is not far too large.
@@ -61,34 +65,24 @@ def _aligned(nbytes: int) -> NDArray[np.uint8]:
     return memory[first : first + nbytes]
 
 
-class _Lease:
-    """Owner of a lent array, as NumPy sees it; puts the buffer back when it dies."""
+def _give_back(lease: Any) -> None:
+    if len(lease.buffer) > _LARGEST_BUFFER:
+        return
+    lease.idle.append(lease.buffer)
+    try:
+        while sum(map(len, lease.idle.copy())) > _MOST_BYTES:
+            lease.idle.popleft()
+    except IndexError:  # another thread was faster
+        pass
 
-    def __init__(
-        self,
-        buffer: NDArray[np.uint8],
-        idle: deque[NDArray[np.uint8]],
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-    ) -> None:
-        self._buffer = buffer
-        self._idle = idle
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": shape,
-            "typestr": dtype.str,
-            "data": buffer.__array_interface__["data"],
-        }
 
-    def __del__(self) -> None:
-        if len(self._buffer) > _LARGEST_BUFFER:
-            return
-        self._idle.append(self._buffer)
-        try:
-            while sum(map(len, self._idle.copy())) > _MOST_BYTES:
-                self._idle.popleft()
-        except IndexError:  # another thread was faster
-            pass
+@lru_cache(maxsize=64)
+def _lease_of(nbytes: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """Return the type of what owns an array that is lent, and puts its buffer back when it dies.
+
+    NumPy takes memory of ctypes in a third of the time that `__array_interface__` takes.
+    """
+    return type("_Lease", (ctypes.c_char * nbytes,), {"__del__": _give_back})
 
 
 pool = BufferPool()
