@@ -25,9 +25,6 @@ _WEYL = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _ROUNDS = 10
 _HIGH = int(sys.byteorder == "little")
-_TABLE_SIZE = 1 << 20
-_BLOCK_SIZE = 1 << 12
-"""Numbers of a table that are drawn beside those of a batch: they take as long as the calls do."""
 
 
 class DrawPurpose(IntEnum):
@@ -89,84 +86,50 @@ class DrawSpec(NamedTuple):
     n_uniforms: int
 
 
-class CounterDraws:
-    """The uniform numbers that every sample of a constructor needs, made in one go.
+def counter_words(draw_specs: Sequence[DrawSpec]) -> NDArray[np.uint64]:
+    """Return what the counters of a sample's blocks have beside its index, (blocks, 2).
+
+    A block gives two numbers. The counter of block b of a spec is, from its first word on: index
+    mod 2^32; epoch; purpose · 2^24 + index div 2^32; b · 2^24 + channel.
+    """
+    blocks = [
+        (spec.purpose << 24, block << 24 | spec.channel)
+        for spec in draw_specs
+        for block in range(-(-spec.n_uniforms // 2))
+    ]
+    return np.array(blocks, np.uint64).reshape(-1, 2)
+
+
+def draw(
+    words: NDArray[np.uint64], seed: int, epoch: int, index: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Draw the numbers in [0, 1) of some samples.
 
     Parameters
     ----------
-    draw_specs : sequence of DrawSpec
-        What a sample needs. The counter of block b of a spec is, from its first word on:
-        index mod 2^32; epoch; purpose · 2^24 + index div 2^32; b · 2^24 + channel. A block gives
-        two numbers.
+    words : array of uint64, shape (blocks, 2)
+        See `counter_words`.
+    seed : int
+        Key, 0 ≤ seed < 2^64.
+    epoch : int
+        0 ≤ epoch < 2^32.
+    index : array of int, shape (B,)
+        Sample indices, 0 ≤ index < 2^56.
+
+    Returns
+    -------
+    array of float64, shape (B, 2 · blocks)
     """
-
-    def __init__(self, draw_specs: Sequence[DrawSpec]) -> None:
-        self.draw_specs = tuple(draw_specs)
-        blocks = [
-            (spec.purpose << 24, block << 24 | spec.channel)
-            for spec in self.draw_specs
-            for block in range(-(-spec.n_uniforms // 2))
-        ]
-        self._words = np.array(blocks, np.uint64).reshape(-1, 2).T[:, :, None]
-        self._uniforms_per_patch = 2 * len(blocks)
-        # epoch, its table, and how many of the table's rows are drawn; all told by one name, since
-        # other threads may be here
-        self._epoch: tuple[tuple[int, ...], NDArray[np.float64] | None, int] = ((), None, 0)
-
-    def __call__(
-        self, seed: int, epoch: int, index: NDArray[np.int64], n_patches: int
-    ) -> list[NDArray[np.float64]]:
-        """Return one array (n_uniforms, B) of numbers in [0, 1) per spec.
-
-        Parameters
-        ----------
-        seed : int
-            Key, 0 ≤ seed < 2^64.
-        epoch : int
-            0 ≤ epoch < 2^32.
-        index : array of int, shape (B,)
-            Sample indices, 0 ≤ index < n_patches.
-        n_patches : int
-            Number of patches of an epoch, at most 2^56.
-        """
-        if not self._uniforms_per_patch:
-            return [np.empty((0, len(index))) for _ in self.draw_specs]
-        key = (seed, epoch, n_patches)
-        known, table, n_drawn = self._epoch
-        if known != key:
-            if n_patches * self._uniforms_per_patch <= _TABLE_SIZE:
-                self._epoch = (key, None, 0)
-            uniforms = self._draw(seed, epoch, index)
-        elif n_drawn == n_patches and table is not None:
-            uniforms = table.take(index, axis=0)
-        else:
-            # A second batch of an epoch: more will follow. Others are drawn beside its own, which
-            # costs little more, since on short arrays the time goes into the calls.
-            if table is None:
-                table = np.empty((n_patches, self._uniforms_per_patch))
-            stop = min(n_patches, n_drawn + max(1, _BLOCK_SIZE // self._uniforms_per_patch))
-            both = np.concatenate([index, np.arange(n_drawn, stop)])
-            drawn = self._draw(seed, epoch, both)
-            uniforms, table[n_drawn:stop] = drawn[: len(index)], drawn[len(index) :]
-            self._epoch = (key, table, stop)
-        result, at = [], 0
-        for spec in self.draw_specs:
-            result.append(uniforms[:, at : at + spec.n_uniforms].T)
-            at += -(-spec.n_uniforms // 2) * 2
-        return result
-
-    def _draw(self, seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the numbers (B, two per block)."""
-        samples = index.astype(np.uint64)
-        counter = np.empty((4, self._uniforms_per_patch // 2, len(samples)), np.uint64)
-        counter[0] = samples & _LOW
-        counter[1] = epoch
-        counter[2] = self._words[0] | samples >> np.uint64(32)
-        counter[3] = self._words[1]
-        words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
-        bits = words[0::2] << np.uint64(32) | words[1::2]
-        uniforms = (bits >> np.uint64(11)) * 2.0**-53
-        return np.ascontiguousarray(uniforms.transpose(2, 1, 0)).reshape(len(index), -1)
+    samples = index.astype(np.uint64)
+    counter = np.empty((4, len(words), len(samples)), np.uint64)
+    counter[0] = samples & _LOW
+    counter[1] = epoch
+    counter[2] = words[:, :1] | samples >> np.uint64(32)
+    counter[3] = words[:, 1:]
+    drawn = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    bits = drawn[0::2] << np.uint64(32) | drawn[1::2]
+    uniforms = (bits >> np.uint64(11)) * 2.0**-53
+    return np.ascontiguousarray(uniforms.transpose(2, 1, 0)).reshape(len(index), -1)
 
 
 def integers(uniforms: NDArray[np.float64], count: object) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -154,11 +154,26 @@ class Epilogue:
         """Return this with another orientation."""
         return replace(self, orientation=orientation)
 
+    @property
+    def columns(self) -> tuple[NDArray[Any] | None, ...]:
+        """What a sample has a row of, in the order of the fields."""
+        return (
+            self.input_scale,
+            self.input_offset,
+            self.target_scale,
+            self.target_offset,
+            self.orientation,
+            self.input_shift,
+            self.target_shift,
+        )
+
     def of_samples(self, samples: slice) -> Epilogue:
         """Return what happens to some of the samples."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        own: dict[str, Any] = {k: v if v is None else v[samples] for k, v in columns.items()}
-        return Epilogue(**own)
+        return Epilogue(*(None if own is None else own[samples] for own in self.columns))  # type: ignore[arg-type]
+
+    def rows(self, index: NDArray[np.int64]) -> Epilogue:
+        """Return what happens to some of the samples."""
+        return Epilogue(*(None if own is None else own.take(index, axis=0) for own in self.columns))  # type: ignore[arg-type]
 
     def of_target(self) -> Epilogue:
         """Return what happens to targets, as if they were inputs."""

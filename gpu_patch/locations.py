@@ -55,6 +55,20 @@ class Locations:
                 spec[key] = _plain(values[i])
         return spec  # type: ignore[return-value]
 
+    def rows(self, index: NDArray[np.int64]) -> Locations:
+        """Return some of the places."""
+        extras = {
+            key: values[index] if isinstance(values, np.ndarray) else [values[i] for i in index]
+            for key, values in self.extras.items()
+        }
+        return Locations(
+            self.data_idx[index],
+            self.sample_idx[index],
+            self.coords[index],
+            self.patch_size,
+            extras,
+        )
+
     @classmethod
     def from_specs(cls, specs: Sequence[PatchSpecs]) -> Locations:
         """Gather spec dicts, whoever made them; `ValueError` where their patch sizes differ."""

@@ -8,15 +8,14 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_patch import draws
 from gpu_patch.draws import (
-    CounterDraws,
     DrawPurpose,
     DrawSpec,
     RestoredOnError,
     integers,
     philox4x32,
 )
+from gpu_patch.ops.draws import CounterDraws
 
 WORDS = st.integers(0, 2**32 - 1)
 # Random123, kat_vectors, philox4x32 with 10 rounds
@@ -79,7 +78,7 @@ def documented(requests, seed, epoch, index):
     st.lists(st.integers(0, 2**56 - 1), min_size=1, max_size=6),
 )
 def test_numbers_come_from_the_documented_counters(requests, seed, epoch, index):
-    found = CounterDraws(requests)(seed, epoch, np.array(index), 2**56)
+    found = CounterDraws(requests)(seed, epoch, np.array(index))
     for request, numbers, expected in zip(
         requests, found, documented(requests, seed, epoch, index), strict=True
     ):
@@ -104,81 +103,14 @@ def test_streams_never_change():
 @pytest.mark.parametrize("index", [0, 2**31, 2**32 - 1, 2**32, 2**40 + 7, 2**56 - 1])
 @pytest.mark.parametrize("epoch", [0, 1, 2**32 - 1])
 def test_every_bit_of_seed_epoch_and_index_counts(seed, index, epoch):
-    (numbers,) = CounterDraws([DrawSpec(DrawPurpose.WEIGHT, 3, 3)])(
-        seed, epoch, np.array([index]), 2**56
-    )
+    (numbers,) = CounterDraws([DrawSpec(DrawPurpose.WEIGHT, 3, 3)])(seed, epoch, np.array([index]))
     expected = [reference.uniform(seed, epoch, index, reference.WEIGHT, 3, k) for k in range(3)]
     assert numbers.ravel().tolist() == expected
 
 
-@pytest.mark.parametrize(
-    ("block_size", "n_drawn"),
-    [
-        # a table is made for the second batch of an epoch and read from then on,
-        (1 << 12, [7, 107, 7, 7, 107, 7, 107]),
-        # or by parts, beside the numbers of more batches
-        (6 * 60, [7, 67, 47, 7, 7, 67, 7, 67, 47]),
-    ],
-)
-def test_the_table_of_an_epoch_holds_the_same_numbers(monkeypatch, block_size, n_drawn):
-    drawn = []
-    monkeypatch.setattr(draws, "_BLOCK_SIZE", block_size)
-
-    def spy(counter, key):
-        drawn.append(counter.shape)
-        return philox4x32(counter, key)
-
-    monkeypatch.setattr(draws, "philox4x32", spy)
-    requests = [DrawSpec(DrawPurpose.LOCATION, 0, 3), DrawSpec(DrawPurpose.WEIGHT, 1, 1)]
-    rng = np.random.default_rng(0)
-    one = CounterDraws(requests)
-    for seed, epoch in [(5, 0), (5, 0), (5, 0), (5, 1), (5, 0), (5, 0), (6, 0), (6, 0), (6, 0)]:
-        index = rng.integers(0, 100, 7)
-        found = one(seed, epoch, index, 100)
-        n_draws = len(drawn)
-        expected = documented(requests, seed, epoch, index.tolist())
-        for numbers, wanted in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(numbers, wanted)
-        assert len(drawn) == n_draws
-    assert [shape[-1] for shape in drawn] == n_drawn
-
-
-def test_a_changed_number_of_patches_does_not_read_an_old_table():
-    one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 2)])
-    for n_patches in (10, 10, 10, 500, 500, 20, 20):
-        index = np.array([n_patches - 1, 0])
-        (found,) = one(3, 4, index, n_patches)
-        (expected,) = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 2)])(3, 4, index, 2**40)
-        np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("size", [0, 399, 400, 1 << 20])
-def test_large_epochs_are_not_tabulated(monkeypatch, size):
-    drawn = []
-    monkeypatch.setattr(
-        draws, "philox4x32", lambda c, k: (drawn.append(c.shape[-1]), philox4x32(c, k))[1]
-    )
-    monkeypatch.setattr(draws, "_TABLE_SIZE", size)
-    one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 4)])  # 4 numbers a patch
-    results = [one(1, 2, np.array([3, 99]), 100)[0] for _ in range(4)]
-    assert drawn == ([2, 2, 2, 2] if size < 400 else [2, 102])
-    for result in results[1:]:
-        np.testing.assert_array_equal(result, results[0])
-
-
-def test_numbers_returned_are_not_those_of_the_table():
-    one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 2)])
-    index = np.arange(4)
-    expected = one(1, 0, index, 4)[0].copy()
-    for _ in range(4):
-        (found,) = one(1, 0, index, 4)
-        np.testing.assert_array_equal(found, expected)
-        found[...] = -1
-
-
 def test_nothing_asked_for_is_nothing_drawn():
     one = CounterDraws([DrawSpec(DrawPurpose.LOCATION, 0, 0), DrawSpec(DrawPurpose.WEIGHT, 0, 0)])
-    assert [numbers.shape for numbers in one(1, 2, np.arange(3), 5)] == [(0, 3), (0, 3)]
+    assert [numbers.shape for numbers in one(1, 2, np.arange(3))] == [(0, 3), (0, 3)]
 
 
 N = 100_000
@@ -199,7 +131,7 @@ def many():
     rows = [
         row
         for seed, epoch in [(0, 0), (0, 1), (1, 0), (2**32, 0)]
-        for numbers in CounterDraws(requests)(seed, epoch, index, N)
+        for numbers in CounterDraws(requests)(seed, epoch, index)
         for row in numbers
     ]
     return np.array(rows)

@@ -12,9 +12,10 @@ from gpu_patch.constructors.checks import checked_extractor, checked_pairs, chec
 from gpu_patch.constructors.metadata import image_metadata
 from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan, Read, Specs
-from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
+from gpu_patch.draws import DrawPurpose, DrawSpec
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.locations import Locations
+from gpu_patch.ops.draws import CounterDraws
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
 from gpu_patch.sources import ChannelSources, fixed
@@ -92,7 +93,7 @@ class AlignedConstr(PlannedConstr):
         return self._plan(self._placement.from_specs(index))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
-        (uniforms,) = self._draws(self.seed, epoch, index, self.n_patches)
+        (uniforms,) = self._draws(self.seed, epoch, index)
         return self._plan(self._placement.locate(index, uniforms))
 
     def _plan(self, places: Locations) -> Plan:

@@ -17,10 +17,16 @@ from gpu_patch.constructors.execute import execute
 from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.constructors.protocol import PatchConstr
+from gpu_patch.constructors.tabulated import EpochPlans
 from gpu_patch.constructors.target_dtype import checked_target_dtype
-from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, RestoredOnError, checked_seed
+from gpu_patch.draws import DrawPurpose, DrawSpec, RestoredOnError, checked_seed
 from gpu_patch.epilogue import AnyNormalization, Epilogue
+from gpu_patch.ops.draws import CounterDraws
 from gpu_patch.specs import PatchBatch, PatchSpecs
+
+_NORMALIZING = [
+    f"{part}_{name}" for part in ("input", "target") for name in ("center", "scale", "offset")
+]
 
 
 class PlannedConstr(PatchConstr):
@@ -34,9 +40,12 @@ class PlannedConstr(PatchConstr):
 
     sampling: Sampling
     """Where patches come from."""
+    _n_places: int = 1
+    """Places that a patch may have: one, or one per channel."""
 
     def __init__(self, seed: int | None) -> None:
         self.seed = checked_seed(seed)
+        self._epoch_plans = EpochPlans()
         self._orientations = CounterDraws([DrawSpec(DrawPurpose.AUGMENTATION, 0, N_UNIFORMS)])
 
     @cached_property
@@ -153,25 +162,43 @@ class PlannedConstr(PatchConstr):
         """
         index = indices_in("indices", indices, self.n_patches, "patches")
         epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
-        plan = self._plan_batch(index, epoch)
+        if augmentation is not None:
+            instance("augmentation", augmentation, Augmentation, "an Augmentation or None")
+
+        def plan(samples: NDArray[np.int64]) -> Plan:
+            made = self._plan_batch(samples, epoch)
+            return self._finished(made, samples, epoch, normalization, augmentation)
+
+        versions = [placement.version for placement in self.sampling.placements]
+        if None in versions:
+            return plan(index)
+        key = (self.seed, epoch, self.n_patches, versions, _values(normalization), augmentation)
+        return self._epoch_plans(key, index, self.n_patches, self._n_places, plan)
+
+    def _finished(
+        self,
+        plan: Plan,
+        index: NDArray[np.int64],
+        epoch: int,
+        normalization: AnyNormalization | None,
+        augmentation: Augmentation | None,
+    ) -> Plan:
+        """Return a plan with what happens to its values."""
         if normalization is None and augmentation is None:
             return plan
         epilogue = plan.epilogue or Epilogue.identity(len(index), *plan.n_channels)
         if normalization is not None:
             epilogue = epilogue.normalized(normalization, plan.weights)
         if augmentation is not None:
-            epilogue = epilogue.turned(self._turns(index, epoch, augmentation, plan.patch_size))
+            augmentation.check_patch(plan.patch_size)
+            (uniforms,) = self._orientations(self.seed, epoch, index)
+            epilogue = epilogue.turned(augmentation.orientations(uniforms))
         return replace(plan, epilogue=epilogue)
 
-    def _turns(
-        self,
-        index: NDArray[np.int64],
-        epoch: int,
-        augmentation: Augmentation,
-        patch_size: tuple[int, ...],
-    ) -> NDArray[np.uint8]:
-        """Draw the orientation of each sample."""
-        instance("augmentation", augmentation, Augmentation, "an Augmentation or None")
-        augmentation.check_patch(patch_size)
-        (uniforms,) = self._orientations(self.seed, epoch, index, self.n_patches)
-        return augmentation.orientations(uniforms)
+
+def _values(normalization: AnyNormalization | None) -> tuple[bytes | None, ...]:
+    """Return what a normalisation does, to tell it from others: somebody's may change in place."""
+    if normalization is None:
+        return ()
+    found = [getattr(normalization, name, None) for name in _NORMALIZING]
+    return tuple(own if own is None else np.asarray(own).tobytes() for own in found)

@@ -26,12 +26,13 @@ from gpu_patch.constructors.mixing import (
 )
 from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan, Read, Specs
-from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, integers
+from gpu_patch.draws import DrawPurpose, DrawSpec, integers
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import PatchExtractor
 from gpu_patch.locations import Locations
 from gpu_patch.ops import ImageSet
+from gpu_patch.ops.draws import CounterDraws
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
 from gpu_patch.sources import ChannelSources, fixed
@@ -142,6 +143,7 @@ class IndependentTargetsMsPatchConstr(PlannedConstr):
         self.sampling = Sampling(
             self._placements, {"target": targets}, self.principal_channel, self.rng
         )
+        self._n_places = n_channels
         self._draws = CounterDraws(
             [
                 *(DrawSpec(DrawPurpose.PARTNER, c, 1) for c in range(n_channels)),
@@ -178,7 +180,7 @@ class IndependentTargetsMsPatchConstr(PlannedConstr):
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         n = len(self._placements)
-        drawn = self._draws(self.seed, epoch, index, self.n_patches)
+        drawn = self._draws(self.seed, epoch, index)
         partners, locations, rest = drawn[:n], drawn[n : 2 * n], drawn[2 * n :]
         n_weights = len(self._weights.draw_specs)
         weights = self._weights.from_uniforms(rest[:n_weights], len(index))

@@ -23,11 +23,12 @@ from gpu_patch.constructors.mixing import (
 )
 from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan, Read, Specs
-from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec, integers
+from gpu_patch.draws import DrawPurpose, DrawSpec, integers
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import PatchExtractor, checked_channels
 from gpu_patch.locations import Locations
+from gpu_patch.ops.draws import CounterDraws
 from gpu_patch.patching import Patching
 from gpu_patch.patching.adapter import checked_patching
 from gpu_patch.sources import ChannelSources, fixed
@@ -172,7 +173,7 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         return self._plan(places, uncorrelated, self._weights.from_generator(self.rng))
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
-        location, decision, *rest = self._draws(self.seed, epoch, index, self.n_patches)
+        location, decision, *rest = self._draws(self.seed, epoch, index)
         n_others = self._n_places - 1
         n_weights = len(self._weights.draw_specs)
         partners, rest = rest[:n_others], rest[n_others:]

@@ -75,6 +75,13 @@ class Placement:
         return whole_number(f"{self.name}.n_patches", self.strategy.n_patches, minimum=0)
 
     @property
+    def version(self) -> int | None:
+        """Counts changes of where patches lie; None where nobody does, or batches may not mix."""
+        if not self._trusted or len(self.patch_sizes) != 1:
+            return None
+        return self.strategy.version  # type: ignore[attr-defined, no-any-return]
+
+    @property
     def patch_sizes(self) -> Sequence[Sequence[int]]:
         """The patch sizes that the strategy may give, as far as it says so."""
         if isinstance(self.strategy, BatchPatching):

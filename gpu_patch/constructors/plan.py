@@ -107,6 +107,34 @@ class Plan:
             target = target._replace(sources=own)
         return replace(self, input=self.input._replace(sources=sources), target=target, **changes)
 
+    def rows(self, index: NDArray[np.int64]) -> Plan:
+        """Return the plan of some of the samples.
+
+        Parameters
+        ----------
+        index : array of int64
+            Which; nobody may change it later.
+        """
+        images, old, n_scales, mode = self.input
+        target, weights, epilogue = self.target, self.weights, self.epilogue
+        sources = ChannelSources(
+            old.image_idx.take(index, axis=0),
+            old.sample_idx.take(index, axis=0),
+            old.coords.take(index, axis=0),
+            old.channels,
+        )
+        if target is not None:
+            target = target._replace(sources=sources._replace(channels=target.sources.channels))
+        return Plan(
+            Read(images, sources, n_scales, mode),
+            target,
+            self.is_mixture,
+            None if weights is None else weights.take(index, axis=0),
+            self.patch_size,
+            self.specs.rows(index),
+            None if epilogue is None else epilogue.rows(index),
+        )
+
 
 class Specs(Sequence[PatchSpecs]):
     """The spec dicts of a batch, each made when it is looked at.
@@ -117,8 +145,10 @@ class Specs(Sequence[PatchSpecs]):
         One, or one per channel where channels may come from different places.
     principal_channel : int, default 0
         The channel that the plain keys describe.
-    uncorrelated : array of bool, shape (B,), optional
+    uncorrelated : array of bool, shape (n,), optional
         Samples whose channels come from different places, and whose specs say so; default none.
+    rows : array of int64, shape (B,), optional
+        Which of the places are the batch's; default all of them.
     """
 
     def __init__(
@@ -126,13 +156,15 @@ class Specs(Sequence[PatchSpecs]):
         places: Sequence[Locations],
         principal_channel: int = 0,
         uncorrelated: NDArray[np.bool_] | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         self._places = places
-        self._principal_channel = principal_channel
+        self.principal_channel = principal_channel
         self._uncorrelated = uncorrelated
+        self._rows = rows
 
     def __len__(self) -> int:
-        return len(self._places[0].data_idx)
+        return len(self._places[0].data_idx if self._rows is None else self._rows)
 
     @overload
     def __getitem__(self, i: int) -> PatchSpecs: ...
@@ -142,18 +174,39 @@ class Specs(Sequence[PatchSpecs]):
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
         at = range(len(self))[i]
-        spec: dict[str, Any] = {**self._places[self._principal_channel].spec(at)}
+        if self._rows is not None:
+            at = int(self._rows[at])
+        spec: dict[str, Any] = {**self._places[self.principal_channel].spec(at)}
         if self._uncorrelated is not None and self._uncorrelated[at]:
-            spec["principal_channel"] = self._principal_channel
+            spec["principal_channel"] = self.principal_channel
             spec["all_data_idx"] = [int(p.data_idx[at]) for p in self._places]
             spec["all_sample_idx"] = [int(p.sample_idx[at]) for p in self._places]
             spec["all_coords"] = [tuple(p.coords[at].tolist()) for p in self._places]
         return spec  # type: ignore[return-value]
 
     @property
+    def places(self) -> Sequence[Locations]:
+        """Where the patches lie, as they were given; of the batch's alone."""
+        if self._rows is None:
+            return self._places
+        return [places.rows(self._rows) for places in self._places]
+
+    @property
+    def uncorrelated(self) -> NDArray[np.bool_] | None:
+        """Samples whose channels come from different places, of the batch's."""
+        if self._uncorrelated is None or self._rows is None:
+            return self._uncorrelated
+        return self._uncorrelated[self._rows]
+
+    @property
     def principal(self) -> Locations:
         """Where the patches lie that indices count."""
-        return self._places[self._principal_channel]
+        return self.places[self.principal_channel]
+
+    def rows(self, index: NDArray[np.int64]) -> Specs:
+        """Return the specs of some of the samples, which go on to refer to all."""
+        own = index if self._rows is None else self._rows[index]
+        return Specs(self._places, self.principal_channel, self._uncorrelated, own)
 
     def by_channel(self, n_channels: int) -> Specs:
         """Return the same specs, each with the places of all channels.
@@ -163,10 +216,14 @@ class Specs(Sequence[PatchSpecs]):
         n_channels : int
             Of a patch.
         """
-        places = list(self._places)
+        places = list(self.places)
         if len(places) == 1:
             places *= n_channels
-        return Specs(places, self._principal_channel, np.ones(len(self), bool))
+        return Specs(places, self.principal_channel, np.ones(len(self), bool))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # without the places of other samples
+        return Specs, (self.places, self.principal_channel, self.uncorrelated)
 
     def __repr__(self) -> str:
         return f"Specs({list(self)!r})"

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.plan import Plan
-from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
+from gpu_patch.draws import DrawPurpose, DrawSpec
 from gpu_patch.feed.order import Division
 from gpu_patch.feed.paging import Needs, PageFeed
 from gpu_patch.feed.sweep import Sweep, fit, sweep_order
 from gpu_patch.geometry import window_start
 from gpu_patch.locations import Locations
+from gpu_patch.ops.draws import CounterDraws
 from gpu_patch.pages import PagedImage, PagePool
 
 Made = TypeVar("Made")
@@ -76,9 +77,9 @@ class EpochPages:
         size = np.array(places.patch_size)
         start = window_start(places.coords, size, scale)
         window = (start, start + (size << scale) - 1)
-        (times,) = CounterDraws(_TIMES)(seed, epoch, np.arange(n), n)
+        (times,) = CounterDraws(_TIMES)(seed, epoch, np.arange(n))
         n_columns = len(images) * sweep.n_columns
-        (draws,) = CounterDraws(_OF_COLUMNS)(seed, epoch, np.arange(n_columns), n_columns)
+        (draws,) = CounterDraws(_OF_COLUMNS)(seed, epoch, np.arange(n_columns))
         return sweep_order(places, images, window, sweep, times[0], draws.ravel())
 
     def across(self, order: NDArray[np.int64], division: Division) -> NDArray[np.int64]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
-from gpu_patch.draws import CounterDraws, DrawPurpose, DrawSpec
+from gpu_patch.draws import DrawPurpose, DrawSpec
+from gpu_patch.ops.draws import CounterDraws
 
 _KEYS = [DrawSpec(DrawPurpose.ORDER, 0, 1)]
 _BLOCK_KEYS = [DrawSpec(DrawPurpose.ORDER, 1, 1)]
@@ -68,8 +69,7 @@ def epoch_order(
 
 
 def _uniform(draw_specs: Sequence[DrawSpec], seed: int, epoch: int, n: int) -> NDArray[np.float64]:
-    # made anew each time: the numbers that `CounterDraws` keeps for an epoch would only take memory
-    (keys,) = CounterDraws(draw_specs)(seed, epoch, np.arange(n), n)
+    (keys,) = CounterDraws(draw_specs)(seed, epoch, np.arange(n))
     first: NDArray[np.float64] = keys[0]
     return first
 

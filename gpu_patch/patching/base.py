@@ -23,6 +23,8 @@ class BatchPatching(Patching):
     """Random numbers that placing one patch of a batch takes."""
     starts_inside: bool = False
     """Whether first pixels always lie in the images that the strategy was made for."""
+    version: int = 0
+    """Counts how often it was changed in place: what `locate` said before holds no more then."""
 
     @property
     @abstractmethod

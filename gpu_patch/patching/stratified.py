@@ -252,6 +252,7 @@ class StratifiedPatching(SampledPatching):
 
     def _forget(self, sample: int) -> None:
         self._counts[sample] = self._boxes[sample] = self._line = None
+        self.version += 1
 
     def _spread(self, sample: int) -> Spread:
         shape = tuple(self._sample_shape[sample].tolist())
