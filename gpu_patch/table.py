@@ -261,7 +261,8 @@ class ImageTable(WindowTable):
         elif image_idx.shape[1] == 1:
             words = known.take(image_idx[:, 0], axis=0)
         else:
-            words = known[image_idx, np.arange(len(channels))]
+            n = len(channels)
+            words = known.reshape(-1, known.shape[-1]).take(image_idx * n + np.arange(n), axis=0)
         if self._most_samples > 1:
             words[..., 0] += self._table[:, 1][image_idx] * sample_idx
         return words

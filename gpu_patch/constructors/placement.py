@@ -77,9 +77,10 @@ class Placement:
     @property
     def version(self) -> int | None:
         """Counts changes of where patches lie; None where nobody does, or batches may not mix."""
-        if not self._trusted or len(self.patch_sizes) != 1:
+        if not self._trusted:
             return None
-        return self.strategy.version  # type: ignore[attr-defined, no-any-return]
+        batched: BatchPatching = self.strategy  # type: ignore[assignment]
+        return batched.version if len(batched.patch_sizes) == 1 else None
 
     @property
     def patch_sizes(self) -> Sequence[Sequence[int]]:

@@ -17,7 +17,7 @@ from gpu_patch.locations import Locations
 from gpu_patch.sources import ChannelSources
 
 _MOST_PATCHES = 1 << 16
-"""Of an epoch that is kept: about 8 MB."""
+"""Of an epoch that is kept: 5 to 15 MB."""
 _BLOCK_SIZE = 1 << 10
 """Samples that are planned beside those of a batch."""
 
