@@ -57,7 +57,7 @@ def assert_near(found, expected, epilogue, dtype=np.float32):
     assert np.abs(found.astype(np.float64) - expected).max() <= 1e-6 * largest
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(problem=problems(square=None), mode=st.sampled_from(("zero", *MODES)), seed=SEEDS)
 def test_patches_are_finished_to_the_last_bit(backend, problem, mode, seed):
     images, sources, _, patch_size, n_scales = problem
@@ -67,7 +67,7 @@ def test_patches_are_finished_to_the_last_bit(backend, problem, mode, seed):
     reference.assert_same(found, finished_input(plain, epilogue))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(problem=problems(square=None), mode=st.sampled_from(MODES), seed=SEEDS)
 def test_contexts_are_finished(backend, problem, mode, seed):
     images, sources, weights, patch_size, n_scales = problem

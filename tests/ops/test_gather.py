@@ -42,7 +42,7 @@ def assert_gathered(backend, problem: Problem, mode, dtype=np.float32):
     return found
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(problem=problems(), mode=st.sampled_from(MODES))
 def test_equal_to_reading_pixel_by_pixel(backend, problem, mode):
     assert_gathered(backend, problem, mode)

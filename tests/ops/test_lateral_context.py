@@ -72,7 +72,7 @@ def set_constants(monkeypatch, constants):
         monkeypatch.setattr(module, name, value)
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(problem=problems(), mode=st.sampled_from(MODES))
 def test_equal_to_the_definition(backend, problem, mode):
     assert_as_defined(backend, problem, mode)
@@ -84,7 +84,7 @@ def test_equal_where_the_centre_is_outside_the_image(backend, problem, mode):
     assert_as_defined(backend, problem, mode)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(problem=problems(scales=[4, 5], most_channels=2), mode=st.sampled_from(MODES))
 def test_equal_for_many_scales(backend, problem, mode):
     assert_as_defined(backend, problem, mode)
@@ -164,9 +164,15 @@ def test_windows_many_times_larger_than_the_image(backend, mode):
         assert_as_defined(backend, Problem(images, sources, weights, (10, 9), n_scales), mode)
 
 
-@pytest.mark.parametrize("n_dims", [2, 3])
-@pytest.mark.parametrize("correlated", [True, False])
-@pytest.mark.parametrize("dtypes", [("uint16",), ("uint8", "float32", "bool")])
+@pytest.mark.parametrize(
+    ("n_dims", "correlated", "dtypes"),
+    [
+        (2, True, ("uint16",)),
+        (2, False, ("uint8", "float32", "bool")),
+        (3, True, ("uint8", "float32", "bool")),
+        (3, False, ("uint16",)),
+    ],
+)
 @pytest.mark.parametrize("constants", CONSTANTS, ids=repr)
 def test_parts_do_not_change_the_result(
     numpy_backend, monkeypatch, n_dims, correlated, dtypes, constants
@@ -231,7 +237,7 @@ ODD_VALUES = {"nan": [np.nan], "inf": [np.inf], "all": [np.nan, np.inf, -np.inf]
 
 
 @pytest.mark.parametrize("values", ODD_VALUES.values(), ids=ODD_VALUES)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     problem=problems(scales=range(1, 5), dtypes=("float16", "float32", "uint8")),
     mode=st.sampled_from(MODES),
@@ -276,18 +282,28 @@ def test_repeated_calls_are_bit_equal(backend):
             reference.assert_same(again, before)
 
 
-@pytest.mark.parametrize("value", [1, np.nan], ids=["finite", "nan"])
-@pytest.mark.parametrize("patch_size", [(24, 21), (11, 9), (64, 64), (1, 1), (4, 5, 3), (9, 8, 7)])
+@pytest.mark.parametrize(
+    ("patch_size", "value"),
+    [
+        ((24, 21), 1),
+        ((24, 21), np.nan),
+        ((11, 9), np.nan),
+        ((64, 64), 1),
+        ((1, 1), np.nan),
+        ((4, 5, 3), 1),
+        ((9, 8, 7), np.nan),
+    ],
+)
 def test_a_sample_is_bit_equal_in_any_batch(backend, patch_size, value):
     images, sources, weights, _, n_scales = random_problem(
         6, len(patch_size), 6 - len(patch_size), patch_size, 150 // len(patch_size),
-        ("float32", "uint8"), n_samples=9,
+        ("float32", "uint8"), n_samples=6,
     )  # fmt: skip
     images[0][1, :, ..., 7, 7] = value  # in some of the samples
     inputs, targets = run(
         backend, Problem(images, sources, weights, patch_size, n_scales), "reflect"
     )
-    for part in (slice(0, 1), slice(3, 4), slice(2, 7), slice(None, None, -1)):
+    for part in (slice(0, 1), slice(3, 4), slice(2, 5), slice(None, None, -1)):
         fewer = ChannelSources(
             sources.image_idx[part],
             sources.sample_idx[part],

@@ -52,7 +52,7 @@ def stitched(backend, tiling, counts=None, **linear):
         return backend.to_host(slab)
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(case=divided())
 def test_equal_to_adding_pixel_by_pixel(backend, case):
     tiling, counts = case
@@ -83,7 +83,7 @@ def test_every_order_and_every_batch(backend, size, patch, overlaps, blend):
             assert_same_bits(stitched(backend, tiling, counts), expected)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(tiling=tilings())
 def test_tiles_of_an_image_are_the_image(backend, tiling):
     image = np.random.default_rng(0).normal(size=tiling.shape).astype(tiling.dtype)
@@ -103,7 +103,7 @@ def test_tiles_of_an_image_are_the_image(backend, tiling):
         np.testing.assert_allclose(found, image, rtol=0, atol=2e-6)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(tiling=tilings())
 def test_crop_is_what_writing_boxes_one_after_the_other_leaves(backend, tiling):
     """As upstream does it (docs/specification.md, 5), in the order of `TiledPatching`."""
@@ -153,7 +153,7 @@ def test_rows_are_those_where_tiles_count(tiling):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_crop_copies_bits(backend, dtype):
-    tiling = Tiling((300, 257), (64, 64), (16, 17), "crop", 1, 1, dtype)
+    tiling = Tiling((150, 131), (64, 64), (16, 17), "crop", 1, 1, dtype)
     bits = f"u{np.dtype(dtype).itemsize}"
     rng = np.random.default_rng(0)
     tiles = rng.integers(0, np.iinfo(bits).max, tiling.tiles.shape, bits).view(dtype)
