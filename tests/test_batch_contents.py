@@ -185,7 +185,7 @@ def test_channels_get_places_of_their_own(make, strategy):
 def test_weights_fill_their_ranges(device):
     sample = make_sample("multichannel", ranges=RANGES, device=device)
     constructor, alphas = sample.constructor, []
-    for epoch in range(60):
+    for epoch in range(30):
         batch = constructor.construct_batch(range(constructor.n_patches), epoch=epoch)
         target = on_host(batch.target)
         pixels = target.reshape(*target.shape[:2], -1).astype(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -67,13 +68,16 @@ def a_strategy(kind, shapes, size, seed=0):
 
 def read(coords, size, shape, scale, n_scales, mode):
     """Pixels that a scale of a patch reads, as indices along each axis."""
-    found = []
-    for x, p, n in zip(coords, size, shape, strict=True):
-        cut = border_range(window_start(x, p, n_scales), p << n_scales, n, mode)
-        window = window_start(x, p, scale) + np.arange(p << scale)
-        index = border_index(window, *cut, mode) if cut[0] < cut[1] else window[:0]
-        found.append(index)
-    return np.ix_(*found)
+    axes = zip(coords, size, shape, strict=True)
+    return np.ix_(*(read_along(*axis, scale, n_scales, mode) for axis in axes))
+
+
+@cache
+def read_along(x, p, n, scale, n_scales, mode):
+    """The same of one axis."""
+    cut = border_range(window_start(x, p, n_scales), p << n_scales, n, mode)
+    window = window_start(x, p, scale) + np.arange(p << scale)
+    return border_index(window, *cut, mode) if cut[0] < cut[1] else window[:0]
 
 
 def target(coords, size, shape):
@@ -132,8 +136,10 @@ SHAPES_2D = [(2, 1, 27, 40), (1, 1, 54, 31)]
 SHAPES_3D = [(2, 1, 9, 22, 31), (1, 1, 12, 18, 17)]
 
 
-@pytest.mark.parametrize("strict", [True, False])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "strict"),
+    [("reflect", True), ("reflect", False), ("wrap", False), ("periodic", True)],
+)
 @pytest.mark.parametrize(("shapes", "size"), [(SHAPES_2D, (7, 6)), (SHAPES_3D, (3, 4, 5))])
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_reads_nothing_of_validation(kind, shapes, size, mode, strict):
