@@ -44,18 +44,15 @@ def read_part(
     wanted = dict(zip(keyframe.axes, key, strict=True))
     rows, columns = wanted["Y"], wanted["X"]
     n_planes, depth, _, _, n_samples = keyframe.shaped
-    out = np.empty(
-        (n_planes, depth, rows.stop - rows.start, columns.stop - columns.start, n_samples),
-        keyframe.dtype,
-    )
-    n_segments = check_layout(name, page)
-    for index in range(n_segments):
+    shape = (n_planes, depth, rows.stop - rows.start, columns.stop - columns.start, n_samples)
+    check_layout(name, page)
+    touched = _touched(keyframe, rows, columns)
+    out = np.empty(shape if len(touched) != 1 else 0, keyframe.dtype)
+    for index in touched:
         # decode() of no data returns where the strip or tile lies in the page
         _, (plane, z, y, x, _), (n_z, n_y, n_x, _) = keyframe.decode(None, index)
         y0, y1 = max(y, rows.start), min(y + n_y, rows.stop)
         x0, x1 = max(x, columns.start), min(x + n_x, columns.stop)
-        if y0 >= y1 or x0 >= x1:
-            continue
         start, count = page.dataoffsets[index], page.databytecounts[index]
         if not start or not count:
             if not allow_missing:
@@ -77,28 +74,45 @@ def read_part(
             )
         n_z = min(n_z, depth - z)
         part = segment[:n_z, y0 - y : y1 - y, x0 - x : x1 - x]
+        if len(touched) == 1:  # all of the part is in it: nothing to put together
+            out = part[None]
+            break
         out[
             plane,
             z : z + n_z,
             y0 - rows.start : y1 - rows.start,
             x0 - columns.start : x1 - columns.start,
         ] = part
-    shape = [
+    lengths = [
         {"Y": out.shape[2], "X": out.shape[3]}.get(axis, length)
         for axis, length in zip(keyframe.axes, keyframe.shape, strict=True)
     ]
     rest = {"Y": slice(None), "X": slice(None)}
-    return out.reshape(shape)[tuple(rest.get(axis, wanted[axis]) for axis in keyframe.axes)]
+    return out.reshape(lengths)[tuple(rest.get(axis, wanted[axis]) for axis in keyframe.axes)]
 
 
-def check_layout(name: str, page: Any) -> int:
-    """Return the number of strips or tiles of a page, which are all there."""
+def _touched(keyframe: Any, rows: slice, columns: slice) -> list[int]:
+    """Return the numbers of the strips or tiles that have pixels of these rows and columns."""
+    n_planes, depth, length, width, _ = keyframe.shaped
+    n_z, n_y, n_x = 1, keyframe.rowsperstrip, width
+    if keyframe.is_tiled:
+        n_z, n_y, n_x = keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth
+    n_outer, down, across = n_planes * -(-depth // n_z), -(-length // n_y), -(-width // n_x)
+    return [
+        (outer * down + y) * across + x
+        for outer in range(n_outer)
+        for y in range(rows.start // n_y, -(-rows.stop // n_y))
+        for x in range(columns.start // n_x, -(-columns.stop // n_x))
+    ]
+
+
+def check_layout(name: str, page: Any) -> None:
+    """Raise where a page does not say where all of its strips or tiles are."""
     if 0 in page.keyframe.chunks:
         raise ValueError(f"{name} has strips or tiles of the shape {page.keyframe.chunks}")
     n_segments = int(prod(page.keyframe.chunked))
     if min(len(page.dataoffsets), len(page.databytecounts)) < n_segments:
         raise ValueError(f"{name} lacks some of its {n_segments} strips or tiles")
-    return n_segments
 
 
 def _check_unpacking(name: str, page: Any, data: bytes) -> None:

@@ -234,9 +234,12 @@ class TiffReader(ImageReader):
             return np.asarray(series.asarray())[key]
         outer, inner = key[: self._n_leading], key[self._n_leading :]
         leading = series.shape[: self._n_leading]
-        out = np.empty([part.stop - part.start for part in key], series.dtype)
-        pages = out.reshape(-1, *out.shape[self._n_leading :])
         numbers = np.arange(prod(leading)).reshape(leading)[outer].ravel()
+        shape = [part.stop - part.start for part in key]
+        if len(numbers) == 1:
+            return self._page_part(int(numbers[0]), inner).reshape(shape)
+        out = np.empty(shape, series.dtype)
+        pages = out.reshape(-1, *shape[self._n_leading :])
         for i, number in enumerate(numbers):
             pages[i] = self._page_part(int(number), inner)
         return out
