@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import count
 from math import prod
 from threading import Lock
@@ -116,7 +117,7 @@ class ChunkedImage:
         return sum(self._not_finite.copy().values())
 
     def read_region(self, region: Sequence[slice], out: NDArray[Any]) -> None:
-        """Fill `out` with any region; one thread at a time reads, as readers ask for.
+        """Fill `out` with any region; one thread at a time reads, unless the reader is for more.
 
         Parameters
         ----------
@@ -125,7 +126,8 @@ class ChunkedImage:
         out : array
             Of the region's shape and the image's data type.
         """
-        with self._reading.get(Lock):
+        many = getattr(self.reader, "for_threads", False)
+        with nullcontext() if many else self._reading.get(Lock):
             self.reader.read(region, out)
 
     def count(self, part: tuple[int, ...], pixels: NDArray[Any]) -> None:

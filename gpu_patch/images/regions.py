@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -51,7 +52,7 @@ class FileRegions(RegionReader):
         self._warned = False
         info = reader.info
         self.shape, self.dtype = info.canonical_shape, info.resident_dtype
-        self.chunk_shape = info.canonical_chunk_shape
+        self.chunk_shape, self.for_threads = info.canonical_chunk_shape, reader.for_threads
         self._info, self._stamps, self._first = info, reader.stamps, [reader]
         # a forked process opens its own: the position in an open file is shared with the parent
         self._own: PerProcess[tuple[ImageReader, Any]] = PerProcess()
@@ -63,7 +64,7 @@ class FileRegions(RegionReader):
     def read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
         """Fill `out` with a region; see `ImageReader.read`."""
         reader, lock = self._own.get(self._open)
-        with lock:
+        with nullcontext() if self.for_threads else lock:
             reader.read(region, out)
         _open_files.used(self)
         if reader.largest_inexact and not self._warned:

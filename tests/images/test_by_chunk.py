@@ -2,7 +2,10 @@
 
 import multiprocessing
 import pickle
+import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -156,6 +159,57 @@ def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
             np.testing.assert_array_equal(patch, numbered(AXES)[1, :, 3:33, 4:34] + i)
             files = [reader._series.keyframe.parent.filehandle for reader in readers]
             assert sum(not file.closed for file in files) <= 2
+
+
+def tiles_of_a_tiff(path):
+    """An image by chunk of 6 × 8 packed tiles, the regions of them, and its pixels."""
+    data = numbered("TCYX", T=1, C=1, Y=96, X=128)
+    found = open_images(write(path, "tiled TIFF", data), memory_budget=2048)
+    places = [(y, x) for y in range(0, 96, 16) for x in range(0, 128, 16)]
+    regions = [(slice(0, 1), slice(0, 1), slice(y, y + 16), slice(x, x + 16)) for y, x in places]
+    return found.image_stacks[0].data, regions, data
+
+
+def test_tiles_of_a_tiff_are_unpacked_by_several_threads(tmp_path, monkeypatch):
+    chunked, tiles, data = tiles_of_a_tiff(tmp_path)
+    together, decode = threading.Barrier(2), tifffile.TiffPage.decode
+
+    def both_at_once(page):
+        own = decode.func(page)
+
+        def decoded(content, *args, **options):
+            if content is not None:
+                together.wait(10)
+            return own(content, *args, **options)
+
+        return decoded
+
+    monkeypatch.setattr(tifffile.TiffPage, "decode", property(both_at_once))
+    outs = [np.empty((1, 1, 16, 16), data.dtype) for _ in range(2)]
+    with ThreadPoolExecutor(2) as executor:
+        list(executor.map(chunked.read_region, tiles[5:7], outs))
+    for out, tile in zip(outs, tiles[5:7], strict=True):
+        assert np.array_equal(out, data[tile])
+
+
+def test_threads_read_a_tiff_that_is_let_go_of_meanwhile(tmp_path):
+    chunked, tiles, data = tiles_of_a_tiff(tmp_path)
+
+    def read(number):
+        if number % 3 == 0:
+            chunked.reader.close()
+        tile = tiles[number % len(tiles)]
+        out = np.empty((1, 1, 16, 16), data.dtype)
+        chunked.read_region(tile, out)
+        return np.array_equal(out, data[tile])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as executor:
+            assert all(executor.map(read, range(400)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_arrays_are_not_let_go_for_others(monkeypatch):

@@ -36,7 +36,7 @@ class ImageReader(ABC):
     """An image in a file.
 
     Files are opened when they are read, and stay open until `close`; reading again opens them
-    again. A reader may be used by one thread at a time.
+    again. A reader may be used by one thread at a time, unless `for_threads`.
 
     Parameters
     ----------
@@ -59,6 +59,8 @@ class ImageReader(ABC):
     kind = "an image"
     """What the file should be, for error messages."""
     members: tuple[Path, ...] = ()
+    for_threads = False
+    """Whether several threads may read, and let go of the file, at a time."""
 
     def __init__(
         self,

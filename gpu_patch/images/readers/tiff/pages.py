@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.checks import Message, argument
+from gpu_patch.images.readers.tiff.planes import OneOpen
 from gpu_patch.images.readers.unpacking import HEAD, check_claim, check_stream, needs_unpacking
 
 _CODECS = {8: "zlib", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
@@ -17,7 +18,7 @@ _CODECS = {8: "zlib", 32946: "zlib", 34925: "lzma", 50000: "zstd"}
 
 
 def read_part(
-    page: Any, name: str, key: Sequence[slice], file: Any, *, allow_missing: bool
+    page: Any, name: str, key: Sequence[slice], opened: OneOpen, *, allow_missing: bool
 ) -> NDArray[Any]:
     """Return a part of a page.
 
@@ -29,8 +30,8 @@ def read_part(
         What errors call it.
     key : sequence of slice
         One with start and stop, within the page, per axis.
-    file : tifffile.FileHandle
-        Its file, open.
+    opened : OneOpen
+        Opens its file; held while bytes are read, and not while they are decoded.
     allow_missing : bool
         Whether strips and tiles that were never written are their fill value.
 
@@ -65,13 +66,14 @@ def read_part(
                 )
             segment = np.full((n_z, n_y, n_x, n_samples), keyframe.nodata, keyframe.dtype)
         else:
-            check_segment(name, index, start + count, file.size)
-            file.seek(start)
-            data = file.read(count)
+            with opened.lock:
+                file = opened.use(page.parent.filehandle)
+                check_segment(name, index, start + count, file.size)
+                file.seek(start)
+                data = file.read(count)
+                jpeg = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
             _check_unpacking(f"strip or tile {index} of {name}", keyframe, data)
-            segment, _, _ = keyframe.decode(
-                data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader
-            )
+            segment, _, _ = keyframe.decode(data, index, **jpeg)
         n_z = min(n_z, depth - z)
         part = segment[:n_z, y0 - y : y1 - y, x0 - x : x1 - x]
         if len(touched) == 1:  # all of the part is in it: nothing to put together

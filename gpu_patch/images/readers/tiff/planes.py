@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,17 @@ _MOST_PAGES = 256
 
 
 class OneOpen:
-    """Keeps open the one file of tifffile's that was used last."""
+    """Keeps open the one file of tifffile's that was used last.
+
+    Attributes
+    ----------
+    lock : RLock
+        To be held by a thread from `use` until it has what it wants of the file.
+    """
 
     def __init__(self) -> None:
         self._handle: Any = None
+        self.lock = RLock()
 
     def use(self, handle: Any) -> Any:
         """Return a file, open; the one before is closed."""
@@ -34,9 +42,10 @@ class OneOpen:
         return handle
 
     def close(self) -> None:
-        """Close the file."""
-        if self._handle is not None:
-            self._handle.close()
+        """Close the file, once nothing is read from it."""
+        with self.lock:
+            if self._handle is not None:
+                self._handle.close()
 
 
 class PlaneSeries(Sequence[Any]):

@@ -95,6 +95,7 @@ class TiffReader(ImageReader):
             watched = [file for file in dict.fromkeys((path, *self._files)) if file.exists()]
             super().__init__(info, watched, stored_shape)
             self._read: set[Path] = set()
+            self.for_threads = n_files == 1
         finally:
             self._opened.close()
 
@@ -226,12 +227,14 @@ class TiffReader(ImageReader):
         series = self._series
         if self._data_offset is not None:
             tiff = series.keyframe.parent
-            file = self._opened.use(tiff.filehandle)
             dtype = np.dtype(tiff.byteorder + series.dtype.char)
-            block = read_plain(file.fileno(), self._data_offset, series.shape, dtype, key)
+            with self._opened.lock:
+                file = self._opened.use(tiff.filehandle)
+                block = read_plain(file.fileno(), self._data_offset, series.shape, dtype, key)
             return block.astype(series.dtype, copy=False)
         if self._n_leading is None:
-            return np.asarray(series.asarray())[key]
+            with self._opened.lock:
+                return np.asarray(series.asarray())[key]
         outer, inner = key[: self._n_leading], key[self._n_leading :]
         leading = series.shape[: self._n_leading]
         numbers = np.arange(prod(leading)).reshape(leading)[outer].ravel()
@@ -246,7 +249,8 @@ class TiffReader(ImageReader):
 
     def _page_part(self, number: int, key: Key) -> NDArray[Any]:
         """Return a part of one page, from the strips or tiles that it touches."""
-        page, keyframe = self._series[number], self._series.keyframe
+        with self._opened.lock:
+            page, keyframe = self._series[number], self._series.keyframe
         if page is None:
             self._check_allowed(number)
             return np.zeros([part.stop - part.start for part in key], keyframe.dtype)
@@ -271,9 +275,8 @@ class TiffReader(ImageReader):
 
     def _decoded(self, page: Any, number: int, key: Key) -> NDArray[Any]:
         name = self._named(number, page)
-        file = self._opened.use(page.parent.filehandle)
-        self._read.add(Path(file.path))
-        return read_part(page, name, key, file, allow_missing=self._allow_missing)
+        self._read.add(Path(page.parent.filehandle.path))
+        return read_part(page, name, key, self._opened, allow_missing=self._allow_missing)
 
 
 @without_log()
