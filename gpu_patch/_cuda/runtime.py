@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpu_patch._cuda.compiling import in_parallel, rehearsal, rehearsed
 from gpu_patch._cuda.loader import OPTIONS, Constants, binary_path, source_text
 from gpu_patch.device import import_cupy
 from gpu_patch.device.leases import new_output
@@ -101,17 +102,38 @@ class CupyRuntime:
     def stream(self) -> int:
         return int(self._cupy.cuda.get_current_stream().ptr)
 
+    def compile_for(self, make: Callable[[], object]) -> None:
+        """Compile all kernels that `make` launches, in parallel; it runs, but launches nothing.
+
+        Parameters
+        ----------
+        make : callable
+            What it returns has undefined values, and is dropped.
+        """
+        with rehearsal() as kernels:
+            make()
+        in_parallel(self._compile, kernels)
+
+    def _compile(self, kernel: Any) -> None:
+        with self._cupy.cuda.Device(self.device):  # each thread has one of its own
+            kernel.compile()
+
     def _new_kernel(self, text: str, entry: str) -> Kernel:
         """Return the kernel that was compiled ahead, else one that CuPy compiles and keeps."""
         cuda = self._cupy.cuda.runtime
         properties = cuda.getDeviceProperties(self.device)
         architecture = f"{properties['major']}{properties['minor']}"
         path = binary_path(text, cuda.runtimeGetVersion(), architecture)
-        kernel: Kernel = (
-            self._cupy.RawModule(path=str(path)).get_function(entry)
-            if path.exists()
-            else self._cupy.RawKernel(text, entry, options=OPTIONS)
-        )
+        kernel: Kernel
+        if path.exists():
+            kernel = self._cupy.RawModule(path=str(path)).get_function(entry)
+        else:
+            kernel = self._cupy.RawKernel(text, entry, options=OPTIONS)
+            postponed = rehearsed()
+            if postponed is None:
+                in_parallel(self._compile, [kernel])
+            else:
+                postponed.append(kernel)
         return kernel
 
 
@@ -128,15 +150,14 @@ def launch(
     arguments: Sequence[int | NDArray[np.void]],
     shared_bytes: int = 0,
 ) -> None:
-    """Start `n_blocks` blocks in one dimension, none where there are none to start.
+    """Start `n_blocks` blocks in one dimension, none where there are none, or in a rehearsal.
 
-    The arguments are addresses, and structures that are passed by value, as arrays of one.
+    The arguments are addresses, which no device has beyond int64, as CuPy passes a Python int, and
+    structures that are passed by value, as arrays of one.
     """
-    if n_blocks == 0:
+    if n_blocks == 0 or rehearsed() is not None:
         return
-    # a Python int would be passed as a signed one, and an address may be larger
-    values = tuple(a if isinstance(a, np.ndarray) else np.uint64(a) for a in arguments)
-    kernel((n_blocks,), block, values, shared_mem=shared_bytes)
+    kernel((n_blocks,), block, tuple(arguments), shared_mem=shared_bytes)
 
 
 def pointer_or_null(runtime: Runtime, array: Any | None) -> int:

@@ -265,7 +265,7 @@ def launch_shape(
     more: list[int] = []
     first: Any
     if most_records:
-        first = memory.view((np.void, memory.nbytes))
+        first = memory.view(_structure(memory.nbytes))
     else:
         packed, offsets = pack(memory, *pages)
         uploaded = runtime.upload(packed)  # kept until the launch
@@ -277,6 +277,12 @@ def launch_shape(
         [first, runtime.pointer(mixed), pointer_or_null(runtime, target), *more],
         shape.shared_bytes,
     )
+
+
+@lru_cache(maxsize=8)
+def _structure(n_bytes: int) -> np.dtype[np.void]:
+    """Return the type of what is passed by value: to make it takes longer than to use it."""
+    return np.dtype((np.void, n_bytes))
 
 
 def _kernel_for(

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gpu_patch.device import SideStream
+from gpu_patch.ops import compile_for
 from gpu_patch.specs import PatchBatch
 
 
 def made_ahead(
-    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
+    make: Callable[[int], PatchBatch],
+    n_steps: int,
+    prefetch: int,
+    device: str,
+    *,
+    rehearse: bool = False,
 ) -> Generator[PatchBatch]:
-    """Yield make(0), make(1), …, of which `prefetch` are made before they are asked for."""
+    """Yield make(0), make(1), …, of which `prefetch` are made before they are asked for.
+
+    With `rehearse`, make(0) may run once more, before all others, so that the kernels of a device
+    are compiled together.
+    """
     if device != "cpu":
-        return _on_stream(make, n_steps, prefetch, device)
+        return _on_stream(make, n_steps, prefetch, device, rehearse)
     if prefetch:
         return _in_thread(make, n_steps, prefetch)
     return (make(step) for step in range(n_steps))
@@ -39,10 +50,13 @@ def _in_thread(
 
 
 def _on_stream(
-    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str
+    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str, rehearse: bool
 ) -> Generator[PatchBatch]:
     stream = SideStream(device, "batches")
     waiting: deque[tuple[PatchBatch, Any] | Exception] = deque()
+    if rehearse and n_steps:
+        with suppress(Exception):  # the batch itself meets it again, in its turn
+            compile_for(device, lambda: stream.run(partial(make, 0)))
 
     def publish() -> PatchBatch:
         first = waiting.popleft()

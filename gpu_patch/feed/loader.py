@@ -150,6 +150,11 @@ class BatchLoader:
         self._of_target = target_option(self.constructor, target_dtype)
         self.device = constructor.device
         self._chunked = isinstance(constructor, PlannedConstr) and constructor.sampling.is_chunked
+        self._rehearse = (
+            isinstance(constructor, PlannedConstr)
+            and not self._chunked
+            and constructor.draws_by_counter
+        )
         ahead = 0 if self.device == "cpu" and not self._chunked else _PREFETCH
         self.prefetch = ahead if prefetch is None else whole_number("prefetch", prefetch, minimum=0)
         self._epoch, self._first, self._step = 0, 0, 0
@@ -286,7 +291,10 @@ class BatchLoader:
                 paging = pages.feed(order, division, self.rank)
                 stack.callback(paging.close)
                 making = paging.during(make)
-            made = made_ahead(making, division.n_steps, self.prefetch, self.device)
+            rehearse, self._rehearse = self._rehearse, False  # once
+            made = made_ahead(
+                making, division.n_steps, self.prefetch, self.device, rehearse=rehearse
+            )
             # closed first: what is being made may still hold pages
             batches = stack.enter_context(closing(made))
             for _ in range(division.n_steps):

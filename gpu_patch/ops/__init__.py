@@ -2,6 +2,7 @@
 
 from gpu_patch.ops.accumulate import accumulate, means
 from gpu_patch.ops.answer import answer, flags_of
+from gpu_patch.ops.compiling import compile_for
 from gpu_patch.ops.gather import gather
 from gpu_patch.ops.image_set import ImageSet
 from gpu_patch.ops.lateral_context import lateral_context
@@ -16,6 +17,7 @@ __all__ = [
     "accumulate",
     "add_sample",
     "answer",
+    "compile_for",
     "flags_of",
     "gather",
     "lateral_context",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +15,13 @@ from gpu_patch import (
     BasicPatchConstr,
     ImageStack,
     MultiChannelTargetMsPatchConstr,
+    PairedInputTargetMsPatchConstr,
     PatchExtractor,
     PredMsPatchConstr,
     RandomPatching,
 )
-from gpu_patch._cuda import loader, specialised
+from gpu_patch._cuda import compiling, loader, specialised
+from gpu_patch._cuda.compiling import rehearsed
 from gpu_patch._cuda.loader import OPTIONS, binary_path, source_text
 from gpu_patch._cuda.precompile import common_texts, precompile
 from gpu_patch._cuda.runtime import CupyRuntime
@@ -37,11 +41,17 @@ def used(cupy):
     """Texts of the kernels that are asked for."""
     texts = set()
 
-    def raw_kernel(text, entry, options):
-        texts.add(text)
-        return lambda *arguments, **options: None
+    class RawKernel:
+        def __init__(self, text, entry, options):
+            texts.add(text)
 
-    cupy.RawKernel = raw_kernel
+        def compile(self):
+            pass
+
+        def __call__(self, *arguments, **options):
+            pass
+
+    cupy.RawKernel = RawKernel
     return texts
 
 
@@ -94,6 +104,57 @@ def test_no_kernel_is_compiled_within_an_epoch(used, size):
     assert len(used) == 1
 
 
+def test_kernels_of_an_epoch_are_compiled_together_before_any_is_launched(cupy, monkeypatch):
+    """That of the input and that of its targets; somebody who looks on sees how far they are."""
+    together, looked, events = threading.Barrier(2, timeout=30), threading.Event(), []
+
+    class RawKernel:
+        def __init__(self, text, entry, options):
+            self.name = entry
+
+        def compile(self):
+            together.wait()
+            assert looked.wait(30)
+            events.append("compiled")
+
+        def __call__(self, *arguments, **options):
+            events.append(self.name)
+
+    @contextmanager
+    def bar(label, total, unit):
+        assert (label, total, unit) == ("compiling CUDA kernels", 2, "kernel")
+        done = []
+        yield lambda n: (done.append(n), looked.set())
+        assert sum(done) == total
+        assert done[0] == 0
+
+    cupy.RawKernel = RawKernel
+    monkeypatch.setattr(compiling, "progress_bar", bar)
+    inputs, targets = images(np.uint16, 1, 100, 100), images(np.uint8, 1, 100, 100)
+    constructor = PairedInputTargetMsPatchConstr(
+        places(inputs, 16, 16), inputs, targets, 3, "reflect"
+    )
+    n_batches = len(list(BatchLoader(constructor, 16)))
+    assert n_batches > 2
+    assert events == ["compiled"] * 2 + ["specialised", "gather"] * n_batches
+
+
+def test_what_a_batch_fails_on_is_told_in_its_turn(used):
+    """Not by the rehearsal of the first one, and what went before does not matter later."""
+    constructor = mixed(images(np.uint16, 2, 64, 64), (16, 16), 3, 0.0)
+    asked = []
+
+    def fail(*arguments, **options):
+        asked.append(rehearsed() is not None)
+        raise MemoryError("no room")
+
+    constructor.construct_batch = fail
+    batches = iter(BatchLoader(constructor, 4))
+    with pytest.raises(MemoryError, match="no room"):
+        next(batches)
+    assert asked[:2] == [True, False]
+
+
 def test_what_serves_any_case_is_compiled_ahead(used):
     single = images(np.uint8, 1, 100, 100)
     BasicPatchConstr(places(single, 9, 9), single).construct_batch(range(4))
@@ -102,16 +163,26 @@ def test_what_serves_any_case_is_compiled_ahead(used):
     assert used <= set(common_texts())
 
 
+class Uncompiled(list):
+    """A `cupy.RawKernel`, as what it was made of."""
+
+    def __init__(self, text, entry, options):
+        super().__init__([text, entry, options])
+
+    def compile(self):
+        self.append("compiled")
+
+
 def test_a_kernel_compiled_ahead_is_taken_where_text_and_device_are_the_same(cupy):
     cupy.RawModule = lambda path: SimpleNamespace(get_function=lambda entry: (path, entry))
-    cupy.RawKernel = lambda text, entry, options: (text, entry, options)
+    cupy.RawKernel = Uncompiled
     text = source_text("gather", {})
     ahead = binary_path(text, cupy.cuda.runtime.runtimeGetVersion(), "90")
     others = (binary_path(text, 13000, "90"), binary_path(text, 12090, "80"))
     for path in others:
         path.parent.mkdir(parents=True)
         path.touch()
-    assert CupyRuntime(0).kernel("gather", "gather", {}) == (text, "gather", OPTIONS)
+    assert CupyRuntime(0).kernel("gather", "gather", {}) == [text, "gather", OPTIONS, "compiled"]
     ahead.parent.mkdir()
     ahead.touch()
     assert CupyRuntime(0).kernel("gather", "gather", {}) == (str(ahead), "gather")

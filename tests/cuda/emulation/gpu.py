@@ -338,6 +338,9 @@ class RawKernel:
     def __init__(self, code, name, options=(), **_) -> None:
         self._code, self._name = code, name
 
+    def compile(self):
+        """There is nothing to wait for."""
+
     def __call__(self, grid, block, args, *, shared_mem=0):
         limits.check_launch(grid, block, args, shared_mem)
         gpu.record("launch", self._name)

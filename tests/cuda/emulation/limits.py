@@ -39,10 +39,12 @@ def check_launch(
             "of shared memory"
         )
     for argument in arguments:
-        # by value, as CuPy passes NumPy's scalars and structures: their width must be the C type's
+        # by value, as CuPy passes NumPy's scalars and structures: their width must be the C type's;
+        # a Python int as int64
         structure = isinstance(argument, np.ndarray) and argument.size == 1
-        assert structure or isinstance(argument, np.generic), type(argument)
-    n_bytes = sum(-(-argument.nbytes // 8) * 8 for argument in arguments)
+        number = type(argument) is int and -(1 << 63) <= argument < 1 << 63
+        assert structure or number or isinstance(argument, np.generic), type(argument)
+    n_bytes = sum(-(-np.asarray(argument).nbytes // 8) * 8 for argument in arguments)
     if n_bytes > MOST_PARAMETER_BYTES:
         raise CUDARuntimeError(f"cudaErrorInvalidValue: {n_bytes} bytes of parameters")
 
