@@ -9,6 +9,8 @@
 // What it reads is the tile's part of the window, extended by the taps' reach. It goes through it
 // in chunks of CHUNK_Y x CHUNK_X columns along Z, so that shared memory does not depend on the
 // size of anything. Per chunk: filter along Z and mix (plane), along Y (narrow), along X (result).
+// The taps of a chunk stand in shared memory, too, and a thread takes several columns at once: as many
+// loads are under way, and a tap serves them all.
 // Summing chunk by chunk also keeps the rounding error of hundreds of taps small. A pixel is only
 // ever multiplied by taps that reach it, so infinities and NaN stay where they belong.
 
@@ -17,6 +19,8 @@ constexpr int TILE_Y = N_THREADS / TILE_X;
 constexpr int CHUNK_X = 128;
 constexpr int CHUNK_Y = 32;
 constexpr int CHUNK_Z = 64;
+constexpr int N_OFFSETS = CHUNK_Z + CHUNK_Y + CHUNK_X;
+constexpr int TOGETHER = CHUNK_X / 32;  // columns of a thread
 
 struct Job {
     int64 patch[3];
@@ -37,52 +41,71 @@ __device__ __forceinline__ Reach reach(const Fir& fir, int64 first_output, int n
     return {first_output * fir.factor + fir.offset, (n_outputs - 1) * fir.factor + fir.n_taps};
 }
 
-// Sum of `count` pixels or partial sums that are `stride` apart, weighted by taps.
-__device__ __forceinline__ float dot(const float* __restrict__ taps,
-                                     const float* __restrict__ values, int count, int stride) {
-    float sum = 0.0f;
-    for (int k = 0; k < count; ++k) sum = fmaf(__ldg(taps + k), values[k * stride], sum);
-    return sum;
-}
+// The columns that a thread takes at once, so that as many loads are under way: 32 apart. Where
+// there are none left it takes the last one again, and drops what comes out.
+struct Columns {
+    int at[TOGETHER], n_x;
+
+    __device__ __forceinline__ explicit Columns(int n_x_) : n_x(n_x_) {
+#pragma unroll
+        for (int k = 0; k < TOGETHER; ++k) at[k] = min(own(k), n_x - 1);
+    }
+    __device__ __forceinline__ static int own(int k) { return threadIdx.x % 32 + 32 * k; }
+    __device__ __forceinline__ bool has(int k) const { return own(k) < n_x; }
+};
 
 // Filter a chunk along Z and add it, weighted, to the plane.
 template <int TYPE>
 __device__ __forceinline__ void add_chunk(float* plane, const Plane& from,
-                                          const float* shift_at,
-                                          const float* __restrict__ taps, bool first,
+                                          const float* shift_at, const float* z_taps, bool first,
                                           const int64* z_offsets, int n_z,
                                           const int64* y_offsets, int n_y,
                                           const int64* x_offsets, int n_x) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll 1  // the loop along Z is the one to unroll
-    for (int y = threadIdx.x / 32; y < n_y; y += N_THREADS / 32)
+    typedef Stored<TYPE> Type;
+    const Columns columns(n_x);
+    int64 in_row[TOGETHER];
+#pragma unroll
+    for (int k = 0; k < TOGETHER; ++k) in_row[k] = x_offsets[columns.at[k]];
+    const float shift = *shift_at, weight = from.source.weight;
 #pragma unroll 1
-        for (int x = lane; x < n_x; x += 32) {
-            const int64 column = y_offsets[y] + x_offsets[x];
-            const float shift = *shift_at;
-            float sum = 0.0f;
-            for (int z = 0; z < n_z; ++z) {
-                int64 at = z_offsets[z] + column;
+    for (int y = threadIdx.x / 32; y < n_y; y += N_THREADS / 32) {
+        float sums[TOGETHER] = {};
+#pragma unroll 1
+        for (int z = 0; z < n_z; ++z) {
+            const int64 row = z_offsets[z] + y_offsets[y];
+            typename Type::Wide raw[TOGETHER];
+#pragma unroll
+            for (int k = 0; k < TOGETHER; ++k) {
+                int64 at = row + in_row[k];
                 const void* pixels = from.origin(at);
-                sum = fmaf(__ldg(taps + z), shifted(load<TYPE>(pixels, at), shift), sum);
+                raw[k] = load_wide<typename Type::Wide>(
+                    static_cast<const typename Type::Raw*>(pixels) + at);
             }
-            // a thread comes back to its own pixels for every channel: no barrier in between
-            float* to = plane + y * CHUNK_X + x;
-            const float weight = from.source.weight;
-            *to = first ? weight * sum : fmaf(weight, sum, *to);
+#pragma unroll
+            for (int k = 0; k < TOGETHER; ++k)
+                sums[k] = fmaf(z_taps[z], shifted(Type::to_float(raw[k]), shift), sums[k]);
         }
+        // a thread comes back to its own pixels for every channel: no barrier in between
+        float* to = plane + y * CHUNK_X;
+#pragma unroll
+        for (int k = 0; k < TOGETHER; ++k)
+            if (columns.has(k)) {
+                const int x = Columns::own(k);
+                to[x] = first ? weight * sums[k] : fmaf(weight, sums[k], to[x]);
+            }
+    }
 }
 
 __device__ __forceinline__ void add_chunk_any(float* plane, const Plane& from,
                                               const float* shift_at,
-                                              const float* taps, bool first,
+                                              const float* z_taps, bool first,
                                               const int64* z_offsets, int n_z,
                                               const int64* y_offsets, int n_y,
                                               const int64* x_offsets, int n_x) {
     switch (from.source.pixel_type) {
 #define ADD(TYPE)                                                                               \
     case TYPE:                                                                                  \
-        add_chunk<TYPE>(plane, from, shift_at, taps, first, z_offsets, n_z, y_offsets, n_y,   \
+        add_chunk<TYPE>(plane, from, shift_at, z_taps, first, z_offsets, n_z, y_offsets, n_y,   \
                         x_offsets, n_x);                                                        \
         break;
         ADD(BOOL)
@@ -96,15 +119,28 @@ __device__ __forceinline__ void add_chunk_any(float* plane, const Plane& from,
     }
 }
 
-// Element offsets of part of an axis: window's edge and image's border folded into one map. Not
-// inlined: its 64-bit divisions would take the registers of the loops around it.
-__device__ __noinline__ void fill_offsets(int64* offsets, int count, const ChannelSource& source,
-                                          const PageBox* box, int axis, const Job& job, int scale,
-                                          int64 first) {
+// Part of a window: along Z, Y and X.
+struct Chunk {
+    int64 first_z, first_y, first_x;  // may be outside of the window, then they are mirrored
+    int n_z, n_y, n_x;
+};
+
+// Element offsets of a chunk along all axes: window's edge and image's border folded into one map.
+// A thread makes one of them. Not inlined: its 64-bit divisions would take the registers of the
+// loops around it.
+__device__ __noinline__ void fill_offsets(int64* offsets, const Chunk chunk,
+                                          const ChannelSource& source, const PageBox* box,
+                                          const Job& job, int scale, int z_scale) {
+    static_assert(N_OFFSETS <= N_THREADS, "a thread makes one offset");
+    const int thread = threadIdx.x;
+    const int axis = thread < CHUNK_Z ? 0 : thread < CHUNK_Z + CHUNK_Y ? 1 : 2;
+    const int i = thread - (axis == 0 ? 0 : axis == 1 ? CHUNK_Z : CHUNK_Z + CHUNK_Y);
+    if (i >= (axis == 0 ? chunk.n_z : axis == 1 ? chunk.n_y : chunk.n_x)) return;
+    const int64 first = axis == 0 ? chunk.first_z : axis == 1 ? chunk.first_y : chunk.first_x;
+    if (axis == 0) scale = z_scale;
     const Plane plane(source, box, nullptr);
     const Axis<int64> map(source, axis, job.patch[axis], scale, job.n_scales, job.mode);
-    for (int i = threadIdx.x; i < count; i += N_THREADS)
-        offsets[i] = plane.offset(axis, map(mirror(first + i, job.patch[axis] << scale)));
+    offsets[thread] = plane.offset(axis, map(mirror(first + i, job.patch[axis] << scale)));
 }
 
 __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
@@ -120,6 +156,8 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
     float* shift_at = reinterpret_cast<float*>(x_offsets + CHUNK_X);  // the channel's; 8 bytes
     float* plane = shift_at + 2;                                      // [CHUNK_Y][CHUNK_X]
     float* narrow = plane + CHUNK_Y * CHUNK_X;                        // [TILE_Y][CHUNK_X]
+    float* z_taps = narrow + TILE_Y * CHUNK_X;                        // of the chunk
+    float* y_taps = z_taps + CHUNK_Z;  // [TILE_Y][CHUNK_Y], of a row's taps those in the chunk
 
     const int z_scale = job.n_dims == 3 ? scale : 0;
     const Fir fir = firs[scale], z_fir = firs[z_scale];
@@ -131,51 +169,65 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
     const Reach y_reach = reach(fir, y, n_tile_y);
     const Reach x_reach = reach(fir, x, n_tile_x);
     const int lane = threadIdx.x % TILE_X, warp = threadIdx.x / TILE_X;
+    float* own_taps = y_taps + warp * CHUNK_Y;
 
     float result = 0.0f;
     for (int x_done = 0; x_done < x_reach.size; x_done += CHUNK_X) {
         const int n_x = min(CHUNK_X, x_reach.size - x_done);
         for (int y_done = 0; y_done < y_reach.size; y_done += CHUNK_Y) {
             const int n_y = min(CHUNK_Y, y_reach.size - y_done);
+            // the rows that this warp's output row is made of
+            const int row_first = warp * fir.factor - y_done;
+            const int from_y = max(row_first, 0), to_y = min(row_first + fir.n_taps, n_y);
             for (int c = 0; c < job.n_channels; ++c) {
                 const Plane from(sources[c], boxes + c, slots);
                 for (int z_done = 0; z_done < z_reach.size; z_done += CHUNK_Z) {
                     const int n_z = min(CHUNK_Z, z_reach.size - z_done);
                     __syncthreads();  // nobody reads the last offsets, or the last plane, any more
-                    fill_offsets(z_offsets, n_z, sources[c], boxes + c, 0, job, z_scale,
-                                 z_reach.first + z_done);
-                    fill_offsets(y_offsets, n_y, sources[c], boxes + c, 1, job, scale,
-                                 y_reach.first + y_done);
-                    fill_offsets(x_offsets, n_x, sources[c], boxes + c, 2, job, scale,
-                                 x_reach.first + x_done);
+                    fill_offsets(z_offsets,
+                                 {z_reach.first + z_done, y_reach.first + y_done,
+                                  x_reach.first + x_done, n_z, n_y, n_x},
+                                 sources[c], boxes + c, job, scale, z_scale);
+                    if (threadIdx.x < n_z) z_taps[threadIdx.x] = __ldg(z_filter + z_done + threadIdx.x);
+                    if (lane >= from_y && lane < to_y)
+                        own_taps[lane] = __ldg(filter + (lane - row_first));
 #if EPILOGUE  // in shared memory: there is no register left for it
                     if (threadIdx.x == 0) *shift_at = input_shift(record + c);
 #endif
                     __syncthreads();  // the offsets are there
-                    add_chunk_any(plane, from, shift_at, z_filter + z_done,
+                    add_chunk_any(plane, from, shift_at, z_taps,
                                   c == 0 && z_done == 0, z_offsets, n_z, y_offsets, n_y,
                                   x_offsets, n_x);
                 }
             }
             __syncthreads();  // the plane is mixed
             if (warp < n_tile_y) {
-                // the taps of this warp's output row that fall into the chunk
-                const int row_first = warp * fir.factor - y_done;
-                const int from = max(row_first, 0), to = min(row_first + fir.n_taps, n_y);
-                for (int i = lane; i < n_x; i += 32) {
-                    const float sum = dot(filter + (from - row_first), plane + from * CHUNK_X + i,
-                                          to - from, CHUNK_X);
-                    float* at = narrow + warp * CHUNK_X + i;
-                    *at = y_done == 0 ? sum : *at + sum;
-                }
+                const Columns columns(n_x);
+                float sums[TOGETHER] = {};
+#pragma unroll 4
+                for (int row = from_y; row < to_y; ++row)
+#pragma unroll
+                    for (int k = 0; k < TOGETHER; ++k)
+                        sums[k] = fmaf(own_taps[row], plane[row * CHUNK_X + columns.at[k]], sums[k]);
+#pragma unroll
+                for (int k = 0; k < TOGETHER; ++k)
+                    if (columns.has(k)) {
+                        float* at = narrow + warp * CHUNK_X + Columns::own(k);
+                        *at = y_done == 0 ? sums[k] : *at + sums[k];
+                    }
             }
         }
         __syncthreads();  // the rows are filtered along Y
         if (warp < n_tile_y && lane < n_tile_x) {
-            const int column_first = lane * fir.factor - x_done;
-            const int from = max(column_first, 0), to = min(column_first + fir.n_taps, n_x);
-            result += dot(filter + (from - column_first), narrow + warp * CHUNK_X + from,
-                          to - from, 1);
+            // taps that reach the chunk from any column of the tile: the same for all threads
+            const int first = max(-((n_tile_x - 1) * fir.factor - x_done), 0);
+            const int stop = min(n_x + x_done, fir.n_taps), column = lane * fir.factor - x_done;
+            float sum = 0.0f;
+#pragma unroll 4
+            for (int k = first; k < stop; ++k)
+                if (static_cast<unsigned>(column + k) < static_cast<unsigned>(n_x))
+                    sum = fmaf(__ldg(filter + k), narrow[warp * CHUNK_X + column + k], sum);
+            result += sum;
         }
     }
     return result;

@@ -168,6 +168,8 @@ def _launch_general(
     n_tiles = depth * -(-height // tile_y) * -(-width // _TILE_X)
     # offsets of a chunk's pixels along each axis, and the channel's shift, 8 bytes each
     offset_bytes = 8 * (_CHUNK_Z + _CHUNK_Y + _CHUNK_X + 1)
+    pixel_bytes = 4 * _CHUNK_X * (_CHUNK_Y + tile_y)
+    tap_bytes = 4 * (_CHUNK_Z + tile_y * _CHUNK_Y)
     launch(
         runtime.kernel("lateral_context", "lateral_context", constants),
         n_samples * n_scales * n_tiles,
@@ -178,7 +180,7 @@ def _launch_general(
             pointer_or_null(runtime, target),
             *addresses[4:],
         ],
-        offset_bytes + 4 * _CHUNK_X * (_CHUNK_Y + tile_y),
+        offset_bytes + pixel_bytes + tap_bytes,
     )
 
 
