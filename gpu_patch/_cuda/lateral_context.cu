@@ -41,17 +41,15 @@ __device__ __forceinline__ Reach reach(const Fir& fir, int64 first_output, int n
     return {first_output * fir.factor + fir.offset, (n_outputs - 1) * fir.factor + fir.n_taps};
 }
 
-// The columns that a thread takes at once, so that as many loads are under way: 32 apart. Where
-// there are none left it takes the last one again, and drops what comes out.
+// The columns that a thread takes at once, so that as many loads are under way: 32 apart. Where a
+// chunk has none left it takes the last one again, and nobody reads what comes out.
 struct Columns {
-    int at[TOGETHER], n_x;
+    int at[TOGETHER];
 
-    __device__ __forceinline__ explicit Columns(int n_x_) : n_x(n_x_) {
+    __device__ __forceinline__ explicit Columns(int n_x) {
 #pragma unroll
-        for (int k = 0; k < TOGETHER; ++k) at[k] = min(own(k), n_x - 1);
+        for (int k = 0; k < TOGETHER; ++k) at[k] = min(static_cast<int>(threadIdx.x % 32) + 32 * k, n_x - 1);
     }
-    __device__ __forceinline__ static int own(int k) { return threadIdx.x % 32 + 32 * k; }
-    __device__ __forceinline__ bool has(int k) const { return own(k) < n_x; }
 };
 
 // Filter a chunk along Z and add it, weighted, to the plane.
@@ -67,6 +65,7 @@ __device__ __forceinline__ void add_chunk(float* plane, const Plane& from,
 #pragma unroll
     for (int k = 0; k < TOGETHER; ++k) in_row[k] = x_offsets[columns.at[k]];
     const float shift = *shift_at, weight = from.source.weight;
+    float* own = plane + threadIdx.x % 32;
 #pragma unroll 1
     for (int y = threadIdx.x / 32; y < n_y; y += N_THREADS / 32) {
         float sums[TOGETHER] = {};
@@ -86,13 +85,10 @@ __device__ __forceinline__ void add_chunk(float* plane, const Plane& from,
                 sums[k] = fmaf(z_taps[z], shifted(Type::to_float(raw[k]), shift), sums[k]);
         }
         // a thread comes back to its own pixels for every channel: no barrier in between
-        float* to = plane + y * CHUNK_X;
+        float* to = own + y * CHUNK_X;
 #pragma unroll
         for (int k = 0; k < TOGETHER; ++k)
-            if (columns.has(k)) {
-                const int x = Columns::own(k);
-                to[x] = first ? weight * sums[k] : fmaf(weight, sums[k], to[x]);
-            }
+            to[32 * k] = first ? weight * sums[k] : fmaf(weight, sums[k], to[32 * k]);
     }
 }
 
@@ -210,11 +206,10 @@ __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
                     for (int k = 0; k < TOGETHER; ++k)
                         sums[k] = fmaf(own_taps[row], plane[row * CHUNK_X + columns.at[k]], sums[k]);
 #pragma unroll
-                for (int k = 0; k < TOGETHER; ++k)
-                    if (columns.has(k)) {
-                        float* at = narrow + warp * CHUNK_X + Columns::own(k);
-                        *at = y_done == 0 ? sums[k] : *at + sums[k];
-                    }
+                for (int k = 0; k < TOGETHER; ++k) {
+                    float* at = narrow + lane + (warp * CHUNK_X + 32 * k);
+                    *at = y_done == 0 ? sums[k] : *at + sums[k];
+                }
             }
         }
         __syncthreads();  // the rows are filtered along Y

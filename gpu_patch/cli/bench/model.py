@@ -22,7 +22,7 @@ from gpu_patch._cuda.specialised import LOADS_AHEAD, MANY_SAMPLES, MOST_SCALES_3
 from gpu_patch.geometry import fir_taps
 from gpu_patch.table import MODES, PIXEL_TYPES
 
-PER_MIXED_PIXEL, PER_FILTERED, PER_NATIVE = 11.6, 128.0, 99.5
+PER_MIXED_PIXEL, PER_FILTERED, PER_NATIVE = 11.6, 128.0, 95.3
 """Instructions, fitted to those that tests/cuda/ptx/counts.py counts for two channels of uint16, of
 one to five scales and in 3D (within 4 %): to load, convert, mix and filter a pixel along Y; to
 filter one along X (and Z) and write it; and for a pixel of the native scale."""

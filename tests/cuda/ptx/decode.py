@@ -116,7 +116,7 @@ class _Body:
             "cvt": self._convert, "cvta": self._convert_address,
         }  # fmt: skip
         if base == "bfi":
-            self._insert_upper_half(text, operands)
+            self._insert_bits(text, operands)
         elif base == "mov" and "{" in rest:
             self._repack(mnemonic, parts, operands)
         elif base in special:
@@ -150,15 +150,18 @@ class _Body:
 
     # ---- instructions
 
-    def _insert_upper_half(self, text: str, operands: list[str]) -> None:
-        """`bfi` as NVRTC uses it, by three instructions: 32 bits become the upper half of 64."""
-        to, upper, lower, first, count = operands
-        if "b64" not in text or (first, count) != ("32", "32"):
+    def _insert_bits(self, text: str, operands: list[str]) -> None:
+        """`bfi` of a place known here, by four instructions."""
+        to, bits, others, first, count = operands
+        width, prefix = (64, "%rd") if "b64" in text else (32, "%r")
+        if not (first.isdigit() and count.isdigit()):
             raise NotImplementedError(text)
-        high, low = "%rd9999998", "%rd9999999"
-        self._compute("shl.b64", "shl", ["b64"], [high, upper, "32"])
-        self._compute("and.b64", "and", ["b64"], [low, lower, "4294967295"])
-        self._compute("or.b64", "or", ["b64"], [to, high, low])
+        place = ((1 << int(count)) - 1 << int(first)) % (1 << width)
+        kind, high, low = f"b{width}", f"{prefix}9999998", f"{prefix}9999999"
+        self._compute(f"shl.{kind}", "shl", [kind], [high, bits, first])
+        self._compute(f"and.{kind}", "and", [kind], [high, high, str(place)])
+        self._compute(f"and.{kind}", "and", [kind], [low, others, str(~place % (1 << width))])
+        self._compute(f"or.{kind}", "or", [kind], [to, high, low])
 
     def _compute(self, name: str, base: str, parts: Sequence[str], operands: list[str]) -> None:
         kind = _types(parts)[-1]

@@ -190,6 +190,22 @@ def test_products_of_32_bits_have_64():
     np.testing.assert_array_equal(out, [product, product >> 32, 2 * product])
 
 
+@pytest.mark.parametrize(("bits", "first", "count"), [(32, 7, 25), (32, 3, 9), (64, 32, 32)])
+def test_bits_are_inserted_where_their_place_is_known(bits, first, count):
+    kind = f"uint{bits}"
+    a, b = integers(kind, seed=5), integers(kind, seed=6)
+    out, _ = aligned((N,), kind)
+    constraint, c_type = ("r", "unsigned") if bits == 32 else ("l", "unsigned long long")
+    body = f"""const int t = threadIdx.x; asm("bfi.b{bits} %0, %1, %2, {first}, {count};"
+        : "={constraint}"(c[t]) : "{constraint}"(a[t]), "{constraint}"(b[t]));"""
+    run(body, a, b, out, a=c_type, b=c_type, c=c_type).check()
+    place = ((1 << count) - 1) << first
+    expected = [
+        (x << first & place) | (y & ~place) for x, y in zip(a.tolist(), b.tolist(), strict=True)
+    ]
+    np.testing.assert_array_equal(out, np.array(expected, kind))
+
+
 def test_floats_compute_as_in_numpy():
     a, b = floats(seed=5), floats(seed=6)
     a[:4] = np.inf, np.nan, -0.0, 3e38
