@@ -88,6 +88,26 @@ def test_the_same_for_any_instruction_set(name):
         assert_same_bits(other, first)
 
 
+@pytest.mark.parametrize("dtypes", ["uint8", "uint16", "float32", "uint8 uint16 float32"])
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize("patch", [(32, 32), (20, 16)], ids=str)
+def test_rows_inside_images_are_numpys(compiled, dtypes, n_channels, patch):
+    options = {"n_samples": 16, "n_channels": n_channels, "n_places": n_channels}
+    case = Case.random(
+        n_channels, patch, 1, "wrap", dtypes=dtypes.split(), least=100, most=200, **options
+    )
+    for kind in (np.float32, np.float16):
+        for epilogue in (None, case.epilogue(3, mixed=True)):
+            found = case.host_context(compiled, epilogue=epilogue, dtype=kind)
+            assert_same_bits(found, case.numpy_context(epilogue=epilogue, dtype=kind))
+        for mode in ("zero", "reflect"):
+            options = {"mode": mode, "dtype": kind, "epilogue": case.epilogue(4, mixed=False)}
+            found = ops.gather(case.images, case.sources, patch, **options)
+            with library.computing(None):
+                expected = ops.gather(case.images, case.sources, patch, **options)
+            assert_same_bits([found], [expected])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("shape", [(3, 2, 5, 7), (2, 1, 150, 257), (1, 1, 1, 1), (0, 2, 4, 4)])
 def test_moments_are_numpys(compiled, shape, dtype):

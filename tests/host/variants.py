@@ -69,6 +69,17 @@ def cases() -> Iterator[Case]:
                 seed, patch, n_scales, mode, n_samples=3, n_channels=n_channels,
                 n_places=n_channels if own else 1, dtypes=dtypes, most=most,
             )  # fmt: skip
+    # windows most of which lie inside, of whole vectors, of the types whose rows are read in place
+    for seed, dtype in enumerate(("uint8", "uint16", "float32")):
+        for n_channels in (1, 2):
+            yield Case.random(
+                seed, (32, 32), 1, MODES[seed], n_samples=8, n_channels=n_channels, dtypes=[dtype],
+                least=100, most=300,
+            )  # fmt: skip
+    yield Case.random(
+        0, (32, 32), 1, "wrap", n_samples=8, n_places=2, dtypes=["uint8", "uint16", "float32"],
+        least=100, most=300,
+    )  # fmt: skip
 
 
 def stitched() -> Iterator[np.ndarray]:
