@@ -13,6 +13,9 @@ STORED_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32
 LABEL_DTYPES = tuple(f"{kind}{bits}" for bits in (8, 16, 32, 64) for kind in ("uint", "int"))
 """Data types of labels that stay as they are, beside bool."""
 
+_STORED = frozenset(map(np.dtype, STORED_DTYPES))
+_FLOAT32 = np.dtype(np.float32)
+
 EXACT = 2**24
 """float32 has every whole number up to here."""
 
@@ -28,7 +31,7 @@ def stored_dtype(dtype: np.dtype[Any], *, labels: bool = False) -> np.dtype[Any]
         if dtype.kind == "f":
             raise TypeError(f"labels must be integers or bool, found {dtype}")
         return native
-    return native if native.name in STORED_DTYPES else np.dtype(np.float32)
+    return native if native in _STORED else _FLOAT32  # names of types take NumPy long
 
 
 def largest_inexact(values: Any, stored: np.dtype[Any]) -> int:

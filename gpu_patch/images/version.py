@@ -35,7 +35,7 @@ def _version_of_one(source: str | Path, files: Sequence[Path]) -> str:
         return name
     file, _, inside = name.rpartition(", ")
     try:
-        found = Path(name) if os.path.exists(name) or not file else Path(file)
+        found = Path(name) if not file or os.path.exists(name) else Path(file)
         known = found.stat()
         # not the whole path: images may be moved together with their folder
         is_real = len(files) == 1 and files[0].name == found.name

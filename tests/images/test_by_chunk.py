@@ -157,8 +157,7 @@ def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
         for i in range(5):
             patch = found.extract_patch(i, 1, (3, 4), (30, 30))
             np.testing.assert_array_equal(patch, numbered(AXES)[1, :, 3:33, 4:34] + i)
-            files = [reader._series.keyframe.parent.filehandle for reader in readers]
-            assert sum(not file.closed for file in files) <= 2
+            assert sum(not reader._opened.closed for reader in readers) <= 2
 
 
 def tiles_of_a_tiff(path):

@@ -395,7 +395,7 @@ def test_no_memory_is_held_by_an_error(folder, monkeypatch):
 
 
 def is_closed(reader):
-    return reader._series.keyframe.parent.filehandle.closed
+    return reader._opened.closed
 
 
 def test_files_are_closed_one_by_one(folder, monkeypatch):

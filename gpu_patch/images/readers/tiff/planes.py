@@ -20,7 +20,7 @@ _MOST_PAGES = 256
 
 
 class OneOpen:
-    """Keeps open the one file of tifffile's that was used last.
+    """Keeps open the one file that was used last, of tifffile's or of plain pixels.
 
     Attributes
     ----------
@@ -41,11 +41,17 @@ class OneOpen:
             handle.open()
         return handle
 
+    @property
+    def closed(self) -> bool:
+        """Whether no file is open."""
+        return self._handle is None or bool(self._handle.closed)
+
     def close(self) -> None:
         """Close the file, once nothing is read from it."""
         with self.lock:
             if self._handle is not None:
                 self._handle.close()
+                self._handle = None
 
 
 class PlaneSeries(Sequence[Any]):

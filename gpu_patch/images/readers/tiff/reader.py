@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from gpu_patch.checks import Message, argument
 from gpu_patch.images.readers.base import ImageReader, Key
 from gpu_patch.images.readers.choices import checked_level, chosen_scenes
-from gpu_patch.images.readers.flat import check_length, read_plain
 from gpu_patch.images.readers.info import Options, along, described, never_written
 from gpu_patch.images.readers.paths import reading
 from gpu_patch.images.readers.tiff.axes import channels_of_colours, samples_of, stated_axes
@@ -32,6 +31,7 @@ from gpu_patch.images.readers.tiff.ome import (
     OmeSet,
 )
 from gpu_patch.images.readers.tiff.pages import check_layout, check_segment, read_part
+from gpu_patch.images.readers.tiff.plain import PlainPixels
 from gpu_patch.images.readers.tiff.planes import OneOpen, PlaneSeries
 from gpu_patch.images.readers.tiff.sets import members_of, opened, set_of
 
@@ -57,6 +57,8 @@ class TiffReader(ImageReader):
         self, path: Path, options: Options, ome: OmeSet | None = None, tiff: Any = None
     ) -> None:
         self._opened = OneOpen()
+        self._series: Any = None
+        self._plain: PlainPixels | None = None
         self._allow_missing = options.allow_missing_chunks
         try:
             if ome is None:
@@ -96,6 +98,9 @@ class TiffReader(ImageReader):
             super().__init__(info, watched, stored_shape)
             self._read: set[Path] = set()
             self.for_threads = n_files == 1
+            if (offset := self._data_offset) is not None:
+                self._plain = PlainPixels(self._series, offset)
+                self._series = None
         finally:
             self._opened.close()
 
@@ -145,12 +150,10 @@ class TiffReader(ImageReader):
     def check(self) -> None:
         """Raise where the file is too short, by the offsets of its strips or tiles."""
         with reading(self.info.path, self.kind):
-            series = self._series
-            if self._data_offset is not None:
-                file = self._opened.use(series.keyframe.parent.filehandle)
-                check_length(file.size, self._data_offset, series.shape, series.dtype)
+            if self._plain is not None:
+                self._opened.use(self._plain).check()
                 return
-            for number, page in enumerate(series):
+            for number, page in enumerate(self._series):
                 if page is None:
                     self._check_allowed(number)
                     continue
@@ -164,7 +167,7 @@ class TiffReader(ImageReader):
         """Say how many pages, strips and tiles were never written."""
         pages, segments, n_segments = [], [], 0
         with reading(self.info.path, self.kind):
-            if self._data_offset is not None:
+            if self._plain is not None:
                 return ""
             for number, page in enumerate(self._series):
                 if page is None:
@@ -224,14 +227,11 @@ class TiffReader(ImageReader):
 
     def _select_all(self, key: Key) -> NDArray[Any]:
         """Return a part of the series, of all its samples."""
-        series = self._series
-        if self._data_offset is not None:
-            tiff = series.keyframe.parent
-            dtype = np.dtype(tiff.byteorder + series.dtype.char)
+        if self._plain is not None:
             with self._opened.lock:
-                file = self._opened.use(tiff.filehandle)
-                block = read_plain(file.fileno(), self._data_offset, series.shape, dtype, key)
-            return block.astype(series.dtype, copy=False)
+                block: NDArray[Any] = self._opened.use(self._plain).read(key)
+            return block
+        series = self._series
         if self._n_leading is None:
             with self._opened.lock:
                 return np.asarray(series.asarray())[key]

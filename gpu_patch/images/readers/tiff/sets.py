@@ -35,7 +35,8 @@ def set_of(path: Path, options: Options, tiff: Any) -> OmeSet | None:
     """
     outside = options.allow_outside
     with reading(path, KIND):
-        root = _ome_xml(path) if tiff is None else parsed(tiff.ome_metadata or "")
+        text = None if tiff is None else tiff.ome_metadata
+        root = _ome_xml(path) if tiff is None else parsed(text) if text else None
         if root is None:
             return None
         described = metadata_file(path, root, allow_outside=outside)
