@@ -73,6 +73,7 @@ def _handler(root, state):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # of five, others would try again after a second or more
 
     def handle_error(self, request, client_address):
         """Print no traceback of a client that has gone, as those do that give up waiting."""

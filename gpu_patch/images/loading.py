@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import wait
+from contextlib import closing
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpu_patch import device as devices
 from gpu_patch.images.axes import to_canonical
 from gpu_patch.images.readers import ImageInfo, ImageReader
+from gpu_patch.images.readers.base import FastReader
+
+Region: TypeAlias = tuple[slice, ...]
 
 _PIECE_BYTES = 1 << 25
+_FAR_BYTES = 1 << 21
+"""Of a piece of an image on a server, of which many are on their way at a time."""
+_FAR_AHEAD = 19
 
 
 def load(reader: ImageReader, device: str, progress: Callable[[int], object]) -> Any:
@@ -33,7 +45,7 @@ def load(reader: ImageReader, device: str, progress: Callable[[int], object]) ->
     info = reader.info
     read = _read if device == "cpu" else _upload
     found = None
-    if device != "cpu" or info.nbytes > _PIECE_BYTES:
+    if device != "cpu" or info.nbytes > (_FAR_BYTES if reader.is_far else _PIECE_BYTES):
         found = devices.empty(info.canonical_shape, info.resident_dtype, device, info.path)
     try:
         if found is None:
@@ -61,18 +73,69 @@ def _taken(reader: ImageReader) -> Any:
 
 
 def _read(reader: ImageReader, found: Any, progress: Callable[[int], object]) -> None:
+    if (fast := _far(reader)) is not None:
+        with closing(_read_ahead(reader.info, fast, lambda region: found[region])) as arrived:
+            for _, pixels in arrived:
+                progress(pixels.nbytes)
+        return
     for region in pieces(reader.info, _PIECE_BYTES):
         reader.read(region, found[region])
         progress(found[region].nbytes)
 
 
 def _upload(reader: ImageReader, found: Any, progress: Callable[[int], object]) -> None:
+    if (fast := _far(reader)) is not None:
+        _upload_far(reader.info, fast, found, progress)
+        return
     regions = list(pieces(reader.info, _PIECE_BYTES))
     largest = max(found[region].nbytes for region in regions)
     with devices.Uploader(f"cuda:{found.device.id}", largest) as uploader:
         for region in regions:
             uploader.fill(found[region], partial(reader.read, region))
             progress(found[region].nbytes)
+
+
+def _far(reader: ImageReader) -> FastReader | None:
+    """Return what reads an image on a server, several regions at a time."""
+    return reader.fast() if reader.is_far else None
+
+
+def _upload_far(
+    info: ImageInfo, fast: FastReader, found: Any, progress: Callable[[int], object]
+) -> None:
+    def place(region: Region) -> NDArray[Any]:
+        return np.empty([part.stop - part.start for part in region], info.resident_dtype)
+
+    largest = max(found[region].nbytes for region in pieces(info, _FAR_BYTES))
+    with (
+        devices.Uploader(f"cuda:{found.device.id}", largest) as uploader,
+        closing(_read_ahead(info, fast, place)) as arrived,
+    ):
+        for region, pixels in arrived:
+            uploader.fill(found[region], partial(np.copyto, src=pixels))
+            progress(pixels.nbytes)
+
+
+def _read_ahead(
+    info: ImageInfo, fast: FastReader, place: Callable[[Region], NDArray[Any]]
+) -> Generator[tuple[Region, NDArray[Any]]]:
+    """Yield regions with their pixels, which are read to where `place` says; others meanwhile."""
+    waiting: deque[tuple[Region, NDArray[Any], Any]] = deque()
+    coming = pieces(info, _FAR_BYTES)
+    try:
+        while True:
+            for region in islice(coming, _FAR_AHEAD + 1 - len(waiting)):
+                pixels = place(region)
+                waiting.append((region, pixels, fast.begin(region, pixels)))
+            if not waiting:
+                return
+            region, pixels, reading = waiting.popleft()
+            reading.result()
+            yield region, pixels
+    finally:  # nothing may write to memory that is given up
+        for _, _, reading in waiting:
+            reading.cancel()
+        wait([reading for _, _, reading in waiting])
 
 
 def _release(error: BaseException | None) -> None:
@@ -85,7 +148,7 @@ def _release(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def pieces(info: ImageInfo, nbytes: int) -> Iterator[tuple[slice, ...]]:
+def pieces(info: ImageInfo, nbytes: int) -> Iterator[Region]:
     """Cut a canonical image into regions of whole chunks and at most `nbytes`, or of one chunk."""
     shape, size = info.canonical_shape, list(info.canonical_chunk_shape)
     for axis in reversed(range(len(shape))):

@@ -1,5 +1,6 @@
 """From a reader to a device: what is copied, and what memory it takes on the way."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 
@@ -122,3 +123,51 @@ def test_no_room_for_an_image():
     huge.info = ImageInfo("huge", "made", (1 << 30, 1 << 30), "YX", np.dtype("f4"), (1, 1))
     with pytest.raises(MemoryError, match=r"^the host has no room for 4611686018\.\d+ GB of"):
         load(huge, "cpu")
+
+
+class Far(Made):
+    """The same on a server."""
+
+    is_far = True
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.threads, self.begun, self.most = ThreadPoolExecutor(3), [], 0
+
+    def fast(self):
+        return self
+
+    def begin(self, region, out):
+        self.begun.append(self.threads.submit(self.read, region, out))
+        return self.begun[-1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("dtype", ["uint16", "int8"])
+def test_pieces_of_servers_are_read_ahead(monkeypatch, device, dtype):
+    monkeypatch.setattr(loading, "_FAR_BYTES", 3000)
+    monkeypatch.setattr(loading, "_FAR_AHEAD", 4)
+    with fake_cupy.installed():
+        reader, ahead, steps = Far((1, 1, 2, 9, 20), dtype), [], []
+
+        def progress(n):
+            steps.append(n)
+            ahead.append(len(reader.begun) - len(steps))
+
+        found = load(reader, device, progress)
+        pixels = found if device == "cpu" else found._pixels
+        np.testing.assert_array_equal(pixels, canonical(reader.data, AXES))
+        assert sum(steps) == found.nbytes
+        assert ahead[0] == max(ahead) == 4
+        assert ahead[-1] == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_nothing_is_read_any_more_after_an_error(monkeypatch, device):
+    monkeypatch.setattr(loading, "_FAR_BYTES", 3000)
+    with fake_cupy.installed():
+        reader = Far((1, 1, 2, 9, 20), breaks_after=5)
+        with pytest.raises(ValueError, match="it is damaged"):
+            load(reader, device)
+        assert len(reader.begun) > 5
+        assert all(each.done() for each in reader.begun)

@@ -24,6 +24,7 @@ from gpu_patch import (
     residency,
 )
 from gpu_patch.cli import main
+from gpu_patch.images import loading
 
 zarr = pytest.importorskip("zarr")
 pytest.importorskip("obstore")
@@ -130,6 +131,16 @@ def test_requests_are_in_flight_together(server):
     assert server.most_in_flight >= 16
     server.latency = 0
     assert np.array_equal(found.input, batch(open_images(f"{server.url}/a.zarr")).input)
+
+
+def test_chunks_of_several_pieces_are_in_flight_together(server, monkeypatch):
+    monkeypatch.setattr(loading, "_FAR_BYTES", 1)  # of one chunk each
+    server.latency = 0.05
+    found = open_images(f"{server.url}/a.zarr").image_stacks[0].data
+    assert np.array_equal(found, DATA)
+    assert server.most_in_flight >= 16
+    server.fault = lambda name: "cut" if name.endswith("c/1/1/2/1") else None
+    refuses(OSError, "c/1/1/2/1: the answer was cut off", f"{server.url}/a.zarr")
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")

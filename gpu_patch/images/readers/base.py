@@ -101,6 +101,11 @@ class ImageReader(ABC):
         """Return what reads regions by itself, as `read` would; None where there is nothing."""
         return None
 
+    @property
+    def is_far(self) -> bool:
+        """Whether reads wait for a server, so that several at a time are faster."""
+        return False
+
     def missing(self) -> str:
         """Say how much of the image was never written, "" where nothing is known to be."""
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ class ImageInfo:
         """SCZYX or SCYX."""
         return "SCZYX" if "Z" in self.axes else "SCYX"
 
-    @property
+    @cached_property
     def canonical_shape(self) -> tuple[int, ...]:
         """SC(Z)YX, with S and T merged."""
         return (self.size("S") * self.size("T"), *map(self.size, self.canonical_axes[1:]))
@@ -155,7 +156,7 @@ class ImageInfo:
         samples = chunk.get("T", 1) if "T" in self.axes else chunk.get("S", 1)
         return (samples, *(chunk.get(axis, 1) for axis in self.canonical_axes[1:]))
 
-    @property
+    @cached_property
     def resident_dtype(self) -> np.dtype[Any]:
         """Data type that the pixels have in memory."""
         return stored_dtype(self.dtype, labels=self.labels)

@@ -52,12 +52,12 @@ class TiffReader(ImageReader):
     """
 
     kind = KIND
+    _series: Any
 
     def __init__(
         self, path: Path, options: Options, ome: OmeSet | None = None, tiff: Any = None
     ) -> None:
         self._opened = OneOpen()
-        self._series: Any = None
         self._plain: PlainPixels | None = None
         self._allow_missing = options.allow_missing_chunks
         try:

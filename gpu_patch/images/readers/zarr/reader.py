@@ -119,9 +119,14 @@ class ZarrReader(ImageReader):
             self._files.check(key)
             return np.asarray(self._array[key])
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the array is on a server."""
+        return self._place.is_far
+
     def fast(self) -> FastReader | None:
         """Return tensorstore where it reads the same; of a server, several reads at a time."""
-        if self._place.is_far and self.info.dtype == self.info.resident_dtype:
+        if self.is_far and self.info.dtype == self.info.resident_dtype:
             return FarRegions(self.read)
         if type(self._place) is not Folder:
             return None

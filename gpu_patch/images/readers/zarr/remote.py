@@ -172,6 +172,6 @@ class _Content(io.RawIOBase):
         if stop <= self._at:
             return b""
         found = self._fetched.get(Part(self._name, self._at, stop), self._cached_as)
-        content = b"" if found is None else found.content
+        content = b"" if found is None else bytes(found.content)
         self._at += len(content)
         return content

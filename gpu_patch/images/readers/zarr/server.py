@@ -41,13 +41,13 @@ class Found(NamedTuple):
 
     Attributes
     ----------
-    content : bytes
+    content : memoryview or bytes
         The bytes.
     size : int
         Bytes of the whole file.
     """
 
-    content: bytes
+    content: memoryview | bytes
     size: int
 
 
@@ -141,7 +141,7 @@ class Server:
                 answer = self._obstore.get(self._store, part.name, options=options)
                 size = int(answer.meta["size"])
                 if part.most is None or size <= part.most:
-                    return Found(bytes(answer.bytes()), size)
+                    return Found(memoryview(answer.bytes()), size)  # obstore's own memory
                 break  # before it is fetched
             except FileNotFoundError:
                 return None
