@@ -113,7 +113,7 @@ def test_a_chunk_is_asked_for_once(server, tmp_path):
 
 
 def test_requests_are_in_flight_together(server):
-    server.latency = 0.008
+    server.latency = 0.05
     open_images(f"{server.url}/a.zarr")
     assert server.most_in_flight >= 16
     images = open_images(f"{server.url}/a.zarr", by_chunk=True)
