@@ -23,15 +23,17 @@ from gpu_patch.images.readers.base import FastReader
 Region: TypeAlias = tuple[slice, ...]
 
 _PIECE_BYTES = 1 << 25
-_FAR_BYTES = 1 << 21
-"""Of a piece of an image on a server, of which many are on their way at a time."""
-_FAR_AHEAD = 19
+_FAR_BYTES = 1 << 23
+"""Of a piece of an image on a server."""
+_FAR_AT_ONCE = 16
+"""So many of these are read at a time, so that large chunks are asked for together too."""
 
 
 def load(reader: ImageReader, device: str, progress: Callable[[int], object]) -> Any:
     """Return the pixels of an image, SC(Z)YX, on a device.
 
-    The host holds a few pieces of 32 MiB, or of a chunk where those are larger, beyond the result.
+    The host holds a few pieces of 32 MiB, or of a chunk where those are larger, beyond the result;
+    of images on servers up to 16 pieces of 8 MiB.
 
     Parameters
     ----------
@@ -122,9 +124,12 @@ def _read_ahead(
     """Yield regions with their pixels, which are read to where `place` says; others meanwhile."""
     waiting: deque[tuple[Region, NDArray[Any], Any]] = deque()
     coming = pieces(info, _FAR_BYTES)
+    chunk_bytes = prod(info.canonical_chunk_shape) * info.resident_dtype.itemsize
+    # of chunks beyond 8 MiB no more memory is taken, but for two of them
+    at_once = max(2, min(_FAR_AT_ONCE, _FAR_AT_ONCE * _FAR_BYTES // chunk_bytes))
     try:
         while True:
-            for region in islice(coming, _FAR_AHEAD + 1 - len(waiting)):
+            for region in islice(coming, at_once - len(waiting)):
                 pixels = place(region)
                 waiting.append((region, pixels, fast.begin(region, pixels)))
             if not waiting:

@@ -146,7 +146,7 @@ class Far(Made):
 @pytest.mark.parametrize("dtype", ["uint16", "int8"])
 def test_pieces_of_servers_are_read_ahead(monkeypatch, device, dtype):
     monkeypatch.setattr(loading, "_FAR_BYTES", 3000)
-    monkeypatch.setattr(loading, "_FAR_AHEAD", 4)
+    monkeypatch.setattr(loading, "_FAR_AT_ONCE", 5)
     with fake_cupy.installed():
         reader, ahead, steps = Far((1, 1, 2, 9, 20), dtype), [], []
 
@@ -160,6 +160,14 @@ def test_pieces_of_servers_are_read_ahead(monkeypatch, device, dtype):
         assert sum(steps) == found.nbytes
         assert ahead[0] == max(ahead) == 4
         assert ahead[-1] == 0
+
+
+def test_few_large_chunks_are_read_ahead(monkeypatch):
+    monkeypatch.setattr(loading, "_FAR_BYTES", 1000)
+    monkeypatch.setattr(loading, "_FAR_AT_ONCE", 5)
+    reader, ahead = Far((1, 1, 2, 37, 20)), []  # of 2,960 bytes
+    load(reader, "cpu", lambda _: ahead.append(len(reader.begun) - len(ahead)))
+    assert max(ahead) == 2
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
