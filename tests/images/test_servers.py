@@ -134,7 +134,7 @@ def test_requests_are_in_flight_together(server):
 
 
 def test_chunks_of_several_pieces_are_in_flight_together(server, monkeypatch):
-    monkeypatch.setattr(loading, "_FAR_BYTES", 1)  # of one chunk each
+    monkeypatch.setattr(loading, "_FAR_BYTES", 4 * 768)  # of four chunks each
     server.latency = 0.05
     found = open_images(f"{server.url}/a.zarr").image_stacks[0].data
     assert np.array_equal(found, DATA)
