@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import count, takewhile
 from typing import Any
 
 from gpu_patch.device import SideStream
@@ -16,31 +17,36 @@ from gpu_patch.specs import PatchBatch
 
 def made_ahead(
     make: Callable[[int], PatchBatch],
-    n_steps: int,
+    n_steps: float,
     prefetch: int,
     device: str,
     *,
-    rehearse: bool = False,
+    rehearse: Callable[[], object] | None = None,
 ) -> Generator[PatchBatch]:
     """Yield make(0), make(1), …, of which `prefetch` are made before they are asked for.
 
-    With `rehearse`, make(0) may run once more, before all others, so that the kernels of a device
-    are compiled together.
+    There are `n_steps`, or no end where that is infinity. `rehearse` makes the first batch, too: it
+    may be called before, so that the kernels of a device are compiled together.
     """
     if device != "cpu":
         return _on_stream(make, n_steps, prefetch, device, rehearse)
     if prefetch:
         return _in_thread(make, n_steps, prefetch)
-    return (make(step) for step in range(n_steps))
+    return (make(step) for step in _up_to(n_steps))
+
+
+def _up_to(end: float) -> Iterator[int]:
+    """Count from 0 to below `end`."""
+    return takewhile(lambda step: step < end, count())
 
 
 def _in_thread(
-    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int
+    make: Callable[[int], PatchBatch], n_steps: float, prefetch: int
 ) -> Generator[PatchBatch]:
     with ThreadPoolExecutor(1, thread_name_prefix="gpu_patch") as executor:
         waiting: deque[Future[PatchBatch]] = deque()
         try:
-            for step in range(n_steps + prefetch):
+            for step in _up_to(n_steps + prefetch):
                 if step < n_steps:
                     waiting.append(executor.submit(make, step))
                 if step >= prefetch:
@@ -50,13 +56,17 @@ def _in_thread(
 
 
 def _on_stream(
-    make: Callable[[int], PatchBatch], n_steps: int, prefetch: int, device: str, rehearse: bool
+    make: Callable[[int], PatchBatch],
+    n_steps: float,
+    prefetch: int,
+    device: str,
+    rehearse: Callable[[], object] | None,
 ) -> Generator[PatchBatch]:
     stream = SideStream(device, "batches")
     waiting: deque[tuple[PatchBatch, Any] | Exception] = deque()
-    if rehearse and n_steps:
+    if rehearse is not None:
         with suppress(Exception):  # the batch itself meets it again, in its turn
-            compile_for(device, lambda: stream.run(partial(make, 0)))
+            compile_for(device, lambda: stream.run(rehearse))
 
     def publish() -> PatchBatch:
         first = waiting.popleft()
@@ -67,7 +77,7 @@ def _on_stream(
         arrays = stream.publish((getattr(batch, name) for name in names), event)
         return batch._replace(**dict(zip(names, arrays, strict=True)))
 
-    for step in range(n_steps + prefetch):
+    for step in _up_to(n_steps + prefetch):
         if step < n_steps:
             try:
                 waiting.append(stream.run(partial(make, step)))

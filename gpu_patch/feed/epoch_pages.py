@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,22 +106,29 @@ def paged_images(constructor: PatchConstr) -> list[PagedImage] | None:
 
 def can_be_planned(constructor: PatchConstr) -> bool:
     """Tell whether images are read by page, and all that is drawn is known beforehand."""
+    return is_known(constructor) and paged_images(constructor) is not None
+
+
+def is_known(constructor: PatchConstr) -> TypeGuard[PlannedConstr]:
+    """Tell whether all that a constructor draws is a function of index and epoch."""
+    # somebody's own strategy may give another place each time
     return (
         isinstance(constructor, PlannedConstr)
-        and _is_known(constructor)
-        and paged_images(constructor) is not None
+        and constructor.draws_by_counter
+        and all(place.places_batches for place in constructor.sampling.placements)
     )
 
 
-def _is_known(constructor: PlannedConstr) -> bool:
-    # somebody's own strategy may give another place each time
-    return constructor.draws_by_counter and all(
-        place.places_batches for place in constructor.sampling.placements
-    )
+def n_pieces(n_patches: int) -> int:
+    """Return in how many pieces `planning` plans an epoch."""
+    return -(-n_patches // _AT_ONCE)
 
 
-def plan_epoch(constructor: PatchConstr, epoch: int) -> EpochPages | None:
+def planning(constructor: PatchConstr, epoch: int) -> Generator[None, None, EpochPages | None]:
     """Plan an epoch, where all that it draws is known and some images are read by page.
+
+    A generator, so that the work can be spread over batches of the epoch before: it stops after
+    each piece, and returns what all patches read.
 
     Parameters
     ----------
@@ -130,7 +137,7 @@ def plan_epoch(constructor: PatchConstr, epoch: int) -> EpochPages | None:
     epoch : int
         Its number.
     """
-    if not isinstance(constructor, PlannedConstr) or not _is_known(constructor):
+    if not is_known(constructor) or not constructor.sampling.is_chunked:
         return None
     found: dict[PagePool, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
     places = []
@@ -143,6 +150,7 @@ def plan_epoch(constructor: PatchConstr, epoch: int) -> EpochPages | None:
         places.append(plan.specs.principal)
         for pool, sample, page in _pages_of(plan):
             found.setdefault(pool, []).append((sample + first, page))
+        yield
     if not found:
         return None
     needs = {

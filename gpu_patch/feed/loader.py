@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from gpu_patch.constructors.target_dtype import target_option
 from gpu_patch.draws import checked_seed
 from gpu_patch.epilogue import checked_normalization
 from gpu_patch.feed import loader_state
-from gpu_patch.feed.ahead import made_ahead
-from gpu_patch.feed.epoch_pages import plan_epoch
+from gpu_patch.feed.epochs import EpochRun, EpochSettings
 from gpu_patch.feed.order import Division
 from gpu_patch.feed.ranks import NotGiven, warn_of_ranks
 from gpu_patch.feed.sorting import ORDERS, Sorting
@@ -70,10 +68,12 @@ class BatchLoader:
         worth a warning: all of them see the same patches. Where that is wanted, give 0 and 1.
     prefetch : int or None, default None
         Batches that are made ahead; None is 2 where the images are on a CUDA device or are not
-        resident as a whole, else 0. Of these, pages of coming batches are read ahead besides,
-        where draws are by counter. On CUDA batches are made on a stream of their own, and
-        whatever stream is current when one is taken waits for it, on the device. On the CPU a
-        thread makes them.
+        resident as a whole, else 0. Pages of further batches are read ahead besides. Where draws
+        are by counter, the first batches of the next epoch are made while one ends, and thrown away
+        where something that they depend on is changed then: a setting, the constructor's or the
+        loader's, or what a strategy excludes. Change pixels between epochs with 0 alone. On CUDA
+        batches are made on a stream of their own, and whatever stream is current when one is taken
+        waits for it, on the device. On the CPU a thread makes them.
     normalization : Normalization or None, default None
         Applied to input and target.
     augmentation : Augmentation or None, default None
@@ -160,6 +160,7 @@ class BatchLoader:
         self._epoch, self._first, self._step = 0, 0, 0
         self._resumed = False
         self._order_of_epoch: dict[str, Any] | None = None
+        self._run: EpochRun | None = None  # that has begun the next epoch
         self._sorting = Sorting(self.constructor, self.order, self.window, shuffle=self.shuffle)
         self._sorting.warn_of_few_strips(stacklevel=2)
         if self.world_size > 1 and not constructor.draws_by_counter:
@@ -270,44 +271,51 @@ class BatchLoader:
             self._check_not_empty()  # the strategy may have fewer patches now
         self._resumed, self._step, self._order_of_epoch = False, 0, None
         self._sorting.agree(self.world_size)
-        division, epoch = self._division(self._first), self._epoch
-        pages = plan_epoch(self.constructor, epoch) if self._chunked else None
-        order = self._sorting.order(self.seed, epoch, division, pages)
-
-        def make(step: int) -> PatchBatch:
-            first, stop = division.part(step, self.rank)
-            return self.constructor.construct_batch(
-                order[first:stop].tolist(),
-                epoch=epoch,
-                dtype=self.dtype,
-                normalization=self.normalization,
-                augmentation=self.augmentation,
-                **self._of_target,
-            )
-
-        with ExitStack() as stack:
-            making: Callable[[int], PatchBatch] = make
-            if pages is not None:
-                paging = pages.feed(order, division, self.rank)
-                stack.callback(paging.close)
-                making = paging.during(make)
-            rehearse, self._rehearse = self._rehearse, False  # once
-            made = made_ahead(
-                making, division.n_steps, self.prefetch, self.device, rehearse=rehearse
-            )
-            # closed first: what is being made may still hold pages
-            batches = stack.enter_context(closing(made))
-            for _ in range(division.n_steps):
+        epoch, settings = self._epoch, self._settings()
+        run, self._run = self._run, None
+        if run is None or not run.goes_on_with(settings):
+            if run is not None:
+                run.close()
+            run = EpochRun(settings, rehearse=self._rehearse)
+            self._rehearse = False  # once
+        try:
+            while not run.is_over:
                 # no variable may hold a batch here, or its memory would outlive its use
-                yield self._take(batches)
-        self._epoch, self._first, self._step = (epoch + 1) % 2**32, 0, 0
+                yield self._take(run)
+            self._epoch, self._first, self._step = (epoch + 1) % 2**32, 0, 0
+        finally:
+            if run.is_over and settings.spans:
+                run.rest()
+                self._run = run
+            else:
+                run.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_run": None}  # what is made ahead is of this process
+
+    def _settings(self) -> EpochSettings:
+        return EpochSettings(
+            self.constructor,
+            self._sorting,
+            self._division(self._first),
+            self.rank,
+            self.seed,
+            self._epoch,
+            self.prefetch,
+            {
+                "dtype": self.dtype,
+                "normalization": self.normalization,
+                "augmentation": self.augmentation,
+                **self._of_target,
+            },
+        )
 
     def _is_done(self) -> bool:
         """Whether the last batch is taken: who counts batches does not ask for one more."""
         return 0 < self._step == self._division(self._first).n_steps
 
-    def _take(self, batches: Iterator[PatchBatch]) -> PatchBatch:
-        batch = next(batches)
+    def _take(self, run: EpochRun) -> PatchBatch:
+        batch = run.take()
         self._step += 1
         return batch
 

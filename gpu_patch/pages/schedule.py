@@ -31,11 +31,14 @@ class Schedule:
         self, step: NDArray[np.int64], page: NDArray[np.int64], n_steps: int, n_pages: int
     ) -> None:
         pairs = np.unique(step * n_pages + page)
+        self._n_steps, self._n_pages = n_steps, n_pages
         self.step, self.page = np.divmod(pairs, n_pages)
         self.gap = np.full(len(pairs), NEVER, np.int64)
         by_page = np.argsort(self.page, kind="stable")
         now, then = by_page[:-1], by_page[1:]
         again = self.page[now] == self.page[then]
+        first = by_page[np.append(np.ones(min(1, len(pairs)), bool), ~again)]
+        self._first_uses = self.page[first], self.step[first]
         self.gap[now[again]] = (self.step[then] - self.step[now])[again]
         self._first = np.searchsorted(self.step, np.arange(n_steps + 1)).tolist()
 
@@ -45,5 +48,13 @@ class Schedule:
 
     def first_uses(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return every page once, and the step that needs it first."""
-        pages, at = np.unique(self.page, return_index=True)
-        return pages, self.step[at]
+        return self._first_uses
+
+    def followed_by(self, other: Schedule) -> None:
+        """Tell of pages that are not needed again when another schedule needs them behind this."""
+        then = np.full(self._n_pages, NEVER, np.int64)
+        pages, steps = other.first_uses()
+        then[pages] = steps
+        last = self.gap == NEVER
+        until = self._n_steps - self.step[last] + then[self.page[last]]
+        self.gap[last] = np.minimum(until, NEVER)

@@ -15,7 +15,7 @@ import gpu_patch
 from gpu_patch import geometry
 from gpu_patch.chunks import image as chunk_image
 from gpu_patch.feed import BatchLoader
-from gpu_patch.feed.epoch_pages import fitted
+from gpu_patch.feed.epoch_pages import fitted, planning
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.pages import PageCache
 
@@ -106,9 +106,10 @@ def swept(found, expected, **options):
 
 
 def loader_plan(made, epoch):
-    from gpu_patch.feed.epoch_pages import plan_epoch
+    def planned():
+        yield (yield from planning(made, epoch))
 
-    found = plan_epoch(made, epoch)
+    *_, found = planned()
     assert found is not None
     return found
 
