@@ -16,13 +16,23 @@ from pixels import distinct
 import gpu_patch
 from gpu_patch import ImageStack, PatchExtractor
 from gpu_patch.feed import BatchLoader
-from gpu_patch.feed.epoch_pages import plan_epoch
+from gpu_patch.feed.epoch_pages import planning
 from gpu_patch.geometry import PADDING_MODES
 from gpu_patch.pages import PageCache
 
 PATCH = {2: (6, 5), 3: (3, 5, 4)}
 SEED = 4
 N_EPOCHS = 4
+
+
+def plan_epoch(constructor, epoch):
+    """What the patches of an epoch read, planned at once."""
+
+    def pieces():
+        yield (yield from planning(constructor, epoch))
+
+    *_, found = pieces()
+    return found
 
 
 class FlakyReader(ArrayReader):

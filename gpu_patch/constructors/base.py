@@ -175,6 +175,10 @@ class PlannedConstr(PatchConstr):
         key = (self.seed, epoch, self.n_patches, versions, _values(normalization), augmentation)
         return self._epoch_plans(key, index, self.n_patches, self._n_places, plan)
 
+    def forget_plans(self) -> None:
+        """Plan all batches anew, where something has changed that `version`s do not tell of."""
+        self._epoch_plans = EpochPlans()
+
     def _finished(
         self,
         plan: Plan,

@@ -113,7 +113,8 @@ def on_device(device: str) -> AbstractContextManager[Any]:
     """Return what makes a device CuPy's current one for a while; the CPU needs nothing."""
     if device == "cpu":
         return nullcontext()
-    current: AbstractContextManager[Any] = import_cupy().cuda.Device(int(device.partition(":")[2]))
+    cupy = sys.modules.get("cupy") or import_cupy()  # who has a device has imported it already
+    current: AbstractContextManager[Any] = cupy.cuda.Device(int(device.partition(":")[2]))
     return current
 
 

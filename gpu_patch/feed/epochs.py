@@ -308,6 +308,13 @@ class EpochRun:
             self._left = settings.division.n_steps
         return is_next
 
+    def give_up(self) -> None:
+        """Make no more batches, and forget plans: what they depend on has changed."""
+        self.close()
+        constructor = self._settings[0].constructor
+        if is_known(constructor):
+            constructor.forget_plans()
+
     def close(self) -> None:
         """Make no more batches."""
         if self._process == os.getpid():

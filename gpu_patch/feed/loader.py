@@ -275,7 +275,7 @@ class BatchLoader:
         run, self._run = self._run, None
         if run is None or not run.goes_on_with(settings):
             if run is not None:
-                run.close()
+                run.give_up()
             run = EpochRun(settings, rehearse=self._rehearse)
             self._rehearse = False  # once
         try:

@@ -53,7 +53,7 @@ class PagedImage:
     planes : numpy.ndarray, (slots, S·C, (Z), Y, X)
         Pixels of all slots, as this image's pages lie in them; on the host alone.
     pins : array of int32
-        How many use each slot.
+        How many use each slot; 0 of the slot −1, of pages that are not there.
     """
 
     table: NDArray[np.int32]

@@ -85,14 +85,16 @@ class PagePool:
         self._memory = memory
         slots = memory.allocate(self.n_slots, slot_bytes, _MARGIN)
         self.table = np.full(base, -1, np.int32)
-        self.pins = np.zeros(self.n_slots, np.int32)
+        pins = np.zeros(self.n_slots + 1, np.int32)  # the last one is of no slot: of −1
+        self.pins = pins[:-1]
         self.next_use = np.full(self.n_slots, UNPLANNED, np.int64)
         self.clock = 0
         for paged in self._images:
-            paged.lie_in(slots, self.table, self.pins)
+            paged.lie_in(slots, self.table, pins)
         self._page_of = np.full(self.n_slots, -1, np.int64)
         self._fresh = np.zeros(self.n_slots, bool)
         self._free = list(range(self.n_slots - 1, -1, -1))
+        self._n_failed = 0  # slots whose page has failed while somebody had it pinned
         self._readings: dict[int, Reading] = {}
         self._reader = PageReader()
         self._changed = Condition()
@@ -137,7 +139,9 @@ class PagePool:
         """
         arrived = False
         while not arrived:
-            slots = self._pin(pages)
+            slots, arrived = self._pin(pages)
+            if arrived:
+                break
             try:
                 arrived = self._arrive(pages, slots)
             finally:
@@ -149,9 +153,7 @@ class PagePool:
             yield
         finally:
             self._own.depth -= 1
-            with self._changed:
-                self._memory.free_behind(slots)
-            self._unpin(slots, next_use)
+            self._unpin(slots, next_use, read=True)
 
     def read_ahead(
         self, pages: NDArray[np.int64], steps: NDArray[np.int64], horizon: int
@@ -176,7 +178,10 @@ class PagePool:
         """
         with self._changed:
             self._settle_ended()
-            for i in np.flatnonzero(self.table[pages] < 0).tolist():
+            there: NDArray[np.bool_] = self.table.take(pages) >= 0
+            if there.all():
+                return there
+            for i in np.flatnonzero(~there).tolist():
                 page = int(pages[i])
                 if len(self._readings) >= self._memory.most_reading:
                     break
@@ -186,15 +191,19 @@ class PagePool:
                     if slot < 0:
                         break
                     self._begin(page, slot, self.clock + int(steps[i]))
-            there: NDArray[np.bool_] = self.table[pages] >= 0
-            return there
+            return self.table[pages] >= 0
 
     def expect(self, pages: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
-        """Say in how many steps pages are needed, of which some may be there; each once."""
+        """Say in how many steps pages are needed, of which some may be there; each once.
+
+        Those that somebody needs before stay for that.
+        """
         with self._changed:
             slots = self.table[pages]
             there = slots >= 0
-            self.next_use[slots[there]] = self.clock + steps[there]
+            then, known = self.clock + steps[there], self.next_use[slots[there]]
+            sooner = (known >= self.clock) & (known < then)
+            self.next_use[slots[there]] = np.where(sooner, known, then)
 
     def forget(self) -> None:
         """Take back what was said of coming uses: what was expected is not wanted any more."""
@@ -202,22 +211,27 @@ class PagePool:
             planned = self.next_use < UNPLANNED // 2
             self.next_use[planned] = UNPLANNED - self.clock
 
-    def _pin(self, pages: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Give all pages slots and pin them, all or none; return the slots."""
+    def _pin(self, pages: NDArray[np.int64]) -> tuple[NDArray[np.int32], bool]:
+        """Give all pages slots and pin them, all or none.
+
+        Return the slots, and whether nothing is on its way to them.
+        """
         if len(pages) > self.n_slots:
             raise MemoryError(self._too_few(len(pages)))
         while True:
             with self._changed:
-                missing = pages[self.table[pages] < 0].tolist()
+                slots: NDArray[np.int32] = self.table.take(pages)
+                missing = pages[slots < 0].tolist()
                 claimed = self._claim(pages, missing)
-                slots: NDArray[np.int32] = self.table[pages]
+                slots = self.table[pages] if missing else slots
                 if claimed and (not missing or slots.min() >= 0):
                     self.pins[slots] += 1
                     self.clock += 1
-                    n_fresh = int(np.count_nonzero(self._fresh[slots]))
-                    self._fresh[slots] = False
+                    n_fresh = int(np.count_nonzero(self._fresh.take(slots)))
+                    if n_fresh:
+                        self._fresh[slots] = False
                     self._traffic.asked(len(pages), n_fresh)
-                    return slots
+                    return slots, not self._readings
                 if claimed:  # but one of them has failed meanwhile
                     continue
                 reading = next(iter(self._readings.values()), None)
@@ -288,9 +302,7 @@ class PagePool:
         """
         begun = time.perf_counter()
         waited = False
-        for page, slot in (
-            zip(pages.tolist(), slots.tolist(), strict=True) if self._readings else ()
-        ):
+        for page, slot in zip(pages.tolist(), slots.tolist(), strict=True):
             error: BaseException | None = None
             while (reading := self._readings.get(page)) is not None:
                 waited = waited or not reading.done()
@@ -322,6 +334,8 @@ class PagePool:
             self.table[page] = self._page_of[slot] = -1
             if self.pins[slot] == 0:
                 self._free.append(slot)
+            else:
+                self._n_failed += 1
         self._changed.notify_all()
 
     def _settle_ended(self) -> bool:
@@ -338,8 +352,16 @@ class PagePool:
             pixels = image.part(image.region(page), self._memory.host(slot))
             source.count((page - image.base,), pixels)
 
-    def _unpin(self, slots: NDArray[np.int32], next_use: NDArray[np.int64] | None) -> None:
+    def _unpin(
+        self,
+        slots: NDArray[np.int32],
+        next_use: NDArray[np.int64] | None,
+        *,
+        read: bool = False,
+    ) -> None:
         with self._changed:
+            if read:
+                self._memory.free_behind(slots)
             known = UNPLANNED - self.clock if next_use is None else self.clock + next_use
             self.next_use[slots] = known
             self._let_go(slots)
@@ -348,9 +370,10 @@ class PagePool:
     def _let_go(self, slots: NDArray[np.int32]) -> None:
         """Take pins back; a slot whose page failed meanwhile is free now."""
         self.pins[slots] -= 1
-        failed = (self._page_of[slots] < 0) & (self.pins[slots] == 0)
-        if failed.any():
+        if self._n_failed:
+            failed = (self._page_of[slots] < 0) & (self.pins[slots] == 0)
             self._free += slots[failed].tolist()
+            self._n_failed -= int(np.count_nonzero(failed))
 
     def _too_few(self, n_pages: int) -> Message:
         slot_bytes = max(image.page_bytes for image in self._images)

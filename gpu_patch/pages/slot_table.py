@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.geometry import window_start
 from gpu_patch.pages.image import PagedImage
+from gpu_patch.pages.spans import Spans
 from gpu_patch.pages.touches import check_indices
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
@@ -35,6 +36,7 @@ PAGE_BOX = np.dtype(
     ]
 )
 """`struct PageBox`."""
+_MOST_BLANKS = 64
 
 
 class SlotTable(WindowTable):
@@ -65,8 +67,8 @@ class SlotTable(WindowTable):
         self._grids = np.array([image.grid for image in images], np.int64)
         self._strides = np.array([image.strides for image in images], np.int64)
         self._bases = np.array([image.base for image in images], np.int64)
-        self._plane_bytes = np.array(
-            [prod(image.page_shape[2:]) * image.dtype.itemsize for image in images]
+        self._plane_bytes: NDArray[np.int64] = np.array(
+            [prod(image.page_shape[2:]) * image.dtype.itemsize for image in images], np.int64
         )
         # of each image: a record of a source whose plane is the first of the first slot
         self._records = np.zeros((len(images), CHANNEL_SOURCE.itemsize // 8), np.int64)
@@ -82,6 +84,11 @@ class SlotTable(WindowTable):
         self._whole_boxes = self._boxes.copy()
         self._whole_boxes[:, 9:11] = self._strides[:, -3:-1] if n_dims == 3 else 0
         self._whole_boxes[:, 10] = self._strides[:, -2]
+        self._spans = Spans(images)
+        self._blanks: dict[tuple[tuple[int, int], tuple[int, ...]], NDArray[np.int32]] = {}
+        self._most_samples = int(self._sides[:, 0].max())
+        self._known: NDArray[np.int64] | None = None  # channels
+        self._of_known: tuple[NDArray[np.int64], ...] = ()
         self._tables = [image.table for image in images]
         self._is_one_pool = all(table is self._tables[0] for table in self._tables)
 
@@ -95,23 +102,56 @@ class SlotTable(WindowTable):
         IndexError
             Where an image, sample or channel does not exist.
         """
-        image_idx, sample_idx, coords, channels = sources
-        which = 0 if len(self._images) == 1 else image_idx
-        if not (
-            all_within(image_idx, 0, len(self._images))
-            and all_within(sample_idx, 0, self._fewest[0])
-            and all_within(channels, 0, self._fewest[1])
-        ):
-            check_indices(self._images, sources)
-        own = self._sides[which]
-        plane = sample_idx % own[..., 0] * own[..., 1] + channels % own[..., 1]
-        words = np.empty((*sources.shape, CHANNEL_SOURCE.itemsize // 8), np.int64)
-        words[:] = self._records[which]
-        words[..., 0] += plane * self._plane_bytes[which]
-        words[..., 7 - self.n_dims : 7] = coords
+        self.check(sources)
+        words = self._words(sources)
+        words[..., 7 - self.n_dims : 7] = sources.coords
         if weights is not None:
             words.view(np.float32)[..., 15] = weights
         found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
+        return found
+
+    def check(self, sources: ChannelSources) -> None:
+        image_idx, sample_idx, _, channels = sources
+        if not (
+            all_within(image_idx, 0, len(self._images))
+            and all_within(sample_idx, 0, self._fewest[0])
+            and (channels is self._known or all_within(channels, 0, self._fewest[1]))
+        ):
+            check_indices(self._images, sources)
+
+    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
+        words = self._words(sources)
+        records["pixels"], records["size"] = words[..., 0], words[..., 4 - self.n_dims : 4]
+        records["coords"] = sources.coords
+
+    def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
+        """Return records as words, (B, C, 8), but for what a table does not know."""
+        image_idx, sample_idx, _, channels = sources
+        known = self._of_channels(channels)[0]
+        if len(known) == 1:
+            words = np.empty((*sources.shape, known.shape[-1]), np.int64)
+            words[:] = known[0]
+        elif image_idx.shape[1] == 1:
+            words = known.take(image_idx[:, 0], axis=0)
+        else:
+            words = known[image_idx, np.arange(len(channels))]
+        if self._most_samples > 1:  # of a page
+            sides, plane_bytes = self._sides[image_idx], self._plane_bytes[image_idx]
+            words[..., 0] += sample_idx % sides[..., 0] * sides[..., 1] * plane_bytes
+        return words
+
+    def _of_channels(self, channels: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Return, of each image, records of these channels as words, and their first pages."""
+        if channels is self._known:
+            return self._of_known
+        sides = self._sides[:, 1:2]
+        words = np.repeat(self._records[:, None], len(channels), axis=1)
+        words[..., 0] += channels % sides * self._plane_bytes[:, None]
+        first: NDArray[np.int64] = self._bases[:, None] + channels // sides * self._strides[:, 1:2]
+        found = words, first
+        # most batches bring the very array that was here before, and that nobody can change
+        if not channels.flags.writeable:
+            self._known, self._of_known = channels, found
         return found
 
     def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
@@ -138,27 +178,43 @@ class SlotTable(WindowTable):
         RuntimeError
             A page is not held: this is a fault of gpu_patch.
         """
-        first, count, exact = self._spans(sources, patch_size, scale, n_scales, mode)
-        n_pages = tuple(count.reshape(-1, self.n_dims).max(axis=0).tolist())
-        steps = _steps(n_pages)  # (n, D)
-        which = 0 if len(self._images) == 1 else sources.image_idx
-        page = self._first_pages(sources, which)
-        strides, grids = self._strides[which], self._grids[which]
-        at = first[..., None, :] + steps
+        first, last, exact = self._spans.of(sources, patch_size, scale, n_scales, mode)
+        most = np.maximum.reduce((last - first).reshape(-1, self.n_dims))
+        n_pages = tuple([n + 1 for n in most.tolist()])
+        # a box of as many pages for all; what a window has fewer of, stands for its last ones
+        at = np.minimum(first[..., None, :] + _steps(n_pages), last[..., None, :])
+        which = self._which(sources)
         if mode == "periodic":
-            beyond = at >= grids[..., None, 2:]
-            at = np.where(beyond, at - grids[..., None, 2:], at)
-        offset = (at * strides[..., None, 2:]).sum(axis=-1)
-        read = (steps < count[..., None, :]).all(axis=-1) & exact[..., None]
-        slots = self._slots(sources.image_idx, page[..., None] + offset, read)
-        words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
-        words[:] = self._boxes[which]
-        n_slots = slots.shape[-1]
-        words[..., 2] = np.arange(0, slots.size, n_slots).reshape(sources.shape)
+            grids = self._grids[which][..., None, 2:]
+            at -= np.where(at >= grids, grids, 0)
+        if len(self._images) == 1:
+            offset = at @ self._strides[0, 2:]
+        else:
+            offset = (at * self._strides[which][..., None, 2:]).sum(axis=-1)
+        pages = self._first_pages(sources)[..., None] + offset
+        slots = self._slots(sources.image_idx, pages, exact)
+        words = self._blank_boxes(sources, n_pages)
         words[..., 9 - self.n_dims : 9] = first
-        words[..., 9], words[..., 10] = n_pages[-2] * n_pages[-1], n_pages[-1]
         found: NDArray[np.void] = words.view(PAGE_BOX)[..., 0]
         return found, slots
+
+    def _which(self, sources: ChannelSources) -> Any:
+        """Return the images as an index of tables: 0 where there is one, which is quicker."""
+        return 0 if len(self._images) == 1 else sources.image_idx
+
+    def _blank_boxes(self, sources: ChannelSources, n_pages: tuple[int, ...]) -> NDArray[np.int32]:
+        """Return boxes of so many pages as words, but for the first page of each."""
+        key = sources.shape, n_pages
+        words = self._blanks.get(key)
+        if words is None:
+            words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
+            words[:] = self._boxes[self._which(sources)]
+            n = prod(n_pages)
+            words[..., 2] = np.arange(0, n * prod(sources.shape), n).reshape(sources.shape)
+            words[..., 9], words[..., 10] = n_pages[-2] * n_pages[-1], n_pages[-1]
+            if len(self._images) == 1 and len(self._blanks) < _MOST_BLANKS:
+                self._blanks[key] = words  # the same for each batch
+        return words.copy()
 
     def all_pages(self, sources: ChannelSources) -> tuple[NDArray[np.void], NDArray[np.int32]]:
         """Return the same for a kernel of the host, which reads the whole page table.
@@ -170,105 +226,45 @@ class SlotTable(WindowTable):
         """
         if not self._is_one_pool:
             raise ValueError("the images are in several pools")
-        which = 0 if len(self._images) == 1 else sources.image_idx
         words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
-        words[:] = self._whole_boxes[which]
-        words[..., 2] = self._first_pages(sources, which)
+        words[:] = self._whole_boxes[self._which(sources)]
+        words[..., 2] = self._first_pages(sources)
         found: NDArray[np.void] = words.view(PAGE_BOX)[..., 0]
         return found, self._tables[0]
 
-    def _first_pages(
-        self, sources: ChannelSources, which: int | NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _first_pages(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the first page of each sample and channel, (B, C)."""
-        sides, strides = self._sides[which], self._strides[which]
-        page = self._bases[which] + sources.sample_idx // sides[..., 0] * strides[..., 0]
-        found: NDArray[np.int64] = page + sources.channels // sides[..., 1] * strides[..., 1]
+        image_idx, sample_idx, _, channels = sources
+        known, sides, strides = self._of_channels(channels)[1], self._sides, self._strides
+        if len(known) == 1:
+            group = sample_idx if sides[0, 0] == 1 else sample_idx // sides[0, 0]
+            found: NDArray[np.int64] = known + group * strides[0, 0]
+        else:
+            found = known[image_idx, np.arange(len(channels))]
+            found = found + sample_idx // sides[image_idx, 0] * strides[image_idx, 0]
         return found
-
-    def _spans(
-        self,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        scale: int,
-        n_scales: int,
-        mode: str,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Return first page and number of pages per axis, and whether all of them are read."""
-        size = np.array(patch_size, np.int64)
-        length = size << scale
-        which = 0 if len(self._images) == 1 else sources.image_idx
-        sides, n = self._sides[which][..., 2:], self._sizes[which]
-        start = window_start(sources.coords, size, scale)
-        last = start + (length - 1)
-        exact = np.ones(start.shape[:2], bool)
-        outside = (start < 0) | (last >= n)
-        if not outside.any():
-            first = start // sides
-            return first, last // sides - first + 1, exact
-        leaves: NDArray[np.bool_] = np.any(outside, axis=-1)
-        n = self.sizes(sources)
-        if mode == "periodic":
-            return *self._around(sources, start, length, leaves), exact
-        if mode == "zero":  # of a window of zeros alone nothing is read
-            exact = np.all((start < n) & (last >= 0), axis=-1)
-        elif (folds := self._folds(sources, size, leaves, mode)).any():
-            exact, start = ~folds, start.copy()
-            cuts = window_start(sources.coords, size, n_scales)[folds]
-            lo, hi = (np.clip(end, 0, n[folds]) for end in (cuts, cuts + (size << n_scales)))
-            start[folds], last[folds] = lo, hi - 1
-        if mode == "reflect":  # mirrored at the first pixel, one pixel more is read
-            last = last + leaves[..., None]
-        # outside of the image on one side, the page at its end stands for none
-        first = np.minimum(np.maximum(start, 0), n - 1) // sides
-        return first, np.minimum(np.maximum(last, 0), n - 1) // sides - first + 1, exact
-
-    def _folds(
-        self, sources: ChannelSources, size: NDArray[np.int64], leaves: NDArray[np.bool_], mode: str
-    ) -> NDArray[np.bool_]:
-        """Tell which windows may read any page of the cut that borders fold into."""
-        if mode == "wrap":
-            return leaves
-        centre = sources.coords + size // 2
-        far: NDArray[np.bool_] = np.any((centre < 0) | (centre >= self.sizes(sources)), axis=-1)
-        return leaves & far
-
-    def _around(
-        self,
-        sources: ChannelSources,
-        start: NDArray[np.int64],
-        length: NDArray[np.int64],
-        leaves: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return first page and number of pages of windows that go round the image."""
-        sides, n = self._sides[sources.image_idx, 2:], self.sizes(sources)
-        grids = self._grids[sources.image_idx, 2:]
-        own = start % n
-        end = own + (length - 1)
-        whole = (length >= n) & leaves[..., None]
-        first = np.where(whole, 0, own // sides)
-        stop = end % n // sides + np.where(end >= n, grids, 0) + 1
-        return first, np.where(whole, grids, np.minimum(stop - first, grids))
 
     def _slots(
         self,
         image_idx: NDArray[np.int64],
         pages: NDArray[np.int64],
-        read: NDArray[np.bool_],
+        exact: NDArray[np.bool_] | None,
     ) -> NDArray[np.int32]:
-        """Look the slots of pages (B, C, n) up; those that are `read` (B, 1 or C, n) are held."""
+        """Look the slots of pages (B, C, n) up; those of windows that are `exact` are held."""
         # those that are not read may be of no page
         if self._is_one_pool:
             found: NDArray[np.int32] = self._tables[0].take(pages, mode="clip")
-            held = (found >= 0) & (self._images[0].pins.take(found, mode="clip") > 0)
+            pins = self._images[0].pins.take(found)
         else:
             found = np.empty(pages.shape, np.int32)
-            held = np.empty(pages.shape, bool)
+            pins = np.empty(pages.shape, np.int32)
             for i in np.unique(image_idx).tolist():
                 own = np.broadcast_to(image_idx == i, pages.shape[:2])
                 found[own] = slots = self._tables[i].take(pages[own], mode="clip")
-                held[own] = (slots >= 0) & (self._images[i].pins.take(slots, mode="clip") > 0)
-        if not (held | ~read).all():
+                pins[own] = self._images[i].pins.take(slots)
+        if np.minimum.reduce(pins, axis=None) < 1 and (
+            exact is None or not ((pins > 0) | ~exact[..., None]).all()
+        ):
             raise RuntimeError(
                 "a window reads a page that nobody holds: this is a fault of gpu_patch"
             )

@@ -9,13 +9,14 @@ import warnings
 import numpy as np
 import pytest
 from chunk_readers import ArrayReader
+from paged_world import plan_epoch
 from pixels import DTYPES, distinct
 
 import gpu_patch
 from gpu_patch import geometry
 from gpu_patch.chunks import image as chunk_image
 from gpu_patch.feed import BatchLoader
-from gpu_patch.feed.epoch_pages import fitted, planning
+from gpu_patch.feed.epoch_pages import fitted
 from gpu_patch.images import ImageStack, PatchExtractor
 from gpu_patch.pages import PageCache
 
@@ -106,10 +107,7 @@ def swept(found, expected, **options):
 
 
 def loader_plan(made, epoch):
-    def planned():
-        yield (yield from planning(made, epoch))
-
-    *_, found = planned()
+    found = plan_epoch(made, epoch)
     assert found is not None
     return found
 
