@@ -617,22 +617,18 @@ __device__ __forceinline__ void make_native(const Tile<0>& tile, const Columns<0
     }
 }
 
-// `block`: among those of these samples, from this scale on.
 template <int SCALE>
 __device__ __forceinline__ void make_tile(const Record* all_records,
                                           const PageBox* __restrict__ boxes,
-                                          const int* __restrict__ slots, unsigned first_sample,
-                                          unsigned n_samples, unsigned block,
-                                          Output* __restrict__ input,
+                                          const int* __restrict__ slots, int64 sample,
+                                          int tile_index, Output* __restrict__ input,
                                           Output* __restrict__ target) {
     typedef Level<SCALE> L;
     if constexpr (SCALE > 0)
-        if (block >= L::TILES * n_samples)
-            return make_tile<SCALE - 1>(all_records, boxes, slots, first_sample, n_samples,
-                                        block - L::TILES * n_samples, input, target);
+        if (tile_index >= L::TILES)
+            return make_tile<SCALE - 1>(all_records, boxes, slots, sample, tile_index - L::TILES,
+                                        input, target);
 
-    const int64 sample = first_sample + block / L::TILES;
-    const int tile_index = block % L::TILES;
     DYNAMIC_SHARED(float, shared);
     const Tile<SCALE> tile(shared, boxes + sample * N_CHANNELS, slots);
     const Record* records = all_records + sample * N_CHANNELS;
@@ -669,11 +665,8 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
         return Level<0>::TILES;
 }
 
-// grid = groups of samples x scales x samples x tiles. The largest scale of a group comes first: it
-// takes longest, and what comes last should be short. A group is small enough for the smaller scales
-// to find its pixels in the cache, and about what a device works on at a time anyway.
-constexpr unsigned GROUP = 32;
-
+// grid = samples x tiles; a sample's largest scale comes first, since it takes longest and leaves
+// the pixels of the smaller ones in the cache.
 // Left to itself the compiler spills, to have more blocks at a time: it is told how many are enough.
 #if N_PLACES > 2 || PAGED && N_CHANNELS > 2
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
@@ -686,9 +679,7 @@ constexpr unsigned GROUP = 32;
 #endif
 extern "C" __global__ BOUNDS void specialised(TABLE, Output* __restrict__ input,
                                               Output* __restrict__ target PAGES_PARAMETER) {
-    constexpr unsigned N_TILES = tiles_up_to<N_SCALES - 1>();
-    const unsigned first = blockIdx.x / (GROUP * N_TILES) * GROUP;
-    const unsigned n_samples = min(GROUP, gridDim.x / N_TILES - first);
-    make_tile<N_SCALES - 1>(RECORDS_OF_TABLE, PAGES_OF(0), first, n_samples,
-                            blockIdx.x - first * N_TILES, input, target);
+    constexpr int N_TILES = tiles_up_to<N_SCALES - 1>();
+    make_tile<N_SCALES - 1>(RECORDS_OF_TABLE, PAGES_OF(0), blockIdx.x / N_TILES,
+                            blockIdx.x % N_TILES, input, target);
 }

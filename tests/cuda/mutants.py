@@ -183,8 +183,6 @@ def _special_cases() -> Iterator[Case]:
     yield Case.random(11, (9, 130), 3, "periodic", **wide)
     yield Case.random(12, (8, 64), 4, "reflect", n_channels=5, least=600, most=700)
     yield Case.random(7, (6, 11, 9), 3, "reflect", n_channels=2, n_places=2, least=6, most=20)
-    # more samples than a group has
-    yield Case.random(17, (8, 9), 2, "reflect", n_channels=1, n_samples=35, most=30)
 
 
 def _epilogue_cases() -> Iterator[Case]:

@@ -117,16 +117,6 @@ def test_many_samples_have_larger_tiles_and_the_same_results(patch, least, tiles
     assert found == tiles
 
 
-@pytest.mark.parametrize("patch", [(8, 9), (2, 8, 9)])
-@pytest.mark.parametrize("n_samples", [31, 33, 70])
-def test_samples_of_several_groups_of_blocks(n_samples, patch):
-    """Groups are of 32 samples, the last of as many as are left."""
-    case = Case.random(n_samples, patch, 3, "reflect", n_samples=n_samples, most=20)
-    runtime = EmulatedRuntime()
-    assert_same_context(case.context(runtime), case.numpy_context())
-    assert [entry for entry, _ in runtime.launched] == ["specialised"]
-
-
 @pytest.mark.parametrize("name", ["common", "3D, one place per channel"])
 def test_both_paths_agree(name, any_patch):
     case = specialised_case(name, 5)
