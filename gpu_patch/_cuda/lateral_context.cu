@@ -122,21 +122,20 @@ struct Chunk {
 };
 
 // Element offsets of a chunk along all axes: window's edge and image's border folded into one map.
-// A thread makes one of them. Not inlined: its 64-bit divisions would take the registers of the
-// loops around it.
+// Not inlined: its 64-bit divisions would take the registers of the loops around it.
 __device__ __noinline__ void fill_offsets(int64* offsets, const Chunk chunk,
                                           const ChannelSource& source, const PageBox* box,
                                           const Job& job, int scale, int z_scale) {
-    static_assert(N_OFFSETS <= N_THREADS, "a thread makes one offset");
-    const int thread = threadIdx.x;
-    const int axis = thread < CHUNK_Z ? 0 : thread < CHUNK_Z + CHUNK_Y ? 1 : 2;
-    const int i = thread - (axis == 0 ? 0 : axis == 1 ? CHUNK_Z : CHUNK_Z + CHUNK_Y);
-    if (i >= (axis == 0 ? chunk.n_z : axis == 1 ? chunk.n_y : chunk.n_x)) return;
-    const int64 first = axis == 0 ? chunk.first_z : axis == 1 ? chunk.first_y : chunk.first_x;
-    if (axis == 0) scale = z_scale;
     const Plane plane(source, box, nullptr);
-    const Axis<int64> map(source, axis, job.patch[axis], scale, job.n_scales, job.mode);
-    offsets[thread] = plane.offset(axis, map(mirror(first + i, job.patch[axis] << scale)));
+    for (int number = threadIdx.x; number < N_OFFSETS; number += N_THREADS) {
+        const int axis = number < CHUNK_Z ? 0 : number < CHUNK_Z + CHUNK_Y ? 1 : 2;
+        const int i = number - (axis == 0 ? 0 : axis == 1 ? CHUNK_Z : CHUNK_Z + CHUNK_Y);
+        if (i >= (axis == 0 ? chunk.n_z : axis == 1 ? chunk.n_y : chunk.n_x)) continue;
+        const int64 first = axis == 0 ? chunk.first_z : axis == 1 ? chunk.first_y : chunk.first_x;
+        const int own = axis == 0 ? z_scale : scale;
+        const Axis<int64> map(source, axis, job.patch[axis], own, job.n_scales, job.mode);
+        offsets[number] = plane.offset(axis, map(mirror(first + i, job.patch[axis] << own)));
+    }
 }
 
 __device__ float downscaled(const Job& job, const Fir* __restrict__ firs,
