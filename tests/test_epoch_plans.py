@@ -136,6 +136,24 @@ def test_what_changes_in_place_is_planned_anew():
         made.seed += step
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("uncorrelated_channel_prob", 0.0), ("multiscale_count", 1), ("padding_mode", "wrap")],
+)
+def test_settings_that_change_within_an_epoch_are_heeded(setting, value):
+    made, index = constructor(), range(8)
+    before = [made.plan_batch(index, epoch=3) for _ in range(3)]  # the last ones are rows
+    setattr(made, setting, value)
+    expected = direct(made, index, 3)
+    for _ in range(3):
+        found = made.plan_batch(index, epoch=3)
+        assert_equal_plans(found, expected)
+        assert list(found.specs) == list(expected.specs)
+    changed = [(read.n_scales, read.mode) for read in found.reads]
+    was = [(read.n_scales, read.mode) for read in before[-1].reads]
+    assert changed != was or list(found.specs) != list(before[-1].specs)
+
+
 def test_indices_may_be_used_again():
     made, index = constructor(), np.arange(4)
     for _ in range(20):

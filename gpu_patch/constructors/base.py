@@ -45,8 +45,12 @@ class PlannedConstr(PatchConstr):
 
     def __init__(self, seed: int | None) -> None:
         self.seed = checked_seed(seed)
-        self._epoch_plans = EpochPlans()
         self._orientations = CounterDraws([DrawSpec(DrawPurpose.AUGMENTATION, 0, N_UNIFORMS)])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name[0] != "_":  # what is planned depends on it
+            self.forget_plans()
 
     @cached_property
     def _placement(self) -> Placement:
@@ -172,7 +176,7 @@ class PlannedConstr(PatchConstr):
         versions = [placement.version for placement in self.sampling.placements]
         if None in versions:
             return plan(index)
-        key = (self.seed, epoch, self.n_patches, versions, _values(normalization), augmentation)
+        key = (epoch, self.n_patches, versions, _values(normalization), augmentation)
         return self._epoch_plans(key, index, self.n_patches, self._n_places, plan)
 
     def forget_plans(self) -> None:
