@@ -149,7 +149,45 @@ class WindowTable(ABC):
         return ()
 
 
-class ImageTable(WindowTable):
+class RecordTable(WindowTable):
+    """A table that has records of its images at hand, as words of int64.
+
+    NumPy writes fields of a record more slowly.
+    """
+
+    def sources(
+        self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
+    ) -> NDArray[np.void]:
+        """Return `CHANNEL_SOURCE` records of shape (B, C).
+
+        Raises
+        ------
+        IndexError
+            Where an image, sample or channel does not exist: the kernels do not check.
+        """
+        self.check(sources)
+        words = self._words(sources)
+        words[..., 7 - self.n_dims : 7] = sources.coords
+        if weights is not None:
+            words.view(np.float32)[..., 15] = weights
+        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
+        return found
+
+    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
+        words = self._words(sources)
+        records["pixels"], records["size"] = words[..., 0], words[..., 4 - self.n_dims : 4]
+        records["coords"] = sources.coords
+
+    @abstractmethod
+    def check(self, sources: ChannelSources) -> None:
+        """Check that all images, samples and channels exist."""
+
+    @abstractmethod
+    def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
+        """Return records as words, (B, C, 8), but for what a table does not know."""
+
+
+class ImageTable(RecordTable):
     """Addresses, shapes and data types of images, as columns.
 
     Made from a sequence of images at every call, or once and then given instead of it.
@@ -216,32 +254,9 @@ class ImageTable(WindowTable):
     def __len__(self) -> int:
         return len(self.images)
 
-    def sources(
-        self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
-    ) -> NDArray[np.void]:
-        """Return `CHANNEL_SOURCE` records of shape (B, C).
-
-        Raises
-        ------
-        IndexError
-            Where an image, sample or channel does not exist: the kernels do not check.
-        """
-        self._check_samples(sources.image_idx, sources.sample_idx)
-        words = self._words(sources)
-        words[..., 7 - self.n_dims : 7] = sources.coords
-        if weights is not None:
-            words.view(np.float32)[..., 15] = weights
-        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
-        return found
-
     def check(self, sources: ChannelSources) -> None:
         self._check_samples(sources.image_idx, sources.sample_idx)
         self._of_channels(sources.image_idx, sources.channels)
-
-    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
-        words = self._words(sources)
-        records["pixels"], records["size"] = words[..., 0], words[..., 4 - self.n_dims : 4]
-        records["coords"] = sources.coords
 
     def _check_samples(self, image_idx: NDArray[np.int64], sample_idx: NDArray[np.int64]) -> None:
         if not all_within(image_idx, 0, len(self.images)):
@@ -254,7 +269,6 @@ class ImageTable(WindowTable):
         """Return records as words, (B, C, 8), but for what a table does not know."""
         image_idx, sample_idx, _, channels = sources
         known = self._of_channels(image_idx, channels)
-        # as words of int64: NumPy writes fields of a record more slowly
         if len(known) == 1:
             words = np.empty((*sources.shape, known.shape[-1]), np.int64)
             words[:] = known

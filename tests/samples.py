@@ -260,3 +260,18 @@ def assert_equal_batches(found, expected):
     else:
         reference.assert_same(found.target, expected.target)
     assert list(found.specs) == list(expected.specs)
+
+
+class Foreign:
+    """A strategy of somebody else, with draws one after the other."""
+
+    def __init__(self, strategy):
+        self.strategy, self.rng = strategy, np.random.default_rng(0)
+        self.n_patches = strategy.n_patches
+
+    def get_patch_spec(self, index):
+        self.rng.random()
+        return self.strategy.get_patch_spec(index)
+
+    def get_patch_indices(self, data_idx):
+        return self.strategy.get_patch_indices(data_idx)

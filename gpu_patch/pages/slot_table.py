@@ -18,7 +18,7 @@ from gpu_patch.table import (
     CHANNEL_SOURCE,
     PIXEL_TYPES,
     Addresses,
-    WindowTable,
+    RecordTable,
     all_within,
     volume,
 )
@@ -39,7 +39,7 @@ PAGE_BOX = np.dtype(
 _MOST_BLANKS = 64
 
 
-class SlotTable(WindowTable):
+class SlotTable(RecordTable):
     """Stands where a `table.ImageTable` stands, for images whose pages are in slots.
 
     Parameters
@@ -92,24 +92,6 @@ class SlotTable(WindowTable):
         self._tables = [image.table for image in images]
         self._is_one_pool = all(table is self._tables[0] for table in self._tables)
 
-    def sources(
-        self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
-    ) -> NDArray[np.void]:
-        """Return `CHANNEL_SOURCE` records of shape (B, C): planes of the first slot.
-
-        Raises
-        ------
-        IndexError
-            Where an image, sample or channel does not exist.
-        """
-        self.check(sources)
-        words = self._words(sources)
-        words[..., 7 - self.n_dims : 7] = sources.coords
-        if weights is not None:
-            words.view(np.float32)[..., 15] = weights
-        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
-        return found
-
     def check(self, sources: ChannelSources) -> None:
         image_idx, sample_idx, _, channels = sources
         if not (
@@ -118,11 +100,6 @@ class SlotTable(WindowTable):
             and (channels is self._known or all_within(channels, 0, self._fewest[1]))
         ):
             check_indices(self._images, sources)
-
-    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
-        words = self._words(sources)
-        records["pixels"], records["size"] = words[..., 0], words[..., 4 - self.n_dims : 4]
-        records["coords"] = sources.coords
 
     def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return records as words, (B, C, 8), but for what a table does not know."""

@@ -16,7 +16,7 @@ from emulation import fake_cupy
 from emulation.gpu import gpu
 from emulation.runtime import available
 from reference import on_host
-from samples import assert_equal_batches, make_sample
+from samples import Foreign, assert_equal_batches, make_sample
 
 import gpu_patch
 from gpu_patch import BasicPatchConstr, ImageStack, PatchExtractor, StratifiedPatching
@@ -507,21 +507,6 @@ def test_too_few_patches_left_for_the_ranks():
     n = made.constructor.n_patches
     with pytest.raises(ValueError, match="1 patches are too few for world_size = 3"):
         made.load_state_dict({**made.state_dict(), "position": n - 1})
-
-
-class Foreign:
-    """A strategy of somebody else, with draws one after the other."""
-
-    def __init__(self, strategy):
-        self.strategy, self.rng = strategy, np.random.default_rng(0)
-        self.n_patches = strategy.n_patches
-
-    def get_patch_spec(self, index):
-        self.rng.random()
-        return self.strategy.get_patch_spec(index)
-
-    def get_patch_indices(self, data_idx):
-        return self.strategy.get_patch_indices(data_idx)
 
 
 def test_strategies_that_draw_in_sequence_serve_one_process_alone():

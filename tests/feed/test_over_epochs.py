@@ -16,6 +16,7 @@ from emulation import fake_cupy
 from emulation.runtime import available
 from pixels import distinct
 from reference import on_host
+from samples import Foreign
 
 import gpu_patch
 from gpu_patch.augmentation import Augmentation
@@ -210,21 +211,6 @@ def test_who_counts_batches_does_not_ask_for_one_more():
         assert loader._run is not None
 
 
-class Own:
-    """A strategy of somebody else, with draws one after the other."""
-
-    def __init__(self, strategy):
-        self.strategy, self.rng = strategy, np.random.default_rng(0)
-        self.n_patches = strategy.n_patches
-
-    def get_patch_spec(self, index):
-        self.rng.random()
-        return self.strategy.get_patch_spec(index)
-
-    def get_patch_indices(self, data_idx):
-        return self.strategy.get_patch_indices(data_idx)
-
-
 class Failing(ArrayReader):
     """Fails where it is told to."""
 
@@ -299,7 +285,7 @@ def test_images_do_not_outlive_a_loader():
 
 def test_draws_in_sequence_are_not_made_ahead(monkeypatch):
     images = resident()
-    own = Own(gpu_patch.SequentialPatching(images.shapes, (16, 16)))
+    own = Foreign(gpu_patch.SequentialPatching(images.shapes, (16, 16)))
     loader = BatchLoader(gpu_patch.BasicPatchConstr(own, images), 8, prefetch=2)
     epochs = made_by(loader, monkeypatch)
     contents(loader)
