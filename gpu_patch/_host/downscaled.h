@@ -426,10 +426,10 @@ private:
     void finish(const Volume& volume, int64 z, int64 y, int n, const float* values,
                 int64 row) const {
         if (!records)
-            return volume.write(
+            return volume.write<false>(
                 z, y, n, [=](int i, int64 x) { return load_vec(values + i * row + x); });
         const vec scale = all(records->input_scale), shift = all(records->input_offset);
-        volume.write(z, y, n, [=](int i, int64 x) {
+        volume.write<true>(z, y, n, [=](int i, int64 x) {
             return load_vec(values + i * row + x) * scale + shift;
         });
     }

@@ -217,21 +217,25 @@ private:
             read_rows(z, y, n, c, values, channels[c].stride);
             const int64 stride = channels[c].stride;
             if (targets && !at_once)
-                write_target(z, y, n, c,
-                             [=](int i, int64 x) { return load_vec(values + i * stride + x); });
+                write_target<true>(
+                    z, y, n, c, [=](int i, int64 x) { return load_vec(values + i * stride + x); });
         }
         const Channel* own = channels;
         const auto load = [=](int c, int i, int64 x) {
             return load_vec(own[c].values + i * own[c].stride + x);
         };
         if (n_channels == 1)
-            mix<1>(z, y, n, load);
+            mix<1, true>(z, y, n, load);
         else if (n_channels == 2)
-            mix<2>(z, y, n, load);
+            mix<2, true>(z, y, n, load);
         else
-            mix<0>(z, y, n, load);
+            mix<0, true>(z, y, n, load);
     }
 
+    template <class T> struct PixelRows {  // one type for any number of channels
+        const T* const* rows;
+        ALWAYS_INLINE vec operator()(int i, int64 x) const { return load_pixels<T>(rows[i] + x); }
+    };
     // Rows that are in the images as a whole are converted where they are used, not before.
     template <class T, int C> void write_inside(int64 z, int64 y, int n) const {
         const T* from[C][W];
@@ -239,16 +243,14 @@ private:
             for (int i = 0; i < n; ++i)
                 from[c][i] = (const T*)rows[c * job.patch[1] + y + i] +
                              windows[c].stretches[0].columns.runs[0].first;
-        for (int c = 0; c < C && targets; ++c) {
-            const T* const* own = from[c];
-            write_target(z, y, n, c, [=](int i, int64 x) { return load_pixels<T>(own[i] + x); });
-        }
-        mix<C>(z, y, n, [&](int c, int i, int64 x) { return load_pixels<T>(from[c][i] + x); });
+        for (int c = 0; c < C && targets; ++c)
+            write_target<false>(z, y, n, c, PixelRows<T>{from[c]});
+        mix<C, false>(z, y, n, [&](int c, int i, int64 x) { return load_pixels<T>(from[c][i] + x); });
     }
     typedef void (Native::*WriteRows)(int64 z, int64 y, int n) const;
-    // Of the most usual types; null where rows are read first.
+    // Of the most usual types, stored and handed out; null where rows are read first.
     WriteRows find_inside() const {
-        if (n_channels > 2 || width % W) return nullptr;
+        if (n_channels > 2 || width % W || job.half_output) return nullptr;
         for (int c = 0; c < n_channels; ++c) {
             const Runs& columns = windows[c].stretches[0].columns;
             if (windows[c].n > 1 || columns.n > 1 || columns.runs[0].step != 1 ||
@@ -272,24 +274,24 @@ private:
     }
 
     // Values are rounded step by step, as NumPy does it.
-    template <class Load>
+    template <bool HALF, class Load>
     ALWAYS_INLINE void write_target(int64 z, int64 y, int n, int c, const Load& load) const {
-        if (!records) return targets[c].write(z, y, n, load);
+        if (!records) return targets[c].write<false, HALF>(z, y, n, load);
         const vec shift = all(records[c].shift), scale = all(records[c].scale);
         const vec offset = all(records[c].offset);
-        targets[c].write(z, y, n, [=](int i, int64 x) {
+        targets[c].write<true, HALF>(z, y, n, [=](int i, int64 x) {
             return (load(i, x) - shift) * scale + offset;
         });
     }
-    template <int C, class Load>
+    template <int C, bool HALF, class Load>
     ALWAYS_INLINE void mix(int64 z, int64 y, int n, const Load& load) const {
         if (!mixture) return;
         if (records)
-            mix_finished<C, true>(z, y, n, load);
+            mix_finished<C, true, HALF>(z, y, n, load);
         else
-            mix_finished<C, false>(z, y, n, load);
+            mix_finished<C, false, HALF>(z, y, n, load);
     }
-    template <int C, bool FINISHED, class Load>
+    template <int C, bool FINISHED, bool HALF, class Load>
     ALWAYS_INLINE void mix_finished(int64 z, int64 y, int n, const Load& load) const {
         const int nc = C ? C : n_channels;
         vec weights[C ? C : 1], shifts[C ? C : 1];  // what is stored cannot change them
@@ -298,7 +300,7 @@ private:
         const Channel* many = channels;
         const vec scale = all(FINISHED ? records->input_scale : 1.0f);
         const vec offset = all(FINISHED ? records->input_offset : 0.0f);
-        mixture->write(z, y, n, [&](int i, int64 x) {
+        mixture->write<FINISHED, HALF>(z, y, n, [&](int i, int64 x) {
             vec sum;
             for (int c = 0; c < nc; ++c) {
                 vec value = load(c, i, x);

@@ -124,24 +124,23 @@ public:
     int64 stride() const { return record ? record->along_y : width; }
 
     // Write rows y … y + n - 1, at most W: value(i, x) is those of row y + i from column x on, W of
-    // them, also at the end of a row.
-    template <class Value>
+    // them, also at the end of a row. Only where there is a record may they turn, and only where
+    // HALF is true may they be float16: what cannot be is not compiled.
+    template <bool RECORD, bool HALF = true, class Value>
     ALWAYS_INLINE void write(int64 z, int64 y, int n, const Value& value) const {
-        if (is_half)
-            write_as((half*)out + place_of(z, y), n, value);
-        else
-            write_as((float*)out + place_of(z, y), n, value);
+        if constexpr (HALF)
+            if (is_half) return write_as<RECORD>((half*)out + place_of(z, y), n, value);
+        write_as<RECORD>((float*)out + place_of(z, y), n, value);
     }
 
 private:
-    template <class T, class Value>
+    template <bool RECORD, class T, class Value>
     ALWAYS_INLINE void write_as(T* to, int n, const Value& value) const {
-        if (is_straight())
-            write_straight(to, n, value);
-        else if (record->along_x == -1)
-            write_mirrored(to, n, value);
-        else
-            write_turned(to, n, value);
+        if constexpr (RECORD)
+            if (!is_straight())
+                return record->along_x == -1 ? write_mirrored(to, n, value)
+                                             : write_turned(to, n, value);
+        write_straight(to, n, value);
     }
     template <class T, class Value>
     ALWAYS_INLINE void write_straight(T* to, int n, const Value& value) const {
