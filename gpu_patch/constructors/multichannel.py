@@ -21,9 +21,10 @@ from gpu_patch.constructors.mixing import (
     checked_absence,
     checked_patch_sizes,
 )
+from gpu_patch.constructors.partners import PartnerPlaces, Partners
 from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan, Read, Specs
-from gpu_patch.draws import DrawPurpose, DrawSpec, integers
+from gpu_patch.draws import DrawPurpose, DrawSpec
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PaddingMode
 from gpu_patch.images import PatchExtractor, checked_channels
@@ -71,6 +72,12 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
     background : float or sequence of float, default 0
         Level of the images where a structure is absent, the same for all or one per channel of the
         images.
+    partners : {"anywhere", "near"}, default "anywhere"
+        Where the other channels of a batch's uncorrelated patch come from: "anywhere" is any patch
+        of any image, as in careamics; "near" is the nearest of 64 patches of the same image, drawn
+        at random, along the image's longest axis. That is for images by page in the order "sweep",
+        which then reads hardly more for uncorrelated patches; which patches meet is less random.
+        `construct_patch` always takes any patch.
 
     Raises
     ------
@@ -107,6 +114,7 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         seed: int | None = None,
         absent_prob: float | Sequence[float] | None = None,
         background: float | Sequence[float] = 0,
+        partners: PartnerPlaces = "anywhere",
     ) -> None:
         super().__init__(seed)
         self.multiscale_count, self.padding_mode = checked_context(multiscale_count, padding_mode)
@@ -118,6 +126,7 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         )
         self.channels = channels
         self.absent_prob, self.background = absent_prob, background
+        self.partners = partners
         self.rng = checked_generator(rng)
 
         self._channels = fixed(checked_channels(channels, target_extractor.n_channels))
@@ -136,13 +145,11 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
         # on CUDA a batch without uncorrelated samples, the first of which may come after many
         # others, would have another kernel compiled
         self._always_own_places = self._n_places > 1 and target_extractor.device != "cpu"
-        per_place, others = placement.n_uniforms, range(1, self._n_places)
+        self._partners = Partners(partners, placement, self._n_places)
         self._draws = CounterDraws(
             [
-                DrawSpec(DrawPurpose.LOCATION, 0, per_place),
+                DrawSpec(DrawPurpose.LOCATION, 0, placement.n_uniforms),
                 DrawSpec(DrawPurpose.UNCORRELATED, 0, int(self.uncorrelated_channel_prob > 0)),
-                *(DrawSpec(DrawPurpose.PARTNER, c, 1) for c in others),
-                *(DrawSpec(DrawPurpose.LOCATION, c, per_place) for c in others),
                 *self._weights.draw_specs,
                 *self._absence.draw_specs,
             ]
@@ -174,19 +181,15 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
 
     def _plan_batch(self, index: NDArray[np.int64], epoch: int) -> Plan:
         location, decision, *rest = self._draws(self.seed, epoch, index)
-        n_others = self._n_places - 1
         n_weights = len(self._weights.draw_specs)
-        partners, rest = rest[:n_others], rest[n_others:]
-        locations, rest = rest[:n_others], rest[n_others:]
         weights = self._weights.from_uniforms(rest[:n_weights], len(index))
         places = [self._placement.locate(index, location)]
         uncorrelated = np.zeros(len(index), bool)
         if len(decision):  # else none can be
             uncorrelated = decision[0] < self.uncorrelated_channel_prob
-        if len(decision) and uncorrelated.any():
-            for partner, uniforms in zip(partners, locations, strict=True):
-                other = integers(partner[0, uncorrelated], self.n_patches)
-                elsewhere = self._placement.locate(other, uniforms[:, uncorrelated])
+        if uncorrelated.any():
+            own, which = places[0].rows(np.flatnonzero(uncorrelated)), index[uncorrelated]
+            for elsewhere in self._partners(self.seed, epoch, which, own):
                 places.append(_moved(places[0], uncorrelated, elsewhere))
         return self._plan(places, uncorrelated, *self._absence(rest[n_weights:], weights))
 

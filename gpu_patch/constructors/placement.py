@@ -30,6 +30,11 @@ class Placement:
         Number of scales of the lateral context, whose windows must touch the image; 0 for none.
     first_image : int, default 0
         Number of the first of these images among all that the input is read from.
+
+    Attributes
+    ----------
+    shapes : array of int64, shape (n, 1 + D)
+        S(Z)YX of each image.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Placement:
     ) -> None:
         self.name, self.strategy, self.extractor = name, strategy, extractor
         self.n_scales, self.first_image = n_scales, first_image
-        self._shapes = np.array([shape[:1] + shape[2:] for shape in extractor.shapes])
+        self.shapes = np.array([shape[:1] + shape[2:] for shape in extractor.shapes])
         self.places_batches = places_batches(strategy)
         self.n_uniforms = strategy.n_uniforms if places_batches(strategy) else 0
         self._trusted = places_batches(strategy) and strategy.starts_inside
@@ -52,7 +57,7 @@ class Placement:
     def _check(self, places: Locations) -> Locations:
         """Return `places` where all of them are in the images."""
         if not self._trusted:
-            check_places(self.name, places, self._shapes, self.n_scales)
+            check_places(self.name, places, self.shapes, self.n_scales)
         return places
 
     def from_specs(self, index: int) -> Locations:
@@ -102,8 +107,8 @@ class Placement:
         if self.places_batches:
             batched: BatchPatching = self.strategy  # type: ignore[assignment]
             return batched.sites()
-        sites = np.zeros((self.n_patches, self._shapes.shape[1] + 1), np.int64)
-        for image in range(len(self._shapes)):
+        sites = np.zeros((self.n_patches, self.shapes.shape[1] + 1), np.int64)
+        for image in range(len(self.shapes)):
             sites[list(self.get_patch_indices(image)), 0] = image
         return sites
 
