@@ -144,8 +144,15 @@ class WindowTable(ABC):
         """Return where the pages of windows are; nothing, as here, of images that have none."""
         return ()
 
-    def all_pages(self, sources: ChannelSources) -> tuple[NDArray[Any], ...]:
-        """Return where all pages of what is read are, for kernels of the CPU."""
+    def all_pages(
+        self,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        scale: int,
+        n_scales: int,
+        mode: str,
+    ) -> tuple[NDArray[Any], ...]:
+        """Return the same for kernels of the CPU, which may look further than these windows."""
         return ()
 
 

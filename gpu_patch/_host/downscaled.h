@@ -165,6 +165,7 @@ static void filter_row(float* out, const float* phases, int64 stride, const floa
 class Downscaled {
     const Job& job;
     const ChannelSource* sources;
+    const Pages pages;
     const EpilogueRecord* records;
     const Part part;
     const float* taps;
@@ -175,18 +176,19 @@ class Downscaled {
     int64 *x_map, *y_map, *z_map, *least;
     int64 n_columns;  // that are filtered along Y,
     int64 at;         // and the place of a wide row where they begin
-    Runs* columns;    // of each place, where rows become floats first
+    Stretches* columns;  // of each place, where rows are in pages, or become floats first
     Runs beyond;      // what continues filtered rows
     Group group;
     AddGroup add;
     float *acc[4], *phases, *floats, *weights, *shifts, *ring, *sums, *buffer;
     void* spare;
-    const void **rows, **converted;
+    const void **rows, **some_rows;
+    RowsInPages* found;  // of each channel and stretch
     const float** slices;
     int64 n_ring, plane;
 
 public:
-    static size_t bytes(const Job& job, int scale, Part part) {
+    static size_t bytes(const Job& job, int scale, Part part, const Pages& pages) {
         const int64 f = 1 << scale, n = job.n_channels, window = job.patch[2] << scale;
         const int64 wide = (job.patch[2] + 4) * f, n_rows = (part.stop - part.first + 3) * f;
         const int64 nz = job.n_dims == 3 ? job.patch[0] << scale : job.patch[0];
@@ -194,19 +196,22 @@ public:
         const int64 ring = job.n_dims == 3 ? (std::min(nz, 4 * f) + 1) * plane + W : 0;
         return Scratch::bytes<int64>(n * wide) + Scratch::bytes<int64>(n * n_rows) +
                Scratch::bytes<int64>(n * nz) + 2 * Scratch::bytes<int64>(n) +
-               Scratch::bytes<Runs>(n) + (n + 1) * Scratch::bytes<Run>(wide) +
+               Scratch::bytes<Stretches>(n) + n * Stretches::bytes(wide, pages) +
+               Scratch::bytes<Run>(wide) +
                4 * Scratch::bytes<float>(acc_floats(job.patch[2], f)) +
                Scratch::bytes<float>(f * stride_of(job.patch[2])) +
                Scratch::bytes<float>(f * n * round_up(window, 16)) + 2 * Scratch::bytes<float>(n) +
                Scratch::bytes<float>(ring) + Scratch::bytes<char>(spare_bytes(job.n_channels)) +
-               Scratch::bytes<void*>(n * n_rows) + Scratch::bytes<void*>(n * f) +
+               Scratch::bytes<void*>(n * n_rows) + Scratch::bytes<void*>(n * (f + AHEAD)) +
+               n * Scratch::bytes<RowsInPages>(Stretches::most(wide, pages)) +
                Scratch::bytes<float*>(4 * f) +
                Scratch::bytes<float>(W * round_up(job.patch[2], W));
     }
 
-    Downscaled(const Job& job_, const ChannelSource* sources_, const EpilogueRecord* records_,
-               Part part_, int scale, const float* taps_, Scratch& scratch)
-        : job(job_), sources(sources_), records(records_), part(part_), taps(taps_),
+    Downscaled(const Job& job_, const ChannelSource* sources_, Pages pages_,
+               const EpilogueRecord* records_, Part part_, int scale, const float* taps_,
+               Scratch& scratch)
+        : job(job_), sources(sources_), pages(pages_), records(records_), part(part_), taps(taps_),
           n_channels(job.n_channels), f(1 << scale), n_taps(4 * f - 2),
           offset(f / 2 - 1 - (2 * f - 2)), z_scale(job.n_dims == 3 ? scale : 0),
           last_acc(f == 2 ? 2 : 3), n_slices(job.patch[0] << z_scale),
@@ -263,8 +268,8 @@ private:
         y_map = scratch.take<int64>(n_channels * n_rows);
         z_map = scratch.take<int64>(n_channels * n_slices);
         least = scratch.take<int64>(n_channels);
-        columns = scratch.take<Runs>(n_channels);
-        for (int c = 0; c < n_channels; ++c) columns[c] = {scratch.take<Run>(wide), 0};
+        columns = scratch.take<Stretches>(n_channels);
+        for (int c = 0; c < n_channels; ++c) columns[c] = Stretches::in(scratch, wide, pages);
         beyond = {scratch.take<Run>(wide), 0};
         for (auto& own : acc) own = scratch.take<float>(acc_floats(job.patch[2], f));
         phases = scratch.take<float>(f * stride);
@@ -277,7 +282,8 @@ private:
         sums = ring + n_ring * plane;
         spare = scratch.take<char>(spare_bytes(n_channels));
         rows = scratch.take<const void*>(n_channels * n_rows);
-        converted = scratch.take<const void*>(n_channels * f);
+        some_rows = scratch.take<const void*>(n_channels * (f + AHEAD));
+        found = scratch.take<RowsInPages>(n_channels * Stretches::most(wide, pages));
         slices = scratch.take<const float*>(n_taps);
         buffer = scratch.take<float>(W * buffer_stride);
     }
@@ -286,7 +292,8 @@ private:
     void fill_maps(int scale) {
         for (int c = 1; c < n_channels; ++c)
             if (memcmp(sources[c].size, sources[0].size, sizeof sources[0].size) ||
-                memcmp(sources[c].coords, sources[0].coords, sizeof sources[0].coords))
+                memcmp(sources[c].coords, sources[0].coords, sizeof sources[0].coords) ||
+                (pages.boxes && !are_alike(pages.boxes[c], pages.boxes[0])))
                 n_places = n_channels;
         for (int c = 0; c < n_places; ++c) {
             const Axis<int64> x(sources[c], 2, job.patch[2], scale, job.n_scales, job.mode);
@@ -296,6 +303,11 @@ private:
             fill_map(y_map + c * n_rows, n_rows, y, part.first * f + offset, job.patch[1] << scale);
             fill_map(z_map + c * n_slices, n_slices, z, 0, n_slices);
         }
+    }
+    static bool are_alike(const PageBox& one, const PageBox& other) {
+        return !memcmp(one.grid, other.grid, sizeof one.grid) &&
+               !memcmp(one.first, other.first, sizeof one.first) &&
+               !memcmp(one.side, other.side, sizeof one.side);
     }
     static void fill_map(int64* map, int64 n, const Axis<int64>& axis, int64 first, int64 window) {
         const int64 edge = std::min(window, axis.range.hi - axis.start) - first;
@@ -329,13 +341,32 @@ private:
         if (!is_direct) {
             add = adder_of(FLOAT32, n_channels, shift);
             for (int c = 0; c < n_places; ++c)
-                columns[c].fill(x_map + c * wide - offset, 0, window_x, 0);
+                columns[c].fill(x_map + c * wide - offset, window_x, pages.of(c).boxes);
             for (int64 p = 0; p < wide; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
             least[0] = 0, at = -offset, n_columns = window_x;
-        }
+        } else if (pages.boxes)
+            cut_at_pages();
         beyond.fill(x_map, 0, at, least[0]);
         beyond.fill(x_map, at + n_columns, wide, least[0]);
         for (auto& own : acc) own += round_up(at, 16);
+    }
+    // Columns of all places are cut where a page of one of them ends.
+    void cut_at_pages() {
+        int64 n = 0;
+        for (int64 p = 0, q; p < n_columns; p = q, ++n) {
+            q = n_columns;
+            for (int c = 0; c < n_places; ++c) {
+                const int64 in_page = in_pages(pages.boxes[c], 2, least[c] + p) & 0xffffffff;
+                q = std::min(q, p + pages.boxes[c].side[2] - in_page);
+            }
+            for (int c = 0; c < n_places; ++c) {
+                const int64 found = in_pages(pages.boxes[c], 2, least[c] + p);
+                Run* run = columns[c].all[0].columns.runs + n;
+                *run = {p, found & 0xffffffff, q - p, 1};
+                columns[c].all[n] = {{run, 1}, found >> 32};
+            }
+        }
+        for (int c = 0; c < n_places; ++c) columns[c].n = n;
     }
     // Whether all columns stand somewhere in a wide row, one beside the other.
     bool is_ascending() {
@@ -350,7 +381,40 @@ private:
     template <class Where, class Then>
     void filter_slice(int64 slice, Where where, Then then) {
         const int64 whole = round_up(n_columns, W);
-        bool is_roomy = true;  // whether whole vectors of columns are in the images
+        bool is_roomy = true;
+        if (pages.boxes)
+            find_pages(slice);
+        else
+            is_roomy = find_rows(slice, whole);
+        group = {{}, nullptr, false, n_channels, f, taps, weights, shifts};
+        for (int64 g = 0; g < n_groups; ++g) {
+            float* again = acc[last_acc];
+            for (int a = last_acc; a > 0; --a) acc[a] = acc[a - 1];
+            acc[0] = again;
+            for (int a = 0; a < 4; ++a) group.acc[a] = acc[a];
+            if (!is_direct) {
+                convert(g);
+                add(group, whole, spare);
+            } else if (pages.boxes) {
+                for (int64 s = 0; s < columns->n; ++s) add_from_pages(g, s);
+            } else {
+                group.rows = rows + g * f * n_channels;
+                group.has_more = (g + 1) * f + AHEAD <= n_rows;
+                add(group, is_roomy ? whole : n_columns, spare);
+            }
+            if (g < last_acc) continue;
+            const int64 y = part.first + g - last_acc;
+            float* row = acc[last_acc] - at;
+            read_row<float>(row, acc[last_acc], beyond);
+            split_phases(phases, stride, row, job.patch[2] + 4, f);
+            filter_row(where(y), phases, stride, taps, f, job.patch[2]);
+            then(y);
+        }
+    }
+
+    // Find all rows of a slice; return whether whole vectors of columns are in the images.
+    bool find_rows(int64 slice, int64 whole) {
+        bool is_roomy = true;
         for (int c = 0; c < n_channels; ++c) {
             const int place = n_places == 1 ? 0 : c;
             const ChannelSource& source = sources[c];
@@ -367,37 +431,65 @@ private:
             is_roomy = is_roomy && (z * source.size[1] + last) * source.size[2] + first + whole <=
                                        height * source.size[2];
         }
-        group = {{}, nullptr, false, n_channels, f, taps, weights, shifts};
-        for (int64 g = 0; g < n_groups; ++g) {
-            float* again = acc[last_acc];
-            for (int a = last_acc; a > 0; --a) acc[a] = acc[a - 1];
-            acc[0] = again;
-            for (int a = 0; a < 4; ++a) group.acc[a] = acc[a];
-            group.rows = rows + g * f * n_channels;
-            group.has_more = is_direct && (g + 1) * f + AHEAD <= n_rows;
-            if (!is_direct) convert(group.rows);
-            add(group, is_roomy || !is_direct ? whole : n_columns, spare);
-            if (g < last_acc) continue;
-            const int64 y = part.first + g - last_acc;
-            float* row = acc[last_acc] - at;
-            read_row<float>(row, acc[last_acc], beyond);
-            split_phases(phases, stride, row, job.patch[2] + 4, f);
-            filter_row(where(y), phases, stride, taps, f, job.patch[2]);
-            then(y);
+        return is_roomy;
+    }
+
+    void find_pages(int64 slice) {
+        for (int c = 0; c < n_channels; ++c) {
+            const int place = n_places == 1 ? 0 : c;
+            const Stretches& own = columns[place];
+            for (int64 s = 0; s < own.n; ++s)
+                new (of_stretch(c, s)) RowsInPages(sources[c], pages.of(c), own.all[s],
+                                                   z_map[place * n_slices + slice]);
         }
+    }
+    RowsInPages* of_stretch(int c, int64 s) const {
+        return found + c * Stretches::most(wide, pages) + s;
     }
 
     // Rows of any stored types, and of any places, as floats of the window.
-    void convert(const void* const*& group_rows) {
+    void convert(int64 g) {
         const int64 length = round_up(window_x, 16);
+        group.rows = some_rows;
         for (int i = 0; i < f * n_channels; ++i) {
-            const int c = i % n_channels;
-            const Runs& own = columns[n_places == 1 ? 0 : c];
-            const ReadRows read = PIXELS[sources[c].pixel_type].read;
-            read(floats + i * length, 0, group_rows + i, 1, own, window_x);
-            converted[i] = floats + i * length;
+            const int64 v = g * f + i / n_channels;
+            const int c = i % n_channels, place = n_places == 1 ? 0 : c;
+            const Stretches& own = columns[place];
+            for (int64 s = 0; s < own.n; ++s) {
+                const void* row = pages.boxes ? (*of_stretch(c, s))(y_map[place * n_rows + v])
+                                              : rows[v * n_channels + c];
+                PIXELS[sources[c].pixel_type].read(floats + i * length, 0, &row, 1,
+                                                   own.all[s].columns, window_x);
+            }
+            some_rows[i] = floats + i * length;
         }
-        group_rows = converted;
+    }
+
+    // Columns of one stretch, where they lie. Vectors may go beyond its last: what the next one has
+    // there is put back.
+    void add_from_pages(int64 g, int64 s) {
+        const Run& run = columns[0].all[s].columns.runs[0];  // as long in all places
+        const int64 whole = round_up(run.length, W);
+        bool is_roomy = true;  // whether vectors end in the page
+        group.rows = some_rows;
+        group.has_more = (g + 1) * f + AHEAD <= n_rows;
+        for (int c = 0; c < n_channels; ++c) {
+            const int place = n_places == 1 ? 0 : c;
+            const int64 *y = y_map + place * n_rows + g * f;
+            const int64 bytes = PIXELS[sources[c].pixel_type].bytes;
+            const int64 first = columns[place].all[s].columns.runs[0].first;
+            RowsInPages& row = *of_stretch(c, s);
+            is_roomy = is_roomy && first + whole <= pages.boxes[c].side[2];
+            for (int i = 0; i < (group.has_more ? f + AHEAD : f); ++i)
+                some_rows[i * n_channels + c] = row(y[i]) + first * bytes;
+        }
+        vec next[4];
+        for (int a = 0; a < 4; ++a) {
+            group.acc[a] = acc[a] + run.at;
+            next[a] = load_vec(group.acc[a] + run.length);
+        }
+        add(group, is_roomy ? whole : run.length, spare);
+        for (int a = 0; a < 4; ++a) store_vec(group.acc[a] + run.length, next[a]);
     }
 
     // Slices that wait in the ring become a plane of the output.

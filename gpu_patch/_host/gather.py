@@ -46,6 +46,6 @@ def gather(
     if dtype.kind in "biu":
         library.call(f"gather_{dtype.itemsize}_bytes", job, *map(address, (places, records, out)))
     else:
-        pages = table.all_pages(sources) or (None, None)
+        pages = table.all_pages(sources, patch_size, 0, n_scales, mode) or (None, None)
         library.call("gather", job, *map(address, (places, *pages, records, out)))
     return out

@@ -34,23 +34,27 @@ template <class Each> static int over_parts(const Job& job, Each each) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null; records (B, C) or null. taps[s]: of scale s.
+// input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null; boxes and records (B, C) or null.
+// taps[s]: of scale s.
 EXPORT int lateral_context(const Job* job, const float* const* taps, const ChannelSource* sources,
-                           const EpilogueRecord* records, char* input, char* target) {
+                           const PageBox* boxes, const int* slots, const EpilogueRecord* records,
+                           char* input, char* target) {
+    const Pages every = {boxes, slots};
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
     return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
         const int64 first = sample * job->n_channels;
         const ChannelSource* own = sources + first;
+        const Pages pages = every.of(first);
         const EpilogueRecord* record = records ? records + first : nullptr;
         char* out = input + sample * job->n_scales * volume;
         for (int scale = job->n_scales - 1; scale > 0; --scale) {
-            scratch.reset(Downscaled::bytes(*job, scale, part));
-            Downscaled made(*job, own, record, part, scale, taps[scale], scratch);
+            scratch.reset(Downscaled::bytes(*job, scale, part, pages));
+            Downscaled made(*job, own, pages, record, part, scale, taps[scale], scratch);
             made.write(out + scale * volume);
         }
-        scratch.reset(Native::bytes(*job));
+        scratch.reset(Native::bytes(*job, pages));
         char* own_target = target ? target + first * volume : nullptr;
-        Native(*job, own, {}, record, out, own_target, scratch).write(part);
+        Native(*job, own, pages, record, out, own_target, scratch).write(part);
     });
 }
 
@@ -63,7 +67,7 @@ EXPORT int gather(const Job* job, const ChannelSource* sources, const PageBox* b
         const int64 first = sample * job->n_channels;
         const EpilogueRecord* record = records ? records + first : nullptr;
         char* own = out + first * volume;
-        scratch.reset(Native::bytes(*job));
+        scratch.reset(Native::bytes(*job, pages));
         Native(*job, sources + first, pages.of(first), record, nullptr, own, scratch).write(part);
     });
 }

@@ -33,8 +33,12 @@ def lateral_context(
     *,
     targets: bool = True,
     epilogue: Epilogue | None = None,
+    out: tuple[NDArray[Any], NDArray[Any] | None] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`."""
+    """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X), in `out` if given.
+
+    See `ops.lateral_context`.
+    """
     choice("mode", mode, PADDING_MODES)
     job = job_of(sources.shape, patch_size, n_scales, mode, dtype, n_scales - 1)
     records = None
@@ -44,12 +48,26 @@ def lateral_context(
     places = table.sources(sources, weights)
     if not check_cuts(table, sources, patch_size, n_scales, mode):
         check_coords(sources.coords)
-    n_samples, n_channels = sources.shape
+    made = out or new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)
+    taps, _ = _taps(n_scales)
+    pages = table.all_pages(sources, patch_size, n_scales - 1, n_scales, mode) or (None, None)
+    arrays = (places, *pages, records, *made)
+    library.call("lateral_context", job, ctypes.addressof(taps), *map(address, arrays))
+    return made
+
+
+def new_outputs(
+    shape: tuple[int, int],
+    n_scales: int,
+    patch_size: Sequence[int],
+    dtype: np.dtype[Any],
+    *,
+    targets: bool,
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return arrays for input and target of sources of this shape, (B, C)."""
+    n_samples, n_channels = shape
     mixed = pool.take((n_samples, n_scales, *patch_size), dtype)
     target = pool.take((n_samples, n_channels, *patch_size), dtype) if targets else None
-    taps, _ = _taps(n_scales)
-    arrays = (places, records, mixed, target)
-    library.call("lateral_context", job, ctypes.addressof(taps), *map(address, arrays))
     return mixed, target
 
 

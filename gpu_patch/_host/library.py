@@ -103,7 +103,7 @@ STITCH_TILE = np.dtype(
 """`struct StitchTile` in stitch.h."""
 _JOBS = (Job, MomentsJob, StitchJob, MeansJob, DrawJob, CellsJob)
 _KERNELS = (
-    ("lateral_context", Job, 5),
+    ("lateral_context", Job, 7),
     ("gather", Job, 5),
     *((f"gather_{n}_bytes", Job, 3) for n in (1, 2, 4, 8)),
     ("add_sample", MomentsJob, 2),

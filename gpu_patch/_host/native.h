@@ -1,95 +1,33 @@
 // The native scale: patches as they are, and the mixture of their channels. W rows at a time.
 #pragma once
-#include <stdexcept>
-
-#include "rows.h"
+#include "pages.h"
 
 struct Part {  // rows of a sample's outputs
     int64 first, stop;
 };
 
-// Pages that sources are read from, and the slots that they are in: null where images are whole.
-struct Pages {
-    const PageBox* boxes;
-    const int* slots;
-
-    Pages of(int64 i) const { return {boxes ? boxes + i : nullptr, slots}; }
-};
-
-// The plane of a slot, which must be there.
-static inline const char* in_held(const PageBox& box, const int* slots, const void* pixels,
-                                  int64 page) {
-    if (slots[box.first_slot + page] < 0) throw std::out_of_range("nobody holds this page");
-    return in_slot(box, slots, pixels, page);
-}
-
-// Places of a row that lie in one page: all, where there are no pages.
-struct Stretch {
-    Runs columns;
-    int64 page;  // -1 for zeros
-};
-
 // Where a channel's window lies in its image.
 struct ChannelWindow {
     Axis<int64> z, y;
-    Stretch* stretches;
-    int64 n;
+    Stretches columns;
 
-    // `map[p]` is the column that place p reads, -1 for zero.
-    void fill(const int64* map, int64 n_places, const PageBox* box) {
-        Runs columns = stretches[0].columns;
-        n = 0;
-        for (int64 p = 0, q; p < n_places; p = q) {
-            int64 page = 0, first = 0;
-            q = box ? p + 1 : n_places;
-            if (box && map[p] < 0) {
-                page = -1;
-                while (q < n_places && map[q] < 0) ++q;
-            } else if (box) {
-                const int64 at = in_pages(*box, 2, map[p]);
-                page = at >> 32, first = map[p] - (at & 0xffffffff);
-                while (q < n_places && map[q] >= first && map[q] < first + box->side[2]) ++q;
-            }
-            columns.n = 0;
-            columns.fill(map, p, q, first);
-            stretches[n++] = {columns, page};
-            columns.runs += columns.n;
-        }
-    }
     // Where rows of a stretch are; null for zeros.
     void find(const ChannelSource& source, Pages pages, const Stretch& stretch, int64 in_z,
               int64 in_y, int n_rows, const void** rows) const {
         const int64 at_z = z(in_z);
-        if (pages.boxes && at_z >= 0)
-            return find_in_pages(source, *pages.boxes, pages.slots, stretch, at_z, in_y, n_rows, rows);
+        if (pages.boxes && at_z >= 0) {
+            RowsInPages found(source, pages, stretch, at_z);
+            for (int i = 0; i < n_rows; ++i) {
+                const int64 at_y = y(in_y + i);
+                rows[i] = at_y < 0 ? nullptr : found(at_y);
+            }
+            return;
+        }
         const char* first = at_z < 0 ? nullptr : row_of(source, at_z, 0);
         const int64 row_bytes = source.size[2] * PIXELS[source.pixel_type].bytes;
         for (int i = 0; i < n_rows; ++i) {
             const int64 at_y = y(in_y + i);
             rows[i] = !first || at_y < 0 ? nullptr : first + at_y * row_bytes;
-        }
-    }
-
-private:
-    void find_in_pages(const ChannelSource& source, const PageBox& box, const int* slots,
-                       const Stretch& stretch, int64 at_z, int64 in_y, int n_rows,
-                       const void** rows) const {
-        const int64 bytes = PIXELS[source.pixel_type].bytes, of_slice = in_pages(box, 0, at_z);
-        const char* page = nullptr;
-        int64 begin = 0, end = 0;  // rows of the image that are in `page`
-        for (int i = 0; i < n_rows; ++i) {
-            const int64 at_y = y(in_y + i);
-            rows[i] = nullptr;
-            if (at_y < 0) continue;
-            if (at_y < begin || at_y >= end) {
-                const int64 of_row = in_pages(box, 1, at_y), at = of_slice + of_row;
-                begin = at_y - (of_row & 0xffffffff) / box.side[2], end = begin + box.side[1];
-                page = stretch.page < 0  // of zeros nothing is read
-                           ? (const char*)source.pixels
-                           : in_held(box, slots, source.pixels, (at >> 32) + stretch.page) +
-                                 (of_slice & 0xffffffff) * bytes;
-            }
-            rows[i] = page + (at_y - begin) * box.side[2] * bytes;
         }
     }
 };
@@ -118,13 +56,12 @@ class Native {
     void (Native::*inside)(int64 z, int64 y, int n) const;
 
 public:
-    static size_t bytes(const Job& job) {
+    static size_t bytes(const Job& job, const Pages& pages) {
         const int64 width = job.patch[2], n = job.n_channels;
         return Scratch::bytes<float>(n * W * round_up(width, W)) +
                Scratch::bytes<void*>(n * job.patch[1]) + Scratch::bytes<int64>(width) +
-               Scratch::bytes<ChannelWindow>(n) + n * Scratch::bytes<Run>(width) +
-               n * Scratch::bytes<Stretch>(width) + Scratch::bytes<Channel>(n) +
-               Scratch::bytes<Volume>(n + 1);
+               Scratch::bytes<ChannelWindow>(n) + n * Stretches::bytes(width, pages) +
+               Scratch::bytes<Channel>(n) + Scratch::bytes<Volume>(n + 1);
     }
 
     Native(const Job& job_, const ChannelSource* sources_, Pages pages_,
@@ -140,14 +77,12 @@ public:
             const Axis<int64> x(sources[c], 2, width, 0, job.n_scales, job.mode);
             windows[c] = {Axis<int64>(sources[c], 0, job.patch[0], 0, job.n_scales, job.mode),
                           Axis<int64>(sources[c], 1, job.patch[1], 0, job.n_scales, job.mode),
-                          scratch.take<Stretch>(width), 1};
-            Stretch& whole = windows[c].stretches[0];
-            whole = {{scratch.take<Run>(width), 0}, 0};
+                          Stretches::in(scratch, width, pages)};
             if (!pages.boxes && x.start >= x.range.lo && x.start + width <= x.range.hi)
-                whole.columns.fill_inside(x.start, width);
+                windows[c].columns.all[0].columns.fill_inside(x.start, width);
             else {
                 for (int64 i = 0; i < width; ++i) map[i] = x(i);
-                windows[c].fill(map, width, pages.of(c).boxes);
+                windows[c].columns.fill(map, width, pages.of(c).boxes);
             }
             channels[c] = {nullptr, most, sources[c].weight, records ? records[c].input_shift : 0};
         }
@@ -164,8 +99,8 @@ public:
         const int64 height = job.patch[1];
         for (int64 z = 0; z < job.patch[0]; ++z) {
             for (int c = 0; c < n_channels; ++c)
-                if (windows[c].n == 1)
-                    windows[c].find(sources[c], pages.of(c), windows[c].stretches[0], z, part.first,
+                if (windows[c].columns.n == 1)
+                    windows[c].find(sources[c], pages.of(c), windows[c].columns.all[0], z, part.first,
                                     int(part.stop - part.first), rows + c * height + part.first);
             ask_for(part.first, part.stop);
             for (int64 y = part.first; y < part.stop; y += W) {
@@ -179,7 +114,7 @@ private:
     // W rows, before they are read: they lie far apart, and the processor does not foresee them.
     void ask_for(int64 y, int64 stop) const {
         for (int c = 0; c < n_channels; ++c)
-            if (windows[c].n == 1) ask_for(c, windows[c].stretches[0], y, std::min(stop, y + W));
+            if (windows[c].columns.n == 1) ask_for(c, windows[c].columns.all[0], y, std::min(stop, y + W));
     }
     void ask_for(int c, const Stretch& stretch, int64 y, int64 stop) const {
         if (stretch.columns.n > 1 || stretch.page < 0) return;
@@ -197,9 +132,9 @@ private:
     void read_rows(int64 z, int64 y, int n, int c, float* values, int64 stride) const {
         const ChannelWindow& window = windows[c];
         const void** own = rows + c * job.patch[1] + y;
-        for (int64 s = 0; s < window.n; ++s) {
-            const Stretch& stretch = window.stretches[s];
-            if (window.n > 1) {
+        for (int64 s = 0; s < window.columns.n; ++s) {
+            const Stretch& stretch = window.columns.all[s];
+            if (window.columns.n > 1) {
                 window.find(sources[c], pages.of(c), stretch, z, y, n, own);
                 ask_for(c, stretch, y, y + n);
             }
@@ -242,7 +177,7 @@ private:
         for (int c = 0; c < C; ++c)
             for (int i = 0; i < n; ++i)
                 from[c][i] = (const T*)rows[c * job.patch[1] + y + i] +
-                             windows[c].stretches[0].columns.runs[0].first;
+                             windows[c].columns.all[0].columns.runs[0].first;
         for (int c = 0; c < C && targets; ++c)
             write_target<false>(z, y, n, c, PixelRows<T>{from[c]});
         mix<C, false>(z, y, n, [&](int c, int i, int64 x) { return load_pixels<T>(from[c][i] + x); });
@@ -252,8 +187,8 @@ private:
     WriteRows find_inside() const {
         if (n_channels > 2 || width % W || job.half_output) return nullptr;
         for (int c = 0; c < n_channels; ++c) {
-            const Runs& columns = windows[c].stretches[0].columns;
-            if (windows[c].n > 1 || columns.n > 1 || columns.runs[0].step != 1 ||
+            const Runs& columns = windows[c].columns.all[0].columns;
+            if (windows[c].columns.n > 1 || columns.n > 1 || columns.runs[0].step != 1 ||
                 sources[c].pixel_type != sources[0].pixel_type)
                 return nullptr;
         }

@@ -89,8 +89,8 @@ def gather(
 
 
 def _is_for_host(images: ImageSet, dtype: np.dtype[Any]) -> bool:
-    """Whether the compiled kernel reads these: of pages, numbers of one pool, no labels."""
-    return images.pages is None or (dtype.kind == "f" and len(images.pages.pools()) == 1)
+    """Whether the compiled kernel reads these: of pages numbers alone, no labels."""
+    return images.pages is None or dtype.kind == "f"
 
 
 def _by_host(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpu_patch._host import lateral_context as host
 from gpu_patch._host.arguments import serving
-from gpu_patch._host.lateral_context import lateral_context as host_lateral_context
+from gpu_patch._host.library import HOST, Library
 from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_context
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
-from gpu_patch.ops.paged_table import PagedTable, by_parts
 from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.sources import ChannelSources
 
@@ -80,21 +80,8 @@ def lateral_context(
     if given.runtime is not None:
         return _by_cuda(given, given.runtime, sources, weights, *how, targets, epilogue)
     library = serving(sources.shape, patch_size, n_scales)
-    if library is not None and given.pages is not None:
-
-        def compiled(table: PagedTable, samples: slice) -> tuple[Any, Any]:
-            own = epilogue and epilogue.of_samples(samples)
-            return host_lateral_context(
-                library, table, table.places, weights[samples], *how, targets=wanted, epilogue=own
-            )
-
-        scale = n_scales - 1
-        made = by_parts(given.pages, sources, patch_size, scale, n_scales, mode, compiled)
-        return made[0], made[1]
     if library is not None:
-        return host_lateral_context(
-            library, given.table, sources, weights, *how, targets=wanted, epilogue=epilogue
-        )
+        return _by_host(given, library, sources, weights, *how, wanted, epilogue)
     mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
     target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
     _by_numpy(given, sources, weights, mode, mixed, target, epilogue)
@@ -125,6 +112,37 @@ def _by_numpy(
 
     with np.errstate(over="ignore", invalid="ignore"):  # images may hold infinities
         images.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
+
+
+def _by_host(
+    images: ImageSet,
+    library: Library,
+    sources: ChannelSources,
+    weights: NDArray[np.float32],
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    targets: bool,
+    epilogue: Epilogue | None,
+) -> tuple[Any, Any]:
+    """Return input and target, made at once or, of pages, part by part as slots allow."""
+    how = (patch_size, n_scales, mode, dtype)
+    if images.pages is None:
+        return host.lateral_context(
+            library, images.table, sources, weights, *how, targets=targets, epilogue=epilogue
+        )
+    mixed, target = host.new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)
+
+    def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
+        own = epilogue and epilogue.of_samples(samples)
+        out = mixed[samples], None if target is None else target[samples]
+        host.lateral_context(
+            library, table, part, weights[samples], *how, targets=targets, epilogue=own, out=out
+        )
+
+    images.pages.read_in_place(HOST, sources, patch_size, n_scales - 1, n_scales, mode, make)
+    return mixed, target
 
 
 def _by_cuda(

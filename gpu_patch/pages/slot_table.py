@@ -193,16 +193,17 @@ class SlotTable(RecordTable):
                 self._blanks[key] = words  # the same for each batch
         return words.copy()
 
-    def all_pages(self, sources: ChannelSources) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-        """Return the same for a kernel of the host, which reads the whole page table.
-
-        Raises
-        ------
-        ValueError
-            The images are in several pools, which have a table each.
-        """
+    def all_pages(
+        self,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        scale: int,
+        n_scales: int,
+        mode: str,
+    ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+        """Return the same for a kernel of the CPU, which reads the whole table if there is one."""
         if not self._is_one_pool:
-            raise ValueError("the images are in several pools")
+            return self.pages(sources, patch_size, scale, n_scales, mode)
         words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
         words[:] = self._whole_boxes[self._which(sources)]
         words[..., 2] = self._first_pages(sources)

@@ -10,6 +10,8 @@ import numpy as np
 from cases import Case
 from chunk_readers import chunked_images
 
+from gpu_patch._host import library
+from gpu_patch._host.lateral_context import lateral_context
 from gpu_patch.chunks import image
 from gpu_patch.ops.paged_set import PagedSet
 from gpu_patch.pages import PageCache
@@ -31,3 +33,10 @@ def in_slots(runtime, case: Case, scale: int, mode: str) -> Iterator[SlotTable]:
         for pool, (_, page) in needed.items():
             stack.enter_context(pool.hold(rng.permutation(np.unique(page))))
         yield SlotTable(runtime, images)
+
+
+def host_context(compiled: library.Library, case: Case, *, dtype=np.float32, **options):
+    """By compiled kernels of the CPU."""
+    how = (case.patch_size, case.n_scales, case.mode, np.dtype(dtype))
+    with in_slots(library.HOST, case, case.n_scales - 1, case.mode) as table:
+        return lateral_context(compiled, table, case.sources, case.weights, *how, **options)

@@ -21,6 +21,7 @@ from gpu_patch.device.host_memory import BufferPool
 
 # isort: split
 from cases import MODES, Case, assert_same_context
+from paged import host_context
 
 FLAGS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
@@ -93,6 +94,9 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
             if number % 2:
                 options["epilogue"] = case.epilogue(number, mixed=True)
             made = case.host_context(found, **options)
+            by_page = host_context(found, case, **options)
+            if not bug:
+                np.testing.assert_array_equal(by_page[0], made[0])
             if not bug and dtype == np.float32 and number % 2 == 0:
                 assert_same_context(made, case.numpy_context())
             with library.computing(found):

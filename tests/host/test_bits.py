@@ -7,6 +7,7 @@ import pytest
 from backends import BACKENDS, Host
 from cases import DTYPES, SPECIALISED, Case, specialised_case
 from emulation.runtime import EmulatedRuntime, available
+from paged import host_context
 
 from gpu_patch import ops, threads
 from gpu_patch._cuda import specialised
@@ -44,6 +45,23 @@ def test_the_same_as_the_specialised_cuda_kernel(compiled, monkeypatch, name, fi
         options = {"epilogue": case.epilogue(seed, mixed=True)} if finished else {}
         assert_same_bits(case.host_context(compiled, **options), case.context(runtime, **options))
     assert {entry for entry, _ in runtime.launched} == {"specialised"}
+
+
+@pytest.mark.parametrize("mixed_types", [False, True])
+@pytest.mark.parametrize("name", SPECIALISED)
+def test_the_same_by_page(compiled, name, mixed_types):
+    patch, n_scales, mode, n_channels, own, dtype = SPECIALISED[name]
+    for seed in range(4):
+        case = Case.random(
+            seed, patch, n_scales, mode, n_channels=n_channels, n_places=n_channels if own else 1,
+            dtypes=DTYPES if mixed_types else [dtype], n_samples=3,
+            most=(60, 25, 300, 150)[seed] if len(patch) == 2 else 24,
+        )  # fmt: skip
+        options = {"epilogue": case.epilogue(seed, mixed=True)} if seed % 2 else {}
+        threads.set_num_threads(1 + seed)
+        assert_same_bits(
+            host_context(compiled, case, **options), case.host_context(compiled, **options)
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
