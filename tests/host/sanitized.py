@@ -35,7 +35,7 @@ static const int PLANTED = std::getenv("{VARIABLE}") ? std::atoi(std::getenv("{V
 """
 BUGS = {
     "columns": (
-        "downscaled.h",
+        "filters.h",
         "if (x == n) continue;",
         "if (x == n && PLANTED == 1)"
         " add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x);"
