@@ -166,7 +166,8 @@ def _images_of(
         options.axes,
         options.level or 0,
         "all",
-        allow_missing_chunks=True,  # to be counted
+        # to be counted; servers that list nothing tell of a missing chunk when it is read
+        allow_missing_chunks=options.allow_missing_chunks or not options.check_values,
         keep_alpha=options.keep_alpha,
         allow_outside=options.allow_outside,
     )
@@ -174,7 +175,9 @@ def _images_of(
         with reader:
             reader.check()
             missing = reader.missing()
-            counts = [count_values_of(reader, device)] if options.check_values else []
+            readable = options.allow_missing_chunks or not missing
+            counted = options.check_values and readable
+            counts = [count_values_of(reader, device)] if counted else []
         yield reader.info, missing, counts
 
 

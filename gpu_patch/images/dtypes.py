@@ -52,6 +52,6 @@ def warn_of_lost_precision(
     warnings.warn(
         f"{origin}{dtype} data with values beyond 2^24 are kept as float32 and lose precision: "
         f"near {largest} only multiples of {step} are kept, {step - 1} of {step} grey levels "
-        "are lost",
+        "are lost; open_images(..., labels=True) keeps labels as they are",
         stacklevel=stacklevel + 1,
     )

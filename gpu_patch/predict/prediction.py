@@ -134,7 +134,8 @@ def predict(
         warning says so.
     std : bool or None, default None
         Whether the standard deviation is wanted, of all samples, and with "switi" of all tiles at a
-        pixel. None is where there are several samples.
+        pixel, with n − 1 in the denominator as in `torch.std`. None is where there are several
+        samples.
     training_mode : {"eval", "keep"} or None, default None
         Modes of a torch module during the run; afterwards they are as before. None puts a module
         that is in training mode as a whole into evaluation mode (with a warning where there are

@@ -121,6 +121,15 @@ def test_what_is_refused(tmp_path):
         open_images(path)
 
 
+def test_cut_short_before_an_image(tmp_path):
+    described = [image(name, numbered("YX"), "YX") for name in "ab"]
+    write_lif(tmp_path / "a.lif", described)
+    content = (tmp_path / "a.lif").read_bytes()
+    (tmp_path / "a.lif").write_bytes(content[: -len(described[1][2]) - 20])
+    with pytest.raises(ValueError, match=r"a\.lif, b .*not in this file, which may be cut short"):
+        list(open_file(tmp_path / "a.lif", Options(scene="all")))
+
+
 def test_lof(tmp_path):
     data = numbered("ZCYX")
     write_lof(tmp_path / "a.lof", image("a", data, "ZCYX"))

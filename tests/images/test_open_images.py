@@ -227,7 +227,7 @@ def test_warning_names_the_file_where_integers_lose_precision(tmp_path, dtype):
     assert np.array_equal(open_images(tmp_path / "a.npy", "YX").image_stacks[0].data[0, 0], data)
     data[3, 4] = 2**24 + 1
     np.save(tmp_path / "a.npy", data)
-    with pytest.warns(UserWarning, match=r"a\.npy: .*beyond 2\^24.* lose precision"):
+    with pytest.warns(UserWarning, match=r"a\.npy: .*beyond 2\^24.* lose precision.*labels=True"):
         open_images(tmp_path / "a.npy", "YX")
 
 

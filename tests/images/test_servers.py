@@ -173,7 +173,7 @@ def test_plates_series_and_groups(tmp_path):
         refuses(ValueError, "it is a group", f"{server.url}/plate.zarr/A")
 
 
-def test_missing_chunks_are_told_from_failed_requests(server, tmp_path):
+def test_missing_chunks_are_told_from_failed_requests(server, tmp_path, capsys):
     url = f"{server.url}/a.zarr"
     (tmp_path / "a.zarr/0/c/1/0/2/1").unlink()
     refuses(ValueError, r"a\.zarr cannot be read as Zarr: its chunk c/1/0/2/1 is missing", url)
@@ -182,6 +182,9 @@ def test_missing_chunks_are_told_from_failed_requests(server, tmp_path):
     for by_chunk in (False, True):
         images = open_images(url, allow_missing_chunks=True, by_chunk=by_chunk)
         assert np.array_equal(images.extract_patch(0, 1, (0, 0), (70, 90)), expected[1])
+    assert main(["info", "--check-values", url]) == 2  # known when it is read: HTTP has no lists
+    assert "its chunk c/1/0/2/1 is missing" in capsys.readouterr().out
+    assert main(["info", "--check-values", "--allow-missing-chunks", url]) == 0
     server.fault = lambda name: 503 if name.endswith("c/1/0/2/1") else None
     for missing in (False, True):
         words = r"a\.zarr/0/c/1/0/2/1: the server fails, again and again .*503"

@@ -21,6 +21,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
 import tifffile  # noqa: F401 - once, and not in each process
 from pixels import distinct

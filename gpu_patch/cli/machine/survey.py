@@ -30,6 +30,8 @@ PACKAGES = {
     "nd2": ("nd2", "ND2 files"),
     "liffile": ("lif", "LIF files"),
     "bioio": ("bioio", "other formats, with a plugin"),
+    "obstore": ("remote", "images on servers"),
+    "tensorstore": ("fast", "Zarr, several times as fast"),
     "matplotlib": ("cli", "the pictures of preview, demo, train-demo and bench"),
     "tqdm": ("cli", "progress bars"),
     "torch": ("torch", "gpu_patch.torch, predict, train-demo"),

@@ -160,7 +160,12 @@ def _layout(image: Any) -> _Layout:
     """Return where an image is; by liffile's sizes, and what it keeps to itself by the XML."""
     sizes: Mapping[str, int] = image.sizes
     axes, shape = tuple(sizes), tuple(map(int, sizes.values()))
-    block = image.memory_block
+    try:
+        block = image.memory_block
+    except KeyError as error:
+        raise ValueError(
+            f"its pixels, {error}, are not in this file, which may be cut short"
+        ) from None
     if block.offset < 0 or not block.size:
         raise ValueError("its pixels are not in this file")
     dtype = np.dtype(image.dtype)
