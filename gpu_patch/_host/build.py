@@ -114,19 +114,30 @@ def build(
         jobs.append((library_path(PROBE, folder, suffix), "probe.cpp", ()))
     folder.mkdir(parents=True, exist_ok=True)
 
+    def run(what: Sequence[str]) -> None:
+        done = subprocess.run(what, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{shlex.join(what)}\n{done.stderr}")
+
     def compile_one(job: tuple[Path, str, Sequence[str]]) -> Path:
         path, source, own = job
         # moved when it is whole: another process may be loading what is there
         unfinished = path.with_name(f"{path.stem}.{os.getpid()}{suffix}")
-        what = [*command, *common, *own, str(HERE / source), "-o", str(unfinished)]
+        what = [*command, *common, *own, str(HERE / source)]
+        if "ziglang" in command and own:
+            # an object first: for each instruction set that it links for zig makes a C++ library
+            run([*what, "-c", "-o", str(unfinished.with_suffix(".o"))])
+            what = [*command, *common, str(unfinished.with_suffix(".o"))]
         # the C++ library within it, where there is one to take: it meets others' in a process
         for more in ((*_OF_GCC, *_STATIC), _STATIC, ()):
-            done = subprocess.run([*what, *more], capture_output=True, text=True, check=False)
-            if done.returncode == 0:
+            try:
+                run([*what, "-o", str(unfinished), *more])
                 break
-        else:
-            raise RuntimeError(f"{shlex.join(what)}\n{done.stderr}")
+            except RuntimeError:
+                if not more:
+                    raise
         unfinished.replace(path)
+        unfinished.with_suffix(".o").unlink(missing_ok=True)
         return path
 
     with ThreadPoolExecutor() as executor:

@@ -185,6 +185,27 @@ def test_the_command_compiles(tmp_path):
     assert {build.library_path(level).name for level in build.LEVELS[build.machine()]} <= names
 
 
+def test_zig_links_all_libraries_for_one_processor(tmp_path):
+    """It makes a C++ library for each processor that it links for, which takes minutes."""
+    log, zig = tmp_path / "log", tmp_path / "zig.py"
+    zig.write_text(f"""import sys
+with open({str(log)!r}, "a") as log:
+    print(*sys.argv, file=log)
+if "-fno-unswitch-loops" in sys.argv:
+    sys.exit("unknown flag")
+open(sys.argv[sys.argv.index("-o") + 1], "w")
+""")
+    command = [sys.executable, str(zig), "ziglang"]
+    paths = build.build(tmp_path / "out", command, architecture="x86_64")
+    assert set(paths) == set((tmp_path / "out").iterdir())
+    calls = [line.split() for line in log.read_text().splitlines()]
+    compiled = {word for words in calls if "-c" in words for word in words if "march" in word}
+    assert compiled == {"-march=x86_64_v4", "-march=x86_64_v3"}
+    linked = [words for words in calls if "-c" not in words and "-fno-unswitch-loops" not in words]
+    assert len(linked) == len(paths) == 3
+    assert not any("march" in word for words in linked for word in words)
+
+
 def test_without_a_compiler_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "compilers", list)
     assert build.build_with_any(tmp_path) == (
