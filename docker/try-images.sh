@@ -135,6 +135,7 @@ try_any() {
     run "$1" gpu-patch info | tee "$work/info"
     as=4242:4242 run "$1" gpu-patch info > "$work/info_as_another"
     diff "$work/info" "$work/info_as_another" || fail "$1 is another one for another user"
+    grep -q '^CPU        compiled kernels for ' "$work/info" || fail "$1 has no compiled CPU kernels"
 }
 
 try_cpu() {
