@@ -172,11 +172,16 @@ def test_the_limit_is_for_memory_that_nobody_uses(monkeypatch):
 
 def test_nothing_is_said_when_the_interpreter_ends():
     program = """
+import ctypes
 import numpy as np
+from gpu_patch.device import host_memory
 from gpu_patch.device.host_memory import BufferPool, pool
 batch, own = pool.take((50, 50), np.float32), BufferPool().take((9,), np.int8)
 cycle = [pool.take((60, 60), np.float32)]
 cycle.append(cycle)
+# a module that something keeps outlives what is in it, its own names first
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(host_memory))
+host_memory.kept = pool.take((70, 70), np.float32)
 print("made")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

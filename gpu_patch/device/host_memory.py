@@ -66,6 +66,8 @@ def _aligned(nbytes: int) -> NDArray[np.uint8]:
 
 
 def _give_back(lease: Any) -> None:
+    if _LARGEST_BUFFER is None:  # the interpreter ends
+        return
     if len(lease.buffer) > _LARGEST_BUFFER:
         return
     lease.idle.append(lease.buffer)
