@@ -103,6 +103,7 @@ def build(
     if suffix == ".so":
         common += ["-fPIC", "-pthread", *(() if flags else ("-s",))]
     if "ziglang" in command:  # which writes the names of processors in its own way
+        common.append("-mcpu=baseline")  # and compiles for this one alone where it is told nothing
         levels = {
             level: tuple(own.replace("x86-64-v", "x86_64_v") for own in flags_of)
             for level, flags_of in levels.items()

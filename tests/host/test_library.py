@@ -204,6 +204,7 @@ open(sys.argv[sys.argv.index("-o") + 1], "w")
     linked = [words for words in calls if "-c" not in words and "-fno-unswitch-loops" not in words]
     assert len(linked) == len(paths) == 3
     assert not any("march" in word for words in linked for word in words)
+    assert all("-mcpu=baseline" in words for words in linked)
 
 
 def test_without_a_compiler_it_says_so(monkeypatch, tmp_path):
