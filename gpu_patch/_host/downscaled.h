@@ -312,12 +312,10 @@ private:
         }
     }
 
-    // Columns of one stretch, where they lie. Vectors may go beyond its last: what the next one has
-    // there is put back.
+    // Columns of one stretch, where they lie. Vectors may go beyond its last: in memory other pixels
+    // or a pool's margin follow, and what the next stretch has there is put back.
     void add_from_pages(int64 g, int64 s) {
         const Run& run = columns[0].all[s].columns.runs[0];  // as long in all places
-        const int64 whole = round_up(run.length, W);
-        bool is_roomy = true;  // whether vectors end in the page
         group.rows = some_rows;
         group.has_more = (g + 1) * f + AHEAD <= n_rows;
         for (int c = 0; c < n_channels; ++c) {
@@ -326,7 +324,6 @@ private:
             const int64 bytes = PIXELS[sources[c].pixel_type].bytes;
             const int64 first = columns[place].all[s].columns.runs[0].first;
             RowsInPages& row = *of_stretch(c, s);
-            is_roomy = is_roomy && first + whole <= pages.boxes[c].side[2];
             for (int i = 0; i < (group.has_more ? f + AHEAD : f); ++i)
                 some_rows[i * n_channels + c] = row(y[i]) + first * bytes;
         }
@@ -335,7 +332,7 @@ private:
             group.acc[a] = acc[a] + run.at;
             next[a] = load_vec(group.acc[a] + run.length);
         }
-        add(group, is_roomy ? whole : run.length, spare);
+        add(group, round_up(run.length, W), spare);
         for (int a = 0; a < 4; ++a) store_vec(group.acc[a] + run.length, next[a]);
     }
 

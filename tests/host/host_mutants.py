@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from gpu_patch._host import arguments, library
 from gpu_patch.device.host_memory import BufferPool
 
 # isort: split
-from cases import MODES
+from cases import MODES, Case
 from paged import host_context
 from pixels import labels
 
@@ -50,42 +51,54 @@ def load() -> dict[str, Mutant]:
     return mutants
 
 
-def digests(found: library.Library) -> list[bytes]:
-    """What a library makes of all cases."""
+def results(found: library.Library) -> Iterator[list[bytes]]:
+    """Yield what a library makes of one case after the other."""
     arguments._WORK_OF_A_THREAD = 1  # threads for small batches, too
-    made = []
     for number, case in enumerate(cases()):
-        for n in (1, 5):
-            set_num_threads(n)
-            for epilogue in (None, case.epilogue(number, mixed=True)):
-                arrays = case.host_context(found, epilogue=epilogue)
-                made += [array.tobytes() for array in arrays if array is not None]
-                made += [array.tobytes() for array in host_context(found, case, epilogue=epilogue)]
-        with library.computing(found):
-            for mode in ("zero", *MODES):
-                made.append(
-                    ops.gather(
-                        case.images, case.sources, case.patch_size, mode=mode,
-                        n_scales=case.n_scales, epilogue=case.epilogue(number, mixed=False),
-                        dtype=np.float16 if number % 2 else np.float32,
-                    ).tobytes()
-                )  # fmt: skip
-                images = [labels(image.shape, dtype) for image, dtype in zip(
-                    case.images, itertools.cycle(["int32", "bool", "int8", "uint16"]), strict=False
-                )]  # fmt: skip
-                made.append(
-                    ops.gather(
-                        images, case.sources, case.patch_size, mode=mode, n_scales=case.n_scales,
-                        epilogue=case.epilogue(number, mixed=False) if number % 3 else None,
-                        dtype=np.int64,
-                    ).tobytes()
-                )  # fmt: skip
+        yield contexts(found, number, case) + patches(found, number, case)
     for n in (1, 5):
         set_num_threads(n)
         with library.computing(found):
-            made += [image.tobytes() for image in stitched()]
-            made += [array.tobytes() for array in drawn_and_measured(found)]
-    return made
+            made = [*stitched(), *drawn_and_measured(found)]
+        yield [array.tobytes() for array in made]
+
+
+def contexts(found: library.Library, number: int, case: Case) -> list[bytes]:
+    """Return inputs and targets, of whole images and by page."""
+    made = []
+    for n in (1, 5):
+        set_num_threads(n)
+        for epilogue in (None, case.epilogue(number, mixed=True)):
+            made += case.host_context(found, epilogue=epilogue)
+            made += host_context(found, case, epilogue=epilogue)
+    return [array.tobytes() for array in made if array is not None]
+
+
+def patches(found: library.Library, number: int, case: Case) -> list[bytes]:
+    """Return plain patches of numbers and of labels."""
+    made = []
+    options = {"n_scales": case.n_scales}
+    dtypes = itertools.cycle(["int32", "bool", "int8", "uint16"])
+    of_labels = [
+        labels(image.shape, dtype) for image, dtype in zip(case.images, dtypes, strict=False)
+    ]
+    with library.computing(found):
+        for mode in ("zero", *MODES):
+            epilogue = case.epilogue(number, mixed=False)
+            dtype = np.float16 if number % 2 else np.float32
+            where = (case.sources, case.patch_size)
+            made.append(
+                ops.gather(
+                    case.images, *where, mode=mode, epilogue=epilogue, dtype=dtype, **options
+                )
+            )
+            epilogue = epilogue if number % 3 else None
+            made.append(
+                ops.gather(
+                    of_labels, *where, mode=mode, epilogue=epilogue, dtype=np.int64, **options
+                )
+            )
+    return [array.tobytes() for array in made]
 
 
 def survives(name: str) -> bool:
@@ -100,10 +113,10 @@ def survives(name: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         mutant = compiled(Path(folder), ["-O1"], [load()[name]])
         try:
-            made = digests(mutant)
+            pairs = zip(results(mutant), results(original), strict=True)
+            return all(made == expected for made, expected in pairs)
         except RuntimeError:  # the kernel has told that it failed
             return False
-        return made == digests(original)
 
 
 def main(word: str = "") -> None:

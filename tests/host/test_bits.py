@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from backends import BACKENDS, Host
-from cases import DTYPES, SPECIALISED, Case, specialised_case
+from cases import DTYPES, SPECIALISED, Case, random_pixels, specialised_case
 from emulation.runtime import EmulatedRuntime, available
 from paged import host_context
 
 from gpu_patch import ops, threads
 from gpu_patch._cuda import specialised
 from gpu_patch._host import library
+from gpu_patch.sources import ChannelSources
 
 HOSTS = [backend for backend in BACKENDS if isinstance(backend, Host)]
 
@@ -62,6 +63,19 @@ def test_the_same_by_page(compiled, name, mixed_types):
         assert_same_bits(
             host_context(compiled, case, **options), case.host_context(compiled, **options)
         )
+
+
+def test_channels_at_one_place_of_images_with_other_pages(compiled):
+    images = [random_pixels(np.random.default_rng(i), (1, 1, 210, 190), "uint16") for i in (0, 1)]
+    sources = ChannelSources(
+        np.array([[0, 1]]),
+        np.zeros((1, 2), np.int64),
+        np.full((1, 2, 2), 90),
+        np.zeros(2, np.int64),
+    )
+    weights = np.array([[0.3, 0.6]], np.float32)
+    case = Case(images, sources, weights, (32, 24), 3, "reflect")
+    assert_same_bits(host_context(compiled, case), case.host_context(compiled))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -77,6 +77,9 @@ def cases() -> Iterator[Case]:
                 least=100, most=300,
             )  # fmt: skip
     yield Case.random(
+        0, (24, 36), 3, "reflect", n_samples=8, n_places=2, least=300, most=500
+    )  # fmt: skip
+    yield Case.random(
         0, (32, 32), 1, "wrap", n_samples=8, n_places=2, dtypes=["uint8", "uint16", "float32"],
         least=100, most=300,
     )  # fmt: skip
