@@ -75,8 +75,9 @@ class MultiChannelTargetMsPatchConstr(PlannedConstr):
     partners : {"anywhere", "near"}, default "anywhere"
         Where the other channels of a batch's uncorrelated patch come from: "anywhere" is any patch
         of any image, as in careamics; "near" is the nearest of 64 patches of the same image, drawn
-        at random, along the image's longest axis. That is for images by page in the order "sweep",
-        which then reads hardly more for uncorrelated patches; which patches meet is less random.
+        at random, where a pixel along the image's longest axis counts as four along others. That is
+        for images by page in the order "sweep", which then reads much less for uncorrelated
+        patches; which patches meet is less random.
         `construct_patch` always takes any patch.
 
     Raises

@@ -17,6 +17,8 @@ from gpu_patch.ops.draws import CounterDraws
 PartnerPlaces = Literal["anywhere", "near"]
 N_CANDIDATES = 64
 """Places that are drawn for a partner that is to be near."""
+ACROSS = 4
+"""How many times as far a partner may be along the shorter axes, along which nobody sweeps."""
 
 
 class Partners:
@@ -79,7 +81,7 @@ class Partners:
     def _nearest(
         self, places: Locations, partner: NDArray[np.float64], uniforms: NDArray[np.float64]
     ) -> Locations:
-        """Of patches of each sample's own image, take the nearest along its longest axis."""
+        """Of patches of each sample's own image, take the nearest as `ACROSS` weighs it."""
         by_image, starts = self._patches_of_images()
         first, stop = starts[places.data_idx], starts[places.data_idx + 1]
         other = by_image[first + integers(partner, stop - first)]
@@ -89,11 +91,12 @@ class Partners:
         )
         shapes = self._placement.shapes[places.data_idx]
         each = np.arange(len(shapes))
-        axis = shapes[:, 1:].argmax(axis=1)
-        at = candidates.coords.reshape(*other.shape, -1)[:, each, axis]
+        weights = np.full((len(shapes), shapes.shape[1] - 1), 1 / ACROSS)
+        weights[each, shapes[:, 1:].argmax(axis=1)] = 1
+        apart = np.abs(candidates.coords.reshape(*other.shape, -1) - places.coords)
+        distance = (apart * weights).sum(axis=-1)
         sample = candidates.sample_idx.reshape(other.shape)
-        distance = np.abs(at - places.coords[each, axis])
-        distance += (sample != places.sample_idx) * shapes[each, 1 + axis]
+        distance += (sample != places.sample_idx) * shapes[:, 1:].sum(axis=1)
         return candidates.rows(distance.argmin(axis=0) * len(each) + each)
 
     def _patches_of_images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
