@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import wait
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
 from itertools import islice, product
@@ -19,14 +19,87 @@ from gpu_patch import device as devices
 from gpu_patch.images.axes import to_canonical
 from gpu_patch.images.readers import ImageInfo, ImageReader
 from gpu_patch.images.readers.base import FastReader
+from gpu_patch.images.version import version
 
 Region: TypeAlias = tuple[slice, ...]
 
 _PIECE_BYTES = 1 << 25
 _FAR_BYTES = 1 << 23
 """Of a piece of an image on a server."""
+_THREADS = 2
+"""That read small images: they mostly wait for memory, where more would meet."""
 _FAR_AT_ONCE = 16
 """So many of these are read at a time, so that large chunks are asked for together too."""
+
+
+def versioned(
+    reader: ImageReader, device: str, progress: Callable[[int], object]
+) -> tuple[str, Any]:
+    """Return which version an image is of, told before it is read, and what `load` returns."""
+    info = reader.info
+    return version(info.path, info.files), load(reader, device, progress)
+
+
+def read_together(
+    readers: Sequence[ImageReader], targets: Sequence[str], progress: Callable[[int], object]
+) -> Generator[tuple[str, Any] | None]:
+    """Yield `versioned` of one image after the other: small ones are read by some threads, ahead.
+
+    None stands for an image that is left to `ImageStack.from_reader`: one that is large, on a
+    server, in memory, in one file with others, which share what reads it, or for a GPU.
+
+    Parameters
+    ----------
+    readers : sequence of ImageReader
+        The images.
+    targets : sequence of str
+        Where each goes.
+    progress : callable
+        As in `load`; called by the thread that takes images.
+    """
+    n_images = Counter(path for reader in readers for path in reader.info.files)
+
+    def is_for_threads(reader: ImageReader, target: str) -> bool:
+        files = reader.info.files
+        return (
+            len(readers) > 1
+            and target == "cpu"
+            and len(files) == 1
+            and n_images[files[0]] == 1
+            and reader.info.nbytes <= _PIECE_BYTES
+            and not reader.is_far
+            and reader.resident is None
+        )
+
+    ahead: deque[Future[tuple[str, Any]] | None] = deque()
+    left = iter(zip(readers, targets, strict=True))
+    with ThreadPoolExecutor(_THREADS, "gpu_patch_files") as executor:
+        try:
+            while True:
+                for reader, target in islice(left, 2 * _THREADS - len(ahead)):
+                    by_thread = is_for_threads(reader, target)
+                    ahead.append(executor.submit(_read_whole, reader) if by_thread else None)
+                if not ahead:
+                    return
+                reading = ahead.popleft()
+                if reading is not None:
+                    found = reading.result()
+                    progress(found[1].nbytes)
+                    yield found
+                    del found
+                else:
+                    yield None
+                del reading
+        finally:
+            for waiting in ahead:
+                if waiting is not None:
+                    waiting.cancel()
+
+
+def _read_whole(reader: ImageReader) -> tuple[str, Any]:
+    """Read an image into memory, and let go of its file."""
+    with reader:
+        return versioned(reader, "cpu", lambda _: None)
 
 
 def load(reader: ImageReader, device: str, progress: Callable[[int], object]) -> Any:

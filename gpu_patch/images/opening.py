@@ -16,6 +16,7 @@ from gpu_patch.images.axes import AXES
 from gpu_patch.images.budget import Budget, make_budget, size_text
 from gpu_patch.images.by_chunk import cache_within, check_chunk_fits
 from gpu_patch.images.extractor import PatchExtractor
+from gpu_patch.images.loading import read_together
 from gpu_patch.images.opener import OpenedImage, Opener
 from gpu_patch.images.readers import ImageReader, Options
 from gpu_patch.images.readers.array import ArrayReader
@@ -202,12 +203,17 @@ def _resident_stacks(
         total = sum(image.reader.info.nbytes for image in images)
         label = f"reading {len(images)} image{'s' * (len(images) > 1)}"
         with progress_bar(label, total, "B", unit_scale=True, wanted=progress) as advance:
-            for image, target in zip(images, targets, strict=True):
-                stacks.append(ImageStack.from_reader(image.reader, device=target, progress=advance))
-                image.reader.close()
+            readers = [image.reader for image in images]
+            with closing(read_together(readers, targets, advance)) as arriving:
+                for reader, target, found in zip(readers, targets, arriving, strict=True):
+                    stacks.append(
+                        ImageStack.from_reader(reader, device=target, progress=advance, found=found)
+                    )
+                    reader.close()
     except BaseException:
         # a notebook keeps the last traceback, and that keeps these variables: free their memory now
         stacks.clear()
+        found = None
         raise
     return stacks
 

@@ -22,7 +22,7 @@ from gpu_patch.images.dtypes import (
     stored_dtype,
     warn_of_lost_precision,
 )
-from gpu_patch.images.loading import load
+from gpu_patch.images.loading import versioned
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, checked_path, tiff
 from gpu_patch.images.readers.array import files_of
 from gpu_patch.images.remarks import warn_of_remarks
@@ -235,6 +235,7 @@ class ImageStack:
         *,
         device: str | None = None,
         progress: Callable[[int], object] = lambda _: None,
+        found: tuple[str, Any] | None = None,
     ) -> ImageStack:
         """Read an image in pieces, so that the host never holds it twice.
 
@@ -246,6 +247,8 @@ class ImageStack:
             Where to keep it.
         progress : callable, optional
             Told how many bytes have come, after each piece.
+        found : (str, array) or None, default None
+            What `loading.versioned` has returned for it already.
         """
         info = reader.info
         resident = reader.resident
@@ -256,8 +259,8 @@ class ImageStack:
             progress(stack.nbytes)
             return stack
         where = devices.resolve(device)
-        opened = version(info.path, info.files)  # before its pixels are read
-        stack = cls._described(info, load(reader, where, progress), where, opened)
+        opened, pixels = found or versioned(reader, where, progress)
+        stack = cls._described(info, pixels, where, opened)
         if reader.largest_inexact:
             warn_of_lost_precision(info.path, info.dtype, reader.largest_inexact, stacklevel=3)
         return stack

@@ -2,8 +2,11 @@
 
 import gc
 import re
+import shutil
 import sys
+import threading
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ from emulation.gpu import gpu
 from formats import canonical, numbered, write_ome_zarr
 
 from gpu_patch import ImageStack, open_images, residency
-from gpu_patch.images import budget, loading, opener
+from gpu_patch.images import budget, loading, opener, opening
 from gpu_patch.images.agreement import check_agreement
 from gpu_patch.images.budget import make_budget
 from gpu_patch.images.readers import ImageInfo, ImageReader, Options, open_file
@@ -398,7 +401,48 @@ def is_closed(reader):
     return reader._opened.closed
 
 
-def test_files_are_closed_one_by_one(folder, monkeypatch):
+def test_small_files_are_read_by_threads_in_order(tmp_path, monkeypatch):
+    threads, read, seen = [], ImageReader.select, []
+    both = threading.Barrier(2, timeout=60)
+
+    def watched_select(reader, key):
+        threads.append(threading.current_thread())
+        if len(threads) <= 2:
+            both.wait()  # one waits for the other, which must be here then
+        return read(reader, key)
+
+    monkeypatch.setattr(ImageReader, "select", watched_select)
+    monkeypatch.setattr(opening, "progress_bar", lambda *_, **__: nullcontext(seen.append))
+    paths = [tmp_path / f"{i}.tif" for i in (4, 2, 7, 0, 5, 1, 3)]
+    for i, path in enumerate(paths):
+        tifffile.imwrite(path, np.full((i + 3, 5), i, np.uint16))
+    images = open_images(paths, "YX", device="cpu")
+    assert [stack.source for stack in images.image_stacks] == paths
+    for i, stack in enumerate(images.image_stacks):
+        assert stack.data_shape == (1, 1, i + 3, 5)
+        assert (stack.data == i).all()
+    assert len(seen) == len(paths)
+    assert sum(seen) == sum(stack.nbytes for stack in images.image_stacks)
+    assert threading.main_thread() not in threads
+
+
+def test_images_of_one_file_are_read_by_one_thread(tmp_path, monkeypatch):
+    threads, read = [], ImageReader.select
+
+    def watched_select(reader, key):
+        threads.append(threading.current_thread())
+        return read(reader, key)
+
+    monkeypatch.setattr(ImageReader, "select", watched_select)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for i in range(3):
+            file.write(np.full((6, 5 + i), i, np.uint16), metadata={"axes": "YX"})
+    images = open_images(tmp_path / "a.ome.tif", scene="all")
+    assert [int(stack.data.max()) for stack in images.image_stacks] == [0, 1, 2]
+    assert set(threads) == {threading.main_thread()}
+
+
+def test_files_are_closed_soon(folder, monkeypatch):
     readers, n_open = [], []
     open_file, select = opener.open_file, ImageReader.select
 
@@ -413,8 +457,11 @@ def test_files_are_closed_one_by_one(folder, monkeypatch):
 
     monkeypatch.setattr(opener, "open_file", watched_open)
     monkeypatch.setattr(ImageReader, "select", watched_select)
+    for i in range(6):
+        shutil.copy(folder / "a.tif", folder / f"c{i}.tif")
     open_images(folder)
-    assert n_open == [1, 1]
+    assert len(n_open) == 8
+    assert max(n_open) <= loading._THREADS
     assert all(map(is_closed, readers))
     damage_the_pixels(folder / "b.tif")
     with pytest.raises(ValueError, match=r"b\.tif cannot be read as a TIFF"):
