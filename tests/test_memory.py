@@ -133,13 +133,14 @@ def test_a_buffer_is_not_lent_to_what_is_larger_or_much_smaller():
 
 
 def traced(work):
-    """Bytes that `work` leaves allocated; NumPy reports its memory to tracemalloc."""
+    """Bytes of arrays that `work` leaves allocated; NumPy reports them to tracemalloc."""
+    arrays_only = [tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)]
     tracemalloc.start()
     try:
-        before = tracemalloc.get_traced_memory()[0]
         kept = work()
         gc.collect()
-        return tracemalloc.get_traced_memory()[0] - before, kept
+        traces = tracemalloc.take_snapshot().filter_traces(arrays_only).traces
+        return sum(trace.size for trace in traces), kept
     finally:
         tracemalloc.stop()
 

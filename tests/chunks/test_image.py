@@ -41,14 +41,14 @@ def ask(image, *pages):
 
 def test_what_went_through():
     image = image_of(8, 208)  # two slots, each of 104 bytes
-    image.reader.seconds = 0.002
+    image.reader.seconds = 0.05  # a wait is one that something is left of
     for pages in ((0, 1), (0, 1), (1, 2), (1, 2), (0,)):
         ask(image, *pages)
     traffic = image.cache.traffic
     assert (traffic.hits, traffic.misses, traffic.hit_rate) == (5, 4, 5 / 9)
     assert (traffic.bytes_moved, traffic.waits) == (400, 3)
-    assert traffic.waited_s >= 0.006
-    assert str(traffic).startswith("5 hits, 4 misses (55.6% hits), 0.0 MB moved, 3 waits of 0.0")
+    assert 0 < traffic.waited_s <= traffic.elapsed_s
+    assert str(traffic).startswith("5 hits, 4 misses (55.6% hits), 0.0 MB moved, 3 waits of ")
     assert image.nbytes == image.cache.nbytes == 200
     assert image.total_bytes == 800
     assert PageCache(1).traffic.hit_rate == 1
