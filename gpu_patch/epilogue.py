@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -75,6 +76,28 @@ AnyNormalization: TypeAlias = AffineNormalization | CenteredNormalization
 """What `construct_batch` takes."""
 
 
+NUMBERS = (
+    *("input_scale", "input_offset", "target_scale", "target_offset"),
+    *("input_shift", "target_shift"),
+)
+"""The columns of an `Epilogue` that are of float32."""
+
+
+class Packed(NamedTuple):
+    """The numbers of an epilogue, side by side.
+
+    Attributes
+    ----------
+    values : array of float32, shape (B, n), C-contiguous
+        A row for each sample.
+    widths : tuple of int
+        Numbers of each column in the order of `NUMBERS`, -1 where there is none.
+    """
+
+    values: NDArray[np.float32]
+    widths: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Epilogue:
     """Per sample of a batch: (value − shift) · scale + offset in float32, then a turn or flip.
@@ -104,6 +127,7 @@ class Epilogue:
     orientation: NDArray[np.uint8] | None = None
     input_shift: NDArray[np.float32] | None = None
     target_shift: NDArray[np.float32] | None = None
+    _packed: Packed | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def identity(cls, n_samples: int, n_inputs: int, n_targets: int) -> Epilogue:
@@ -167,13 +191,32 @@ class Epilogue:
             self.target_shift,
         )
 
+    def packed(self) -> Packed:
+        """Return all numbers in one array, as compiled code takes them."""
+        if self._packed is not None:
+            return self._packed
+        given = {name: getattr(self, name) for name in NUMBERS}
+        columns = [own for own in given.values() if own is not None]
+        widths = tuple([-1 if own is None else own.shape[1] for own in given.values()])
+        return Packed(np.concatenate(columns, axis=1, dtype=np.float32), widths)
+
+    def room(self, n_samples: int) -> Epilogue:
+        """Return one of so many samples that has the same columns, which are not filled."""
+        values, widths = self.packed()
+        orientation = None if self.orientation is None else np.empty(n_samples, np.uint8)
+        return _unpacked(np.empty((n_samples, values.shape[1]), np.float32), widths, orientation)
+
     def of_samples(self, samples: slice) -> Epilogue:
         """Return what happens to some of the samples."""
-        return Epilogue(*(None if own is None else own[samples] for own in self.columns))  # type: ignore[arg-type]
+        values, widths = self.packed()
+        orientation = None if self.orientation is None else self.orientation[samples]
+        return _unpacked(values[samples], widths, orientation)
 
     def rows(self, index: NDArray[np.int64]) -> Epilogue:
         """Return what happens to some of the samples."""
-        return Epilogue(*(None if own is None else own.take(index, axis=0) for own in self.columns))  # type: ignore[arg-type]
+        values, widths = self.packed()
+        orientation = None if self.orientation is None else self.orientation.take(index)
+        return _unpacked(values.take(index, axis=0), widths, orientation)
 
     def of_target(self) -> Epilogue:
         """Return what happens to targets, as if they were inputs."""
@@ -183,6 +226,26 @@ class Epilogue:
             input_scale=self.target_scale,
             input_offset=self.target_offset,
         )
+
+
+def _unpacked(
+    values: NDArray[np.float32], widths: tuple[int, ...], orientation: NDArray[np.uint8] | None
+) -> Epilogue:
+    """Return an epilogue of these numbers, whose columns are views of them."""
+    a, b, c, d, e, f = [None if part is None else values[:, part] for part in columns_of(widths)]
+    found = Epilogue(a, b, c, d, orientation, e, f)  # type: ignore[arg-type]
+    object.__setattr__(found, "_packed", Packed(values, widths))
+    return found
+
+
+@lru_cache(maxsize=64)
+def columns_of(widths: tuple[int, ...]) -> tuple[slice | None, ...]:
+    """Return where in a row of `Packed` the columns are, in the order of `NUMBERS`."""
+    stops = list(accumulate(max(width, 0) for width in widths))
+    return tuple(
+        None if width < 0 else slice(stop - width, stop)
+        for width, stop in zip(widths, stops, strict=True)
+    )
 
 
 def checked_normalization(normalization: Any) -> AnyNormalization:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.epilogue import Epilogue, turned_places
+from gpu_patch.epilogue import turned_places
 from gpu_patch.geometry import folds_into_cut, window_start
 from gpu_patch.sources import ChannelSources
 
@@ -99,7 +99,11 @@ class Addresses(Protocol):
 
 
 class WindowTable(ABC):
-    """What kernels ask for the places of windows."""
+    """What kernels ask for the places of windows.
+
+    It has records of its images at hand, as words of int64: NumPy writes fields of a record more
+    slowly.
+    """
 
     least_side: int
     """Patches that start in 0 … `least_side` − 1 along each axis start in their image."""
@@ -109,29 +113,93 @@ class WindowTable(ABC):
     """Those of `PIXEL_TYPES` that occur."""
     most_pixels: int
     """Of one channel of one sample."""
+    samples: NDArray[np.int64]
+    """Of each image: how many samples it has, how many of them lie behind each other, and the bytes
+    from one to the next; (n_images, 3)."""
+    fewest_channels: int
+    """Of an image."""
+    _known: tuple[NDArray[np.int64] | None, NDArray[np.int64]] = (None, np.empty(0, np.int64))
+    """Channels that all images have, and the records of them."""
 
-    @abstractmethod
     def sources(
         self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
     ) -> NDArray[np.void]:
-        """Return `CHANNEL_SOURCE` records of shape (B, C)."""
+        """Return `CHANNEL_SOURCE` records of shape (B, C).
 
-    @abstractmethod
-    def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
-        """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
-
-    def check(self, sources: ChannelSources) -> None:
-        """Check that all images, samples and channels exist; raises as `sources` does."""
-        self.sources(sources)
+        Raises
+        ------
+        IndexError
+            Where an image, sample or channel does not exist: the kernels do not check.
+        """
+        self.check(sources)
+        words = self._words(sources)
+        words[..., 7 - self.n_dims : 7] = sources.coords
+        if weights is not None:
+            words.view(np.float32)[..., 15] = weights
+        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
+        return found
 
     def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
         """Fill in the places of `short_record` records of shape (B, C).
 
         The sources are those of `check`, images smaller than 2^31 pixels, places within 32 bits.
         """
-        found = self.sources(sources)
-        records["pixels"], records["size"] = found["pixels"], found["size"][..., 3 - self.n_dims :]
+        words = self._words(sources)
+        records["pixels"], records["size"] = words[..., 0], words[..., 4 - self.n_dims : 4]
         records["coords"] = sources.coords
+
+    def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
+        """Return records as words, (B, C, 8), but for places and weights."""
+        image_idx, sample_idx, _, channels = sources
+        known = self.of_channels(channels)
+        if len(known) == 1:
+            words = np.empty((*sources.shape, known.shape[-1]), np.int64)
+            words[:] = known
+        elif image_idx.shape[1] == 1:
+            words = known.take(image_idx[:, 0], axis=0)
+        else:
+            n = len(channels)
+            words = known.reshape(-1, known.shape[-1]).take(image_idx * n + np.arange(n), axis=0)
+        if self._most_together > 1:
+            _, together, n_bytes = np.moveaxis(self.samples[image_idx], -1, 0)
+            words[..., 0] += sample_idx % together * n_bytes
+        return words
+
+    @cached_property
+    def _most_together(self) -> int:
+        return int(self.samples[:, 1].max())
+
+    def of_channels(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return records, as words, of these channels of the first sample of each image.
+
+        Returns
+        -------
+        array of int64, shape (n_images, C, 8), C-contiguous
+            Of which nothing may be changed.
+        """
+        known, words = self._known
+        if channels is not known:
+            words = self._of_channels(channels)
+            # most batches bring the very array that was here before, and that nobody can change
+            if not channels.flags.writeable and all_within(channels, 0, self.fewest_channels):
+                self._known = (channels, words)
+        return words
+
+    def has_checked(self, channels: NDArray[np.int64]) -> bool:
+        """Whether all images are known to have these channels."""
+        return channels is self._known[0]
+
+    @abstractmethod
+    def check(self, sources: ChannelSources) -> None:
+        """Check that all images, samples and channels exist."""
+
+    @abstractmethod
+    def _of_channels(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what `of_channels` does, made anew."""
+
+    @abstractmethod
+    def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
+        """Return the images' (Z)YX sizes, (B, 1 or C, D)."""
 
     def pages(
         self,
@@ -156,45 +224,7 @@ class WindowTable(ABC):
         return ()
 
 
-class RecordTable(WindowTable):
-    """A table that has records of its images at hand, as words of int64.
-
-    NumPy writes fields of a record more slowly.
-    """
-
-    def sources(
-        self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
-    ) -> NDArray[np.void]:
-        """Return `CHANNEL_SOURCE` records of shape (B, C).
-
-        Raises
-        ------
-        IndexError
-            Where an image, sample or channel does not exist: the kernels do not check.
-        """
-        self.check(sources)
-        words = self._words(sources)
-        words[..., 7 - self.n_dims : 7] = sources.coords
-        if weights is not None:
-            words.view(np.float32)[..., 15] = weights
-        found: NDArray[np.void] = words.view(CHANNEL_SOURCE)[..., 0]
-        return found
-
-    def fill_short(self, records: NDArray[np.void], sources: ChannelSources) -> None:
-        words = self._words(sources)
-        records["pixels"], records["size"] = words[..., 0], words[..., 4 - self.n_dims : 4]
-        records["coords"] = sources.coords
-
-    @abstractmethod
-    def check(self, sources: ChannelSources) -> None:
-        """Check that all images, samples and channels exist."""
-
-    @abstractmethod
-    def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
-        """Return records as words, (B, C, 8), but for what a table does not know."""
-
-
-class ImageTable(RecordTable):
+class ImageTable(WindowTable):
     """Addresses, shapes and data types of images, as columns.
 
     Made from a sequence of images at every call, or once and then given instead of it.
@@ -251,9 +281,8 @@ class ImageTable(RecordTable):
         self._records = np.zeros((len(rows), CHANNEL_SOURCE.itemsize // 8), np.int64)
         self._records[:, 0], self._records[:, 1:4] = self._table[:, 0], self._table[:, 3:6]
         self._records.view(np.int32)[:, 14] = self._table[:, 6]
-        self._known: tuple[NDArray[np.int64] | None, NDArray[np.int64]] = (None, self._records)
-        self._most_samples = int(self._table[:, 7].max())
-        self._fewest_samples, self._fewest_channels = self._table[:, 7:].min(axis=0).tolist()
+        self.samples = np.ascontiguousarray(self._table[:, [7, 7, 1]])
+        self._fewest_samples, self.fewest_channels = self._table[:, 7:].min(axis=0).tolist()
         self.least_side = int(self._table[:, 6 - self.n_dims : 6].min())
         self.pixel_types = {PIXEL_TYPES[image.dtype] for image in images}
         self.most_pixels = max(prod(image.shape[2:]) for image in images)
@@ -262,45 +291,18 @@ class ImageTable(RecordTable):
         return len(self.images)
 
     def check(self, sources: ChannelSources) -> None:
-        self._check_samples(sources.image_idx, sources.sample_idx)
-        self._of_channels(sources.image_idx, sources.channels)
-
-    def _check_samples(self, image_idx: NDArray[np.int64], sample_idx: NDArray[np.int64]) -> None:
+        image_idx, sample_idx, _, channels = sources
         if not all_within(image_idx, 0, len(self.images)):
             _check_index("image_idx", image_idx, len(self.images))
         # quick where even the image with the fewest samples has all that are asked for
         if not all_within(sample_idx, 0, self._fewest_samples):
             _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
-
-    def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
-        """Return records as words, (B, C, 8), but for what a table does not know."""
-        image_idx, sample_idx, _, channels = sources
-        known = self._of_channels(image_idx, channels)
-        if len(known) == 1:
-            words = np.empty((*sources.shape, known.shape[-1]), np.int64)
-            words[:] = known
-        elif image_idx.shape[1] == 1:
-            words = known.take(image_idx[:, 0], axis=0)
-        else:
-            n = len(channels)
-            words = known.reshape(-1, known.shape[-1]).take(image_idx * n + np.arange(n), axis=0)
-        if self._most_samples > 1:
-            words[..., 0] += self._table[:, 1][image_idx] * sample_idx
-        return words
-
-    def _of_channels(
-        self, image_idx: NDArray[np.int64], channels: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Return records, as words, of these channels of the first sample of each image."""
-        if channels is self._known[0]:
-            return self._known[1]
-        if not all_within(channels, 0, self._fewest_channels):
+        if not self.has_checked(channels) and not all_within(channels, 0, self.fewest_channels):
             _check_index("channels", channels, self._table[image_idx][..., 8])
+
+    def _of_channels(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
         words = np.repeat(self._records[:, None], len(channels), axis=1)
         words[..., 0] += self._table[:, 2:3] * channels
-        # most batches bring the very array that was here before, and that nobody can change
-        if not channels.flags.writeable:
-            self._known = (channels, words)
         return words
 
     def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
@@ -319,43 +321,15 @@ def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def context_records(
-    epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int], targets: bool
-) -> NDArray[np.void]:
-    """Return `EPILOGUE_RECORD` records of lateral contexts, with those of targets where wanted."""
-    return epilogue_records(
-        shape, patch_size, epilogue.orientation, **context_values(epilogue, targets)
-    )
-
-
-def context_values(epilogue: Epilogue, targets: bool) -> dict[str, NDArray[np.float32] | None]:
-    """Return what happens to values of lateral contexts, by field of a record."""
-    values = {
-        "input_shift": epilogue.input_shift,
-        "input_scale": epilogue.input_scale,
-        "input_offset": epilogue.input_offset,
-    }
-    if targets:
-        values["shift"] = epilogue.target_shift
-        values["scale"] = epilogue.target_scale
-        values["offset"] = epilogue.target_offset
-    return values
-
-
-def patch_records(
-    epilogue: Epilogue, shape: tuple[int, int], patch_size: Sequence[int]
-) -> NDArray[np.void]:
-    """Return `EPILOGUE_RECORD` records of plain patches."""
-    return epilogue_records(shape, patch_size, epilogue.orientation, **patch_values(epilogue))
-
-
-def patch_values(epilogue: Epilogue) -> dict[str, NDArray[np.float32] | None]:
-    """Return what happens to values of plain patches, by field of a record."""
-    return {
-        "shift": epilogue.input_shift,
-        "scale": epilogue.input_scale,
-        "offset": epilogue.input_offset,
-    }
+OF_CONTEXT = {
+    **{name: f"target_{name}" for name in ("shift", "scale", "offset")},
+    **{f"input_{name}": f"input_{name}" for name in ("shift", "scale", "offset")},
+}
+"""What happens to values of lateral contexts: the column of an epilogue, by field of a record."""
+OF_INPUT = {name: name for name in OF_CONTEXT.values() if name.startswith("input")}
+"""The same where there are no targets."""
+OF_PATCH = {name: f"input_{name}" for name in ("shift", "scale", "offset")}
+"""What happens to values of plain patches."""
 
 
 def epilogue_records(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from gpu_patch._cuda.records import records
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
@@ -18,9 +19,7 @@ from gpu_patch.table import (
     PAGED,
     WindowTable,
     as_table,
-    check_cuts,
     pack,
-    patch_records,
     volume,
 )
 
@@ -55,10 +54,7 @@ def gather(
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        places, records = table.sources(sources), []
-        if epilogue is not None:
-            records = [patch_records(epilogue, sources.shape, patch_size)]
-        check_cuts(table, sources, patch_size, n_scales, mode)
+        places, *finish = records(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
         pages = table.pages(sources, patch_size, 0, n_scales, mode)
         if out is None:
             out = runtime.output((*sources.shape, *patch_size), dtype)
@@ -75,8 +71,8 @@ def gather(
             ),
             _JOB,
         )
-        packed, offsets = pack(job, places, *pages, *records)
-        constants = (PAGED if pages else {}) | (EPILOGUE if records else {})
+        packed, offsets = pack(job, places, *pages, *finish)
+        constants = (PAGED if pages else {}) | (EPILOGUE if finish else {})
         device = runtime.upload(packed)
         if out.dtype.kind in "biu":
             constants = {**constants, "INTEGER_BYTES": out.dtype.itemsize}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda import specialised
+from gpu_patch._cuda.records import records
 from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
@@ -21,8 +22,6 @@ from gpu_patch.table import (
     PAGED,
     WindowTable,
     as_table,
-    check_cuts,
-    context_records,
     pack,
     volume,
 )
@@ -89,8 +88,6 @@ def lateral_context(
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        table.check(sources)
-        inside = check_cuts(table, sources, patch_size, n_scales, mode)
         pages = table.pages(sources, patch_size, n_scales - 1, n_scales, mode)
         if out is None:
             out = new_outputs(runtime, sources.shape, n_scales, patch_size, dtype, targets=targets)
@@ -98,19 +95,17 @@ def lateral_context(
         shape = None
         if specialise:
             shape = specialised.choose(
-                table, sources, patch_size, n_scales, mode, mixed.dtype, inside, runtime,
+                table, sources, patch_size, n_scales, mode, mixed.dtype, runtime,
                 epilogue=epilogue is not None, paged=bool(pages),
             )  # fmt: skip
-        if shape is not None:
-            specialised.launch_shape(
-                runtime, shape, table, sources, weights, mixed, target, epilogue, pages
-            )
-        else:
-            records = []
-            if epilogue is not None:
-                records.append(context_records(epilogue, sources.shape, patch_size, targets))
-            places = table.sources(sources, weights)
-            _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, records)
+        if shape is None or not specialised.launch_shape(
+            runtime, shape, table, sources, weights, mixed, target, epilogue, pages
+        ):
+            places, *finish = records(
+                table, sources, patch_size, n_scales, mode,
+                weights=weights, epilogue=epilogue, targets=targets,
+            )  # fmt: skip
+            _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, finish)
     return mixed, target
 
 
@@ -139,7 +134,7 @@ def _launch_general(
     mixed: Any,
     target: Any,
     pages: Sequence[NDArray[Any]],
-    records: Sequence[NDArray[np.void]],
+    finish: Sequence[NDArray[np.void]],
 ) -> None:
     (n_samples, n_channels), n_scales = sources.shape, mixed.shape[1]
     depth, height, width = volume(patch_size)
@@ -159,9 +154,9 @@ def _launch_general(
     constants = {
         "N_THREADS": N_THREADS,
         **(PAGED if pages else {}),
-        **(EPILOGUE if records else {}),
+        **(EPILOGUE if finish else {}),
     }
-    packed, offsets = pack(job, firs, taps, sources, *pages, *records)
+    packed, offsets = pack(job, firs, taps, sources, *pages, *finish)
     device = runtime.upload(packed)
     addresses = [runtime.pointer(device) + offset for offset in offsets]
     tile_y = N_THREADS // _TILE_X

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
+from gpu_patch._cuda.records import MOST_SHORT, short_records
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import fir_taps
@@ -20,8 +21,6 @@ from gpu_patch.table import (
     MODES,
     PAGED,
     WindowTable,
-    all_within,
-    context_values,
     pack,
     short_record,
     volume,
@@ -44,8 +43,6 @@ TABLE_BYTES = 4096 - 16
 that fit are a parameter, and need no upload."""
 MOST_CHANNELS_BY_VALUE = 3
 """With more, batches that fit are small, and registers spill."""
-_LIMIT = 1 << 30
-"""Coordinates and sizes below it can be added, a few at a time, without leaving 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,6 @@ def choose(
     n_scales: int,
     mode: str,
     dtype: np.dtype[Any],
-    starts_inside: bool = False,
     runtime: Runtime | None = None,
     *,
     epilogue: bool = False,
@@ -155,8 +151,8 @@ def choose(
 ) -> Shape | None:
     """Return the shape to compile for, None where the general path must serve.
 
-    `starts_inside` is what `check_cuts` returned, if it is known; a `runtime` need not compile for
-    an epoch's last batch of fewer samples what it has for larger ones, with or without `epilogue`.
+    A `runtime` need not compile for an epoch's last batch of fewer samples what it has for larger
+    ones, with or without `epilogue`.
     """
     n_channels = sources.shape[1]
     n_places = sources.image_idx.shape[1] if n_channels > 1 else 1
@@ -168,8 +164,7 @@ def choose(
         and len(table.pixel_types) == 1
         and min(patch[1:]) >= LEAST_PATCH
         and max(patch) <= MOST_PATCH
-        and table.most_pixels < _LIMIT
-        and (starts_inside or all_within(sources.coords, -_LIMIT, _LIMIT))
+        and table.most_pixels < MOST_SHORT
     )
     if not fits:
         return None
@@ -247,21 +242,19 @@ def launch_shape(
     target: Any,
     epilogue: Epilogue | None = None,
     pages: Sequence[NDArray[Any]] = (),
-) -> None:
-    """Fill input and target, which may be None; `pages` is what `WindowTable.pages` returned."""
+) -> bool:
+    """Fill input and target, which may be None; `pages` is what `WindowTable.pages` returned.
+
+    Return whether all places fit the kernel's 32 bits; else nothing is done.
+    """
     most_records, kernel = _kernel_for(runtime, shape, len(weights), epilogue is not None)
     record = short_record(shape.n_dims, epilogue is not None)
     # all that is not filled in is 0: a kernel that read it would be seen by a memory checker
     memory = np.zeros(most_records or weights.size, record)
-    records = memory[: weights.size].reshape(weights.shape)
-    table.fill_short(records, sources)
-    records["weight"] = weights
-    if epilogue is not None:
-        if epilogue.orientation is not None:
-            records["orientation"] = epilogue.orientation[:, None]
-        for name, values in context_values(epilogue, target is not None).items():
-            if values is not None:
-                records[name] = values
+    window = shape.patch[3 - shape.n_dims :], shape.n_scales, MODES[shape.mode]
+    targets = target is not None
+    if not short_records(memory, table, sources, *window, weights, epilogue, targets):
+        return False
     more: list[int] = []
     first: Any
     if most_records:
@@ -277,6 +270,7 @@ def launch_shape(
         [first, runtime.pointer(mixed), pointer_or_null(runtime, target), *more],
         shape.shared_bytes,
     )
+    return True
 
 
 @lru_cache(maxsize=8)

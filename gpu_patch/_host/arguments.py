@@ -1,4 +1,4 @@
-"""What kernels of batches take: job, sources, records, and outputs of the sizes that they have."""
+"""What compiled functions take: sizes that fit them, threads, and addresses."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._host.library import Job, Library, active
-from gpu_patch.table import MODES, all_within, volume
+from gpu_patch._host.library import Library, active
 from gpu_patch.threads import get_num_threads
 
 _MOST_WINDOW = 1 << 30
 """Pixels of the largest window along an axis, to which a few more are added in 64 bits."""
 _MOST_VALUES = 1 << 56
-"""Of all outputs, and of a coordinate."""
+"""Of all outputs."""
 _WORK_OF_A_THREAD = 1 << 20
 """Pixels read, and six times those written per channel, that are worth waking a thread for.
 
@@ -54,41 +52,12 @@ def serves(sources_shape: tuple[int, int], patch_size: tuple[int, ...], n_scales
     )
 
 
-def job_of(
-    sources_shape: tuple[int, int],
-    patch_size: Sequence[int],
-    n_scales: int,
-    mode: str,
-    dtype: np.dtype[Any],
-    scale: int,
-) -> Job:
-    """Return what a kernel is told; `scale` is the largest that is read."""
-    size = tuple(patch_size)
-    work = prod(sources_shape) * prod(size) * ((1 << scale * len(size)) + _OF_WRITING)
-    return _job(sources_shape, size, n_scales, mode, dtype.char, _n_threads(work))
-
-
-@lru_cache(maxsize=64)  # batches are alike, and to make it takes longer than to look it up
-def _job(
-    sources_shape: tuple[int, int],
-    patch_size: tuple[int, ...],
-    n_scales: int,
-    mode: str,
-    kind: str,
-    n_threads: int,
-) -> Job:
-    n_samples, n_channels = sources_shape
-    depth, height, width = volume(patch_size)
-    return Job(
-        (depth, height, width),
-        n_samples,
-        n_channels,
-        n_scales,
-        len(patch_size),
-        MODES.index(mode),
-        kind == "e",
-        n_threads,
-    )
+def n_threads_for_windows(
+    sources_shape: tuple[int, int], patch_size: Sequence[int], scale: int
+) -> int:
+    """Return how many threads are worth being woken for windows up to a scale."""
+    pixels = prod(sources_shape) * prod(patch_size)
+    return _n_threads(pixels * ((1 << scale * len(patch_size)) + _OF_WRITING))
 
 
 def n_threads_for(n_values: int) -> int:
@@ -98,12 +67,6 @@ def n_threads_for(n_values: int) -> int:
 
 def _n_threads(work: int) -> int:
     return max(1, min(get_num_threads(), work // _WORK_OF_A_THREAD))
-
-
-def check_coords(coords: NDArray[np.int64]) -> None:
-    """Check that windows around these places can be counted in 64 bits."""
-    if not all_within(coords, -_MOST_VALUES, _MOST_VALUES):
-        raise ValueError("sources.coords must be within ±2^56")
 
 
 def address(array: NDArray[Any] | None) -> int | None:

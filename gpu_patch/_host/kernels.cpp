@@ -1,7 +1,7 @@
 // The CPU's kernels: one call per batch, parts of samples over threads.
 //
 // Compiled once for each instruction set, without contraction of products and sums: see build.py.
-// Arguments are checked by library.py's callers; the structs' sizes by library.py.
+// Sizes are checked by library.py's callers, those of structs by library.py, places here.
 #include "cells.h"
 #include "downscaled.h"
 #include "draws.h"
@@ -34,63 +34,119 @@ template <class Each> static int over_parts(const Job& job, Each each) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null; boxes and records (B, C) or null.
-// taps[s]: of scale s.
-EXPORT int lateral_context(const Job* job, const float* const* taps, const ChannelSource* sources,
-                           const PageBox* boxes, const int* slots, const EpilogueRecord* records,
-                           char* input, char* target) {
+// Coordinates within it can be added to sizes of windows in 64 bits.
+constexpr int64 MOST_COORDS = int64(1) << 56;
+
+// Call use(sources, epilogues or null), both (B, C); nothing is done where places are not possible.
+template <class Use> static int with_records(const Job& job, const Columns& columns, Use use) {
+    const Records records(job, columns);
+    if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
+    const int64 n = job.n_samples * job.n_channels;
+    std::vector<ChannelSource> sources;
+    std::vector<EpilogueRecord> epilogues;
+    try {
+        sources.reserve(n);
+        if (columns.values) epilogues.reserve(n);
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+    for (int64 i = 0; i < job.n_samples; ++i)
+        for (int c = 0; c < job.n_channels; ++c) {
+            sources.push_back(records.source(i, c));
+            if (columns.values) epilogues.push_back(records.epilogue(i, c));
+        }
+    return use(sources.data(), columns.values ? epilogues.data() : nullptr);
+}
+
+// input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null; boxes (B, C) or null. taps[s]: of scale s.
+EXPORT int lateral_context(const Job* job, const Columns* columns, const float* const* taps,
+                           const PageBox* boxes, const int* slots, char* input, char* target) {
     const Pages every = {boxes, slots};
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
-        const int64 first = sample * job->n_channels;
-        const ChannelSource* own = sources + first;
-        const Pages pages = every.of(first);
-        const EpilogueRecord* record = records ? records + first : nullptr;
-        char* out = input + sample * job->n_scales * volume;
-        for (int scale = job->n_scales - 1; scale > 0; --scale) {
-            scratch.reset(Downscaled::bytes(*job, scale, part, pages));
-            Downscaled made(*job, own, pages, record, part, scale, taps[scale], scratch);
-            made.write(out + scale * volume);
-        }
-        scratch.reset(Native::bytes(*job, pages));
-        char* own_target = target ? target + first * volume : nullptr;
-        Native(*job, own, pages, record, out, own_target, scratch).write(part);
+    return with_records(*job, *columns, [&](const ChannelSource* sources,
+                                            const EpilogueRecord* records) {
+        return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
+            const int64 first = sample * job->n_channels;
+            const ChannelSource* own = sources + first;
+            const Pages pages = every.of(first);
+            const EpilogueRecord* record = records ? records + first : nullptr;
+            char* out = input + sample * job->n_scales * volume;
+            for (int scale = job->n_scales - 1; scale > 0; --scale) {
+                scratch.reset(Downscaled::bytes(*job, scale, part, pages));
+                Downscaled made(*job, own, pages, record, part, scale, taps[scale], scratch);
+                made.write(out + scale * volume);
+            }
+            scratch.reset(Native::bytes(*job, pages));
+            char* own_target = target ? target + first * volume : nullptr;
+            Native(*job, own, pages, record, out, own_target, scratch).write(part);
+        });
     });
 }
 
-// out (B, C, Z, Y, X); boxes and records (B, C) or null.
-EXPORT int gather(const Job* job, const ChannelSource* sources, const PageBox* boxes,
-                  const int* slots, const EpilogueRecord* records, char* out) {
+// out (B, C, Z, Y, X); boxes (B, C) or null.
+EXPORT int gather(const Job* job, const Columns* columns, const PageBox* boxes, const int* slots,
+                  char* out) {
     const Pages pages = {boxes, slots};
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
-        const int64 first = sample * job->n_channels;
-        const EpilogueRecord* record = records ? records + first : nullptr;
-        char* own = out + first * volume;
-        scratch.reset(Native::bytes(*job, pages));
-        Native(*job, sources + first, pages.of(first), record, nullptr, own, scratch).write(part);
+    return with_records(*job, *columns, [&](const ChannelSource* sources,
+                                            const EpilogueRecord* records) {
+        return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
+            const int64 first = sample * job->n_channels;
+            const EpilogueRecord* record = records ? records + first : nullptr;
+            char* own = out + first * volume;
+            scratch.reset(Native::bytes(*job, pages));
+            Native(*job, sources + first, pages.of(first), record, nullptr, own, scratch).write(part);
+        });
     });
 }
 
-// The same of whole images of integers, which are copied exactly; a function for each size of the output's.
-#define GATHER_INTEGERS(BYTES, TYPE)                                                             \
-    EXPORT int gather_##BYTES##_bytes(const Job* job, const ChannelSource* sources,              \
-                                      const EpilogueRecord* records, TYPE* out) {                \
-        const int64 volume = job->patch[0] * job->patch[1] * job->patch[2];                      \
-        return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {                 \
-            for (int c = 0; c < job->n_channels; ++c) {                                          \
-                scratch.reset(Integers<TYPE>::bytes(*job));                                      \
-                const int64 i = sample * job->n_channels + c;                                    \
-                Integers<TYPE> channel(*job, sources[i], records ? records + i : nullptr,        \
-                                       out + i * volume, scratch);                               \
-                channel.write(part);                                                             \
-            }                                                                                    \
-        });                                                                                      \
-    }
-GATHER_INTEGERS(1, uint8_t)
-GATHER_INTEGERS(2, uint16_t)
-GATHER_INTEGERS(4, uint32_t)
-GATHER_INTEGERS(8, uint64_t)
+// The same of whole images of integers, which are copied exactly.
+template <class T> static int gather_integers(const Job& job, const Columns& columns, T* out) {
+    const int64 volume = job.patch[0] * job.patch[1] * job.patch[2];
+    return with_records(job, columns, [&](const ChannelSource* sources,
+                                          const EpilogueRecord* records) {
+        return over_parts(job, [&](int64 sample, Part part, Scratch& scratch) {
+            for (int c = 0; c < job.n_channels; ++c) {
+                scratch.reset(Integers<T>::bytes(job));
+                const int64 i = sample * job.n_channels + c;
+                const EpilogueRecord* record = records ? records + i : nullptr;
+                Integers<T>(job, sources[i], record, out + i * volume, scratch).write(part);
+            }
+        });
+    });
+}
+EXPORT int gather_1_bytes(const Job* job, const Columns* columns, uint8_t* out) {
+    return gather_integers(*job, *columns, out);
+}
+EXPORT int gather_2_bytes(const Job* job, const Columns* columns, uint16_t* out) {
+    return gather_integers(*job, *columns, out);
+}
+EXPORT int gather_4_bytes(const Job* job, const Columns* columns, uint32_t* out) {
+    return gather_integers(*job, *columns, out);
+}
+EXPORT int gather_8_bytes(const Job* job, const Columns* columns, uint64_t* out) {
+    return gather_integers(*job, *columns, out);
+}
+
+// What CUDA's kernels read, which run elsewhere: (B, C) each; epilogues may be null.
+EXPORT int fill_records(const Job* job, const Columns* columns, ChannelSource* sources,
+                        EpilogueRecord* epilogues) {
+    return with_records(*job, *columns, [&](const ChannelSource* found,
+                                            const EpilogueRecord* records) {
+        const int64 n = job->n_samples * job->n_channels;
+        std::copy_n(found, n, sources);
+        if (epilogues) std::copy_n(records, n, epilogues);
+        return int(DONE);
+    });
+}
+// Those of the specialised kernel, which counts in 32 bits: `limit` is that of coordinates.
+EXPORT int fill_short_records(const Job* job, const Columns* columns, int64 limit, char* out) {
+    const Records records(*job, *columns);
+    if (!records.are_possible(limit)) return IMPOSSIBLE;
+    for (int64 i = 0; i < job->n_samples; ++i)
+        for (int c = 0; c < job->n_channels; ++c) out = records.write_short(out, i, c);
+    return DONE;
+}
 
 // values (B, C, Z, Y, X), moments (B, 2 C, Z, Y, X).
 EXPORT int add_sample(const MomentsJob* job, const char* values, float* moments) {
@@ -139,20 +195,6 @@ EXPORT int draw(const DrawJob* job, const uint64_t* index, const BlockWords* wor
     return DONE;
 }
 
-// orientation (B,), places (8, 3), shift, scale, offset and input_shift (B, C), input_scale and
-// input_offset (B, 1), records (B, C); null is 0.
-EXPORT int fill_records(const Job* job, const uint8_t* orientation, const int64* places,
-                        const float* shift, const float* scale, const float* offset,
-                        const float* input_shift, const float* input_scale,
-                        const float* input_offset, EpilogueRecord* records) {
-    const Values values = {shift, scale, offset, input_shift, input_scale, input_offset};
-    for (int64 i = 0; i < job->n_samples; ++i)
-        for (int c = 0; c < job->n_channels; ++c)
-            *records++ = record_of(values, places + 3 * (orientation ? orientation[i] : 0), i,
-                                   i * job->n_channels + c);
-    return DONE;
-}
-
 // cells (N, Z, Y, X), near and reaches (N,).
 EXPORT int count_near(const CellsJob* job, const float* cells, int64* near, uint8_t* reaches) {
     return share(job->n_cells, job->n_threads, [&](int64 i, Scratch& scratch) {
@@ -180,9 +222,9 @@ EXPORT int measure_cells(const CellsJob* job, const float* cells, double* mean, 
 EXPORT int64 struct_bytes(int which) {
     const int64 sizes[] = {sizeof(Job),           sizeof(MomentsJob),     sizeof(StitchJob),
                            sizeof(MeansJob),      sizeof(DrawJob),        sizeof(CellsJob),
-                           sizeof(ChannelSource), sizeof(EpilogueRecord),
+                           sizeof(Columns),       sizeof(ChannelSource),  sizeof(EpilogueRecord),
                            sizeof(StitchTile),    sizeof(PageBox)};
-    return which >= 0 && which < 10 ? sizes[which] : 0;
+    return which >= 0 && which < 11 ? sizes[which] : 0;
 }
 EXPORT const char* source_digest() { return SOURCE_DIGEST; }
 EXPORT int vector_width() { return W; }

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch._host.arguments import address, check_coords, job_of
+from gpu_patch._host.arguments import address
+from gpu_patch._host.batch import HostBatch
 from gpu_patch._host.library import Library
-from gpu_patch._host.records import fill_records
 from gpu_patch.checks import choice
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import WindowTable, check_cuts, context_values
+from gpu_patch.table import OF_CONTEXT, OF_INPUT, WindowTable
 
 
 def lateral_context(
@@ -40,19 +40,15 @@ def lateral_context(
     See `ops.lateral_context`.
     """
     choice("mode", mode, PADDING_MODES)
-    job = job_of(sources.shape, patch_size, n_scales, mode, dtype, n_scales - 1)
-    records = None
-    if epilogue is not None:
-        values = context_values(epilogue, targets)
-        records = fill_records(library, job, epilogue.orientation, **values)
-    places = table.sources(sources, weights)
-    if not check_cuts(table, sources, patch_size, n_scales, mode):
-        check_coords(sources.coords)
+    batch = HostBatch(
+        library, table, sources, patch_size, n_scales, mode, dtype,
+        weights=weights, epilogue=epilogue, fields=OF_CONTEXT if targets else OF_INPUT,
+        scale=n_scales - 1,
+    )  # fmt: skip
     made = out or new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)
     taps, _ = _taps(n_scales)
     pages = table.all_pages(sources, patch_size, n_scales - 1, n_scales, mode) or (None, None)
-    arrays = (places, *pages, records, *made)
-    library.call("lateral_context", job, ctypes.addressof(taps), *map(address, arrays))
+    batch.call("lateral_context", ctypes.addressof(taps), *map(address, (*pages, *made)))
     return made
 
 

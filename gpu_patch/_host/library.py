@@ -19,7 +19,15 @@ from gpu_patch.table import CHANNEL_SOURCE, EPILOGUE_RECORD
 VARIABLE = "GPU_PATCH_CPU"
 """Environment variable: "numpy", or the instruction set to use."""
 
-_RESULTS = {1: MemoryError("the CPU kernels had no memory left for what they work in")}
+
+class ImpossiblePlaceError(Exception):
+    """A place that a function cannot read."""
+
+
+_RESULTS = {
+    1: MemoryError("the CPU kernels had no memory left for what they work in"),
+    3: ImpossiblePlaceError("a place cannot be read"),
+}
 
 
 class Job(ctypes.Structure):
@@ -32,6 +40,20 @@ class Job(ctypes.Structure):
             (name, ctypes.c_int32)
             for name in ("n_channels", "n_scales", "n_dims", "mode", "half_output", "n_threads")
         ),
+        *((name, ctypes.c_int32) for name in ("n_places", "n_images", "n_values")),
+        ("value_at", ctypes.c_int32 * 6),
+    )
+
+
+class Columns(ctypes.Structure):
+    """`struct Columns` in records.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_void_p)
+        for name in (
+            *("images", "samples", "image_idx", "sample_idx", "coords"),
+            *("weights", "values", "orientation"),
+        )
     )
 
 
@@ -101,20 +123,21 @@ STITCH_TILE = np.dtype(
     ]
 )
 """`struct StitchTile` in stitch.h."""
-_JOBS = (Job, MomentsJob, StitchJob, MeansJob, DrawJob, CellsJob)
+_STRUCTURES = (Job, MomentsJob, StitchJob, MeansJob, DrawJob, CellsJob, Columns)
 _KERNELS = (
-    ("lateral_context", Job, 7),
-    ("gather", Job, 5),
-    *((f"gather_{n}_bytes", Job, 3) for n in (1, 2, 4, 8)),
+    ("lateral_context", Job, 5),
+    ("gather", Job, 3),
+    *((f"gather_{n}_bytes", Job, 1) for n in (1, 2, 4, 8)),
+    ("fill_records", Job, 2),
+    ("fill_short_records", Job, 2),
     ("add_sample", MomentsJob, 2),
     ("stitch", StitchJob, 4),
     ("means", MeansJob, 2),
     ("draw", DrawJob, 3),
-    ("fill_records", Job, 9),
     ("count_near", CellsJob, 3),
     ("measure_cells", CellsJob, 3),
 )
-"""Name, job and number of addresses of each."""
+"""Name, job and number of addresses of each; those with a `Job` take `Columns` too."""
 
 
 class Library:
@@ -140,7 +163,7 @@ class Library:
         if self._functions.source_digest().decode() != build.digest():
             raise OSError(f"{path} is of other sources: python -m gpu_patch._host")
         self._functions.struct_bytes.restype = ctypes.c_int64
-        sizes = [ctypes.sizeof(job) for job in _JOBS]
+        sizes = [ctypes.sizeof(each) for each in _STRUCTURES]
         records = (CHANNEL_SOURCE, EPILOGUE_RECORD, STITCH_TILE, PAGE_BOX)
         sizes += [record.itemsize for record in records]
         found = [self._functions.struct_bytes(i) for i in range(len(sizes))]
@@ -149,7 +172,11 @@ class Library:
         self._kernels = {}
         for name, job, n_addresses in _KERNELS:
             kernel = getattr(self._functions, name)
-            kernel.argtypes = [ctypes.POINTER(job)] + [ctypes.c_void_p] * n_addresses
+            structures = [job, Columns] if job is Job else [job]
+            kernel.argtypes = [
+                *(ctypes.POINTER(each) for each in structures),
+                *[ctypes.c_void_p] * n_addresses,
+            ]
             self._kernels[name] = kernel
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -163,10 +190,12 @@ class Library:
         name : str
             Which.
         *arguments : ctypes.Structure, int or None
-            A job, and addresses; None is a null pointer.
+            A job, columns where it takes them, and addresses; None is a null pointer.
 
         Raises
         ------
+        ImpossiblePlaceError
+            The columns have a place that cannot be read. Nothing has been done.
         MemoryError
             A thread had no memory.
         """

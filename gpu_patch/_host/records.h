@@ -1,21 +1,105 @@
-// Records of an epilogue, out of its columns.
+// Records of a batch, out of the columns of its plan and what is known of the images.
 #pragma once
-#include "cuda.h"
+#include <vector>
 
-struct Values {  // columns; null is all 0
-    const float *shift, *scale, *offset, *input_shift, *input_scale, *input_offset;
+#include "rows.h"
+
+struct ImageSamples {  // of an image
+    int64 n, together;  // how many there are, and how many lie behind each other
+    int64 bytes;        // from one to the next
 };
 
-// `place` is where `turn` puts pixels: first, along Y, along X.
-static inline EpilogueRecord record_of(const Values& values, const int64* place, int64 sample,
-                                       int64 channel) {
-    const auto at = [](const float* column, int64 i) { return column ? column[i] : 0.0f; };
-    EpilogueRecord made;
-    made.first = place[0], made.along_y = place[1], made.along_x = place[2];
-    made.shift = at(values.shift, channel), made.scale = at(values.scale, channel);
-    made.offset = at(values.offset, channel);
-    made.input_shift = at(values.input_shift, channel);
-    made.input_scale = at(values.input_scale, sample);
-    made.input_offset = at(values.input_offset, sample);
-    return made;
+struct Columns {
+    const ChannelSource* images;  // (n_images, C): of their first samples, at no place
+    const ImageSamples* samples;  // (n_images,)
+    const int64 *image_idx, *sample_idx, *coords;  // (B, P), (B, P), (B, P, D)
+    const float* weights;                          // (B, C), or null
+    const float* values;                           // (B, n_values), null without an epilogue
+    const uint8_t* orientation;                    // (B,), or null
+};
+// Where `turn` of epilogue.py puts pixels of a plane.
+static inline void turn(EpilogueRecord& record, int orientation, int64 height, int64 width) {
+    const int64 quarters[4][3] = {{0, width, 1},
+                                  {(width - 1) * height, 1, -height},
+                                  {height * width - 1, -width, -1},
+                                  {height - 1, -1, height}};
+    const int64* own = quarters[orientation % 4];
+    const bool flipped = orientation >= 4;
+    record.first = flipped ? own[0] + (height - 1) * own[1] : own[0];
+    record.along_y = flipped ? -own[1] : own[1], record.along_x = own[2];
 }
+
+class Records {
+    const Job& job;
+    const Columns& columns;
+
+    int64 place(int64 sample, int channel) const {
+        return sample * job.n_places + (job.n_places > 1 ? channel : 0);
+    }
+    // What an epilogue does: of VALUES in table.py, the first three of a channel, as is the fourth.
+    float value(int which, int64 sample, int channel) const {
+        const int at = job.value_at[which];
+        if (at < 0) return 0;
+        return columns.values[sample * job.n_values + at + (which < 4 ? channel : 0)];
+    }
+
+public:
+    Records(const Job& job_, const Columns& columns_) : job(job_), columns(columns_) {}
+
+    // Whether images and samples are there, places within ±limit, and where borders fold into what
+    // is cut out, something is.
+    bool are_possible(int64 limit) const {
+        const int n_dims = job.n_dims;
+        const bool folds = job.mode == REFLECT || job.mode == WRAP;
+        for (int64 i = 0; i < job.n_samples * job.n_places; ++i) {
+            const int64 image = columns.image_idx[i], sample = columns.sample_idx[i];
+            if (image < 0 || image >= job.n_images) return false;
+            if (sample < 0 || sample >= columns.samples[image].n) return false;
+            const int64* size = columns.images[image * job.n_channels].size + 3 - n_dims;
+            for (int d = 0; d < n_dims; ++d) {
+                const int64 at = columns.coords[i * n_dims + d];
+                if (at < -limit || at >= limit) return false;
+                const int64 patch = job.patch[3 - n_dims + d];
+                const int64 start = window_start(at, patch, job.n_scales);
+                if (folds && (start >= size[d] || start + (patch << job.n_scales) <= 0)) return false;
+            }
+        }
+        return true;
+    }
+
+    ChannelSource source(int64 sample, int channel) const {
+        const int64 at = place(sample, channel), image = columns.image_idx[at];
+        ChannelSource made = columns.images[image * job.n_channels + channel];
+        const ImageSamples& own = columns.samples[image];
+        made.pixels = (const char*)made.pixels + columns.sample_idx[at] % own.together * own.bytes;
+        const int64* coords = columns.coords + at * job.n_dims;
+        for (int d = 0; d < job.n_dims; ++d) made.coords[3 - job.n_dims + d] = coords[d];
+        if (columns.weights) made.weight = columns.weights[sample * job.n_channels + channel];
+        return made;
+    }
+
+    EpilogueRecord epilogue(int64 sample, int channel) const {
+        EpilogueRecord made;
+        turn(made, columns.orientation ? columns.orientation[sample] : 0, job.patch[1], job.patch[2]);
+        float* to[] = {&made.shift,       &made.scale,       &made.offset,
+                       &made.input_shift, &made.input_scale, &made.input_offset};
+        for (int i = 0; i < 6; ++i) *to[i] = value(i, sample, channel);
+        return made;
+    }
+
+    // `short_record` of table.py, which specialised.cu reads.
+    char* write_short(char* to, int64 sample, int channel) const {
+        const ChannelSource own = source(sample, channel);
+        const auto put = [&](auto number) {
+            memcpy(to, &number, sizeof number);
+            to += sizeof number;
+        };
+        put(own.pixels);
+        for (int d = 3 - job.n_dims; d < 3; ++d) put(int32_t(own.size[d]));
+        for (int d = 3 - job.n_dims; d < 3; ++d) put(int32_t(own.coords[d]));
+        put(own.weight);
+        put(int32_t(columns.orientation ? columns.orientation[sample] : 0));
+        for (int i = 0; i < 6 && columns.values; ++i) put(value(i, sample, channel));
+        return to;
+    }
+};

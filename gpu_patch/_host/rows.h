@@ -10,6 +10,8 @@ struct Job {
     int64 patch[3];  // Z, Y, X; two axes are three with a Z of size 1 that is not scaled
     int64 n_samples;
     int n_channels, n_scales, n_dims, mode, half_output, n_threads;
+    int n_places, n_images;     // of a sample: 1 or n_channels; of the table
+    int n_values, value_at[6];  // of an epilogue's row, and where each of VALUES is; -1: nowhere
 };
 
 struct Run {  // a stretch of places that reads the image forwards or backwards; zeros: a step of 0

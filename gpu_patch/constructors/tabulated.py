@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.constructors.plan import Plan, Specs
-from gpu_patch.epilogue import Epilogue
 from gpu_patch.locations import Locations
 from gpu_patch.sources import ChannelSources
 
@@ -90,12 +89,11 @@ def _room(like: Plan, n_samples: int, n_places: int) -> Plan:
         Locations(np.empty(n_samples, np.int64), sample_idx[:, c], coords[:, c], like.patch_size)
         for c in range(n_places)
     ]
-    epilogue = like.epilogue and Epilogue(*map(column, like.epilogue.columns))
     return like.moved(
         sources,
         weights=column(like.weights),
         specs=Specs(places, like.specs.principal_channel, column(like.specs.uncorrelated)),
-        epilogue=epilogue,
+        epilogue=like.epilogue and like.epilogue.room(n_samples),
     )
 
 

@@ -18,7 +18,7 @@ from gpu_patch.table import (
     CHANNEL_SOURCE,
     PIXEL_TYPES,
     Addresses,
-    RecordTable,
+    WindowTable,
     all_within,
     volume,
 )
@@ -39,7 +39,7 @@ PAGE_BOX = np.dtype(
 _MOST_BLANKS = 64
 
 
-class SlotTable(RecordTable):
+class SlotTable(WindowTable):
     """Stands where a `table.ImageTable` stands, for images whose pages are in slots.
 
     Parameters
@@ -86,9 +86,14 @@ class SlotTable(RecordTable):
         self._whole_boxes[:, 10] = self._strides[:, -2]
         self._spans = Spans(images)
         self._blanks: dict[tuple[tuple[int, int], tuple[int, ...]], NDArray[np.int32]] = {}
-        self._most_samples = int(self._sides[:, 0].max())
-        self._known: NDArray[np.int64] | None = None  # channels
-        self._of_known: tuple[NDArray[np.int64], ...] = ()
+        self.fewest_channels = self._fewest[1]
+        counts = [image.shape[0] for image in images]
+        self.samples = np.stack(
+            [counts, self._sides[:, 0], self._sides[:, 1] * self._plane_bytes], axis=1
+        )
+        # channels, and their first pages in each image
+        self._known_pages: tuple[NDArray[np.int64] | None, NDArray[np.int64]]
+        self._known_pages = (None, self._bases)
         self._tables = [image.table for image in images]
         self._is_one_pool = all(table is self._tables[0] for table in self._tables)
 
@@ -97,38 +102,23 @@ class SlotTable(RecordTable):
         if not (
             all_within(image_idx, 0, len(self._images))
             and all_within(sample_idx, 0, self._fewest[0])
-            and (channels is self._known or all_within(channels, 0, self._fewest[1]))
+            and (self.has_checked(channels) or all_within(channels, 0, self.fewest_channels))
         ):
             check_indices(self._images, sources)
 
-    def _words(self, sources: ChannelSources) -> NDArray[np.int64]:
-        """Return records as words, (B, C, 8), but for what a table does not know."""
-        image_idx, sample_idx, _, channels = sources
-        known = self._of_channels(channels)[0]
-        if len(known) == 1:
-            words = np.empty((*sources.shape, known.shape[-1]), np.int64)
-            words[:] = known[0]
-        elif image_idx.shape[1] == 1:
-            words = known.take(image_idx[:, 0], axis=0)
-        else:
-            words = known[image_idx, np.arange(len(channels))]
-        if self._most_samples > 1:  # of a page
-            sides, plane_bytes = self._sides[image_idx], self._plane_bytes[image_idx]
-            words[..., 0] += sample_idx % sides[..., 0] * sides[..., 1] * plane_bytes
+    def _of_channels(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
+        words = np.repeat(self._records[:, None], len(channels), axis=1)
+        words[..., 0] += channels % self._sides[:, 1:2] * self._plane_bytes[:, None]
         return words
 
-    def _of_channels(self, channels: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Return, of each image, records of these channels as words, and their first pages."""
-        if channels is self._known:
-            return self._of_known
-        sides = self._sides[:, 1:2]
-        words = np.repeat(self._records[:, None], len(channels), axis=1)
-        words[..., 0] += channels % sides * self._plane_bytes[:, None]
-        first: NDArray[np.int64] = self._bases[:, None] + channels // sides * self._strides[:, 1:2]
-        found = words, first
-        # most batches bring the very array that was here before, and that nobody can change
-        if not channels.flags.writeable:
-            self._known, self._of_known = channels, found
+    def _pages_of(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first pages of these channels in each image, (n_images, C)."""
+        known, found = self._known_pages
+        if channels is not known:
+            groups = channels // self._sides[:, 1:2]
+            found = self._bases[:, None] + groups * self._strides[:, 1:2]
+            if not channels.flags.writeable:
+                self._known_pages = (channels, found)
         return found
 
     def sizes(self, sources: ChannelSources) -> NDArray[np.int64]:
@@ -213,7 +203,7 @@ class SlotTable(RecordTable):
     def _first_pages(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the first page of each sample and channel, (B, C)."""
         image_idx, sample_idx, _, channels = sources
-        known, sides, strides = self._of_channels(channels)[1], self._sides, self._strides
+        known, sides, strides = self._pages_of(channels), self._sides, self._strides
         if len(known) == 1:
             group = sample_idx if sides[0, 0] == 1 else sample_idx // sides[0, 0]
             found: NDArray[np.int64] = known + group * strides[0, 0]

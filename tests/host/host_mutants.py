@@ -19,8 +19,11 @@ import numpy as np
 from variants import cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
+from gpu_patch._cuda import records
 from gpu_patch._host import arguments, library
 from gpu_patch.device.host_memory import BufferPool
+from gpu_patch.sources import ChannelSources
+from gpu_patch.table import ImageTable, short_record
 
 # isort: split
 from cases import MODES, Case
@@ -56,6 +59,7 @@ def results(found: library.Library) -> Iterator[list[bytes]]:
     arguments._WORK_OF_A_THREAD = 1  # threads for small batches, too
     for number, case in enumerate(cases()):
         yield contexts(found, number, case) + patches(found, number, case)
+        yield of_cuda(found, number, case)
     for n in (1, 5):
         set_num_threads(n)
         with library.computing(found):
@@ -72,6 +76,42 @@ def contexts(found: library.Library, number: int, case: Case) -> list[bytes]:
             made += case.host_context(found, epilogue=epilogue)
             made += host_context(found, case, epilogue=epilogue)
     return [array.tobytes() for array in made if array is not None]
+
+
+def of_cuda(found: library.Library, number: int, case: Case) -> list[bytes]:
+    """Return the records that CUDA's kernels read, or what they say of places that cannot be."""
+    made = []
+    n_dims, table = len(case.patch_size), ImageTable(library.HOST, case.images)
+    with library.computing(found):
+        for mode in MODES:
+            window = case.patch_size, case.n_scales, mode
+            for sources in (case.sources, *impossible(case)):
+                memory = np.zeros(case.weights.size, short_record(n_dims, True))
+                epilogue = case.epilogue(number, mixed=True)
+                try:
+                    fits = records.short_records(
+                        memory, table, sources, *window, case.weights, epilogue, True
+                    )
+                    made += [memory, np.array(fits)]
+                    options = {"weights": case.weights, "epilogue": epilogue}
+                    made += records.records(table, sources, *window, **options)
+                except (IndexError, ValueError) as error:
+                    made.append(np.array(str(error)))
+    return [array.tobytes() for array in made]
+
+
+def impossible(case: Case) -> Iterator[ChannelSources]:
+    """Yield what no kernel may read, and the last places that some may."""
+    of_last = {"image_idx": len(case.images), "sample_idx": case.images[0].shape[0]}
+    for name, value in of_last.items():
+        wrong = getattr(case.sources, name).copy()
+        wrong[-1] = value
+        yield case.sources._replace(**{name: wrong})
+    before = -np.array(case.patch_size) // 2 - (np.array(case.patch_size) << case.n_scales) // 2
+    for at in (records.MOST_SHORT, records.MOST_SHORT - 1, 1 << 56, before, before + 1):
+        coords = case.sources.coords.copy()
+        coords[-1] = at
+        yield case.sources._replace(coords=coords)
 
 
 def patches(found: library.Library, number: int, case: Case) -> list[bytes]:

@@ -94,7 +94,7 @@ def test_a_library_of_something_else_is_not_used(monkeypatch, tmp_path, what):
         monkeypatch.setattr(build, "digest", lambda: "0123456789abcdef")
     elif what == "sizes":
         empty = type("Job", (ctypes.Structure,), {"_fields_": []})
-        monkeypatch.setattr(library, "_JOBS", (empty, *library._JOBS[1:]))
+        monkeypatch.setattr(library, "_STRUCTURES", (empty, *library._STRUCTURES[1:]))
     else:
         for level in build.LEVELS["x86_64"]:
             (tmp_path / level).write_bytes(b"no library")

@@ -249,10 +249,9 @@ def test_epilogues_of_other_batches_are_refused(backend, name, value, words):
         *np.zeros((2, 2, 1), np.int64), np.zeros((2, 1, 2), np.int64), np.arange(3)
     )
     weights = np.ones((2, 3), np.float32)
-    epilogue = Epilogue.identity(2, 1, 3)
-    changed = {field: getattr(epilogue, field) for field in Epilogue.__slots__} | {name: value}
+    epilogue = replace(Epilogue.identity(2, 1, 3), **{name: value})
     with pytest.raises(ValueError, match="epilogue") as raised:
         backend.lateral_context(
-            images, sources, weights, (6, 7), 2, mode="reflect", epilogue=Epilogue(**changed)
+            images, sources, weights, (6, 7), 2, mode="reflect", epilogue=epilogue
         )
     assert all(word in str(raised.value) for word in words)

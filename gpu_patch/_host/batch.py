@@ -1,0 +1,147 @@
+"""What is planned of a batch, as compiled functions take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch._host.arguments import address, n_threads_for_windows
+from gpu_patch._host.library import Columns, ImpossiblePlaceError, Job, Library
+from gpu_patch.epilogue import NUMBERS, Epilogue, columns_of
+from gpu_patch.sources import ChannelSources
+from gpu_patch.table import MODES, VALUES, WindowTable, all_within, check_cuts, volume
+
+_MOST_COORDS = 1 << 56
+"""MOST_COORDS in kernels.cpp."""
+
+
+class HostBatch:
+    """A batch for compiled functions: they make each channel's records out of the plan's columns.
+
+    Parameters
+    ----------
+    library : Library
+        The functions.
+    table : WindowTable
+        Of the images.
+    sources : ChannelSources
+        What is read.
+    patch_size, n_scales, mode, dtype
+        As of the operations.
+    weights : array of float32, shape (B, C), optional
+        How channels are mixed.
+    epilogue : Epilogue, optional
+        What happens to values.
+    fields : mapping, optional
+        The columns of the epilogue by field of a record: `table.OF_CONTEXT` or one like it.
+    scale : int, default 0
+        The largest that is read.
+
+    Raises
+    ------
+    IndexError
+        An image that is read does not have these channels.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        table: WindowTable,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        dtype: np.dtype[Any],
+        *,
+        weights: NDArray[np.float32] | None = None,
+        epilogue: Epilogue | None = None,
+        fields: Mapping[str, str],
+        scale: int = 0,
+    ) -> None:
+        self._library, self._table, self._sources = library, table, sources
+        self._window = tuple(patch_size), n_scales, mode
+        image_idx, sample_idx, coords, channels = sources
+        if not table.has_checked(channels):
+            table.check(sources)
+        known = table.of_channels(channels)
+        values, widths, orientation = None, None, None
+        if epilogue is not None:
+            (values, widths), orientation = epilogue.packed(), epilogue.orientation
+        self._job = _job(
+            sources.shape,
+            (image_idx.shape[1], len(known)),
+            *self._window,
+            dtype.char,
+            n_threads_for_windows(sources.shape, patch_size, scale),
+            widths,
+            tuple(fields.items()),
+        )
+        self._arrays = (
+            known,
+            table.samples,
+            np.ascontiguousarray(image_idx, np.int64),
+            np.ascontiguousarray(sample_idx, np.int64),
+            np.ascontiguousarray(coords, np.int64),
+            None if weights is None else np.ascontiguousarray(weights, np.float32),
+            None if values is None else np.ascontiguousarray(values),
+            None if orientation is None else np.ascontiguousarray(orientation, np.uint8),
+        )
+        self._columns = Columns(*map(address, self._arrays))
+
+    def call(self, name: str, *arguments: int | None) -> None:
+        """Call a function with what follows job and columns.
+
+        Raises
+        ------
+        IndexError, ValueError
+            An image or sample that is read is not there, or a place cannot be.
+        ImpossiblePlaceError
+            A place is beyond what the function counts in.
+        MemoryError
+            A thread had no memory.
+        """
+        try:
+            self._library.call(name, self._job, self._columns, *arguments)
+        except ImpossiblePlaceError:
+            self._table.check(self._sources)
+            check_cuts(self._table, self._sources, *self._window)
+            if not all_within(self._sources.coords, -_MOST_COORDS, _MOST_COORDS):
+                raise ValueError("sources.coords must be within ±2^56") from None
+            raise
+
+
+@lru_cache(maxsize=64)  # batches are alike, and to make it takes longer than to look it up
+def _job(
+    shape: tuple[int, int],
+    of_images: tuple[int, int],
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    kind: str,
+    n_threads: int,
+    widths: tuple[int, ...] | None,
+    fields: tuple[tuple[str, str], ...],
+) -> Job:
+    n_values, value_at = 0, dict.fromkeys(VALUES, -1)
+    if widths is not None:
+        parts = dict(zip(NUMBERS, columns_of(widths), strict=True))
+        n_values = sum(part.stop - part.start for part in parts.values() if part is not None)
+        for field, column in fields:
+            if (part := parts[column]) is not None:
+                value_at[field] = part.start
+    return Job(
+        volume(patch_size),
+        *shape,
+        n_scales,
+        len(patch_size),
+        MODES.index(mode),
+        kind == "e",
+        n_threads,
+        *of_images,
+        n_values,
+        tuple(value_at.values()),
+    )
