@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import gpu_patch
 from gpu_patch.cli.arguments import Parser
 from gpu_patch.cli.bench.command import add_to as add_bench
+from gpu_patch.cli.delivery import delivered
 from gpu_patch.cli.demo import add_to as add_demo
 from gpu_patch.cli.encoding import any_encoding
 from gpu_patch.cli.info import add_to as add_info
@@ -43,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0, 2 after an error, which stands in one line on stderr, 130 after Ctrl-C,
-        or 143 after SIGTERM.
+        143 after SIGTERM, or 141 where nobody reads any more what is printed.
     """
     with any_encoding():
-        return _run(make_parser(), arguments)
+        return delivered(lambda: _run(make_parser(), arguments))
 
 
 def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
@@ -59,6 +60,8 @@ def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
         names = options.parser.options
         with terminable(), short_warnings(names):
             options.run(options)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
         print(f"gpu-patch: error: {one_line(error, names)}", file=sys.stderr)
         return 2

@@ -42,9 +42,13 @@ def measured(
         command(settings), env=variables, stdout=subprocess.PIPE, encoding="utf-8"
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.endswith("\n"):  # or its process was ended in the middle of it
-                yield json.loads(line)
+        try:
+            for line in process.stdout:
+                if line.endswith("\n"):  # or its process was ended in the middle of it
+                    yield json.loads(line)
+        except GeneratorExit:  # nobody waits for the rest
+            process.terminate()
+            raise
     if process.returncode == -signal.SIGINT:
         raise KeyboardInterrupt  # Ctrl-C may reach that process before this one
     if process.returncode:

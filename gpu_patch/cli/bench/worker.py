@@ -21,7 +21,10 @@ def main() -> None:
     os.dup2(2, 1)
 
     def report(record: Any) -> None:
-        print(json.dumps(record), file=results, flush=True)
+        try:
+            print(json.dumps(record), file=results, flush=True)
+        except BrokenPipeError:  # who asked has left
+            os._exit(1)
 
     settings = json.loads(sys.argv[1])
     if settings.get("library") == "careamics":
