@@ -36,7 +36,7 @@ def _progress(state: ResultState) -> str:
         return f"{by}; files of this format do not tell how much is done"
     assert state.done is not None
     percent = 100 * state.done // state.units
-    goes_on = "" if state.writer else "; --resume with the same settings goes on"
+    goes_on = "; --resume with the same settings goes on" if state.done and not state.writer else ""
     return f"{state.done} of {state.units} parts written ({percent} %), {by}{goes_on}"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_a_stopped_prediction(capsys):
     assert settings.startswith("  made with tile_size 8×8, overlaps 2×2, multiscale_count none, ")
     assert settings.endswith("model one")
     assert info(capsys, ".") == f"{line}\n{settings}\n"  # and its folder
+
+
+def test_nothing_goes_on_where_no_part_is_written(capsys):
+    with pytest.raises(StoppedError):
+        run("a.ome.zarr", at_batch=60, then=stop, chunk_size=(16, 16), format=None)
+    for part in Path(".a.ome.zarr.partial/units").iterdir():
+        part.unlink()
+    first = info(capsys, ".").splitlines()[0]
+    assert first.endswith("a.ome.zarr: 0 of 5 parts written (0 %), stopped")
 
 
 def test_a_running_prediction(capsys):

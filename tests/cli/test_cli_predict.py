@@ -266,6 +266,39 @@ def test_results_are_kept_replaced_and_gone_on_with(models, capsys):
     )
 
 
+def test_what_is_said_of_a_stopped_run_is_true(models, monkeypatch, capsys):
+    from gpu_patch.cli.predict.models import Counting
+
+    forward = Counting.forward
+
+    def stopped(at_batch, *arguments):
+        """Return what is said of a run of 12 batches, 4 a part; 0 never stops."""
+        calls = []
+
+        def stopping(model, batch):
+            calls.append(batch)
+            if len(calls) == at_batch:
+                raise KeyboardInterrupt
+            return forward(model, batch)
+
+        monkeypatch.setattr(Counting, "forward", stopping)
+        status = run("series.tif", "--model", "model.pt", "--out", "out", *TILES, *arguments)
+        assert status == (130 if at_batch else 0)
+        return [s for s in capsys.readouterr().out.splitlines() if s.startswith("stopped")]
+
+    nothing = ["stopped  before anything was written: the same command begins anew"]
+    assert stopped(1) == nothing
+    assert stopped(1, "--resume") == nothing
+    assert stopped(11) == ["stopped  --resume goes on with what is written"]
+    assert stopped(1, "--resume") == ["stopped  --resume goes on with what is written"]
+    assert stopped(0, "--resume") == []
+    # what was there before is no part of another result
+    another = ["--overwrite", "--overlaps", "10"]
+    assert stopped(1, *another) == nothing
+    assert stopped(11, *another) == ["stopped  --resume --overwrite goes on with what is written"]
+    assert stopped(1, "--format", "npy") == []
+
+
 @pytest.mark.filterwarnings("default::UserWarning")
 def test_modes_are_those_that_a_model_was_saved_in(models, capsys):
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 1, 1), torch.nn.Dropout(0.5))

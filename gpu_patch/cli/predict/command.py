@@ -36,6 +36,7 @@ from gpu_patch.cli.predict.settings import (
     sizes,
     this_process,
 )
+from gpu_patch.cli.predict.stops import Stop
 from gpu_patch.cli.preview import report_images
 from gpu_patch.feed import Normalization
 from gpu_patch.images.budget import DEFAULT_FRACTION, size_text
@@ -286,6 +287,7 @@ def _predicted(options: argparse.Namespace, process: Process, work: _Work) -> Pr
         *("tiling", "n_draws", "std", "out", "format", "resume", "overwrite", "durable"),
         *NAMES,
     )
+    stop = Stop(options, work.images)
     try:
         return predict(
             work.images,
@@ -300,11 +302,8 @@ def _predicted(options: argparse.Namespace, process: Process, work: _Work) -> Pr
             **{name: getattr(options, name) for name in names},
         )
     except KeyboardInterrupt:
-        known = ending(options.out.name)
-        goes_on = (known[1] if known else options.format or "ome-zarr") == "ome-zarr"
-        if process.rank == 0 and goes_on:
-            again = "--resume --overwrite" if options.overwrite else "--resume"
-            print(f"stopped  {again} goes on with what is written")
+        if process.rank == 0:
+            stop.report()
         raise
     except Exception as error:
         if hasattr(error, "__notes__"):  # it is from the model
