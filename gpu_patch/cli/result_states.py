@@ -9,6 +9,8 @@ from gpu_patch.predict.outputs.state import ResultState
 
 _SIZES = ("tile_size", "overlaps", "stride")
 """Settings with a number per axis."""
+_WITHOUT = {"inner": ("stride",), "switi": ("blend",)}
+"""Settings that each tiling does not have."""
 
 
 def lines_of(states: Iterable[ResultState]) -> list[str]:
@@ -16,8 +18,11 @@ def lines_of(states: Iterable[ResultState]) -> list[str]:
     lines = []
     for state in states:
         lines.append(f"result: {state.path}: {_progress(state)}")
+        without = _WITHOUT.get(str(state.settings.get("tiling")), ())
         settings = ", ".join(
-            f"{key} {_short(value, key in _SIZES)}" for key, value in state.settings.items()
+            f"{key} {_short(value, key in _SIZES)}"
+            for key, value in state.settings.items()
+            if key not in without
         )
         lines += [f"  made with {settings}"] * bool(settings)
     return lines

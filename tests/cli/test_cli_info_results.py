@@ -103,6 +103,13 @@ def test_what_was_asked_of_values(capsys):
     assert settings["reduce"] == [0.1, 0.5]
 
 
+def test_what_each_tiling_has(capsys):
+    run("a.ome.zarr")
+    assert "padding_mode reflect, blend crop, tiling inner, n_samples 1" in info(capsys, ".")
+    run("a.ome.zarr", tiling="switi", stride=(2, 2), overwrite=True)
+    assert "padding_mode reflect, tiling switi, stride 2×2, n_samples 1" in info(capsys, ".")
+
+
 def test_files_of_one_block_do_not_tell(capsys):
     said = []
     run("a.npy", at_batch=9, then=lambda: said.append(info(capsys, "a.npy")))
