@@ -138,12 +138,19 @@ def test_frames_beyond_the_axes(tmp_path):
         open_images(tmp_path / "a.nd2")
 
 
-@pytest.mark.parametrize("keep", [0, 3, 50, 5000, -1, -41])
-def test_damaged(tmp_path, keep):
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        (0, "it is empty"),
+        (3, "it ends 5 bytes too early"),
+        *((keep, "it may be cut short, or damaged") for keep in (39, 50, 112, 5000, -1, -41)),
+    ],
+)
+def test_cut_short(tmp_path, keep, words):
     path = tmp_path / "a.nd2"
     write_nd2(path, frames_of(numbered("TCYX")), (T,))
     os.truncate(path, keep if keep >= 0 else path.stat().st_size + keep)
-    with pytest.raises(ValueError, match=r"a\.nd2 cannot be read as an ND2"):
+    with pytest.raises(ValueError, match=rf"a\.nd2 cannot be read as an ND2: .*{words}$"):
         open_images(path)
 
 

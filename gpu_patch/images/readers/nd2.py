@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -31,6 +32,8 @@ _LETTERS = {"TimeLoop": "T", "NETimeLoop": "T", "ZStackLoop": "Z", "XYPosLoop": 
 _FOREIGN = {"CustomLoop": "a loop of the user", "S": "colours beside channels"}
 _OLD = b"\0\0\0\x0cjP  "
 """First bytes of the old format."""
+_END, _END_BYTES = b"ND2 CHUNK MAP SIGNATURE 0000001!", 40
+"""How the last bytes begin: what ends the map of all parts, then where it lies."""
 
 
 class Nd2Reader(ImageReader):
@@ -215,6 +218,7 @@ def _open(path: Path) -> tuple[Any, _Source]:
     try:
         if source.read(len(_OLD)) == _OLD:
             raise ValueError("it is of the format before 2010, JPEG 2000: save it anew as ND2")
+        _check_end(source)
         file = nd2.ND2File(source)
         # nd2 reads them when it first needs them: after this, only frames are read
         _ = file.attributes, file.experiment
@@ -222,6 +226,16 @@ def _open(path: Path) -> tuple[Any, _Source]:
     except BaseException:
         source.close()
         raise
+
+
+def _check_end(source: _Source) -> None:
+    """Raise where a file does not end as one that was written to its end."""
+    source.seek(max(0, source.seek(0, os.SEEK_END) - _END_BYTES))
+    if source.read(len(_END)) != _END:
+        raise ValueError(
+            "the map of its parts, with which ND2 files end, is not there: it may be cut short, "
+            "or damaged"
+        )
 
 
 def open_all(path: Path, options: Options) -> list[ImageReader]:
