@@ -121,6 +121,15 @@ def test_addresses_where_none_can_be(tmp_path, monkeypatch, capsys, given, words
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_says_that_results_go_to_no_server(capsys):
+    assert main(["predict", "a.tif", "--model", "m.pt", "--out", "s3://bucket/out"]) == 2
+    assert "(see gpu-patch predict --help)" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--out DIR folder for the results, on this machine and not on a server" in shown
+
+
 def test_results_named_by_a_secret_address():
     with pytest.raises(ValueError, match="found the address 'http://host/a'"):
         OutputOptions(out=SECRET)

@@ -71,8 +71,8 @@ def add_to(commands: Commands) -> None:
         type=path_named,
         required=True,
         metavar="DIR",
-        help="folder for the results; or, for one IMAGE, a file that ends in .ome.zarr, "
-        ".ome.tif or .npy",
+        help="folder for the results, on this machine and not on a server; or, for one IMAGE, a "
+        "file that ends in .ome.zarr, .ome.tif or .npy",
     )
     add_tiles(parser.add_argument_group("tiles"))
     add_results(parser.add_argument_group("results"))
