@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gpu_patch.checks import Message, argument
+
 STORED_DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "float16", "float32")
 """Data types that stay as they are; all others become float32."""
 
@@ -50,8 +52,12 @@ def warn_of_lost_precision(
     # float32 has 2^23 values from one power of 2 to the next
     step = 1 << ((largest - 1).bit_length() - 24)
     warnings.warn(
-        f"{origin}{dtype} data with values beyond 2^24 are kept as float32 and lose precision: "
-        f"near {largest} only multiples of {step} are kept, {step - 1} of {step} grey levels "
-        "are lost; open_images(..., labels=True) keeps labels as they are",
+        Message(
+            f"{origin}{dtype} data with values beyond 2^24 are kept as float32 and lose precision: "
+            f"near {largest} only multiples of {step} are kept, {step - 1} of {step} grey levels "
+            "are lost. Give smaller values, such as labels numbered from 1 on, or ",
+            argument("labels", True),
+            ", which keeps labels as they are",
+        ),
         stacklevel=stacklevel + 1,
     )

@@ -173,5 +173,6 @@ def test_users_are_warned_in_one_line(files, capsys):
     assert capsys.readouterr().err == (
         "gpu-patch: warning: a.npy: uint32 data with values beyond 2^24 are kept as float32 and "
         "lose precision: near 33554432 only multiples of 2 are kept, 1 of 2 grey levels are "
-        "lost; open_images(..., labels=True) keeps labels as they are\n"
+        "lost. Give smaller values, such as labels numbered from 1 on, or labels=True in Python, "
+        "which keeps labels as they are\n"
     )
