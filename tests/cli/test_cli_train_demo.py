@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from importlib.util import find_spec
 
@@ -194,6 +195,28 @@ def test_same_seed_same_training(trained, tmp_path):
 
 
 @needs_torch
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_what_is_saved_predicts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    figures = train(tmp_path, "--steps", "30", "--save", "a b.pt")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:-1] == ["written    a b.pt", "written    a b.normalization.json"]
+    told = lines[-1].removeprefix("for use    gpu-patch ")
+    truth = make_phantom(HELD_OUT_SIZE, 1)
+    np.save("mixture.npy", truth.mean(axis=0, dtype=np.float32))
+    asked = shlex.split(told.replace("IMAGE", "mixture.npy").replace("DIR", "out.npy"))
+    # another batch than in training, and tiles as there
+    asked += ["--axes", "YX", "--device", "cpu", "--overlaps", "16", "--batch-size", "7"]
+    assert main(asked) == 0
+    assert not re.search("note|warning", "".join(capsys.readouterr()))
+    expected = figures["psnr"]["network, trained"]
+    assert psnr(np.load("out.npy"), truth) == pytest.approx(expected, abs=1e-3)
+    other = [*asked, "--tile-size", "64", "--overwrite"]
+    assert main(other) == 0
+    assert psnr(np.load("out.npy"), truth) == pytest.approx(expected, abs=1)
+
+
+@needs_torch
 def test_one_step(tmp_path, capsys):
     figures = train(tmp_path, "--steps", "1", "--scales", "1")
     assert len(figures["losses"]) == len(figures["waiting_seconds"]) == 1
@@ -340,6 +363,8 @@ def test_torch_without_cuda(monkeypatch, tmp_path, capsys):
         ("--size 128 --batch-size 5 --val 0", ["--batch-size", "at most 4", "128×128", "5"]),
         ("--size 512 --val 40", ["--val asks for 40", "at most 32, or strict=False", "--scales 2"]),
         ("--json nosuch/a.json", ["--json", "nosuch"]),
+        ("--save nosuch/a.pt", ["--save", "nosuch"]),
+        ("--save a.pt2", ["--save", "must end in .pt", "'a.pt2'"]),
         ("--out grey.png", ["--out", "grey.png", "must be a folder"]),
         ("--device toaster", ["device", "'toaster'"]),
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from gpu_patch.cli.arguments import (
     add_seed,
     folder,
     needs,
+    path_named,
     whole,
     writable,
 )
@@ -27,7 +30,7 @@ from gpu_patch.cli.phantom import make_phantom
 from gpu_patch.cli.picture_files import save_picture
 from gpu_patch.cli.text import head, line
 from gpu_patch.device import resolve
-from gpu_patch.feed import compute_normalization
+from gpu_patch.feed import Normalization, compute_normalization
 from gpu_patch.patching import Split
 from gpu_patch.plots import plot_training
 from gpu_patch.plots.training import psnr, running_mean
@@ -35,6 +38,7 @@ from gpu_patch.words import counted, times
 
 if TYPE_CHECKING:
     from gpu_patch.cli.training.loop import Course
+    from gpu_patch.cli.training.unet import UNet
 
 STRUCTURES = ("filaments", "nuclei")
 HELD_OUT_SIZE = 384
@@ -72,6 +76,13 @@ def add_to(commands: Commands) -> None:
     )
     add_folder(parser, "unmixed.png")
     add_json(parser)
+    parser.add_argument(
+        "--save",
+        type=path_named,
+        metavar="MODEL.pt",
+        help="also write the network as TorchScript, and beside it MODEL.normalization.json: what "
+        "gpu-patch predict takes as --model and --normalization",
+    )
     parser.add_argument(
         "--steps", type=whole(1), default=500, metavar="N", help="default: %(default)s"
     )
@@ -128,6 +139,8 @@ def run(options: argparse.Namespace) -> None:
     loop.use_device(settings["device"])
     if options.json is not None:
         writable("--json", options.json)
+    if options.save is not None:
+        _check_save(options.save)
     picture = folder("--out", options.out) / "unmixed.png"
     described = {**machine(), **loop.machine(settings["device"])}
     print("\n".join(machine_lines(described)))
@@ -148,11 +161,41 @@ def run(options: argparse.Namespace) -> None:
         }
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         print(f"written    {options.json}")
+    if options.save is not None:
+        _save(found, settings, options.save)
+
+
+def _check_save(path: Path) -> None:
+    """Raise where a network cannot be written."""
+    if path.suffix.lower() != ".pt":
+        raise ValueError(f"argument --save: must end in .pt, as TorchScript does, found '{path}'")
+    for file in (path, _normalization_of(path)):
+        writable("--save", file)
+
+
+def _normalization_of(model: Path) -> Path:
+    return model.with_suffix(".normalization.json")
+
+
+def _save(found: _Trained, settings: dict[str, Any], path: Path) -> None:
+    """Write a network and its normalization, and say how to use them."""
+    from gpu_patch.cli.training import loop
+
+    n_scales, patch_size = settings["scales"], settings["patch_size"]
+    loop.save(found.network, n_scales, patch_size, path)
+    normalization = _normalization_of(path)
+    found.normalization.save(normalization)
+    print(f"written    {path}\nwritten    {normalization}")
+    files = f"--model {quote(str(path))} --normalization {quote(str(normalization))}"
+    tiles = f"--scales {n_scales} --tile-size {patch_size}"
+    print(f"for use    gpu-patch predict IMAGE {files} {tiles} --out DIR")
 
 
 class _Trained(NamedTuple):
     """A training: how it went, on what, and a held-out image as it is and as it was predicted."""
 
+    network: UNet
+    normalization: Normalization
     n_parameters: int
     course: Course
     pixels: NDArray[np.uint16]
@@ -193,7 +236,10 @@ def _trained(settings: dict[str, Any]) -> _Trained:
     predicted = partial(loop.predict, network, truth, normalization, **shape, device=device)
     before = predicted()
     course = loop.train(network, loader, settings["steps"], validation)
-    return _Trained(n_parameters, course, pixels, split, truth, before, predicted())
+    after = predicted()
+    return _Trained(
+        network, normalization, n_parameters, course, pixels, split, truth, before, after
+    )
 
 
 def parts_of(split: Split) -> str:

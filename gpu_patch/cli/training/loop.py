@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -257,3 +258,14 @@ def predict(
     )
     image: NDArray[np.float32] = found.images[0]
     return image
+
+
+# ---- saving ------------------------------------------------------------------------------------
+
+
+def save(network: nn.Module, n_scales: int, patch_size: int, path: Path) -> None:
+    """Write a network as TorchScript, which takes batches of any number and size of tiles."""
+    device = next(network.parameters()).device
+    example = torch.zeros((1, n_scales, patch_size, patch_size), device=device)
+    # in evaluation mode: predict warns of models that were saved in the other one
+    torch.jit.trace(network.eval(), example).save(path)
