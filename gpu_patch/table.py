@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -321,15 +321,19 @@ def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:
     return depth, height, width
 
 
-OF_CONTEXT = {
-    **{name: f"target_{name}" for name in ("shift", "scale", "offset")},
-    **{f"input_{name}": f"input_{name}" for name in ("shift", "scale", "offset")},
-}
-"""What happens to values of lateral contexts: the column of an epilogue, by field of a record."""
-OF_INPUT = {name: name for name in OF_CONTEXT.values() if name.startswith("input")}
+Fields: TypeAlias = tuple[tuple[str, str], ...]
+"""Fields of a record, one of `VALUES`, beside the column of an epilogue that each holds."""
+
+_OF_MIXTURE = tuple((f"input_{name}", f"input_{name}") for name in ("shift", "scale", "offset"))
+OF_PATCH: Fields = tuple((name, f"input_{name}") for name in ("shift", "scale", "offset"))
+"""Of plain patches."""
+OF_CONTEXT: Fields = (
+    *((name, f"target_{name}") for name in ("shift", "scale", "offset")),
+    *_OF_MIXTURE,
+)
+"""Of lateral contexts."""
+OF_INPUT: Fields = _OF_MIXTURE
 """The same where there are no targets."""
-OF_PATCH = {name: f"input_{name}" for name in ("shift", "scale", "offset")}
-"""What happens to values of plain patches."""
 
 
 def epilogue_records(

@@ -17,6 +17,7 @@ from gpu_patch.table import (
     OF_CONTEXT,
     OF_INPUT,
     OF_PATCH,
+    Fields,
     WindowTable,
     all_within,
     check_cuts,
@@ -63,7 +64,7 @@ def records(
         found = [table.sources(sources, weights)]
         check_cuts(table, sources, patch_size, n_scales, mode)
         if epilogue is not None:
-            values = {field: getattr(epilogue, column) for field, column in fields.items()}
+            values = {field: getattr(epilogue, column) for field, column in fields}
             orientation = epilogue.orientation
             found.append(epilogue_records(sources.shape, patch_size, orientation, **values))
         return found
@@ -121,11 +122,11 @@ def short_records(
     if epilogue is not None:
         if epilogue.orientation is not None:
             own["orientation"] = epilogue.orientation[:, None]
-        for field, column in fields.items():
+        for field, column in fields:
             if (values := getattr(epilogue, column)) is not None:
                 own[field] = values
     return True
 
 
-def _fields(targets: bool) -> dict[str, str]:
+def _fields(targets: bool) -> Fields:
     return OF_CONTEXT if targets else OF_INPUT

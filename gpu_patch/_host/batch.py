@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from gpu_patch._host.arguments import address, n_threads_for_windows
 from gpu_patch._host.library import Columns, ImpossiblePlaceError, Job, Library
 from gpu_patch.epilogue import NUMBERS, Epilogue, columns_of
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import MODES, VALUES, WindowTable, all_within, check_cuts, volume
+from gpu_patch.table import MODES, VALUES, Fields, WindowTable, all_within, check_cuts, volume
 
 _MOST_COORDS = 1 << 56
 """MOST_COORDS in kernels.cpp."""
@@ -36,8 +36,8 @@ class HostBatch:
         How channels are mixed.
     epilogue : Epilogue, optional
         What happens to values.
-    fields : mapping, optional
-        The columns of the epilogue by field of a record: `table.OF_CONTEXT` or one like it.
+    fields : Fields
+        Which columns of the epilogue records have: `table.OF_CONTEXT` or one like it.
     scale : int, default 0
         The largest that is read.
 
@@ -59,7 +59,7 @@ class HostBatch:
         *,
         weights: NDArray[np.float32] | None = None,
         epilogue: Epilogue | None = None,
-        fields: Mapping[str, str],
+        fields: Fields,
         scale: int = 0,
     ) -> None:
         self._library, self._table, self._sources = library, table, sources
@@ -71,14 +71,10 @@ class HostBatch:
         values, widths, orientation = None, None, None
         if epilogue is not None:
             (values, widths), orientation = epilogue.packed(), epilogue.orientation
+        n_threads = n_threads_for_windows(sources.shape, patch_size, scale)
+        of_images = image_idx.shape[1], len(known)
         self._job = _job(
-            sources.shape,
-            (image_idx.shape[1], len(known)),
-            *self._window,
-            dtype.char,
-            n_threads_for_windows(sources.shape, patch_size, scale),
-            widths,
-            tuple(fields.items()),
+            sources.shape, of_images, *self._window, dtype.char, n_threads, widths, fields
         )
         self._arrays = (
             known,
@@ -124,7 +120,7 @@ def _job(
     kind: str,
     n_threads: int,
     widths: tuple[int, ...] | None,
-    fields: tuple[tuple[str, str], ...],
+    fields: Fields,
 ) -> Job:
     n_values, value_at = 0, dict.fromkeys(VALUES, -1)
     if widths is not None:

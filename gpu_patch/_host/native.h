@@ -152,7 +152,7 @@ private:
             read_rows(z, y, n, c, values, channels[c].stride);
             const int64 stride = channels[c].stride;
             if (targets && !at_once)
-                write_target<true>(
+                write_target(
                     z, y, n, c, [=](int i, int64 x) { return load_vec(values + i * stride + x); });
         }
         const Channel* own = channels;
@@ -160,27 +160,87 @@ private:
             return load_vec(own[c].values + i * own[c].stride + x);
         };
         if (n_channels == 1)
-            mix<1, true>(z, y, n, load);
+            mix<1>(z, y, n, load);
         else if (n_channels == 2)
-            mix<2, true>(z, y, n, load);
+            mix<2>(z, y, n, load);
         else
-            mix<0, true>(z, y, n, load);
+            mix<0>(z, y, n, load);
     }
 
-    template <class T> struct PixelRows {  // one type for any number of channels
-        const T* const* rows;
-        ALWAYS_INLINE vec operator()(int i, int64 x) const { return load_pixels<T>(rows[i] + x); }
+    // What is done to pixels of all channels that lie beside each other, and where it goes.
+    template <int C, bool FINISHED> struct Finish {
+        float *targets[C], *mixture;  // null where they are not wanted
+        vec shift[C], scale[C], offset[C], weight[C], mixed_shift[C], mixed_scale, mixed_offset;
+
+        Finish(const Native& own)
+            : mixture(own.mixture ? own.mixture->begin() : nullptr),
+              mixed_scale(all(FINISHED ? own.records->input_scale : 1.0f)),
+              mixed_offset(all(FINISHED ? own.records->input_offset : 0.0f)) {
+            for (int c = 0; c < C; ++c) {
+                const Channel& channel = own.channels[c];
+                targets[c] = own.targets ? own.targets[c].begin() : nullptr;
+                weight[c] = all(channel.weight), mixed_shift[c] = all(channel.shift);
+                shift[c] = all(FINISHED ? own.records[c].shift : 0.0f);
+                scale[c] = all(FINISHED ? own.records[c].scale : 1.0f);
+                offset[c] = all(FINISHED ? own.records[c].offset : 0.0f);
+            }
+        }
+        // The first n of a vector, to a place of the volumes.
+        ALWAYS_INLINE void operator()(const vec (&values)[C], int64 to, int n) const {
+            for (int c = 0; c < C && targets[0]; ++c)
+                put_some(targets[c] + to,
+                         FINISHED ? (values[c] - shift[c]) * scale[c] + offset[c] : values[c], n);
+            if (!mixture) return;
+            vec sum;
+            for (int c = 0; c < C; ++c) {
+                const vec value = FINISHED ? values[c] - mixed_shift[c] : values[c];
+                sum = c == 0 ? weight[c] * value : sum + weight[c] * value;
+            }
+            put_some(mixture + to, FINISHED ? sum * mixed_scale + mixed_offset : sum, n);
+        }
     };
-    // Rows that are in the images as a whole are converted where they are used, not before.
-    template <class T, int C> void write_inside(int64 z, int64 y, int n) const {
+    // Rows that are in the images as a whole are converted where they are used, once for target and
+    // mixture, and turned together.
+    template <class T, int C, bool FINISHED> void write_inside(int64 z, int64 y, int n) const {
         const T* from[C][W];
         for (int c = 0; c < C; ++c)
             for (int i = 0; i < n; ++i)
                 from[c][i] = (const T*)rows[c * job.patch[1] + y + i] +
                              windows[c].columns.all[0].columns.runs[0].first;
-        for (int c = 0; c < C && targets; ++c)
-            write_target<false>(z, y, n, c, PixelRows<T>{from[c]});
-        mix<C, false>(z, y, n, [&](int c, int i, int64 x) { return load_pixels<T>(from[c][i] + x); });
+        const Finish<C, FINISHED> finish(*this);
+        const Volume& volume = mixture ? *mixture : targets[0];
+        const int64 first = volume.place_of(z, y), step = volume.stride();
+        if (!FINISHED || volume.is_straight())
+            for (int i = 0; i < n; ++i)
+                for (int64 x = 0; x < width; x += W) {
+                    vec values[C];
+                    for (int c = 0; c < C; ++c) values[c] = load_pixels<T>(from[c][i] + x);
+                    finish(values, first + i * step + x, W);
+                }
+        else if (volume.is_mirrored())
+            for (int i = 0; i < n; ++i)
+                for (int64 x = 0; x < width; x += W) {
+                    vec values[C];
+                    for (int c = 0; c < C; ++c) values[c] = backwards(load_pixels<T>(from[c][i] + x));
+                    finish(values, first + i * step - x - W + 1, W);
+                }
+        else {  // columns become rows: a square of W x W at a time
+            const int64 left = step > 0 ? first : first - (n - 1);
+            for (int64 x = 0; x < width; x += W) {
+                vec squares[C][W];
+                for (int c = 0; c < C; ++c) {
+                    for (int i = 0; i < W; ++i)
+                        squares[c][i] =
+                            i < n ? load_pixels<T>(from[c][step > 0 ? i : n - 1 - i] + x) : vec{};
+                    transpose(squares[c]);
+                }
+                for (int i = 0; i < W; ++i) {
+                    vec values[C];
+                    for (int c = 0; c < C; ++c) values[c] = squares[c][i];
+                    finish(values, left + (x + i) * volume.column_stride(), n);
+                }
+            }
+        }
     }
     typedef void (Native::*WriteRows)(int64 z, int64 y, int n) const;
     // Of the most usual types, stored and handed out; null where rows are read first.
@@ -192,14 +252,17 @@ private:
                 sources[c].pixel_type != sources[0].pixel_type)
                 return nullptr;
         }
-        const bool one = n_channels == 1;
         switch (sources[0].pixel_type) {
-        case UINT8: return one ? &Native::write_inside<uint8_t, 1> : &Native::write_inside<uint8_t, 2>;
-        case UINT16:
-            return one ? &Native::write_inside<uint16_t, 1> : &Native::write_inside<uint16_t, 2>;
-        case FLOAT32: return one ? &Native::write_inside<float, 1> : &Native::write_inside<float, 2>;
+        case UINT8: return inside_of<uint8_t>();
+        case UINT16: return inside_of<uint16_t>();
+        case FLOAT32: return inside_of<float>();
         }
         return nullptr;
+    }
+    template <class T> WriteRows inside_of() const {
+        if (n_channels == 1)
+            return records ? &Native::write_inside<T, 1, true> : &Native::write_inside<T, 1, false>;
+        return records ? &Native::write_inside<T, 2, true> : &Native::write_inside<T, 2, false>;
     }
     bool are_there(int64 y, int n) const {
         for (int c = 0; c < n_channels; ++c)
@@ -209,24 +272,24 @@ private:
     }
 
     // Values are rounded step by step, as NumPy does it.
-    template <bool HALF, class Load>
+    template <class Load>
     ALWAYS_INLINE void write_target(int64 z, int64 y, int n, int c, const Load& load) const {
-        if (!records) return targets[c].write<false, HALF>(z, y, n, load);
+        if (!records) return targets[c].write<false>(z, y, n, load);
         const vec shift = all(records[c].shift), scale = all(records[c].scale);
         const vec offset = all(records[c].offset);
-        targets[c].write<true, HALF>(z, y, n, [=](int i, int64 x) {
+        targets[c].write<true>(z, y, n, [=](int i, int64 x) {
             return (load(i, x) - shift) * scale + offset;
         });
     }
-    template <int C, bool HALF, class Load>
+    template <int C, class Load>
     ALWAYS_INLINE void mix(int64 z, int64 y, int n, const Load& load) const {
         if (!mixture) return;
         if (records)
-            mix_finished<C, true, HALF>(z, y, n, load);
+            mix_finished<C, true>(z, y, n, load);
         else
-            mix_finished<C, false, HALF>(z, y, n, load);
+            mix_finished<C, false>(z, y, n, load);
     }
-    template <int C, bool FINISHED, bool HALF, class Load>
+    template <int C, bool FINISHED, class Load>
     ALWAYS_INLINE void mix_finished(int64 z, int64 y, int n, const Load& load) const {
         const int nc = C ? C : n_channels;
         vec weights[C ? C : 1], shifts[C ? C : 1];  // what is stored cannot change them
@@ -235,7 +298,7 @@ private:
         const Channel* many = channels;
         const vec scale = all(FINISHED ? records->input_scale : 1.0f);
         const vec offset = all(FINISHED ? records->input_offset : 0.0f);
-        mixture->write<FINISHED, HALF>(z, y, n, [&](int i, int64 x) {
+        mixture->write<FINISHED>(z, y, n, [&](int i, int64 x) {
             vec sum;
             for (int c = 0; c < nc; ++c) {
                 vec value = load(c, i, x);

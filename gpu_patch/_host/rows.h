@@ -109,29 +109,30 @@ class Volume {
     int64 height, width;
     bool is_half;
 
-    bool is_straight() const { return !record || record->along_x == 1; }
-    int64 place_of(int64 z, int64 y) const {
-        return z * height * width + (record ? record->first + y * record->along_y : y * width);
-    }
-
 public:
     Volume(const Job& job, char* volume, const EpilogueRecord* record_)
         : out(volume), record(record_), height(job.patch[1]), width(job.patch[2]),
           is_half(job.half_output) {}
 
+    float* begin() const { return (float*)out; }
+    bool is_straight() const { return !record || record->along_x == 1; }
+    bool is_mirrored() const { return record && record->along_x == -1; }
+    int64 place_of(int64 z, int64 y) const {
+        return z * height * width + (record ? record->first + y * record->along_y : y * width);
+    }
     // Whether rows are there as they are computed, whole vectors of them.
     bool is_direct() const { return !is_half && is_straight() && width % W == 0; }
     float* row(int64 z, int64 y) const { return (float*)out + place_of(z, y); }
     // From one row to the next.
     int64 stride() const { return record ? record->along_y : width; }
+    int64 column_stride() const { return record ? record->along_x : 1; }
 
     // Write rows y … y + n - 1, at most W: value(i, x) is those of row y + i from column x on, W of
-    // them, also at the end of a row. Only where there is a record may they turn, and only where
-    // HALF is true may they be float16: what cannot be is not compiled.
-    template <bool RECORD, bool HALF = true, class Value>
+    // them, also at the end of a row. Only where there is a record may they turn: what cannot be is
+    // not compiled.
+    template <bool RECORD, class Value>
     ALWAYS_INLINE void write(int64 z, int64 y, int n, const Value& value) const {
-        if constexpr (HALF)
-            if (is_half) return write_as<RECORD>((half*)out + place_of(z, y), n, value);
+        if (is_half) return write_as<RECORD>((half*)out + place_of(z, y), n, value);
         write_as<RECORD>((float*)out + place_of(z, y), n, value);
     }
 
@@ -140,7 +141,7 @@ private:
     ALWAYS_INLINE void write_as(T* to, int n, const Value& value) const {
         if constexpr (RECORD)
             if (!is_straight())
-                return record->along_x == -1 ? write_mirrored(to, n, value)
+                return is_mirrored() ? write_mirrored(to, n, value)
                                              : write_turned(to, n, value);
         write_straight(to, n, value);
     }

@@ -1,4 +1,4 @@
-"""Records that kernels read: those that compiled functions make are NumPy's, and wrong ones none."""
+"""Records that kernels read: compiled functions make NumPy's, and none of what is not there."""
 
 from __future__ import annotations
 
