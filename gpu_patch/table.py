@@ -9,12 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_patch.epilogue import turned_places
 from gpu_patch.geometry import folds_into_cut, window_start
 from gpu_patch.sources import ChannelSources
 
@@ -55,11 +54,6 @@ EPILOGUE_RECORD = np.dtype(
     ]
 )
 """`struct EpilogueRecord`."""
-_FLOATS_OF_EPILOGUE = {
-    name: 3 + number for number, name in enumerate(EPILOGUE_RECORD.names or ()) if number > 2
-}
-"""Places in a record, counted as float32: three words are before them."""
-
 EPILOGUE = {"EPILOGUE": 1}
 """Macro of kernels that have `EPILOGUE_RECORD` records as their last parameter."""
 PAGED = {"PAGED": 1}
@@ -319,53 +313,6 @@ def volume(patch_size: Sequence[int]) -> tuple[int, int, int]:
     """Return a patch size as Z, Y, X; two axes are three with a Z of 1."""
     depth, height, width = (1, *patch_size)[-3:]
     return depth, height, width
-
-
-Fields: TypeAlias = tuple[tuple[str, str], ...]
-"""Fields of a record, one of `VALUES`, beside the column of an epilogue that each holds."""
-
-_OF_MIXTURE = tuple((f"input_{name}", f"input_{name}") for name in ("shift", "scale", "offset"))
-OF_PATCH: Fields = tuple((name, f"input_{name}") for name in ("shift", "scale", "offset"))
-"""Of plain patches."""
-OF_CONTEXT: Fields = (
-    *((name, f"target_{name}") for name in ("shift", "scale", "offset")),
-    *_OF_MIXTURE,
-)
-"""Of lateral contexts."""
-OF_INPUT: Fields = _OF_MIXTURE
-"""The same where there are no targets."""
-
-
-def epilogue_records(
-    shape: tuple[int, int],
-    patch_size: Sequence[int],
-    orientation: NDArray[np.uint8] | None,
-    **values: NDArray[np.float32] | None,
-) -> NDArray[np.void]:
-    """Return `EPILOGUE_RECORD` records.
-
-    Parameters
-    ----------
-    shape : (int, int)
-        (B, C).
-    patch_size : sequence of int
-        (Z)YX.
-    orientation : array of uint8, shape (B,), or None
-        See `epilogue.turn`.
-    **values : array of float32, shape (B, C) or (B, 1), or None
-        `shift`, `scale`, `offset` and those of the input, as far as the kernel reads them; None
-        is all 0.
-    """
-    # as words: NumPy writes fields of a record more slowly
-    words = np.zeros((*shape, EPILOGUE_RECORD.itemsize // 8), np.int64)
-    places = turned_places(*patch_size[-2:])
-    words[..., :3] = places[0] if orientation is None else places[orientation][:, None]
-    floats = words.view(np.float32)
-    for name, numbers in values.items():
-        if numbers is not None:
-            floats[..., _FLOATS_OF_EPILOGUE[name]] = numbers
-    found: NDArray[np.void] = words.view(EPILOGUE_RECORD)[..., 0]
-    return found
 
 
 def pack(*parts: NDArray[Any]) -> tuple[NDArray[np.uint8], list[int]]:

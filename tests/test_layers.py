@@ -15,6 +15,7 @@ LAYERS = (
     ("geometry", "draws", "epilogue", "augmentation", "tiling", "sliding", "progress", "locations"),
     ("sources",),
     ("table",),
+    ("records",),
     ("device",),
     ("finite",),
     ("patching",),

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpu_patch._cuda.records import records
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
+from gpu_patch.records import NUMPY_RECORDS, RecordMaker
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
@@ -48,13 +48,16 @@ def gather(
     dtype: DTypeLike,
     *,
     epilogue: Epilogue | None = None,
+    records: RecordMaker = NUMPY_RECORDS,
     out: Any = None,
 ) -> Any:
     """Return the patches of `sources`, (B, C, (Z), Y, X), in `out` if given; see `ops.gather`."""
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        places, *finish = records(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
+        places, *finish = records.full(
+            table, sources, patch_size, n_scales, mode, epilogue=epilogue
+        )
         pages = table.pages(sources, patch_size, 0, n_scales, mode)
         if out is None:
             out = runtime.output((*sources.shape, *patch_size), dtype)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda import specialised
-from gpu_patch._cuda.records import records
 from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
+from gpu_patch.records import NUMPY_RECORDS, RecordMaker
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
@@ -60,6 +60,7 @@ def lateral_context(
     targets: bool = True,
     specialise: bool = True,
     epilogue: Epilogue | None = None,
+    records: RecordMaker = NUMPY_RECORDS,
     out: tuple[Any, Any] | None = None,
 ) -> tuple[Any, Any]:
     """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`.
@@ -82,6 +83,8 @@ def lateral_context(
         Whether a kernel compiled for this very case may be used, where there is one.
     epilogue : Epilogue or None, default None
         What happens to the values.
+    records : RecordMaker, optional
+        Makes what the kernels read; default NumPy.
     out : (array, array or None), optional
         Filled with input and target.
     """
@@ -99,9 +102,9 @@ def lateral_context(
                 epilogue=epilogue is not None, paged=bool(pages),
             )  # fmt: skip
         if shape is None or not specialised.launch_shape(
-            runtime, shape, table, sources, weights, mixed, target, epilogue, pages
+            runtime, shape, table, sources, weights, mixed, target, epilogue, pages, records
         ):
-            places, *finish = records(
+            places, *finish = records.full(
                 table, sources, patch_size, n_scales, mode,
                 weights=weights, epilogue=epilogue, targets=targets,
             )  # fmt: skip

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
-from gpu_patch._cuda.records import MOST_SHORT, short_records
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import fir_taps
+from gpu_patch.records import MOST_SHORT, NUMPY_RECORDS, RecordMaker
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
@@ -242,6 +242,7 @@ def launch_shape(
     target: Any,
     epilogue: Epilogue | None = None,
     pages: Sequence[NDArray[Any]] = (),
+    records: RecordMaker = NUMPY_RECORDS,
 ) -> bool:
     """Fill input and target, which may be None; `pages` is what `WindowTable.pages` returned.
 
@@ -253,7 +254,7 @@ def launch_shape(
     memory = np.zeros(most_records or weights.size, record)
     window = shape.patch[3 - shape.n_dims :], shape.n_scales, MODES[shape.mode]
     targets = target is not None
-    if not short_records(memory, table, sources, *window, weights, epilogue, targets):
+    if not records.short(memory, table, sources, *window, weights, epilogue, targets):
         return False
     more: list[int] = []
     first: Any

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from gpu_patch._host.arguments import address, n_threads_for_windows
 from gpu_patch._host.library import Columns, ImpossiblePlaceError, Job, Library
 from gpu_patch.epilogue import NUMBERS, Epilogue, columns_of
+from gpu_patch.records import Fields
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import MODES, VALUES, Fields, WindowTable, all_within, check_cuts, volume
+from gpu_patch.table import MODES, VALUES, WindowTable, all_within, check_cuts, volume
 
 _MOST_COORDS = 1 << 56
 """MOST_COORDS in kernels.cpp."""
@@ -37,7 +38,7 @@ class HostBatch:
     epilogue : Epilogue, optional
         What happens to values.
     fields : Fields
-        Which columns of the epilogue records have: `table.OF_CONTEXT` or one like it.
+        Which columns of the epilogue records have: `records.OF_CONTEXT` or one like it.
     scale : int, default 0
         The largest that is read.
 

@@ -14,8 +14,9 @@ from gpu_patch._host.library import Library
 from gpu_patch.checks import choice
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
+from gpu_patch.records import OF_PATCH
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import MODES, OF_PATCH, WindowTable
+from gpu_patch.table import MODES, WindowTable
 
 
 def gather(

@@ -17,8 +17,9 @@ from gpu_patch.checks import choice
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
+from gpu_patch.records import fields_of
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import OF_CONTEXT, OF_INPUT, WindowTable
+from gpu_patch.table import WindowTable
 
 
 def lateral_context(
@@ -42,7 +43,7 @@ def lateral_context(
     choice("mode", mode, PADDING_MODES)
     batch = HostBatch(
         library, table, sources, patch_size, n_scales, mode, dtype,
-        weights=weights, epilogue=epilogue, fields=OF_CONTEXT if targets else OF_INPUT,
+        weights=weights, epilogue=epilogue, fields=fields_of(True, targets),
         scale=n_scales - 1,
     )  # fmt: skip
     made = out or new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)

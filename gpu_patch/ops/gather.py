@@ -16,6 +16,7 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
+from gpu_patch.ops.record_maker import record_maker
 from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.sources import ChannelSources
 
@@ -130,17 +131,20 @@ def _by_cuda(
     """Return the patches, made at once or, of pages, part by part as slots allow."""
     from gpu_patch._cuda.gather import gather as cuda_gather
 
-    how = (patch_size, n_scales, mode, dtype)
+    how, records = (patch_size, n_scales, mode, dtype), record_maker()
     if images.pages is None:
         with images.telling_of_no_room():
-            return cuda_gather(runtime, images.table, sources, *how, epilogue=epilogue)
+            return cuda_gather(
+                runtime, images.table, sources, *how, epilogue=epilogue, records=records
+            )
     with images.telling_of_no_room(), runtime.active():
         out = runtime.output((*sources.shape, *patch_size), dtype)
 
     def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
         with images.telling_of_no_room():
-            cuda_gather(runtime, table, part, *how, epilogue=own, out=out[samples])
+            where = out[samples]
+            cuda_gather(runtime, table, part, *how, epilogue=own, records=records, out=where)
 
     images.pages.read_in_place(runtime, sources, patch_size, 0, n_scales, mode, make)
     return out

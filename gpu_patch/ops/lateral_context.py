@@ -16,6 +16,7 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
+from gpu_patch.ops.record_maker import record_maker
 from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.sources import ChannelSources
 
@@ -160,12 +161,13 @@ def _by_cuda(
     """Return input and target, made at once or, of pages, part by part as slots allow."""
     from gpu_patch._cuda import lateral_context as cuda
 
-    how = (patch_size, n_scales, mode, dtype)
+    how, records = (patch_size, n_scales, mode, dtype), record_maker()
     if images.pages is None:
         with images.telling_of_no_room():
             return cuda.lateral_context(
-                runtime, images.table, sources, weights, *how, targets=targets, epilogue=epilogue
-            )
+                runtime, images.table, sources, weights, *how,
+                targets=targets, epilogue=epilogue, records=records,
+            )  # fmt: skip
     with images.telling_of_no_room(), runtime.active():
         mixed, target = cuda.new_outputs(
             runtime, sources.shape, n_scales, patch_size, dtype, targets=targets
@@ -176,8 +178,9 @@ def _by_cuda(
         out = mixed[samples], None if target is None else target[samples]
         with images.telling_of_no_room():
             cuda.lateral_context(
-                runtime, table, part, weights[samples], *how, targets=targets, epilogue=own, out=out
-            )
+                runtime, table, part, weights[samples], *how,
+                targets=targets, epilogue=own, records=records, out=out,
+            )  # fmt: skip
 
     images.pages.read_in_place(runtime, sources, patch_size, n_scales - 1, n_scales, mode, make)
     return mixed, target

@@ -19,9 +19,10 @@ import numpy as np
 from variants import cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
-from gpu_patch._cuda import records
 from gpu_patch._host import arguments, library
+from gpu_patch._host.records import HostRecords
 from gpu_patch.device.host_memory import BufferPool
+from gpu_patch.records import MOST_SHORT
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import ImageTable, short_record
 
@@ -82,21 +83,19 @@ def of_cuda(found: library.Library, number: int, case: Case) -> list[bytes]:
     """Return the records that CUDA's kernels read, or what they say of places that cannot be."""
     made = []
     n_dims, table = len(case.patch_size), ImageTable(library.HOST, case.images)
-    with library.computing(found):
-        for mode in MODES:
-            window = case.patch_size, case.n_scales, mode
-            for sources in (case.sources, *impossible(case)):
-                memory = np.zeros(case.weights.size, short_record(n_dims, True))
-                epilogue = case.epilogue(number, mixed=True)
-                try:
-                    fits = records.short_records(
-                        memory, table, sources, *window, case.weights, epilogue, True
-                    )
-                    made += [memory, np.array(fits)]
-                    options = {"weights": case.weights, "epilogue": epilogue}
-                    made += records.records(table, sources, *window, **options)
-                except (IndexError, ValueError) as error:
-                    made.append(np.array(str(error)))
+    made_by = HostRecords(found)
+    for mode in MODES:
+        window = case.patch_size, case.n_scales, mode
+        for sources in (case.sources, *impossible(case)):
+            memory = np.zeros(case.weights.size, short_record(n_dims, True))
+            epilogue = case.epilogue(number, mixed=True)
+            try:
+                fits = made_by.short(memory, table, sources, *window, case.weights, epilogue, True)
+                made += [memory, np.array(fits)]
+                options = {"weights": case.weights, "epilogue": epilogue}
+                made += made_by.full(table, sources, *window, **options)
+            except (IndexError, ValueError) as error:
+                made.append(np.array(str(error)))
     return [array.tobytes() for array in made]
 
 
@@ -108,7 +107,7 @@ def impossible(case: Case) -> Iterator[ChannelSources]:
         wrong[-1] = value
         yield case.sources._replace(**{name: wrong})
     before = -np.array(case.patch_size) // 2 - (np.array(case.patch_size) << case.n_scales) // 2
-    for at in (records.MOST_SHORT, records.MOST_SHORT - 1, 1 << 56, before, before + 1):
+    for at in (MOST_SHORT, MOST_SHORT - 1, 1 << 56, before, before + 1):
         coords = case.sources.coords.copy()
         coords[-1] = at
         yield case.sources._replace(coords=coords)

@@ -9,8 +9,9 @@ import pytest
 from cases import DTYPES, Case
 from paged import in_slots
 
-from gpu_patch._cuda import records
 from gpu_patch._host import library
+from gpu_patch.ops.record_maker import record_maker
+from gpu_patch.records import MOST_SHORT
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import ImageTable, short_record
 
@@ -37,18 +38,18 @@ def assert_same_records(compiled, table, case, finished, targets):
     epilogue = case.epilogue(mixed=True) if finished else None
 
     def full():
-        return records.records(
+        return record_maker().full(
             table, case.sources, *window,
             weights=case.weights, epilogue=epilogue, targets=targets,
         )  # fmt: skip
 
     def patches():
         of_patches = case.epilogue(mixed=False) if finished else None
-        return records.records(table, case.sources, *window, epilogue=of_patches)
+        return record_maker().full(table, case.sources, *window, epilogue=of_patches)
 
     def short():
         memory = np.zeros(case.weights.size + 2, short_record(table.n_dims, finished))
-        assert records.short_records(
+        assert record_maker().short(
             memory, table, case.sources, *window, case.weights, epilogue, targets
         )
         return [memory]
@@ -91,7 +92,7 @@ def test_an_epilogue_of_rows_is_that_of_its_samples(compiled):
     for part in (epilogue.rows(rows), taken.rows(rows)):
 
         def make(part=part):
-            return records.records(
+            return record_maker().full(
                 table, sources, (8, 8), 3, "reflect", weights=weights, epilogue=part
             )
 
@@ -127,15 +128,15 @@ def test_what_is_not_there_is_refused(compiled, change, error, words):
     # the last places that are possible
     for at in (-8 - 11, 12 + 11):
         edge = np.full((2, 1, 2), at)
-        assert records.records(table, sources._replace(coords=edge), *window)
+        assert record_maker().full(table, sources._replace(coords=edge), *window)
     wrong = sources._replace(**{name: np.array(value) for name, value in change.items()})
     memory = np.zeros(4, short_record(2, False))
     for choice in (None, compiled):
         with library.computing(choice):
             with pytest.raises(error, match=words):
-                records.records(table, wrong, *window)
+                record_maker().full(table, wrong, *window)
             with pytest.raises(error, match=words):
-                records.short_records(memory, table, wrong, *window, case.weights, None, True)
+                record_maker().short(memory, table, wrong, *window, case.weights, None, True)
     assert not memory.view(np.uint8).any()
 
 
@@ -144,15 +145,15 @@ def test_places_beyond_32_bits_are_for_the_general_kernel(compiled, mode):
     case = Case.random(3, (8, 8), 2, mode)
     memory = np.zeros(4, short_record(2, False))
     table = ImageTable(library.HOST, case.images)
-    limit = records.MOST_SHORT
+    limit = MOST_SHORT
     for at, fits in ((limit - 1, True), (-limit, True), (limit, False), (-limit - 1, False)):
         case.sources.coords[1] = at
         for choice in (None, compiled):
             with library.computing(choice):
                 window = case.patch_size, case.n_scales, mode
-                made = records.short_records(
+                made = record_maker().short(
                     memory, table, case.sources, *window, case.weights, None, True
                 )
                 assert made == fits
-                (found,) = records.records(table, case.sources, *window, weights=case.weights)
+                (found,) = record_maker().full(table, case.sources, *window, weights=case.weights)
                 assert (found["coords"][1, :, 1:] == at).all()

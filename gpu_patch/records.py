@@ -1,0 +1,191 @@
+"""The records of a batch, as CUDA's kernels read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_patch.epilogue import Epilogue, turned_places
+from gpu_patch.sources import ChannelSources
+from gpu_patch.table import EPILOGUE_RECORD, WindowTable, all_within, check_cuts
+
+MOST_SHORT = 1 << 30
+"""Coordinates and sizes below it can be added, a few at a time, without leaving 32 bits."""
+
+_FLOATS_OF_EPILOGUE = {
+    name: 3 + number for number, name in enumerate(EPILOGUE_RECORD.names or ()) if number > 2
+}
+"""Places in a record, counted as float32: three words are before them."""
+
+Fields: TypeAlias = tuple[tuple[str, str], ...]
+"""Fields of a record, one of `VALUES`, beside the column of an epilogue that each holds."""
+
+_OF_MIXTURE = tuple((f"input_{name}", f"input_{name}") for name in ("shift", "scale", "offset"))
+OF_PATCH: Fields = tuple((name, f"input_{name}") for name in ("shift", "scale", "offset"))
+"""Of plain patches."""
+OF_CONTEXT: Fields = (
+    *((name, f"target_{name}") for name in ("shift", "scale", "offset")),
+    *_OF_MIXTURE,
+)
+"""Of lateral contexts."""
+OF_INPUT: Fields = _OF_MIXTURE
+"""The same where there are no targets."""
+
+
+class RecordMaker(Protocol):
+    """What makes records of a plan's columns."""
+
+    def full(
+        self,
+        table: WindowTable,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        *,
+        weights: NDArray[np.float32] | None = None,
+        epilogue: Epilogue | None = None,
+        targets: bool = True,
+    ) -> list[NDArray[np.void]]:
+        """Return `CHANNEL_SOURCE` records of shape (B, C), and `EPILOGUE_RECORD` records if any.
+
+        Parameters
+        ----------
+        table, sources, patch_size, n_scales, mode
+            What is read; see `WindowTable`.
+        weights : array of float32, shape (B, C), optional
+            Of lateral contexts; without them patches are plain.
+        epilogue : Epilogue, optional
+            What happens to values.
+        targets : bool, default True
+            Whether lateral contexts come with targets.
+
+        Raises
+        ------
+        IndexError, ValueError
+            Something that is to be read is not there.
+        """
+
+    def short(
+        self,
+        memory: NDArray[np.void],
+        table: WindowTable,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        weights: NDArray[np.float32],
+        epilogue: Epilogue | None,
+        targets: bool,
+    ) -> bool:
+        """Fill in `short_record` records, (B, C) of them at the beginning of some memory.
+
+        The images are smaller than 2^31 pixels.
+
+        Returns
+        -------
+        bool
+            Whether all places fit them.
+
+        Raises
+        ------
+        IndexError, ValueError
+            Something that is to be read is not there.
+        """
+
+
+class NumpyRecords:
+    """A `RecordMaker` in NumPy."""
+
+    def full(
+        self,
+        table: WindowTable,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        *,
+        weights: NDArray[np.float32] | None = None,
+        epilogue: Epilogue | None = None,
+        targets: bool = True,
+    ) -> list[NDArray[np.void]]:
+        found = [table.sources(sources, weights)]
+        check_cuts(table, sources, patch_size, n_scales, mode)
+        if epilogue is not None:
+            fields = fields_of(weights is not None, targets)
+            values = {field: getattr(epilogue, column) for field, column in fields}
+            orientation = epilogue.orientation
+            found.append(_epilogue_records(sources.shape, patch_size, orientation, **values))
+        return found
+
+    def short(
+        self,
+        memory: NDArray[np.void],
+        table: WindowTable,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        weights: NDArray[np.float32],
+        epilogue: Epilogue | None,
+        targets: bool,
+    ) -> bool:
+        table.check(sources)
+        check_cuts(table, sources, patch_size, n_scales, mode)
+        if not all_within(sources.coords, -MOST_SHORT, MOST_SHORT):
+            return False
+        own = memory[: weights.size].reshape(weights.shape)
+        table.fill_short(own, sources)
+        own["weight"] = weights
+        if epilogue is not None:
+            if epilogue.orientation is not None:
+                own["orientation"] = epilogue.orientation[:, None]
+            for field, column in fields_of(True, targets):
+                if (values := getattr(epilogue, column)) is not None:
+                    own[field] = values
+        return True
+
+
+NUMPY_RECORDS = NumpyRecords()
+
+
+def fields_of(mixed: bool, targets: bool) -> Fields:
+    """Return what records hold of lateral contexts, whose channels are mixed, or of patches."""
+    if not mixed:
+        return OF_PATCH
+    return OF_CONTEXT if targets else OF_INPUT
+
+
+def _epilogue_records(
+    shape: tuple[int, int],
+    patch_size: Sequence[int],
+    orientation: NDArray[np.uint8] | None,
+    **values: NDArray[np.float32] | None,
+) -> NDArray[np.void]:
+    """Return `EPILOGUE_RECORD` records.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (B, C).
+    patch_size : sequence of int
+        (Z)YX.
+    orientation : array of uint8, shape (B,), or None
+        See `epilogue.turn`.
+    **values : array of float32, shape (B, C) or (B, 1), or None
+        `shift`, `scale`, `offset` and those of the input, as far as the kernel reads them; None
+        is all 0.
+    """
+    # as words: NumPy writes fields of a record more slowly
+    words = np.zeros((*shape, EPILOGUE_RECORD.itemsize // 8), np.int64)
+    places = turned_places(*patch_size[-2:])
+    words[..., :3] = places[0] if orientation is None else places[orientation][:, None]
+    floats = words.view(np.float32)
+    for name, numbers in values.items():
+        if numbers is not None:
+            floats[..., _FLOATS_OF_EPILOGUE[name]] = numbers
+    found: NDArray[np.void] = words.view(EPILOGUE_RECORD)[..., 0]
+    return found
