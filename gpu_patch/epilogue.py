@@ -88,7 +88,7 @@ class Packed(NamedTuple):
 
     Attributes
     ----------
-    values : array of float32, shape (B, n), C-contiguous
+    values : array of float32, shape (B, n)
         A row for each sample.
     widths : tuple of int
         Numbers of each column in the order of `NUMBERS`, -1 where there is none.
@@ -190,6 +190,9 @@ class Epilogue:
             self.input_shift,
             self.target_shift,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, (*self.packed(), self.orientation)  # columns and numbers stay one
 
     def packed(self) -> Packed:
         """Return all numbers in one array, as compiled code takes them."""

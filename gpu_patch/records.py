@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ from gpu_patch.table import EPILOGUE_RECORD, WindowTable, all_within, check_cuts
 
 MOST_SHORT = 1 << 30
 """Coordinates and sizes below it can be added, a few at a time, without leaving 32 bits."""
+_MOST_COORDS = 1 << 56
+"""The same of 64 bits: MOST_COORDS in _host/kernels.cpp."""
 
 _FLOATS_OF_EPILOGUE = {
     name: 3 + number for number, name in enumerate(EPILOGUE_RECORD.names or ()) if number > 2
@@ -23,16 +26,9 @@ _FLOATS_OF_EPILOGUE = {
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 """Fields of a record, one of `VALUES`, beside the column of an epilogue that each holds."""
 
-_OF_MIXTURE = tuple((f"input_{name}", f"input_{name}") for name in ("shift", "scale", "offset"))
-OF_PATCH: Fields = tuple((name, f"input_{name}") for name in ("shift", "scale", "offset"))
-"""Of plain patches."""
-OF_CONTEXT: Fields = (
-    *((name, f"target_{name}") for name in ("shift", "scale", "offset")),
-    *_OF_MIXTURE,
-)
-"""Of lateral contexts."""
-OF_INPUT: Fields = _OF_MIXTURE
-"""The same where there are no targets."""
+_OF_PATCH: Fields = tuple((name, f"input_{name}") for name in ("shift", "scale", "offset"))
+_OF_MIXTURE: Fields = tuple((column, column) for _, column in _OF_PATCH)
+_OF_TARGET: Fields = tuple((name, f"target_{name}") for name, _ in _OF_PATCH)
 
 
 class RecordMaker(Protocol):
@@ -114,6 +110,7 @@ class NumpyRecords:
     ) -> list[NDArray[np.void]]:
         found = [table.sources(sources, weights)]
         check_cuts(table, sources, patch_size, n_scales, mode)
+        check_coords(sources.coords)
         if epilogue is not None:
             fields = fields_of(weights is not None, targets)
             values = {field: getattr(epilogue, column) for field, column in fields}
@@ -152,11 +149,18 @@ class NumpyRecords:
 NUMPY_RECORDS = NumpyRecords()
 
 
+def check_coords(coords: NDArray[np.int64]) -> None:
+    """Check that windows around these places can be counted in 64 bits."""
+    if not all_within(coords, -_MOST_COORDS, _MOST_COORDS):
+        raise ValueError("sources.coords must be within ±2^56")
+
+
+@cache  # one object for each answer: it is a key
 def fields_of(mixed: bool, targets: bool) -> Fields:
     """Return what records hold of lateral contexts, whose channels are mixed, or of patches."""
     if not mixed:
-        return OF_PATCH
-    return OF_CONTEXT if targets else OF_INPUT
+        return _OF_PATCH
+    return _OF_TARGET + _OF_MIXTURE if targets else _OF_MIXTURE
 
 
 def _epilogue_records(

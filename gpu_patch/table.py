@@ -350,18 +350,11 @@ def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.in
 
 def check_cuts(
     table: WindowTable, sources: ChannelSources, patch_size: Sequence[int], n_scales: int, mode: str
-) -> bool:
-    """Check that there is something to fold into: the kernels would divide by its size.
-
-    Returns
-    -------
-    bool
-        Whether, as most often, every patch starts in its image.
-    """
-    if all_within(sources.coords, 0, table.least_side):
-        return True
-    if not folds_into_cut(mode):
-        return False
+) -> None:
+    """Check that there is something to fold into: the kernels would divide by its size."""
+    # most often every patch starts in its image
+    if not folds_into_cut(mode) or all_within(sources.coords, 0, table.least_side):
+        return
     patch = np.array(patch_size)
     start = window_start(sources.coords, patch, n_scales)
     misses = (start >= table.sizes(sources)) | (start + (patch << n_scales) <= 0)
@@ -370,4 +363,3 @@ def check_cuts(
             f"sources.coords holds places whose patch and context miss the image: under {mode!r} "
             "there is nothing to fill them with"
         )
-    return False

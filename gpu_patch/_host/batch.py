@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 from gpu_patch._host.arguments import address, n_threads_for_windows
 from gpu_patch._host.library import Columns, ImpossiblePlaceError, Job, Library
 from gpu_patch.epilogue import NUMBERS, Epilogue, columns_of
-from gpu_patch.records import Fields
+from gpu_patch.records import Fields, check_coords
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import MODES, VALUES, WindowTable, all_within, check_cuts, volume
-
-_MOST_COORDS = 1 << 56
-"""MOST_COORDS in kernels.cpp."""
+from gpu_patch.table import MODES, VALUES, WindowTable, check_cuts, volume
 
 
 class HostBatch:
@@ -38,7 +35,7 @@ class HostBatch:
     epilogue : Epilogue, optional
         What happens to values.
     fields : Fields
-        Which columns of the epilogue records have: `records.OF_CONTEXT` or one like it.
+        Which columns of the epilogue records have: `records.fields_of`.
     scale : int, default 0
         The largest that is read.
 
@@ -66,6 +63,13 @@ class HostBatch:
         self._library, self._table, self._sources = library, table, sources
         self._window = tuple(patch_size), n_scales, mode
         image_idx, sample_idx, coords, channels = sources
+        # what is read and written has these sizes
+        n_channels = len(channels)
+        assert n_channels
+        assert image_idx.shape[1] in (1, n_channels)
+        assert image_idx.shape == sample_idx.shape == coords.shape[:2]
+        assert coords.shape[2] == len(patch_size) == table.n_dims
+        assert weights is None or weights.shape == sources.shape
         if not table.has_checked(channels):
             table.check(sources)
         known = table.of_channels(channels)
@@ -106,8 +110,7 @@ class HostBatch:
         except ImpossiblePlaceError:
             self._table.check(self._sources)
             check_cuts(self._table, self._sources, *self._window)
-            if not all_within(self._sources.coords, -_MOST_COORDS, _MOST_COORDS):
-                raise ValueError("sources.coords must be within ±2^56") from None
+            check_coords(self._sources.coords)
             raise
 
 

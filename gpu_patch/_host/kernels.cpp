@@ -131,13 +131,14 @@ EXPORT int gather_8_bytes(const Job* job, const Columns* columns, uint64_t* out)
 // What CUDA's kernels read, which run elsewhere: (B, C) each; epilogues may be null.
 EXPORT int fill_records(const Job* job, const Columns* columns, ChannelSource* sources,
                         EpilogueRecord* epilogues) {
-    return with_records(*job, *columns, [&](const ChannelSource* found,
-                                            const EpilogueRecord* records) {
-        const int64 n = job->n_samples * job->n_channels;
-        std::copy_n(found, n, sources);
-        if (epilogues) std::copy_n(records, n, epilogues);
-        return int(DONE);
-    });
+    const Records records(*job, *columns);
+    if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
+    for (int64 i = 0; i < job->n_samples; ++i)
+        for (int c = 0; c < job->n_channels; ++c) {
+            *sources++ = records.source(i, c);
+            if (epilogues) *epilogues++ = records.epilogue(i, c);
+        }
+    return DONE;
 }
 // Those of the specialised kernel, which counts in 32 bits: `limit` is that of coordinates.
 EXPORT int fill_short_records(const Job* job, const Columns* columns, int64 limit, char* out) {

@@ -67,6 +67,7 @@ class HostRecords:
             self.library, table, sources, patch_size, n_scales, mode, _FLOAT32,
             weights=weights, epilogue=epilogue, fields=fields_of(True, targets),
         )  # fmt: skip
+        assert memory.size >= weights.size
         try:
             batch.call("fill_short_records", MOST_SHORT, memory.ctypes.data)
         except ImpossiblePlaceError:

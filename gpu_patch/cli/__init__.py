@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import gpu_patch
 from gpu_patch.cli.arguments import Parser
 from gpu_patch.cli.bench.command import add_to as add_bench
-from gpu_patch.cli.delivery import delivered
+from gpu_patch.cli.delivery import UnreadError, delivered, is_of_stdout
 from gpu_patch.cli.demo import add_to as add_demo
 from gpu_patch.cli.encoding import any_encoding
 from gpu_patch.cli.info import add_to as add_info
@@ -60,9 +60,9 @@ def _run(parser: Parser, arguments: Sequence[str] | None) -> int:
         names = options.parser.options
         with terminable(), short_warnings(names):
             options.run(options)
-    except BrokenPipeError:
-        raise
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, MemoryError) as error:
+        if is_of_stdout(error):
+            raise UnreadError from error
         print(f"gpu-patch: error: {one_line(error, names)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:

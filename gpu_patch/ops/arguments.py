@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch.checks import shorten
-from gpu_patch.epilogue import Epilogue
+from gpu_patch.epilogue import NUMBERS, Epilogue
 from gpu_patch.ops.image_set import ImageSet
+from gpu_patch.sources import ChannelSources
 from gpu_patch.table import all_within
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
@@ -42,6 +43,29 @@ def check_converted(images: ImageSet, dtype: np.dtype[Any]) -> None:
             f"dtype is {dtype}, but the images are labels of {wide[0]}, which stay what they are: "
             f'give {wide[0]}, or constructors and loaders target_dtype="native"'
         )
+
+
+def check_sources(
+    sources: ChannelSources, patch_size: Sequence[int], weights: NDArray[Any] | None = None
+) -> None:
+    """Check that the columns of a batch are as long as each other: kernels do not."""
+    image_idx, sample_idx, coords, channels = sources
+    n_samples, n_channels, n_dims = len(image_idx), len(channels), len(patch_size)
+    n_places = image_idx.shape[1]
+    if n_channels == 0:
+        raise ValueError("sources.channels is empty: at least one channel is needed")
+    if n_places not in (1, n_channels):
+        raise ValueError(
+            f"sources.image_idx must have one column, or {n_channels}, one per channel, found "
+            f"the shape {image_idx.shape}"
+        )
+    for name, found, shape in (
+        ("sources.sample_idx", sample_idx, (n_samples, n_places)),
+        ("sources.coords", coords, (n_samples, n_places, n_dims)),
+        ("weights", weights, (n_samples, n_channels)),
+    ):
+        if found is not None and found.shape != shape:
+            raise ValueError(f"{name} must have the shape {shape}, found {found.shape}")
 
 
 def check_epilogue(
@@ -79,6 +103,10 @@ def check_epilogue(
     for name, numbers, shape in parts:
         if numbers is not None and numbers.shape != shape:
             raise ValueError(f"epilogue.{name} must have the shape {shape}, found {numbers.shape}")
+    for name in NUMBERS:  # all of them, those that are not wanted too
+        numbers = getattr(epilogue, name)
+        if numbers is not None and len(numbers) != inputs[0]:
+            raise ValueError(f"epilogue.{name} must have {inputs[0]} rows, found {len(numbers)}")
     if (orientation := epilogue.orientation) is None:
         return
     if orientation.shape != inputs[:1] or not all_within(orientation, 0, 8):

@@ -14,7 +14,7 @@ from gpu_patch._host.library import HOST, Library
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
+from gpu_patch.ops.arguments import check_converted, check_epilogue, check_sources, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.ops.record_maker import record_maker
 from gpu_patch.pages.slot_table import SlotTable
@@ -68,6 +68,7 @@ def gather(
     """
     given, found = as_images(images), checked_dtype(dtype, integers=True)
     check_converted(given, found)
+    check_sources(sources, patch_size)
     if epilogue is not None:
         check_epilogue(epilogue, sources.shape, None, patch_size)
     if given.runtime is not None:

@@ -14,7 +14,12 @@ from gpu_patch._host.library import HOST, Library
 from gpu_patch._numpy.lateral_context import lateral_context as numpy_lateral_context
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.ops.arguments import check_converted, check_epilogue, checked_dtype
+from gpu_patch.ops.arguments import (
+    check_converted,
+    check_epilogue,
+    check_sources,
+    checked_dtype,
+)
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.ops.record_maker import record_maker
 from gpu_patch.pages.slot_table import SlotTable
@@ -72,6 +77,7 @@ def lateral_context(
     """
     found, given = checked_dtype(dtype), as_images(images)
     check_converted(given, found)
+    check_sources(sources, patch_size, weights)
     n_samples, n_channels = sources.shape
     wanted = targets or n_channels > 1
     if epilogue is not None:

@@ -145,6 +145,7 @@ class SlotTable(WindowTable):
         RuntimeError
             A page is not held: this is a fault of gpu_patch.
         """
+        self.check(sources)
         first, last, exact = self._spans.of(sources, patch_size, scale, n_scales, mode)
         most = np.maximum.reduce((last - first).reshape(-1, self.n_dims))
         n_pages = tuple([n + 1 for n in most.tolist()])
@@ -194,6 +195,7 @@ class SlotTable(WindowTable):
         """Return the same for a kernel of the CPU, which reads the whole table if there is one."""
         if not self._is_one_pool:
             return self.pages(sources, patch_size, scale, n_scales, mode)
+        self.check(sources)
         words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
         words[:] = self._whole_boxes[self._which(sources)]
         words[..., 2] = self._first_pages(sources)

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpu_patch.cli import main
 from gpu_patch.cli.bench.process import command, measured
+from gpu_patch.cli.delivery import is_of_stdout
 
 
 def run(*arguments, stdout, unbuffered=False):
@@ -52,6 +54,27 @@ def test_errors_are_told_all_the_same(unread, tmp_path):
     _, error = run("info", tmp_path / "nosuch.tif", stdout=unread)
     assert "gpu-patch: error: 1 file cannot be read\n" in error
     assert "roken" not in error
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capsys, tmp_path):
+    """One of a model's processes, say, or of a server."""
+
+    def breaks(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("gpu_patch.cli.info.print", breaks, raising=False)
+    np.save(tmp_path / "a.npy", np.zeros((4, 5), np.uint8))
+    assert main(["info", str(tmp_path / "a.npy"), "--axes", "YX"]) == 2
+    assert "Broken pipe" in capsys.readouterr().err
+    named = BrokenPipeError(32, "Broken pipe", "a.tif")
+    assert not is_of_stdout(named)
+
+
+def test_what_went_wrong_before_is_the_status(unread, tmp_path):
+    assert run("info", tmp_path / "nosuch.tif", stdout=unread)[0] == 2
+    status, error = run("nonsense", stdout=unread)
+    assert status == 2
+    assert "must be one of demo" in error
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -74,6 +74,13 @@ def test_nothing_goes_on_where_no_part_is_written(capsys):
     assert first.endswith("a.ome.zarr: 0 of 5 parts written (0 %), stopped")
 
 
+def test_what_others_have_noted_is_no_error(capsys):
+    Path(".a.ome.zarr.partial").mkdir()
+    Path(".a.ome.zarr.partial/about.json").write_text('{"v": 1}')
+    (line,) = info(capsys, ".").splitlines()
+    assert line.endswith("a.ome.zarr: stopped; files of this format do not tell how much is done")
+
+
 def test_a_running_prediction(capsys):
     said = []
     run("a.ome.zarr", at_batch=80, then=lambda: said.append(info(capsys, ".")), chunk_size=(16, 16))

@@ -1,5 +1,6 @@
 """Operations with an epilogue: as without one, then scaled, shifted and turned."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -255,3 +256,20 @@ def test_epilogues_of_other_batches_are_refused(backend, name, value, words):
             images, sources, weights, (6, 7), 2, mode="reflect", epilogue=epilogue
         )
     assert all(word in str(raised.value) for word in words)
+
+
+def test_rows_of_columns_that_are_not_wanted_are_counted_too(backend):
+    images = [distinct((1, 2, 30, 30), "uint16")]
+    sources = ChannelSources(
+        *np.zeros((2, 2, 1), np.int64), np.zeros((2, 1, 2), np.int64), np.arange(2)
+    )
+    epilogue = replace(Epilogue.identity(2, 2, 2), target_offset=np.zeros((3, 2), np.float32))
+    with pytest.raises(ValueError, match=r"epilogue\.target_offset must have 2 rows, found 3"):
+        backend.gather(images, sources, (8, 8), epilogue=epilogue)
+
+
+def test_a_copy_of_rows_is_one_with_its_numbers():
+    epilogue = pickle.loads(pickle.dumps(random_epilogue(0, 4, 1, 3, (8, 8)).rows(np.arange(3))))
+    assert all(own is None or len(own) == 3 for own in epilogue.columns)
+    epilogue.target_scale[1, 2] = 77
+    assert (epilogue.packed().values == 77).sum() == 1

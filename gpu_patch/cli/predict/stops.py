@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from gpu_patch import PatchExtractor
@@ -27,12 +28,17 @@ class Stop:
         sources = [stack.source for stack in images.image_stacks]
         self._paths = output.results_of(sources, [""]).paths
         # no part of a run that makes other results
-        self._replaced = set() if options.resume else self._complete()
+        other = self._kind == "ome-zarr" and not options.resume
+        self._replaced = self._complete() if other else set()
 
     def report(self) -> None:
         """Print how to go on; only OME-Zarr can."""
         if self._kind != "ome-zarr":
             return
+        with suppress(OSError):  # the stop itself is what counts
+            self._report()
+
+    def _report(self) -> None:
         if self._has_parts() or self._complete() - self._replaced:
             again = "--resume --overwrite" if self._overwrite else "--resume"
             print(f"stopped  {again} goes on with what is written")

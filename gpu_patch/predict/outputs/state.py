@@ -76,7 +76,7 @@ def _unfinished(path: Path) -> ResultState | None:
     writer = writer_of(path.parent, path.name)
     image = UnfinishedImage(partial, Disk(durable=False))
     about = image.about()
-    if not about:
+    if not about.keys() >= {"shape", "slab_axis"}:  # or something else lies there
         return ResultState(path, None, None, complete=False, writer=writer, settings={})
     size, axis = tuple(about["shape"][2:]), about["slab_axis"]
     rows = Storage(about.get("chunk_size"), about.get("shard_size")).together(size)[axis]
