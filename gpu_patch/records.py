@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,36 +27,51 @@ Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 _OF_PATCH: Fields = tuple((name, f"input_{name}") for name in ("shift", "scale", "offset"))
 _OF_MIXTURE: Fields = tuple((column, column) for _, column in _OF_PATCH)
-_OF_TARGET: Fields = tuple((name, f"target_{name}") for name, _ in _OF_PATCH)
+_OF_CONTEXT: Fields = (*((name, f"target_{name}") for name, _ in _OF_PATCH), *_OF_MIXTURE)
+
+
+class Windows(NamedTuple):
+    """What a batch reads, and what happens to it: all that its records say.
+
+    Attributes
+    ----------
+    table, sources, patch_size, n_scales, mode
+        What is read; see `WindowTable`.
+    weights : array of float32, shape (B, C), or None
+        Of lateral contexts; without them patches are plain.
+    epilogue : Epilogue or None
+        What happens to values.
+    targets : bool, default True
+        Whether lateral contexts come with targets.
+    """
+
+    table: WindowTable
+    sources: ChannelSources
+    patch_size: Sequence[int]
+    n_scales: int
+    mode: str
+    weights: NDArray[np.float32] | None = None
+    epilogue: Epilogue | None = None
+    targets: bool = True
+
+    @property
+    def fields(self) -> Fields:
+        """Which columns of the epilogue records have."""
+        if self.weights is None:
+            return _OF_PATCH
+        return _OF_CONTEXT if self.targets else _OF_MIXTURE
+
+    def check(self) -> None:
+        """Check that what is read is there; raises IndexError or ValueError."""
+        self.table.check(self.sources)
+        check_cuts(self.table, self.sources, self.patch_size, self.n_scales, self.mode)
 
 
 class RecordMaker(Protocol):
     """What makes records of a plan's columns."""
 
-    def full(
-        self,
-        table: WindowTable,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        n_scales: int,
-        mode: str,
-        *,
-        weights: NDArray[np.float32] | None = None,
-        epilogue: Epilogue | None = None,
-        targets: bool = True,
-    ) -> list[NDArray[np.void]]:
+    def full(self, windows: Windows) -> list[NDArray[np.void]]:
         """Return `CHANNEL_SOURCE` records of shape (B, C), and `EPILOGUE_RECORD` records if any.
-
-        Parameters
-        ----------
-        table, sources, patch_size, n_scales, mode
-            What is read; see `WindowTable`.
-        weights : array of float32, shape (B, C), optional
-            Of lateral contexts; without them patches are plain.
-        epilogue : Epilogue, optional
-            What happens to values.
-        targets : bool, default True
-            Whether lateral contexts come with targets.
 
         Raises
         ------
@@ -65,21 +79,10 @@ class RecordMaker(Protocol):
             Something that is to be read is not there.
         """
 
-    def short(
-        self,
-        memory: NDArray[np.void],
-        table: WindowTable,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        n_scales: int,
-        mode: str,
-        weights: NDArray[np.float32],
-        epilogue: Epilogue | None,
-        targets: bool,
-    ) -> bool:
+    def short(self, windows: Windows, memory: NDArray[np.void]) -> bool:
         """Fill in `short_record` records, (B, C) of them at the beginning of some memory.
 
-        The images are smaller than 2^31 pixels.
+        They are of lateral contexts, in images smaller than 2^31 pixels.
 
         Returns
         -------
@@ -96,51 +99,30 @@ class RecordMaker(Protocol):
 class NumpyRecords:
     """A `RecordMaker` in NumPy."""
 
-    def full(
-        self,
-        table: WindowTable,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        n_scales: int,
-        mode: str,
-        *,
-        weights: NDArray[np.float32] | None = None,
-        epilogue: Epilogue | None = None,
-        targets: bool = True,
-    ) -> list[NDArray[np.void]]:
-        found = [table.sources(sources, weights)]
-        check_cuts(table, sources, patch_size, n_scales, mode)
+    def full(self, windows: Windows) -> list[NDArray[np.void]]:
+        windows.check()
+        sources, epilogue = windows.sources, windows.epilogue
         check_coords(sources.coords)
+        found = [windows.table.sources(sources, windows.weights)]
         if epilogue is not None:
-            fields = fields_of(weights is not None, targets)
-            values = {field: getattr(epilogue, column) for field, column in fields}
-            orientation = epilogue.orientation
-            found.append(_epilogue_records(sources.shape, patch_size, orientation, **values))
+            values = {field: getattr(epilogue, column) for field, column in windows.fields}
+            where = sources.shape, windows.patch_size, epilogue.orientation
+            found.append(_epilogue_records(*where, **values))
         return found
 
-    def short(
-        self,
-        memory: NDArray[np.void],
-        table: WindowTable,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        n_scales: int,
-        mode: str,
-        weights: NDArray[np.float32],
-        epilogue: Epilogue | None,
-        targets: bool,
-    ) -> bool:
-        table.check(sources)
-        check_cuts(table, sources, patch_size, n_scales, mode)
+    def short(self, windows: Windows, memory: NDArray[np.void]) -> bool:
+        windows.check()
+        sources, epilogue = windows.sources, windows.epilogue
         if not all_within(sources.coords, -MOST_SHORT, MOST_SHORT):
             return False
-        own = memory[: weights.size].reshape(weights.shape)
-        table.fill_short(own, sources)
-        own["weight"] = weights
+        n_samples, n_channels = sources.shape
+        own = memory[: n_samples * n_channels].reshape(sources.shape)
+        windows.table.fill_short(own, sources)
+        own["weight"] = windows.weights
         if epilogue is not None:
             if epilogue.orientation is not None:
                 own["orientation"] = epilogue.orientation[:, None]
-            for field, column in fields_of(True, targets):
+            for field, column in windows.fields:
                 if (values := getattr(epilogue, column)) is not None:
                     own[field] = values
         return True
@@ -153,14 +135,6 @@ def check_coords(coords: NDArray[np.int64]) -> None:
     """Check that windows around these places can be counted in 64 bits."""
     if not all_within(coords, -_MOST_COORDS, _MOST_COORDS):
         raise ValueError("sources.coords must be within ±2^56")
-
-
-@cache  # one object for each answer: it is a key
-def fields_of(mixed: bool, targets: bool) -> Fields:
-    """Return what records hold of lateral contexts, whose channels are mixed, or of patches."""
-    if not mixed:
-        return _OF_PATCH
-    return _OF_TARGET + _OF_MIXTURE if targets else _OF_MIXTURE
 
 
 def _epilogue_records(

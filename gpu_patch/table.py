@@ -118,14 +118,7 @@ class WindowTable(ABC):
     def sources(
         self, sources: ChannelSources, weights: NDArray[np.float32] | None = None
     ) -> NDArray[np.void]:
-        """Return `CHANNEL_SOURCE` records of shape (B, C).
-
-        Raises
-        ------
-        IndexError
-            Where an image, sample or channel does not exist: the kernels do not check.
-        """
-        self.check(sources)
+        """Return `CHANNEL_SOURCE` records of shape (B, C), of sources that `check` has passed."""
         words = self._words(sources)
         words[..., 7 - self.n_dims : 7] = sources.coords
         if weights is not None:

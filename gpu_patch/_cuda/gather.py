@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.records import NUMPY_RECORDS, RecordMaker
+from gpu_patch.records import NUMPY_RECORDS, RecordMaker, Windows
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
@@ -56,7 +56,7 @@ def gather(
     with runtime.active():
         table = as_table(runtime, images)
         places, *finish = records.full(
-            table, sources, patch_size, n_scales, mode, epilogue=epilogue
+            Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
         )
         pages = table.pages(sources, patch_size, 0, n_scales, mode)
         if out is None:

@@ -14,7 +14,7 @@ from gpu_patch._cuda.runtime import Runtime, launch, pointer_or_null
 from gpu_patch.checks import choice
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
-from gpu_patch.records import NUMPY_RECORDS, RecordMaker
+from gpu_patch.records import NUMPY_RECORDS, RecordMaker, Windows
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
@@ -104,10 +104,10 @@ def lateral_context(
         if shape is None or not specialised.launch_shape(
             runtime, shape, table, sources, weights, mixed, target, epilogue, pages, records
         ):
+            window = patch_size, n_scales, mode
             places, *finish = records.full(
-                table, sources, patch_size, n_scales, mode,
-                weights=weights, epilogue=epilogue, targets=targets,
-            )  # fmt: skip
+                Windows(table, sources, *window, weights, epilogue, targets)
+            )
             _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, finish)
     return mixed, target
 

@@ -14,7 +14,7 @@ from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import fir_taps
-from gpu_patch.records import MOST_SHORT, NUMPY_RECORDS, RecordMaker
+from gpu_patch.records import MOST_SHORT, NUMPY_RECORDS, RecordMaker, Windows
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
@@ -253,8 +253,8 @@ def launch_shape(
     # all that is not filled in is 0: a kernel that read it would be seen by a memory checker
     memory = np.zeros(most_records or weights.size, record)
     window = shape.patch[3 - shape.n_dims :], shape.n_scales, MODES[shape.mode]
-    targets = target is not None
-    if not records.short(memory, table, sources, *window, weights, epilogue, targets):
+    windows = Windows(table, sources, *window, weights, epilogue, target is not None)
+    if not records.short(windows, memory):
         return False
     more: list[int] = []
     first: Any

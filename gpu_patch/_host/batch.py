@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpu_patch._host.arguments import address, n_threads_for_windows
 from gpu_patch._host.library import Columns, ImpossiblePlaceError, Job, Library
-from gpu_patch.epilogue import NUMBERS, Epilogue, columns_of
-from gpu_patch.records import Fields, check_coords
-from gpu_patch.sources import ChannelSources
-from gpu_patch.table import MODES, VALUES, WindowTable, check_cuts, volume
+from gpu_patch.epilogue import NUMBERS, columns_of
+from gpu_patch.records import Fields, Windows, check_coords
+from gpu_patch.table import MODES, VALUES, volume
 
 
 class HostBatch:
@@ -24,18 +21,10 @@ class HostBatch:
     ----------
     library : Library
         The functions.
-    table : WindowTable
-        Of the images.
-    sources : ChannelSources
-        What is read.
-    patch_size, n_scales, mode, dtype
-        As of the operations.
-    weights : array of float32, shape (B, C), optional
-        How channels are mixed.
-    epilogue : Epilogue, optional
-        What happens to values.
-    fields : Fields
-        Which columns of the epilogue records have: `records.fields_of`.
+    windows : Windows
+        What is read, and what happens to it.
+    dtype : dtype
+        Of the results.
     scale : int, default 0
         The largest that is read.
 
@@ -46,22 +35,10 @@ class HostBatch:
     """
 
     def __init__(
-        self,
-        library: Library,
-        table: WindowTable,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        n_scales: int,
-        mode: str,
-        dtype: np.dtype[Any],
-        *,
-        weights: NDArray[np.float32] | None = None,
-        epilogue: Epilogue | None = None,
-        fields: Fields,
-        scale: int = 0,
+        self, library: Library, windows: Windows, dtype: np.dtype[Any], *, scale: int = 0
     ) -> None:
-        self._library, self._table, self._sources = library, table, sources
-        self._window = tuple(patch_size), n_scales, mode
+        self._library, self._windows = library, windows
+        table, sources, patch_size, n_scales, mode, weights, epilogue, _ = windows
         image_idx, sample_idx, coords, channels = sources
         # what is read and written has these sizes
         n_channels = len(channels)
@@ -79,8 +56,9 @@ class HostBatch:
         n_threads = n_threads_for_windows(sources.shape, patch_size, scale)
         of_images = image_idx.shape[1], len(known)
         self._job = _job(
-            sources.shape, of_images, *self._window, dtype.char, n_threads, widths, fields
-        )
+            sources.shape, of_images, tuple(patch_size), n_scales, mode, dtype.char, n_threads,
+            widths, windows.fields,
+        )  # fmt: skip
         self._arrays = (
             known,
             table.samples,
@@ -108,9 +86,8 @@ class HostBatch:
         try:
             self._library.call(name, self._job, self._columns, *arguments)
         except ImpossiblePlaceError:
-            self._table.check(self._sources)
-            check_cuts(self._table, self._sources, *self._window)
-            check_coords(self._sources.coords)
+            self._windows.check()
+            check_coords(self._windows.sources.coords)
             raise
 
 

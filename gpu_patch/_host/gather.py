@@ -14,7 +14,7 @@ from gpu_patch._host.library import Library
 from gpu_patch.checks import choice
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.records import fields_of
+from gpu_patch.records import Windows
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import MODES, WindowTable
 
@@ -36,10 +36,8 @@ def gather(
     Integers are those of images that are whole: they are not read by page.
     """
     choice("mode", mode, MODES)
-    batch = HostBatch(
-        library, table, sources, patch_size, n_scales, mode, dtype,
-        epilogue=epilogue, fields=fields_of(False, False),
-    )  # fmt: skip
+    windows = Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
+    batch = HostBatch(library, windows, dtype)
     if out is None:
         out = pool.take((*sources.shape, *patch_size), dtype)
     if dtype.kind in "biu":

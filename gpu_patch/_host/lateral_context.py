@@ -17,7 +17,7 @@ from gpu_patch.checks import choice
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import PADDING_MODES, fir_taps
-from gpu_patch.records import fields_of
+from gpu_patch.records import Windows
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import WindowTable
 
@@ -41,11 +41,8 @@ def lateral_context(
     See `ops.lateral_context`.
     """
     choice("mode", mode, PADDING_MODES)
-    batch = HostBatch(
-        library, table, sources, patch_size, n_scales, mode, dtype,
-        weights=weights, epilogue=epilogue, fields=fields_of(True, targets),
-        scale=n_scales - 1,
-    )  # fmt: skip
+    windows = Windows(table, sources, patch_size, n_scales, mode, weights, epilogue, targets)
+    batch = HostBatch(library, windows, dtype, scale=n_scales - 1)
     made = out or new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)
     taps, _ = _taps(n_scales)
     pages = table.all_pages(sources, patch_size, n_scales - 1, n_scales, mode) or (None, None)

@@ -31,9 +31,9 @@ def delivered(run: Callable[[], int]) -> int:
         print(end="", flush=True)  # where the interpreter does it, it has words for a failure
     except OSError as error:
         _print_nowhere()  # what is left would be tried again
-        if status == 0 and isinstance(error, BrokenPipeError):
-            return _NOBODY_READS
         if status == 0:
+            if isinstance(error, BrokenPipeError):
+                return _NOBODY_READS
             print(f"gpu-patch: error: stdout: {one_line(error, {})}", file=sys.stderr)
             return 2
     if ended is not None:

@@ -22,7 +22,7 @@ from gpu_patch import ops, set_num_threads
 from gpu_patch._host import arguments, library
 from gpu_patch._host.records import HostRecords
 from gpu_patch.device.host_memory import BufferPool
-from gpu_patch.records import MOST_SHORT
+from gpu_patch.records import MOST_SHORT, Windows
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import ImageTable, short_record
 
@@ -89,11 +89,11 @@ def of_cuda(found: library.Library, number: int, case: Case) -> list[bytes]:
         for sources in (case.sources, *impossible(case)):
             memory = np.zeros(case.weights.size, short_record(n_dims, True))
             epilogue = case.epilogue(number, mixed=True)
+            windows = Windows(table, sources, *window, case.weights, epilogue)
             try:
-                fits = made_by.short(memory, table, sources, *window, case.weights, epilogue, True)
+                fits = made_by.short(windows, memory)
                 made += [memory, np.array(fits)]
-                options = {"weights": case.weights, "epilogue": epilogue}
-                made += made_by.full(table, sources, *window, **options)
+                made += made_by.full(windows)
             except (IndexError, ValueError) as error:
                 made.append(np.array(str(error)))
     return [array.tobytes() for array in made]

@@ -11,7 +11,7 @@ from paged import in_slots
 
 from gpu_patch._host import library
 from gpu_patch.ops.record_maker import record_maker
-from gpu_patch.records import MOST_SHORT
+from gpu_patch.records import MOST_SHORT, Windows
 from gpu_patch.sources import ChannelSources
 from gpu_patch.table import ImageTable, short_record
 
@@ -39,18 +39,17 @@ def assert_same_records(compiled, table, case, finished, targets):
 
     def full():
         return record_maker().full(
-            table, case.sources, *window,
-            weights=case.weights, epilogue=epilogue, targets=targets,
+            Windows(table, case.sources, *window, case.weights, epilogue, targets)
         )  # fmt: skip
 
     def patches():
         of_patches = case.epilogue(mixed=False) if finished else None
-        return record_maker().full(table, case.sources, *window, epilogue=of_patches)
+        return record_maker().full(Windows(table, case.sources, *window, epilogue=of_patches))
 
     def short():
         memory = np.zeros(case.weights.size + 2, short_record(table.n_dims, finished))
         assert record_maker().short(
-            memory, table, case.sources, *window, case.weights, epilogue, targets
+            Windows(table, case.sources, *window, case.weights, epilogue, targets), memory
         )
         return [memory]
 
@@ -92,9 +91,7 @@ def test_an_epilogue_of_rows_is_that_of_its_samples(compiled):
     for part in (epilogue.rows(rows), taken.rows(rows)):
 
         def make(part=part):
-            return record_maker().full(
-                table, sources, (8, 8), 3, "reflect", weights=weights, epilogue=part
-            )
+            return record_maker().full(Windows(table, sources, (8, 8), 3, "reflect", weights, part))
 
         for expected, found in zip(*both(compiled, make), strict=True):
             np.testing.assert_array_equal(found, expected)
@@ -128,15 +125,15 @@ def test_what_is_not_there_is_refused(compiled, change, error, words):
     # the last places that are possible
     for at in (-8 - 11, 12 + 11):
         edge = np.full((2, 1, 2), at)
-        assert record_maker().full(table, sources._replace(coords=edge), *window)
+        assert record_maker().full(Windows(table, sources._replace(coords=edge), *window))
     wrong = sources._replace(**{name: np.array(value) for name, value in change.items()})
     memory = np.zeros(4, short_record(2, False))
     for choice in (None, compiled):
         with library.computing(choice):
             with pytest.raises(error, match=words):
-                record_maker().full(table, wrong, *window)
+                record_maker().full(Windows(table, wrong, *window))
             with pytest.raises(error, match=words):
-                record_maker().short(memory, table, wrong, *window, case.weights, None, True)
+                record_maker().short(Windows(table, wrong, *window, case.weights), memory)
     assert not memory.view(np.uint8).any()
 
 
@@ -152,8 +149,8 @@ def test_places_beyond_32_bits_are_for_the_general_kernel(compiled, mode):
             with library.computing(choice):
                 window = case.patch_size, case.n_scales, mode
                 made = record_maker().short(
-                    memory, table, case.sources, *window, case.weights, None, True
+                    Windows(table, case.sources, *window, case.weights), memory
                 )
                 assert made == fits
-                (found,) = record_maker().full(table, case.sources, *window, weights=case.weights)
+                (found,) = record_maker().full(Windows(table, case.sources, *window, case.weights))
                 assert (found["coords"][1, :, 1:] == at).all()
