@@ -1,4 +1,4 @@
-"""Zarr read by tensorstore: the same as by zarr-python, with the same errors."""
+"""Zarr read chunk by chunk, or by tensorstore: as by zarr-python, with the same errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pixels import distinct
 
 from gpu_patch import open_images
 from gpu_patch.images.readers.zarr import fast
+from gpu_patch.images.readers.zarr import reader as zarr_reader
+from gpu_patch.images.readers.zarr.direct import DirectChunks
+from gpu_patch.images.readers.zarr.fast import FastRegions
 
 zarr = pytest.importorskip("zarr")
 pytest.importorskip("tensorstore")
@@ -19,6 +22,19 @@ pytest.importorskip("tensorstore")
 def on_the_host(monkeypatch):
     monkeypatch.setenv("GPU_PATCH_DEVICE", "cpu")
     monkeypatch.setattr("gpu_patch.chunks.image._LEAST_BYTES", 0)
+
+
+@pytest.fixture(params=["direct", "tensorstore"])
+def kind(request, monkeypatch):
+    """What reads chunks that are not compressed."""
+    if request.param == "direct":
+        return DirectChunks
+    no_direct(monkeypatch)
+    return FastRegions
+
+
+def no_direct(monkeypatch):
+    monkeypatch.setattr(zarr_reader, "direct_chunks", lambda *_, **__: None)
 
 
 def written(path, pixels, chunks, **options):
@@ -35,12 +51,11 @@ def reader_of(images):
     return regions._own.get(regions._open)[0].fast()
 
 
-def assert_read(path, axes, pixels, **options):
-    """`pixels` SC(Z)YX are what is read by page, by tensorstore and by zarr-python."""
-    images = open_images(
-        path, axes, memory_budget=pixels.nbytes // 2 + 4096, by_chunk=True, **options
-    )
-    assert reader_of(images) is not None
+def assert_read(path, axes, pixels, kind=FastRegions, **options):
+    """`pixels` SC(Z)YX are what is read by page, by a reader of this kind."""
+    options.setdefault("memory_budget", pixels.nbytes // 2 + 4096)
+    images = open_images(path, axes, by_chunk=True, **options)
+    assert type(reader_of(images)) is kind
     (stack,) = images.image_stacks
     assert stack.data_shape == pixels.shape
     size = [min(n, 20) for n in pixels.shape[2:]]
@@ -67,17 +82,49 @@ def test_codecs(tmp_path, codec, zarr_format):
         "sharded": {"shards": (1, 32, 32)},
     }[codec]
     path = written(tmp_path / "a.zarr", pixels, (1, 16, 16), zarr_format=zarr_format, **options)
-    assert_read(path, "CYX", pixels[None])
+    assert_read(path, "CYX", pixels[None], DirectChunks if codec == "none" else FastRegions)
 
 
-def test_axes_of_any_order(tmp_path):
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_chunks_of_nothing_but_pixels(tmp_path, monkeypatch, zarr_format, dtype):
+    pixels = distinct((2, 61, 70), dtype)
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16), zarr_format=zarr_format)
+    monkeypatch.setattr("gpu_patch.chunks.image._LEAST_BYTES", 3000)  # several chunks a page
+    whole = {"memory_budget": 2 * pixels.nbytes}
+    assert_read(path, "CYX", pixels[None], DirectChunks, **whole)
+    path = written(tmp_path / "b.zarr", pixels, (2, 70, 70), zarr_format=zarr_format)
+    # a chunk that the image does not fill
+    assert_read(path, "CYX", pixels[None], DirectChunks, **whole)
+
+
+@pytest.mark.parametrize("options", [
+    {"dtype": ">u2", "zarr_format": 2},
+    {"order": "F", "zarr_format": 2},
+    {"zarr_format": 3, "serializer": zarr.codecs.BytesCodec(endian="big")},
+    {"zarr_format": 3, "filters": zarr.codecs.TransposeCodec(order=(1, 0))},
+    {"zarr_format": 3, "compressors": zarr.codecs.Crc32cCodec()},
+])  # fmt: skip
+def test_other_chunks_are_not_read_as_they_lie(tmp_path, options):
+    options = {"dtype": "uint16", "compressors": None, **options}
+    pixels = distinct((40, 50), "uint16")
+    array = zarr.create_array(tmp_path / "a.zarr", shape=pixels.shape, chunks=(16, 16), **options)
+    array[...] = pixels
+    images = open_images(tmp_path / "a.zarr", "YX", by_chunk=True)
+    assert type(reader_of(images)) is not DirectChunks
+    np.testing.assert_array_equal(
+        images.extract_patch(0, 0, (3, 5), (30, 40))[0], pixels[3:33, 5:45]
+    )
+
+
+def test_axes_of_any_order(tmp_path, kind):
     pixels = distinct((3, 2, 40, 50), "uint8")  # TCYX
     path = written(tmp_path / "a.zarr", pixels.transpose(2, 0, 3, 1), (16, 1, 16, 1))
-    assert_read(path, "YTXC", pixels)
+    assert_read(path, "YTXC", pixels, kind)
     path = written(tmp_path / "b.zarr", pixels[0, 0][None, :, None, :], (1, 16, 1, 16))
-    assert_read(path, "CYZX", pixels[:1, :1, None])
+    assert_read(path, "CYZX", pixels[:1, :1, None], kind)
     path = written(tmp_path / "c.zarr", pixels[:, 0], (2, 16, 16))  # samples share a chunk
-    assert_read(path, "TYX", pixels[:, :1])
+    assert_read(path, "TYX", pixels[:, :1], kind)
 
 
 def test_values_that_are_converted_are_left_to_zarr(tmp_path):
@@ -88,7 +135,7 @@ def test_values_that_are_converted_are_left_to_zarr(tmp_path):
 
 
 @pytest.mark.parametrize("shards", [None, (1, 32, 32)])
-def test_chunks_that_are_missing(tmp_path, shards):
+def test_chunks_that_are_missing(tmp_path, kind, shards):
     pixels = distinct((1, 64, 64), "uint16") | 1
     path = written(tmp_path / "a.zarr", pixels, (1, 16, 16), shards=shards)
     (path / "c" / "0" / "1" / "1").unlink()
@@ -96,7 +143,11 @@ def test_chunks_that_are_missing(tmp_path, shards):
     with pytest.raises(ValueError, match=r"a\.zarr.*chunk c/0/1/1 is missing"):
         images.extract_patch(0, 0, (0, 0), (64, 64))
     filled = open_images(path, "CYX", by_chunk=True, allow_missing_chunks=True)
-    assert (filled.extract_patch(0, 0, (0, 0), (64, 64)) == 0).any()
+    assert type(reader_of(filled)) is (FastRegions if shards else kind)
+    side = 16 if shards is None else 32
+    expected = pixels.copy()
+    expected[:, side : 2 * side, side : 2 * side] = 0
+    np.testing.assert_array_equal(filled.extract_patch(0, 0, (0, 0), (64, 64)), expected)
 
 
 def test_chunks_that_a_shard_leaves_out_are_the_fill_value(tmp_path):
@@ -107,7 +158,7 @@ def test_chunks_that_a_shard_leaves_out_are_the_fill_value(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["none", "blosc", "zstd"])
-def test_damaged_chunks_are_an_error(tmp_path, codec):
+def test_damaged_chunks_are_an_error(tmp_path, kind, codec):
     compressors = {
         "none": None,
         "blosc": zarr.codecs.BloscCodec(),
@@ -118,7 +169,8 @@ def test_damaged_chunks_are_an_error(tmp_path, codec):
     chunk = path / "c" / "0" / "1" / "0"
     whole = chunk.read_bytes()
     images = open_images(path, "CYX", by_chunk=True)
-    for content in (whole[: len(whole) // 2], b"\xff" * len(whole) if codec != "none" else b"\1"):
+    wrong = b"\xff" * len(whole) if codec != "none" else whole + b"\1"
+    for content in (whole[: len(whole) // 2], wrong):
         chunk.write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.zarr"):
             images.extract_patch(0, 0, (0, 0), (64, 64))
@@ -141,10 +193,11 @@ def test_a_chunk_that_claims_to_be_huge_is_not_unpacked(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_reads_without_tensorstore(tmp_path):
+def test_a_forked_process_reads_without_tensorstore(tmp_path, kind):
     pixels = distinct((1, 64, 64), "uint16")
-    images = assert_read(written(tmp_path / "a.zarr", pixels, (1, 16, 16)), "CYX", pixels[None])
-    assert fast._used_by == os.getpid()
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16))
+    images = assert_read(path, "CYX", pixels[None], kind)
+    assert kind is DirectChunks or fast._used_by == os.getpid()
     process = os.fork()
     if not process:
         code = 1
@@ -152,7 +205,8 @@ def test_a_forked_process_reads_without_tensorstore(tmp_path):
             same = np.array_equal(
                 images.extract_patch(0, 0, (3, 4), (40, 40)), pixels[:, 3:43, 4:44]
             )
-            code = 0 if same and reader_of(images) is None else 2
+            without = kind is DirectChunks or reader_of(images) is None
+            code = 0 if same and without else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
@@ -162,6 +216,8 @@ def test_without_tensorstore(tmp_path, monkeypatch):
     pixels = distinct((1, 64, 64), "uint16")
     path = written(tmp_path / "a.zarr", pixels, (1, 16, 16))
     monkeypatch.setattr(fast, "if_installed", lambda _: None)
+    assert_read(path, "CYX", pixels[None], DirectChunks)
+    no_direct(monkeypatch)
     images = open_images(path, "CYX", memory_budget=4000)
     assert reader_of(images) is None
     np.testing.assert_array_equal(images.extract_patch(0, 0, (0, 0), (9, 9)), pixels[:, :9, :9])

@@ -21,6 +21,7 @@ from gpu_patch.images.readers.paths import inside, reading
 from gpu_patch.images.readers.units import Calibration, micrometres, positions, seconds
 from gpu_patch.images.readers.url import Url
 from gpu_patch.images.readers.zarr.chunks import ChunkFiles
+from gpu_patch.images.readers.zarr.direct import direct_chunks
 from gpu_patch.images.readers.zarr.fast import open_fast
 from gpu_patch.images.readers.zarr.fetched import Fetched
 from gpu_patch.images.readers.zarr.place import Folder, Zipped
@@ -125,23 +126,30 @@ class ZarrReader(ImageReader):
         return self._place.is_far
 
     def fast(self) -> FastReader | None:
-        """Return tensorstore where it reads the same; of a server, several reads at a time."""
+        """Return what reads chunks by itself; of a server, several regions at a time."""
         if self.is_far and self.info.dtype == self.info.resident_dtype:
             return FarRegions(self.read)
         if type(self._place) is not Folder:
             return None
-        return open_fast(
-            self._place.file,
-            self._array.metadata.zarr_format,
-            self.info,
-            self._array.shape,
+        folder, missing = self._place.file, self._allow_missing
+        array, info = self._array, self.info
+        direct = direct_chunks(folder, array, info, self._is_as_opened, fill_missing=missing)
+        return direct or open_fast(
+            folder,
+            array.metadata.zarr_format,
+            info,
+            array.shape,
             self._may_read,
-            fill_missing=self._allow_missing,
+            fill_missing=missing,
         )
+
+    def _is_as_opened(self) -> bool:
+        """Tell whether the array's description has not changed."""
+        return all(file_stamp(path) == stamp for path, stamp in self.stamps.items())
 
     def _may_read(self, region: Sequence[slice]) -> bool:
         """Tell whether nothing is wrong with the chunks of a canonical region, at first sight."""
-        if any(file_stamp(path) != stamp for path, stamp in self.stamps.items()):
+        if not self._is_as_opened():
             return False
         first = tuple([part.start for part in region])
         if first in self._looked_at:  # that chunks are rewritten is not noticed anyway
