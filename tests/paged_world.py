@@ -69,7 +69,7 @@ class World:
     mode: str
     strategy: str
     share: float
-    lazy: bool
+    reads: str
 
     @property
     def n_dims(self):
@@ -138,9 +138,9 @@ class Opened:
 
         self.constructor = world.constructor(opened)
         self.extractor = self.constructor.sampling.principal.extractor
-        if world.lazy:
+        if world.reads != "in threads":
             for pool in self.pools:
-                pool._reader = LazyReader()
+                pool._reader = LazyReader(waits=world.reads == "when waited for")
 
     @property
     def pools(self):
@@ -215,5 +215,5 @@ def worlds(draw):
         mode=draw(st.sampled_from(PADDING_MODES)),
         strategy=draw(st.sampled_from(["stratified", "random", "sequential"])),
         share=draw(st.sampled_from([0.1, 0.3, 1.0])),
-        lazy=draw(st.booleans()),
+        reads=draw(st.sampled_from(["in threads", "when waited for", "at once"])),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import numpy as np
 
@@ -36,15 +37,22 @@ class Lazily:
 
 
 class LazyReader:
-    """Begins reads, of which the next few fail as they are told to."""
+    """Begins reads, of which the next few fail as they are told to.
 
-    def __init__(self):
+    They happen when somebody waits for them, or at once.
+    """
+
+    def __init__(self, *, waits=True):
+        self.waits = waits
         self.outcomes = []
         self.begun = []
 
     def begin(self, image, region, out):
         fails = self.outcomes.pop() if self.outcomes else False
         self.begun.append(Lazily(image, region, out, fails))
+        if not self.waits:
+            with suppress(Exception):
+                self.begun[-1].result()
         return self.begun[-1]
 
     again = begin

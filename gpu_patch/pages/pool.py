@@ -1,7 +1,8 @@
 """Slots for pages, and the table that says which page is in which slot.
 
-The table changes under one lock, which nobody holds while reading. A page is pinned from when its
-read begins until it has ended, and while anything reads it; what is pinned does not leave.
+The table changes under one lock, which nobody holds while waiting for a file. A page is pinned
+from when its read begins until it has ended, and while anything reads it; what is pinned does not
+leave.
 """
 
 from __future__ import annotations
@@ -137,13 +138,13 @@ class PagePool:
         Exception
             As the reader raised it the second time. Pages that could not be read are nowhere.
         """
-        arrived = False
+        arrived, failed = False, set[int]()
         while not arrived:
             slots, arrived = self._pin(pages)
             if arrived:
                 break
             try:
-                arrived = self._arrive(pages, slots)
+                arrived = self._arrive(pages, slots, failed)
             finally:
                 if not arrived:
                     self._unpin(slots, None)
@@ -191,6 +192,7 @@ class PagePool:
                     if slot < 0:
                         break
                     self._begin(page, slot, self.clock + int(steps[i]))
+                    self._settle_arrived([page])
             return self.table[pages] >= 0
 
     def expect(self, pages: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
@@ -244,8 +246,8 @@ class PagePool:
         """Give slots to the pages that have none, as far as possible; tell whether all have one."""
         if not missing:
             return True
-        own = self.table[pages]
-        own = own[own >= 0]
+        slots = self.table[pages]
+        own = slots[slots >= 0].tolist()
         self.pins[own] += 1
         try:
             for page in missing:
@@ -255,8 +257,11 @@ class PagePool:
                 if slot < 0:
                     return False
                 self._begin(page, slot, self.clock)
+                self.pins[slot] += 1  # it may end at once, and must not leave for the next one
+                own.append(slot)
+            self._settle_arrived(missing)
         finally:
-            self._let_go(own)
+            self._let_go(np.array(own, np.int32))
         return True
 
     def _slot(self, horizon: int) -> int:
@@ -295,10 +300,13 @@ class PagePool:
         begin = self._reader.again if again else self._reader.begin
         return begin(source, region, out)
 
-    def _arrive(self, pages: NDArray[np.int64], slots: NDArray[np.int32]) -> bool:
+    def _arrive(
+        self, pages: NDArray[np.int64], slots: NDArray[np.int32], failed: set[int]
+    ) -> bool:
         """Wait for what is on its way; read once more what could not be read.
 
-        False where a page failed for another thread, before this one asked for it.
+        False where another thread has ended a read that failed; `failed` are pages of which that
+        was so before.
         """
         begun = time.perf_counter()
         waited = False
@@ -309,14 +317,18 @@ class PagePool:
                 failure = _ended(reading)
                 with self._changed:
                     if self._readings.get(page) is not reading:  # another thread was faster
-                        error = error or failure
-                    elif failure is None or error is not None:
+                        if failure is not None and (error is not None or page in failed):
+                            raise failure
+                        failed |= set() if failure is None else {page}
+                        error = None
+                        break
+                    if failure is None or error is not None:
                         self._settle(page, slot, failure)
                         error = failure
                     else:
                         error = failure
                         self._readings[page] = self._read(page, slot, again=True)
-            if error is not None and self.table[page] != slot:
+            if error is not None:
                 raise error
         if waited:
             with self._changed:
@@ -337,6 +349,13 @@ class PagePool:
             else:
                 self._n_failed += 1
         self._changed.notify_all()
+
+    def _settle_arrived(self, pages: Sequence[int]) -> None:
+        """End those reads that were over as soon as they began; what failed is tried once more."""
+        for page in pages:
+            reading = self._readings.get(page)
+            if reading is not None and reading.done() and _ended(reading) is None:
+                self._settle(page, int(self.table[page]), None)
 
     def _settle_ended(self) -> bool:
         """End the reads that have ended by now; tell whether there were any."""

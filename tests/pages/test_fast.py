@@ -221,3 +221,48 @@ def test_without_tensorstore(tmp_path, monkeypatch):
     images = open_images(path, "CYX", memory_budget=4000)
     assert reader_of(images) is None
     np.testing.assert_array_equal(images.extract_patch(0, 0, (0, 0), (9, 9)), pixels[:, :9, :9])
+
+
+@pytest.mark.parametrize("there", [0, 0.5])
+def test_what_is_not_in_memory_is_copied_when_it_is_waited_for(tmp_path, monkeypatch, there):
+    pixels = distinct((2, 64, 64), "uint16")
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16))
+    reader = reader_of(open_images(path, "CYX", by_chunk=True))
+    preadv, told = os.preadv, []
+
+    def cold(file, buffers, offset, flags=0):
+        if flags and not there:
+            raise BlockingIOError
+        if flags:
+            buffers = [memoryview(buffers[0]).cast("B")[: int(there * buffers[0].nbytes)]]
+        return preadv(file, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "preadv", cold)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *given: told.append(given[1:]))
+    region = (slice(0, 1), slice(0, 2), slice(16, 48), slice(32, 64))
+    out = np.zeros((1, 2, 32, 32), "uint16")
+    reading = reader.begin(region, out)
+    assert not reading.done()
+    assert told == [(0, 0, os.POSIX_FADV_WILLNEED)] * 8
+    reading.result()
+    assert reading.done()
+    np.testing.assert_array_equal(out, pixels[None][region])
+    (path / "c" / "0" / "1" / "2").unlink()  # after the kernel was told
+    reading = reader.begin(region, out)
+    with pytest.raises(FileNotFoundError):
+        reading.result()
+    with pytest.raises(FileNotFoundError):  # whoever waits beside
+        reading.result()
+
+
+def test_what_is_in_memory_is_copied_at_once(tmp_path, monkeypatch):
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *given: preadv(*given[:3]))  # whatever /tmp is
+    pixels = distinct((2, 64, 64), "uint16")
+    reader = reader_of(
+        open_images(written(tmp_path / "a.zarr", pixels, (1, 16, 16)), "CYX", by_chunk=True)
+    )
+    region = (slice(0, 1), slice(1, 2), slice(0, 64), slice(0, 64))
+    out = np.zeros((1, 1, 64, 64), "uint16")
+    assert reader.begin(region, out).done()
+    np.testing.assert_array_equal(out, pixels[None][region])

@@ -76,6 +76,10 @@ class Pool(RuleBasedStateMachine):
     def forget(self):
         self.pool.forget()
 
+    @rule(waits=st.booleans())
+    def reads_wait(self, waits):
+        self.reader.waits = waits
+
     @rule(outcomes=st.lists(st.booleans(), max_size=4))
     def reads_will(self, outcomes):
         self.reader.outcomes = outcomes

@@ -21,13 +21,13 @@ Key = tuple[slice, ...]
 
 
 class FastReader(Protocol):
-    """Begins reads and goes on by itself."""
+    """Begins reads, which go on by themselves."""
 
     @abstractmethod
     def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Any | None:
         """Begin to fill `out` with a region; None where `ImageReader.read` should do it.
 
-        What is returned has `done()`, and `result()`, which waits and raises.
+        What is returned has `done()`, and `result()`, which waits or does what is left; it raises.
         """
         raise NotImplementedError
 

@@ -1,19 +1,21 @@
 """Chunks of a Zarr that are not compressed, read from their files straight to where they belong.
 
-That takes less than half of tensorstore's processor time: it copies pixels twice more.
+What the kernel has of a file is copied at once. The rest it is told to fetch, which it does by
+itself, and whoever needs it copies it. Threads that did so would take turns with Python's others,
+which costs more than the copy; and tensorstore copies pixels twice more.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,47 @@ from numpy.typing import NDArray
 
 from gpu_patch.images.readers.info import ImageInfo
 
-_THREADS = 4
-"""Reads under way: enough to keep a disk busy."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+_AT_ONCE = getattr(os, "RWF_NOWAIT", 0)
+"""Of a read: what would have to be waited for is not read. Linux has it."""
+
+
+_Chunk = tuple[str, tuple[slice, ...], tuple[slice, ...]]
+
+
+class Copying:
+    """A read whose pixels are copied at once as far as they are in memory.
+
+    Parameters
+    ----------
+    copy : callable
+        Takes flags of `os.preadv`, and copies what is left; tells whether that was all.
+    """
+
+    def __init__(self, copy: Callable[[int], bool]) -> None:
+        self._copy = copy
+        self._error: Exception | None = None
+        self._lock = Lock()
+        self._is_done = self._go_on(_AT_ONCE)
+
+    def done(self) -> bool:
+        """Tell whether it has ended, well or not."""
+        return self._is_done
+
+    def result(self) -> None:
+        """Copy what is left; raise what went wrong."""
+        with self._lock:
+            if not self._is_done:
+                self._is_done = self._go_on(0)
+        if self._error is not None:
+            raise self._error
+
+    def _go_on(self, flags: int) -> bool:
+        try:
+            return self._copy(flags)
+        except Exception as error:
+            self._error = error
+            return True
 
 
 class DirectChunks:
@@ -69,9 +109,8 @@ class DirectChunks:
         self._kept = tuple(slice(None) if i in kept else 0 for i in range(len(canonical)))
         self._turned = [kept.index(axis) for axis in self._axis_of if axis is not None]
         self._spread = tuple(np.newaxis if n == 1 else slice(None) for n in array.shape)
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="gpu_patch_chunks")
 
-    def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Future[None] | None:
+    def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Copying | None:
         """Begin to fill `out` with a region; None where zarr-python should read it.
 
         Parameters
@@ -83,44 +122,61 @@ class DirectChunks:
 
         Returns
         -------
-        Future or None
-            Of the read. Its error, if any, does not say much.
+        Copying or None
+            The read. Its error, if any, does not say much.
         """
-        return self._executor.submit(self._read, region, out) if self._is_as_opened() else None
-
-    def _read(self, region: Sequence[slice], out: NDArray[Any]) -> None:
+        if not self._is_as_opened():
+            return None
         stored = out[self._kept].transpose(self._turned)[self._spread]
+        return Copying(partial(self._copy, stored, list(self._chunks_of(region))))
+
+    def _chunks_of(self, region: Sequence[slice]) -> Iterator[_Chunk]:
+        """Yield the chunks of a region: file, where in it, and which pixels of the chunk."""
         axes = [
             _along(slice(0, 1) if axis is None else region[axis], n)
             for axis, n in zip(self._axis_of, self._chunks, strict=True)
         ]
         for parts in product(*axes):
-            place, wheres, cuts = zip(*parts, strict=True)
-            where = stored[wheres]
-            if where.shape == self._chunks and where.flags.c_contiguous:
-                self._fill(place, where)
-            else:
-                chunk = np.empty(self._chunks, self._dtype)
-                self._fill(place, chunk)
-                where[...] = chunk[cuts]
+            place, where, cut = zip(*parts, strict=True)
+            yield f"{self._folder}/{self._name(place)}", where, cut
 
-    def _fill(self, place: tuple[int, ...], out: NDArray[Any]) -> None:
-        """Fill C-contiguous memory with a whole chunk; raises where it is not as it should be."""
-        name = self._name(place)
+    def _copy(self, stored: NDArray[Any], chunks: list[_Chunk], flags: int) -> bool:
+        """Copy chunks, which are left out of the list then; tell whether all were copied."""
+        chunks[:] = [chunk for chunk in chunks if not self._copy_one(stored, chunk, flags)]
+        return not chunks
+
+    def _copy_one(self, stored: NDArray[Any], chunk: _Chunk, flags: int) -> bool:
+        path, where, cut = chunk
+        own = stored[where]
+        is_whole = own.shape == self._chunks and own.flags.c_contiguous
+        pixels = own if is_whole else np.empty(self._chunks, self._dtype)
         try:
-            file = os.open(f"{self._folder}/{name}", _FLAGS)
+            file = os.open(path, _FLAGS)
         except FileNotFoundError:
             if self._missing is None:
                 raise
-            out[...] = self._missing
-            return
+            own[...] = self._missing
+            return True
         try:
             found = os.fstat(file)
-            is_right = stat.S_ISREG(found.st_mode) and found.st_size == self._chunk_bytes
-            if not is_right or _read_into(file, out) != self._chunk_bytes:
-                raise ValueError(f"chunk {name} has {found.st_size} bytes")
+            if not stat.S_ISREG(found.st_mode) or found.st_size != self._chunk_bytes:
+                raise ValueError(f"{path} has {found.st_size} bytes")
+            try:
+                n_bytes = os.preadv(file, [pixels], 0, flags)  # type: ignore[list-item]
+            except OSError:
+                if not flags:
+                    raise
+                n_bytes = 0  # nothing is there, or this file system cannot tell
+            if n_bytes != self._chunk_bytes:
+                if not flags:
+                    raise ValueError(f"{path} has only {n_bytes} bytes")
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+                return False
         finally:
             os.close(file)
+        if not is_whole:
+            own[...] = pixels[cut]
+        return True
 
 
 def direct_chunks(
@@ -131,14 +187,18 @@ def direct_chunks(
     *,
     fill_missing: bool,
 ) -> DirectChunks | None:
-    """Return what reads chunks that are files of nothing but pixels; None where they are not.
+    """Return what reads chunks that are files of nothing but pixels.
+
+    None where they are not, or the system is not Linux.
 
     Parameters
     ----------
     folder, array, info, is_as_opened, fill_missing
         See `DirectChunks`.
     """
-    if array.shards or not _is_plain(array) or np.dtype(array.dtype) != info.resident_dtype:
+    if not _AT_ONCE or array.shards or not _is_plain(array):
+        return None
+    if np.dtype(array.dtype) != info.resident_dtype:
         return None
     if info.size("S") > 1 < info.size("T"):
         return None
@@ -167,11 +227,3 @@ def _along(part: slice, n: int) -> list[tuple[int, slice, slice]]:
         lo, hi = max(i * n, start), min((i + 1) * n, stop)
         found.append((i, slice(lo - start, hi - start), slice(lo - i * n, hi - i * n)))
     return found
-
-
-def _read_into(file: int, out: NDArray[Any]) -> int:
-    """Read an open file from its beginning; return how many bytes it had."""
-    if hasattr(os, "readv"):
-        return os.readv(file, [out])  # type: ignore[list-item]  # an array is a buffer
-    with io.FileIO(file, closefd=False) as opened:  # Windows
-        return opened.readinto(out)  # type: ignore[arg-type]
