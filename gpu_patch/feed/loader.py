@@ -67,13 +67,13 @@ class BatchLoader:
         Neither given where ``WORLD_SIZE`` or torch's process group tells of several processes is
         worth a warning: all of them see the same patches. Where that is wanted, give 0 and 1.
     prefetch : int or None, default None
-        Batches that are made ahead; None is 2 where the images are on a CUDA device or are not
-        resident as a whole, else 0. Pages of further batches are read ahead besides. Where draws
-        are by counter, the first batches of the next epoch are made while one ends, and thrown away
-        where something that they depend on is changed then: a setting, the constructor's or the
-        loader's, or what a strategy excludes. Change pixels between epochs with 0 alone. On CUDA
-        batches are made on a stream of their own, and whatever stream is current when one is taken
-        waits for it, on the device. On the CPU a thread makes them.
+        Batches that are made ahead; None is 2 where the images are on a CUDA device, else 0. Pages
+        of coming batches are read ahead besides. Where draws are by counter, the first batches of
+        the next epoch are made while one ends, and thrown away where something that they depend on
+        is changed then: a setting, the constructor's or the loader's, or what a strategy excludes.
+        Change pixels between epochs with 0 alone. On CUDA batches are made on a stream of their
+        own, and whatever stream is current when one is taken waits for it, on the device. On the
+        CPU a thread makes them, which takes turns with Python's others.
     normalization : Normalization or None, default None
         Applied to input and target.
     augmentation : Augmentation or None, default None
@@ -149,13 +149,12 @@ class BatchLoader:
         self.normalization, self.augmentation, self.dtype = normalization, augmentation, dtype
         self._of_target = target_option(self.constructor, target_dtype)
         self.device = constructor.device
-        self._chunked = isinstance(constructor, PlannedConstr) and constructor.sampling.is_chunked
         self._rehearse = (
             isinstance(constructor, PlannedConstr)
-            and not self._chunked
+            and not constructor.sampling.is_chunked
             and constructor.draws_by_counter
         )
-        ahead = 0 if self.device == "cpu" and not self._chunked else _PREFETCH
+        ahead = 0 if self.device == "cpu" else _PREFETCH
         self.prefetch = ahead if prefetch is None else whole_number("prefetch", prefetch, minimum=0)
         self._epoch, self._first, self._step = 0, 0, 0
         self._resumed = False
