@@ -10,7 +10,7 @@ from gpu_patch.optional import PACKAGES
 
 PACKAGE = Path(gpu_patch.__file__).parent
 LAYERS = (
-    ("checks", "specs", "words", "optional"),
+    ("checks", "specs", "words", "optional", "distinct"),
     ("threads",),
     ("geometry", "draws", "epilogue", "augmentation", "tiling", "sliding", "progress", "locations"),
     ("sources",),

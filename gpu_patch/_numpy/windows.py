@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpu_patch._numpy.indexing import SMALL_WINDOW, rows_at
 from gpu_patch._numpy.paged import read_paged
+from gpu_patch.distinct import distinct
 from gpu_patch.epilogue import turn_back
 from gpu_patch.geometry import border_index, border_range, border_stretches, window_start
 from gpu_patch.pages.image import PagedImage
@@ -54,7 +55,7 @@ def read_windows(
     if orientation is not None:
         samples = [turn_back(*each) for each in zip(out, orientation.tolist(), strict=True)]
     size = out.shape[2:]
-    for i in np.unique(sources.image_idx).tolist() if len(images) > 1 else [0]:
+    for i in distinct(sources.image_idx).tolist() if len(images) > 1 else [0]:
         todo = sources.image_idx == i
         image = images[i]
         if isinstance(image, PagedImage):

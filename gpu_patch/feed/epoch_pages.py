@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpu_patch.constructors import PatchConstr
 from gpu_patch.constructors.base import PlannedConstr
 from gpu_patch.constructors.plan import Plan
+from gpu_patch.distinct import distinct
 from gpu_patch.draws import DrawPurpose, DrawSpec
 from gpu_patch.feed.order import Division
 from gpu_patch.feed.paging import Needs, PageFeed
@@ -60,10 +61,8 @@ class EpochPages:
         rank : int
             Whose batches.
         """
-        step_of = np.full(len(order), -1, np.int64)
-        for step in range(division.n_steps):
-            first, stop = division.part(step, rank)
-            step_of[order[first:stop]] = step
+        step_of = np.empty(len(order), np.int64)
+        step_of[order] = division.step_of(rank)
         return PageFeed(self.needs, step_of, division.n_steps)
 
     def sweep(
@@ -200,7 +199,7 @@ def reading_ahead(
         if step + 1 < n_steps:
             for pool, _, page in _pages_of(plan_of(step + 1)):
                 pools.add(pool)
-                pages = np.unique(page)
+                pages = distinct(page)
                 next_step = np.ones(len(pages), np.int64)
                 pool.expect(pages, next_step)
                 pool.read_ahead(pages, next_step, 1)

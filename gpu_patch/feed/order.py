@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, prod
 
 import numpy as np
@@ -194,7 +195,7 @@ class Division:
     world_size: int
     drop_last: bool
 
-    @property
+    @cached_property
     def n_steps(self) -> int:
         """Number of steps, the same for every rank."""
         full, left = divmod(self.stop - self.first, self._step_size)
@@ -212,6 +213,19 @@ class Division:
         each, more = divmod(end - begin, self.world_size)
         first = begin + rank * each + min(rank, more)
         return first, first + each + (rank < more)
+
+    def step_of(self, rank: int) -> NDArray[np.int64]:
+        """Return at which step a rank takes each of the positions 0 … stop − 1; −1 for never."""
+        found = np.full(self.stop, -1, np.int64)
+        n_steps, size = self.n_steps, self.batch_size
+        if not n_steps:
+            return found
+        # all steps but the last are of one size
+        stop = self.position(n_steps - 1)
+        regular = found[self.first : stop].reshape(n_steps - 1, self.world_size, size)
+        regular[:, rank] = np.arange(n_steps - 1)[:, None]
+        found[slice(*self.part(n_steps - 1, rank))] = n_steps - 1
+        return found
 
     @property
     def _step_size(self) -> int:

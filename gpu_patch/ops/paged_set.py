@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.chunks.image import ChunkedImage
+from gpu_patch.distinct import distinct
 from gpu_patch.pages import PagedImage, PagePool
 from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.pages.touches import check_indices, touches
@@ -152,13 +153,13 @@ def _parts(
     needed: PagesOfSamples, n_samples: int
 ) -> list[tuple[slice, dict[PagePool, NDArray[np.int64]]]]:
     """Split a batch where the slots do not hold all its pages at once."""
-    every = {pool: np.unique(page) for pool, (_, page) in needed.items()}
+    every = {pool: distinct(page) for pool, (_, page) in needed.items()}
     if n_samples == 1 or all(len(pages) <= pool.n_slots for pool, pages in every.items()):
         return [(slice(0, n_samples), every)]
     parts = []
     first, current = 0, dict.fromkeys(needed, np.empty(0, np.int64))
     for i in range(n_samples):
-        own = {pool: np.unique(page[sample == i]) for pool, (sample, page) in needed.items()}
+        own = {pool: distinct(page[sample == i]) for pool, (sample, page) in needed.items()}
         more = {pool: np.union1d(current[pool], pages) for pool, pages in own.items()}
         if i > first and any(len(pages) > pool.n_slots for pool, pages in more.items()):
             parts.append((slice(first, i), current))

@@ -300,9 +300,7 @@ class PagePool:
         begin = self._reader.again if again else self._reader.begin
         return begin(source, region, out)
 
-    def _arrive(
-        self, pages: NDArray[np.int64], slots: NDArray[np.int32], failed: set[int]
-    ) -> bool:
+    def _arrive(self, pages: NDArray[np.int64], slots: NDArray[np.int32], failed: set[int]) -> bool:
         """Wait for what is on its way; read once more what could not be read.
 
         False where another thread has ended a read that failed; `failed` are pages of which that

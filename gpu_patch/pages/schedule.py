@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.distinct import distinct
+
 NEVER = 1 << 60
 """Steps until a page is needed that is not needed again."""
 
@@ -30,7 +32,7 @@ class Schedule:
     def __init__(
         self, step: NDArray[np.int64], page: NDArray[np.int64], n_steps: int, n_pages: int
     ) -> None:
-        pairs = np.unique(step * n_pages + page)
+        pairs = distinct(step * n_pages + page)
         self._n_steps, self._n_pages = n_steps, n_pages
         self.step, self.page = np.divmod(pairs, n_pages)
         self.gap = np.full(len(pairs), NEVER, np.int64)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.distinct import distinct
 from gpu_patch.pages.image import PagedImage
 from gpu_patch.pages.spans import Spans
 from gpu_patch.pages.touches import check_indices
@@ -228,7 +229,7 @@ class SlotTable(WindowTable):
         else:
             found = np.empty(pages.shape, np.int32)
             pins = np.empty(pages.shape, np.int32)
-            for i in np.unique(image_idx).tolist():
+            for i in distinct(image_idx).tolist():
                 own = np.broadcast_to(image_idx == i, pages.shape[:2])
                 found[own] = slots = self._tables[i].take(pages[own], mode="clip")
                 pins[own] = self._images[i].pins.take(slots)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.distinct import distinct
 from gpu_patch.geometry import border_index, border_range, window_start
 from gpu_patch.pages.image import PagedImage
 from gpu_patch.sources import ChannelSources
@@ -78,7 +79,7 @@ def touches(
     """
     size = np.array(patch_size, np.int64)
     length = size << scale
-    for number in np.unique(sources.image_idx).tolist():
+    for number in distinct(sources.image_idx).tolist():
         image = images[number]
         b, k = np.nonzero(sources.image_idx == number)
         own = sources.coords[b, k]
@@ -124,7 +125,7 @@ def _first_pages(
     if sources.image_idx.shape[1] > 1:  # a place per channel
         yield first + groups[k] * c_stride, every
         return
-    for group in np.unique(groups):
+    for group in distinct(groups):
         yield first + group * c_stride, every
 
 
@@ -156,4 +157,4 @@ def _folded_pages(
             f"{mode!r} there is nothing to fill them with"
         )
     read = border_index(start + np.arange(length), lo, hi, mode)
-    return tuple(np.unique(read // page).tolist())
+    return tuple(distinct(read // page).tolist())

@@ -148,6 +148,11 @@ def test_divisions(drop_last):
             if not last or drop_last:
                 assert sizes == [batch_size] * world_size
         assert division.position(division.n_steps) == at
+        for rank in range(world_size):
+            steps = np.full(stop, -1)
+            for step in range(division.n_steps):
+                steps[slice(*division.part(step, rank))] = step
+            np.testing.assert_array_equal(division.step_of(rank), steps)
         left = stop - at
         assert left < batch_size * world_size if drop_last else left == 0
 
