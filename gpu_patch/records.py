@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,9 @@ class Windows(NamedTuple):
 class RecordMaker(Protocol):
     """What makes records of a plan's columns."""
 
+    def pages(self, windows: Windows, scale: int) -> tuple[NDArray[Any], ...]:
+        """Return where the pages are that are read up to a scale; see `WindowTable.pages`."""
+
     def full(self, windows: Windows) -> list[NDArray[np.void]]:
         """Return `CHANNEL_SOURCE` records of shape (B, C), and `EPILOGUE_RECORD` records if any.
 
@@ -98,6 +101,10 @@ class RecordMaker(Protocol):
 
 class NumpyRecords:
     """A `RecordMaker` in NumPy."""
+
+    def pages(self, windows: Windows, scale: int) -> tuple[NDArray[Any], ...]:
+        table, sources, patch_size, n_scales, mode, *_ = windows
+        return table.pages(sources, patch_size, scale, n_scales, mode)
 
     def full(self, windows: Windows) -> list[NDArray[np.void]]:
         windows.check()

@@ -112,6 +112,10 @@ class WindowTable(ABC):
     from one to the next; (n_images, 3)."""
     fewest_channels: int
     """Of an image."""
+    paged: NDArray[np.void] | None = None
+    """`slot_table.PAGED_IMAGE` records of the images; None where these are whole."""
+    slots: NDArray[np.int32] | None = None
+    """Of all pages, where these are of one pool."""
     _known: tuple[NDArray[np.int64] | None, NDArray[np.int64]] = (None, np.empty(0, np.int64))
     """Channels that all images have, and the records of them."""
 
@@ -197,17 +201,6 @@ class WindowTable(ABC):
         mode: str,
     ) -> tuple[NDArray[Any], ...]:
         """Return where the pages of windows are; nothing, as here, of images that have none."""
-        return ()
-
-    def all_pages(
-        self,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        scale: int,
-        n_scales: int,
-        mode: str,
-    ) -> tuple[NDArray[Any], ...]:
-        """Return the same for kernels of the CPU, which may look further than these windows."""
         return ()
 
 

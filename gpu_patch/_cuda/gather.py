@@ -55,10 +55,9 @@ def gather(
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        places, *finish = records.full(
-            Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
-        )
-        pages = table.pages(sources, patch_size, 0, n_scales, mode)
+        windows = Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
+        places, *finish = records.full(windows)
+        pages = records.pages(windows, 0)
         if out is None:
             out = runtime.output((*sources.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)

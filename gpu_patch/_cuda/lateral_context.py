@@ -91,7 +91,8 @@ def lateral_context(
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        pages = table.pages(sources, patch_size, n_scales - 1, n_scales, mode)
+        windows = Windows(table, sources, patch_size, n_scales, mode, weights, epilogue, targets)
+        pages = records.pages(windows, n_scales - 1)
         if out is None:
             out = new_outputs(runtime, sources.shape, n_scales, patch_size, dtype, targets=targets)
         mixed, target = out
@@ -102,12 +103,9 @@ def lateral_context(
                 epilogue=epilogue is not None, paged=bool(pages),
             )  # fmt: skip
         if shape is None or not specialised.launch_shape(
-            runtime, shape, table, sources, weights, mixed, target, epilogue, pages, records
+            runtime, shape, windows, mixed, target, pages, records
         ):
-            window = patch_size, n_scales, mode
-            places, *finish = records.full(
-                Windows(table, sources, *window, weights, epilogue, targets)
-            )
+            places, *finish = records.full(windows)
             _launch_general(runtime, table, places, patch_size, mode, mixed, target, pages, finish)
     return mixed, target
 

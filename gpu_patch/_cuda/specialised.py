@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
-from gpu_patch.epilogue import Epilogue
 from gpu_patch.geometry import fir_taps
 from gpu_patch.records import MOST_SHORT, NUMPY_RECORDS, RecordMaker, Windows
 from gpu_patch.sources import ChannelSources
@@ -235,25 +234,21 @@ def tiled(
 def launch_shape(
     runtime: Runtime,
     shape: Shape,
-    table: WindowTable,
-    sources: ChannelSources,
-    weights: NDArray[np.float32],
+    windows: Windows,
     mixed: Any,
     target: Any,
-    epilogue: Epilogue | None = None,
     pages: Sequence[NDArray[Any]] = (),
     records: RecordMaker = NUMPY_RECORDS,
 ) -> bool:
-    """Fill input and target, which may be None; `pages` is what `WindowTable.pages` returned.
+    """Fill input and target, which may be None; `pages` is what `RecordMaker.pages` returned.
 
     Return whether all places fit the kernel's 32 bits; else nothing is done.
     """
-    most_records, kernel = _kernel_for(runtime, shape, len(weights), epilogue is not None)
-    record = short_record(shape.n_dims, epilogue is not None)
+    (n_samples, n_channels), finishes = windows.sources.shape, windows.epilogue is not None
+    most_records, kernel = _kernel_for(runtime, shape, n_samples, finishes)
+    record = short_record(shape.n_dims, finishes)
     # all that is not filled in is 0: a kernel that read it would be seen by a memory checker
-    memory = np.zeros(most_records or weights.size, record)
-    window = shape.patch[3 - shape.n_dims :], shape.n_scales, MODES[shape.mode]
-    windows = Windows(table, sources, *window, weights, epilogue, target is not None)
+    memory = np.zeros(most_records or n_samples * n_channels, record)
     if not records.short(windows, memory):
         return False
     more: list[int] = []
@@ -266,7 +261,7 @@ def launch_shape(
         first, *more = (runtime.pointer(uploaded) + offset for offset in offsets)
     launch(
         kernel,
-        len(weights) * shape.blocks_per_sample,
+        n_samples * shape.blocks_per_sample,
         (shape.n_threads,),
         [first, runtime.pointer(mixed), pointer_or_null(runtime, target), *more],
         shape.shared_bytes,

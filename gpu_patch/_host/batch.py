@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpu_patch._host.arguments import address, n_threads_for_windows
 from gpu_patch._host.library import Columns, ImpossiblePlaceError, Job, Library
 from gpu_patch.epilogue import NUMBERS, columns_of
+from gpu_patch.pages.slot_table import PAGE_BOX
 from gpu_patch.records import Fields, Windows, check_coords
 from gpu_patch.table import MODES, VALUES, volume
+
+_MOST_PAGES = 32
+"""Pages of a window that there is room for without asking."""
 
 
 class HostBatch:
@@ -65,11 +71,55 @@ class HostBatch:
             np.ascontiguousarray(image_idx, np.int64),
             np.ascontiguousarray(sample_idx, np.int64),
             np.ascontiguousarray(coords, np.int64),
+            np.ascontiguousarray(channels, np.int64),
             None if weights is None else np.ascontiguousarray(weights, np.float32),
             None if values is None else np.ascontiguousarray(values),
             None if orientation is None else np.ascontiguousarray(orientation, np.uint8),
         )
         self._columns = Columns(*map(address, self._arrays))
+
+    def pages(self, scale: int) -> tuple[int | None, int | None, int | None]:
+        """Return the addresses of images, boxes and slots for a kernel of the CPU.
+
+        Parameters
+        ----------
+        scale : int
+            The largest that is read.
+        """
+        table = self._windows.table
+        if table.paged is None:
+            return None, None, None
+        if table.slots is not None:  # whole images are as good as what is read of them
+            return address(table.paged), None, address(table.slots)
+        boxes, slots = self._kept = self.boxes(scale)  # until they are read
+        return None, address(boxes), address(slots)
+
+    def boxes(self, scale: int) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+        """Return what `WindowTable.pages` does, of images by page.
+
+        Parameters
+        ----------
+        scale : int
+            The largest that is read.
+
+        Raises
+        ------
+        IndexError, ValueError, MemoryError
+            As `call` does.
+        RuntimeError
+            A page is not held: this is a fault of gpu_patch.
+        """
+        table, shape = self._windows.table, self._windows.sources.shape
+        boxes, n_pages = np.empty(shape, PAGE_BOX), np.empty(3, np.int64)
+        n_windows, most = prod(shape), _MOST_PAGES
+        while True:
+            slots = np.empty(n_windows * most, np.int32)
+            places = map(address, (n_pages, boxes, slots))
+            self.call("find_boxes", address(table.paged), scale, slots.size, *places)
+            n = prod(n_pages.tolist())
+            if n <= most:
+                return boxes, slots[: n_windows * n].reshape(*shape, n)
+            most = n
 
     def call(self, name: str, *arguments: int | None) -> None:
         """Call a function with what follows job and columns.

@@ -43,6 +43,5 @@ def gather(
     if dtype.kind in "biu":
         batch.call(f"gather_{dtype.itemsize}_bytes", address(out))
     else:
-        pages = table.all_pages(sources, patch_size, 0, n_scales, mode) or (None, None)
-        batch.call("gather", *map(address, (*pages, out)))
+        batch.call("gather", *batch.pages(0), address(out))
     return out

@@ -2,6 +2,7 @@
 //
 // Compiled once for each instruction set, without contraction of products and sums: see build.py.
 // Sizes are checked by library.py's callers, those of structs by library.py, places here.
+#include "boxes.h"
 #include "cells.h"
 #include "downscaled.h"
 #include "draws.h"
@@ -37,15 +38,19 @@ template <class Each> static int over_parts(const Job& job, Each each) {
 // Coordinates within it can be added to sizes of windows in 64 bits.
 constexpr int64 MOST_COORDS = int64(1) << 56;
 
-// Call use(sources, epilogues or null), both (B, C); nothing is done where places are not possible.
-template <class Use> static int with_records(const Job& job, const Columns& columns, Use use) {
+// Call use(sources, epilogues or null, boxes or null), each (B, C); nothing is done where places are
+// not possible. `images` is null where images are whole, or boxes are known.
+template <class Use>
+static int with_records(const Job& job, const Columns& columns, const PagedImage* images, Use use) {
     const Records records(job, columns);
     if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
     const int64 n = job.n_samples * job.n_channels;
     std::vector<ChannelSource> sources;
     std::vector<EpilogueRecord> epilogues;
+    std::vector<PageBox> boxes;
     try {
         sources.reserve(n);
+        if (images) boxes.reserve(n);
         if (columns.values) epilogues.reserve(n);
     } catch (const std::bad_alloc&) {
         return NO_MEMORY;
@@ -54,17 +59,25 @@ template <class Use> static int with_records(const Job& job, const Columns& colu
         for (int c = 0; c < job.n_channels; ++c) {
             sources.push_back(records.source(i, c));
             if (columns.values) epilogues.push_back(records.epilogue(i, c));
+            if (!images) continue;
+            const int64 at = records.place(i, c);
+            const PagedImage& image = images[columns.image_idx[at]];
+            boxes.push_back(image.whole(columns.sample_idx[at], columns.channels[c]));
         }
-    return use(sources.data(), columns.values ? epilogues.data() : nullptr);
+    return use(sources.data(), columns.values ? epilogues.data() : nullptr,
+               images ? boxes.data() : nullptr);
 }
 
-// input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null; boxes (B, C) or null. taps[s]: of scale s.
+// input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null. taps[s]: of scale s. Of images by page
+// `images`, or boxes (B, C); slots of all pages, or of those of the boxes.
 EXPORT int lateral_context(const Job* job, const Columns* columns, const float* const* taps,
-                           const PageBox* boxes, const int* slots, char* input, char* target) {
-    const Pages every = {boxes, slots};
+                           const PagedImage* images, const PageBox* boxes, const int* slots,
+                           char* input, char* target) {
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return with_records(*job, *columns, [&](const ChannelSource* sources,
-                                            const EpilogueRecord* records) {
+    return with_records(*job, *columns, images, [&](const ChannelSource* sources,
+                                                    const EpilogueRecord* records,
+                                                    const PageBox* whole) {
+        const Pages every = {images ? whole : boxes, slots};
         return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
             const int64 first = sample * job->n_channels;
             const ChannelSource* own = sources + first;
@@ -83,13 +96,14 @@ EXPORT int lateral_context(const Job* job, const Columns* columns, const float* 
     });
 }
 
-// out (B, C, Z, Y, X); boxes (B, C) or null.
-EXPORT int gather(const Job* job, const Columns* columns, const PageBox* boxes, const int* slots,
-                  char* out) {
-    const Pages pages = {boxes, slots};
+// out (B, C, Z, Y, X); pages as in lateral_context.
+EXPORT int gather(const Job* job, const Columns* columns, const PagedImage* images,
+                  const PageBox* boxes, const int* slots, char* out) {
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return with_records(*job, *columns, [&](const ChannelSource* sources,
-                                            const EpilogueRecord* records) {
+    return with_records(*job, *columns, images, [&](const ChannelSource* sources,
+                                                    const EpilogueRecord* records,
+                                                    const PageBox* whole) {
+        const Pages pages = {images ? whole : boxes, slots};
         return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
             const int64 first = sample * job->n_channels;
             const EpilogueRecord* record = records ? records + first : nullptr;
@@ -103,8 +117,8 @@ EXPORT int gather(const Job* job, const Columns* columns, const PageBox* boxes, 
 // The same of whole images of integers, which are copied exactly.
 template <class T> static int gather_integers(const Job& job, const Columns& columns, T* out) {
     const int64 volume = job.patch[0] * job.patch[1] * job.patch[2];
-    return with_records(job, columns, [&](const ChannelSource* sources,
-                                          const EpilogueRecord* records) {
+    return with_records(job, columns, nullptr, [&](const ChannelSource* sources,
+                                                   const EpilogueRecord* records, const PageBox*) {
         return over_parts(job, [&](int64 sample, Part part, Scratch& scratch) {
             for (int c = 0; c < job.n_channels; ++c) {
                 scratch.reset(Integers<T>::bytes(job));
@@ -147,6 +161,21 @@ EXPORT int fill_short_records(const Job* job, const Columns* columns, int64 limi
     for (int64 i = 0; i < job->n_samples; ++i)
         for (int c = 0; c < job->n_channels; ++c) out = records.write_short(out, i, c);
     return DONE;
+}
+
+// The boxes of pages that windows up to a scale read, (B, C), and the slots of their pages,
+// (B, C, n_pages); these are written where there is room for so many slots, n_pages in any case.
+EXPORT int find_boxes(const Job* job, const Columns* columns, const PagedImage* images,
+                      int64 scale, int64 room, int64* n_pages, PageBox* boxes, int* slots) {
+    if (!Records(*job, *columns).are_possible(MOST_COORDS)) return IMPOSSIBLE;
+    try {
+        const Boxes found(*job, *columns, images, int(scale));
+        std::copy(found.n_pages, found.n_pages + 3, n_pages);
+        const int64 n = job->n_samples * job->n_channels * n_pages[0] * n_pages[1] * n_pages[2];
+        return n > room || found.write(boxes, slots) ? DONE : NOT_HELD;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
 }
 
 // values (B, C, Z, Y, X), moments (B, 2 C, Z, Y, X).
@@ -224,8 +253,8 @@ EXPORT int64 struct_bytes(int which) {
     const int64 sizes[] = {sizeof(Job),           sizeof(MomentsJob),     sizeof(StitchJob),
                            sizeof(MeansJob),      sizeof(DrawJob),        sizeof(CellsJob),
                            sizeof(Columns),       sizeof(ChannelSource),  sizeof(EpilogueRecord),
-                           sizeof(StitchTile),    sizeof(PageBox)};
-    return which >= 0 && which < 11 ? sizes[which] : 0;
+                           sizeof(StitchTile),    sizeof(PageBox),        sizeof(PagedImage)};
+    return which >= 0 && which < 12 ? sizes[which] : 0;
 }
 EXPORT const char* source_digest() { return SOURCE_DIGEST; }
 EXPORT int vector_width() { return W; }

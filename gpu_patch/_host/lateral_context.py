@@ -45,8 +45,8 @@ def lateral_context(
     batch = HostBatch(library, windows, dtype, scale=n_scales - 1)
     made = out or new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)
     taps, _ = _taps(n_scales)
-    pages = table.all_pages(sources, patch_size, n_scales - 1, n_scales, mode) or (None, None)
-    batch.call("lateral_context", ctypes.addressof(taps), *map(address, (*pages, *made)))
+    pages = batch.pages(n_scales - 1)
+    batch.call("lateral_context", ctypes.addressof(taps), *pages, *map(address, made))
     return made
 
 

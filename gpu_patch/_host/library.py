@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_patch._host import build
-from gpu_patch.pages.slot_table import PAGE_BOX
+from gpu_patch.pages.slot_table import PAGE_BOX, PAGED_IMAGE
 from gpu_patch.table import CHANNEL_SOURCE, EPILOGUE_RECORD
 
 VARIABLE = "GPU_PATCH_CPU"
@@ -27,6 +27,7 @@ class ImpossiblePlaceError(Exception):
 _RESULTS = {
     1: MemoryError("the CPU kernels had no memory left for what they work in"),
     3: ImpossiblePlaceError("a place cannot be read"),
+    4: RuntimeError("a window reads a page that nobody holds: this is a fault of gpu_patch"),
 }
 
 
@@ -51,7 +52,7 @@ class Columns(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_void_p)
         for name in (
-            *("images", "samples", "image_idx", "sample_idx", "coords"),
+            *("images", "samples", "image_idx", "sample_idx", "coords", "channels"),
             *("weights", "values", "orientation"),
         )
     )
@@ -125,11 +126,12 @@ STITCH_TILE = np.dtype(
 """`struct StitchTile` in stitch.h."""
 _STRUCTURES = (Job, MomentsJob, StitchJob, MeansJob, DrawJob, CellsJob, Columns)
 _KERNELS = (
-    ("lateral_context", Job, 5),
-    ("gather", Job, 3),
+    ("lateral_context", Job, 6),
+    ("gather", Job, 4),
     *((f"gather_{n}_bytes", Job, 1) for n in (1, 2, 4, 8)),
     ("fill_records", Job, 2),
     ("fill_short_records", Job, 2),
+    ("find_boxes", Job, 6),
     ("add_sample", MomentsJob, 2),
     ("stitch", StitchJob, 4),
     ("means", MeansJob, 2),
@@ -164,7 +166,7 @@ class Library:
             raise OSError(f"{path} is of other sources: python -m gpu_patch._host")
         self._functions.struct_bytes.restype = ctypes.c_int64
         sizes = [ctypes.sizeof(each) for each in _STRUCTURES]
-        records = (CHANNEL_SOURCE, EPILOGUE_RECORD, STITCH_TILE, PAGE_BOX)
+        records = (CHANNEL_SOURCE, EPILOGUE_RECORD, STITCH_TILE, PAGE_BOX, PAGED_IMAGE)
         sizes += [record.itemsize for record in records]
         found = [self._functions.struct_bytes(i) for i in range(len(sizes))]
         if found != sizes:

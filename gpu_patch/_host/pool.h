@@ -17,7 +17,7 @@
 
 #include "memory.h"
 
-enum Result { DONE = 0, NO_MEMORY = 1, FAILED = 2, IMPOSSIBLE = 3 };
+enum Result { DONE = 0, NO_MEMORY = 1, FAILED = 2, IMPOSSIBLE = 3, NOT_HELD = 4 };
 
 static inline int64_t process_number() {
 #ifdef _WIN32

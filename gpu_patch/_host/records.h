@@ -13,6 +13,7 @@ struct Columns {
     const ChannelSource* images;  // (n_images, C): of their first samples, at no place
     const ImageSamples* samples;  // (n_images,)
     const int64 *image_idx, *sample_idx, *coords;  // (B, P), (B, P), (B, P, D)
+    const int64* channels;                         // (C,)
     const float* weights;                          // (B, C), or null
     const float* values;                           // (B, n_values), null without an epilogue
     const uint8_t* orientation;                    // (B,), or null
@@ -33,9 +34,6 @@ class Records {
     const Job& job;
     const Columns& columns;
 
-    int64 place(int64 sample, int channel) const {
-        return sample * job.n_places + (job.n_places > 1 ? channel : 0);
-    }
     // What an epilogue does: of VALUES in table.py, the first three of a channel, as is the fourth.
     float value(int which, int64 sample, int channel) const {
         const int at = job.value_at[which];
@@ -45,6 +43,10 @@ class Records {
 
 public:
     Records(const Job& job_, const Columns& columns_) : job(job_), columns(columns_) {}
+
+    int64 place(int64 sample, int channel) const {
+        return sample * job.n_places + (job.n_places > 1 ? channel : 0);
+    }
 
     // Whether images and samples are there, places within ±limit, and where borders fold into what
     // is cut out, something is.

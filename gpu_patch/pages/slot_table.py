@@ -37,6 +37,16 @@ PAGE_BOX = np.dtype(
     ]
 )
 """`struct PageBox`."""
+PAGED_IMAGE = np.dtype(
+    [
+        ("box", PAGE_BOX),
+        *((name, np.int64, 3) for name in ("grid", "side", "stride")),
+        ("base", np.int64),
+        *((name, np.int64, 2) for name in ("together", "apart")),
+        *((name, np.uint64) for name in ("slots", "pins")),
+    ]
+)
+"""`struct PagedImage` in _host/boxes.h."""
 _MOST_BLANKS = 64
 
 
@@ -82,9 +92,6 @@ class SlotTable(WindowTable):
             self._boxes[i, 3:6] = volume(image.grid[2:])
             self._boxes[i, 11:14] = volume(image.page_shape[2:])
             self._boxes[i, 14] = (image.page_shape[-1] - 1).bit_length()
-        self._whole_boxes = self._boxes.copy()
-        self._whole_boxes[:, 9:11] = self._strides[:, -3:-1] if n_dims == 3 else 0
-        self._whole_boxes[:, 10] = self._strides[:, -2]
         self._spans = Spans(images)
         self._blanks: dict[tuple[tuple[int, int], tuple[int, ...]], NDArray[np.int32]] = {}
         self.fewest_channels = self._fewest[1]
@@ -96,7 +103,16 @@ class SlotTable(WindowTable):
         self._known_pages: tuple[NDArray[np.int64] | None, NDArray[np.int64]]
         self._known_pages = (None, self._bases)
         self._tables = [image.table for image in images]
-        self._is_one_pool = all(table is self._tables[0] for table in self._tables)
+        if all(table is self._tables[0] for table in self._tables):
+            self.slots = self._tables[0]
+        self.paged = np.zeros(len(images), PAGED_IMAGE)
+        self.paged["box"] = self._boxes.view(PAGE_BOX)[:, 0]
+        for own, image in zip(self.paged, images, strict=True):
+            own["grid"], own["side"] = volume(image.grid[2:]), volume(image.page_shape[2:])
+            own["stride"][-n_dims:] = image.strides[2:]
+            own["base"], own["together"] = image.base, image.page_shape[:2]
+            own["apart"] = image.strides[:2]
+            own["slots"], own["pins"] = image.table.ctypes.data, image.pins.ctypes.data
 
     def check(self, sources: ChannelSources) -> None:
         image_idx, sample_idx, _, channels = sources
@@ -185,24 +201,6 @@ class SlotTable(WindowTable):
                 self._blanks[key] = words  # the same for each batch
         return words.copy()
 
-    def all_pages(
-        self,
-        sources: ChannelSources,
-        patch_size: Sequence[int],
-        scale: int,
-        n_scales: int,
-        mode: str,
-    ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-        """Return the same for a kernel of the CPU, which reads the whole table if there is one."""
-        if not self._is_one_pool:
-            return self.pages(sources, patch_size, scale, n_scales, mode)
-        self.check(sources)
-        words = np.empty((*sources.shape, PAGE_BOX.itemsize // 4), np.int32)
-        words[:] = self._whole_boxes[self._which(sources)]
-        words[..., 2] = self._first_pages(sources)
-        found: NDArray[np.void] = words.view(PAGE_BOX)[..., 0]
-        return found, self._tables[0]
-
     def _first_pages(self, sources: ChannelSources) -> NDArray[np.int64]:
         """Return the first page of each sample and channel, (B, C)."""
         image_idx, sample_idx, _, channels = sources
@@ -223,8 +221,8 @@ class SlotTable(WindowTable):
     ) -> NDArray[np.int32]:
         """Look the slots of pages (B, C, n) up; those of windows that are `exact` are held."""
         # those that are not read may be of no page
-        if self._is_one_pool:
-            found: NDArray[np.int32] = self._tables[0].take(pages, mode="clip")
+        if self.slots is not None:
+            found: NDArray[np.int32] = self.slots.take(pages, mode="clip")
             pins = self._images[0].pins.take(found)
         else:
             found = np.empty(pages.shape, np.int32)

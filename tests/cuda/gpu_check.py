@@ -49,6 +49,7 @@ from gpu_patch.cli.bench.workloads import (
 )
 from gpu_patch.cli.text import head, line
 from gpu_patch.device import resolve
+from gpu_patch.records import Windows
 from gpu_patch.table import ImageTable
 
 ROOT = Path(__file__).parents[2]
@@ -114,8 +115,12 @@ def time_paths(
         yield show(f"{name}, {path}", [partial(run, plan, specialise) for plan in plans])
     if sweep:
         dtype = np.dtype(np.float32)
-        patch_size = plans[0].patch_size
-        shape = specialised.choose(table, plans[0].sources, patch_size, n_scales, "reflect", dtype)
+        window = plans[0].patch_size, n_scales, "reflect"
+        shape = specialised.choose(table, plans[0].sources, *window, dtype)
+
+        def windows_of(plan: Any) -> Windows:
+            return Windows(table, plan.sources, *window, plan.weights)
+
         for tile_rows in (4, 8, 16):
             for n_threads in (128, 192, 256, 288):
                 other = replace(shape, tile_rows=tile_rows, n_threads=n_threads)
@@ -124,10 +129,7 @@ def time_paths(
                 launch = partial(specialised.launch_shape, runtime, other)
                 yield show(
                     f"  tile_rows={tile_rows} n_threads={n_threads}",
-                    [
-                        partial(launch, table, plan.sources, plan.weights, mixed, target)
-                        for plan in plans
-                    ],
+                    [partial(launch, windows_of(plan), mixed, target) for plan in plans],
                 )
 
 
