@@ -65,7 +65,7 @@ class HostBatch:
             sources.shape, of_images, tuple(patch_size), n_scales, mode, dtype.char, n_threads,
             widths, windows.fields,
         )  # fmt: skip
-        self._arrays = (
+        self._arrays: tuple[NDArray[Any] | None, ...] = (
             known,
             table.samples,
             np.ascontiguousarray(image_idx, np.int64),
@@ -91,7 +91,8 @@ class HostBatch:
             return None, None, None
         if table.slots is not None:  # whole images are as good as what is read of them
             return address(table.paged), None, address(table.slots)
-        boxes, slots = self._kept = self.boxes(scale)  # until they are read
+        boxes, slots = self.boxes(scale)
+        self._arrays += (boxes, slots)  # kept until they are read
         return None, address(boxes), address(slots)
 
     def boxes(self, scale: int) -> tuple[NDArray[np.void], NDArray[np.int32]]:

@@ -17,25 +17,28 @@ class PerProcess(Generic[Made]):
     """
 
     def __init__(self) -> None:
-        self._process: int | None = None
+        self._made_after: int | None = None
 
     def get(self, make: Callable[[], Made]) -> Made:
         """Return that of this process, made where there is none."""
-        if self._process != os.getpid():
+        if self._made_after != _n_forks:
             with _making:
-                if self._process != os.getpid():
+                if self._made_after != _n_forks:
                     self._made = make()
-                    self._process = os.getpid()
+                    self._made_after = _n_forks
         return self._made
 
 
 _making = Lock()
+_n_forks = 0
+"""Since the first of the processes that led to this one: to ask for its number takes longer."""
 
 
-def _unlock() -> None:
-    global _making
+def _begin_anew() -> None:
+    global _making, _n_forks
     _making = Lock()
+    _n_forks += 1
 
 
 if hasattr(os, "register_at_fork"):  # where there are forks
-    os.register_at_fork(after_in_child=_unlock)
+    os.register_at_fork(after_in_child=_begin_anew)

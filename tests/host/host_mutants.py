@@ -28,7 +28,7 @@ from gpu_patch.table import ImageTable, short_record
 
 # isort: split
 from cases import MODES, Case
-from paged import host_context
+from paged import host_context, in_slots
 from pixels import labels
 
 MOST_SECONDS = 120
@@ -61,6 +61,7 @@ def results(found: library.Library) -> Iterator[list[bytes]]:
     for number, case in enumerate(cases()):
         yield contexts(found, number, case) + patches(found, number, case)
         yield of_cuda(found, number, case)
+        yield boxes(found, case)
     for n in (1, 5):
         set_num_threads(n)
         with library.computing(found):
@@ -96,6 +97,25 @@ def of_cuda(found: library.Library, number: int, case: Case) -> list[bytes]:
                 made += made_by.full(windows)
             except (IndexError, ValueError) as error:
                 made.append(np.array(str(error)))
+    return [array.tobytes() for array in made]
+
+
+def boxes(found: library.Library, case: Case) -> list[bytes]:
+    """Return the boxes of pages that are read, for CUDA's kernels, and what is said of others."""
+    made = []
+    for mode in ("zero", *MODES):
+        with in_slots(library.HOST, case, case.n_scales - 1, mode) as table:
+            windows = Windows(table, case.sources, case.patch_size, case.n_scales, mode)
+            for scale in range(case.n_scales):
+                made += HostRecords(found).pages(windows, scale)
+            for pins in {id(image.pins): image.pins for image in table._images}.values():
+                for slot in np.flatnonzero(pins)[::7]:
+                    pins[slot] -= 1
+                    try:
+                        HostRecords(found).pages(windows, case.n_scales - 1)
+                    except RuntimeError as error:
+                        made.append(np.array(str(error)))
+                    pins[slot] += 1
     return [array.tobytes() for array in made]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -193,5 +194,5 @@ def _boxes(samples: slice, n_times: int) -> Iterator[tuple[slice, slice]]:
 
 def file_stamp(path: Path) -> tuple[int, int]:
     """Return size and date of a file."""
-    found = path.stat()
+    found = os.stat(path)  # quicker than its own method
     return found.st_size, found.st_mtime_ns

@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from math import prod
@@ -27,8 +28,8 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 _AT_ONCE = getattr(os, "RWF_NOWAIT", 0)
 """Of a read: what would have to be waited for is not read. Linux has it."""
 
-
 _Chunk = tuple[str, tuple[slice, ...], tuple[slice, ...]]
+"""Its file, where it is in a region, and which of its pixels are there."""
 
 
 class Copying:
@@ -131,7 +132,7 @@ class DirectChunks:
         return Copying(partial(self._copy, stored, list(self._chunks_of(region))))
 
     def _chunks_of(self, region: Sequence[slice]) -> Iterator[_Chunk]:
-        """Yield the chunks of a region: file, where in it, and which pixels of the chunk."""
+        """Yield the chunks of a region."""
         axes = [
             _along(slice(0, 1) if axis is None else region[axis], n)
             for axis, n in zip(self._axis_of, self._chunks, strict=True)
@@ -170,7 +171,8 @@ class DirectChunks:
             if n_bytes != self._chunk_bytes:
                 if not flags:
                     raise ValueError(f"{path} has only {n_bytes} bytes")
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+                with suppress(OSError):  # a hint
+                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
                 return False
         finally:
             os.close(file)
