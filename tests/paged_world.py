@@ -140,7 +140,7 @@ class Opened:
         self.extractor = self.constructor.sampling.principal.extractor
         if world.reads != "in threads":
             for pool in self.pools:
-                pool._reader = LazyReader(waits=world.reads == "when waited for")
+                pool._reader = LazyReader(world.reads)
 
     @property
     def pools(self):
@@ -215,5 +215,5 @@ def worlds(draw):
         mode=draw(st.sampled_from(PADDING_MODES)),
         strategy=draw(st.sampled_from(["stratified", "random", "sequential"])),
         share=draw(st.sampled_from([0.1, 0.3, 1.0])),
-        reads=draw(st.sampled_from(["in threads", "when waited for", "at once"])),
+        reads=draw(st.sampled_from(["in threads", "when waited for", "at once", "copies"])),
     )

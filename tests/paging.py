@@ -7,6 +7,8 @@ from contextlib import suppress
 
 import numpy as np
 
+from gpu_patch.pages.reading import Copying
+
 
 class Lazily:
     """A read that happens when somebody waits for it, or when it is told to; it may fail."""
@@ -39,20 +41,23 @@ class Lazily:
 class LazyReader:
     """Begins reads, of which the next few fail as they are told to.
 
-    They happen when somebody waits for them, or at once.
+    They happen when somebody waits for them, "at once", or are "copies".
     """
 
-    def __init__(self, *, waits=True):
-        self.waits = waits
+    def __init__(self, how="when waited for"):
+        self.how = how
         self.outcomes = []
         self.begun = []
 
     def begin(self, image, region, out):
         fails = self.outcomes.pop() if self.outcomes else False
-        self.begun.append(Lazily(image, region, out, fails))
-        if not self.waits:
+        read = Lazily(image, region, out, fails)
+        self.begun.append(read)
+        if self.how == "at once":
             with suppress(Exception):
-                self.begun[-1].result()
+                read.result()
+        if self.how == "copies":
+            return Copying(lambda at_once: not at_once and read.result() is None)
         return self.begun[-1]
 
     again = begin
@@ -71,7 +76,7 @@ def pins_of_reads(pool):
     """How often each slot is in use where nobody holds pages: once for a read on its way."""
     expected = np.zeros(pool.n_slots, int)
     for page in pool._readings:
-        expected[pool.table[page]] += 1
+        expected[pool.table[page]] += pool._readings[page].is_pinned
     return expected
 
 

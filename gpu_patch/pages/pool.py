@@ -1,8 +1,8 @@
 """Slots for pages, and the table that says which page is in which slot.
 
-The table changes under one lock, which nobody holds while waiting for a file. A page is pinned
-from when its read begins until it has ended, and while anything reads it; what is pinned does not
-leave.
+The table changes under one lock, which nobody holds while waiting for pixels. A page is pinned from
+when its read begins until it has ended, and while anything reads it; what is pinned does not leave.
+A read that does nothing until somebody waits for it is not pinned meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Condition, local
 from weakref import ref
 
@@ -20,7 +21,7 @@ from gpu_patch.checks import Message, argument
 from gpu_patch.chunks.image import ChunkedImage
 from gpu_patch.pages.image import PagedImage, page_shapes
 from gpu_patch.pages.memory import SlotMemory
-from gpu_patch.pages.reading import PageReader, Reading
+from gpu_patch.pages.reading import Copying, PageReader, Reading
 from gpu_patch.pages.traffic import PageTraffic
 
 _ALIGNED = 8
@@ -29,10 +30,31 @@ _MARGIN = 256
 """Bytes behind the last slot: kernels may read whole vectors."""
 _SOON = 2
 """Steps ahead that are worth a page that is needed again."""
+_A_MOMENT = 0.05
+"""Seconds after which to look again at what nobody may tell of."""
 UNNEEDED = 1 << 58
 """More steps than any page is needed in."""
 UNPLANNED = 1 << 62
 """Step of the next use of a page of which none is known, less the step of its last one."""
+
+
+@dataclass(eq=False, slots=True)
+class _Begun:
+    """A read of a page.
+
+    Attributes
+    ----------
+    reading : Reading
+        The read.
+    is_second : bool
+        Whether another one has failed before.
+    is_pinned : bool
+        Whether it has its slot pinned.
+    """
+
+    reading: Reading
+    is_second: bool = False
+    is_pinned: bool = False
 
 
 class PagePool:
@@ -96,7 +118,7 @@ class PagePool:
         self._fresh = np.zeros(self.n_slots, bool)
         self._free = list(range(self.n_slots - 1, -1, -1))
         self._n_failed = 0  # slots whose page has failed while somebody had it pinned
-        self._readings: dict[int, Reading] = {}
+        self._readings: dict[int, _Begun] = {}
         self._reader = PageReader()
         self._changed = Condition()
         self._own = local()
@@ -138,16 +160,20 @@ class PagePool:
         Exception
             As the reader raised it the second time. Pages that could not be read are nowhere.
         """
-        arrived, failed = False, set[int]()
+        arrived = False
+        begun, self._own.waited = time.perf_counter(), False
         while not arrived:
             slots, arrived = self._pin(pages)
             if arrived:
                 break
             try:
-                arrived = self._arrive(pages, slots, failed)
+                arrived = self._arrive(pages, slots)
             finally:
                 if not arrived:
                     self._unpin(slots, None)
+        if self._own.waited:
+            with self._changed:
+                self._traffic.waited(time.perf_counter() - begun)
         self._own.depth = getattr(self._own, "depth", 0) + 1
         try:
             self._memory.publish(slots)
@@ -182,17 +208,18 @@ class PagePool:
             there: NDArray[np.bool_] = self.table.take(pages) >= 0
             if there.all():
                 return there
-            for i in np.flatnonzero(~there).tolist():
-                page = int(pages[i])
-                if len(self._readings) >= self._memory.most_reading:
+            n_arrived = 0  # of which copies to a device may be under way
+            missing = pages[~there].tolist(), steps[~there].tolist()
+            for page, step in zip(*missing, strict=True):
+                if len(self._readings) + n_arrived >= self._memory.most_reading:
                     break
                 if self.table[page] < 0:
-                    soon = int(steps[i]) <= _SOON
-                    slot = self._slot(self.clock + (horizon if soon else UNNEEDED))
+                    slot = self._slot(self.clock + (horizon if step <= _SOON else UNNEEDED))
                     if slot < 0:
                         break
-                    self._begin(page, slot, self.clock + int(steps[i]))
+                    self._begin(page, slot, self.clock + step)
                     self._settle_arrived([page])
+                    n_arrived += page not in self._readings
             return self.table[pages] >= 0
 
     def expect(self, pages: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
@@ -212,6 +239,11 @@ class PagePool:
         with self._changed:
             planned = self.next_use < UNPLANNED // 2
             self.next_use[planned] = UNPLANNED - self.clock
+            for page in list(self._readings):
+                slot = int(self.table[page])
+                if self.pins[slot] == 0:
+                    self._leave(slot)
+                    self._free.append(slot)
 
     def _pin(self, pages: NDArray[np.int64]) -> tuple[NDArray[np.int32], bool]:
         """Give all pages slots and pin them, all or none.
@@ -224,6 +256,7 @@ class PagePool:
             with self._changed:
                 slots: NDArray[np.int32] = self.table.take(pages)
                 missing = pages[slots < 0].tolist()
+                self._own.waited = self._own.waited or bool(missing)
                 claimed = self._claim(pages, missing)
                 slots = self.table[pages] if missing else slots
                 if claimed and (not missing or slots.min() >= 0):
@@ -236,9 +269,10 @@ class PagePool:
                     return slots, not self._readings
                 if claimed:  # but one of them has failed meanwhile
                     continue
-                reading = next(iter(self._readings.values()), None)
-                if reading is None:
-                    self._changed.wait()  # for another thread that holds pages
+                pending = [each.reading for each in self._readings.values() if each.is_pinned]
+                reading = next((each for each in pending if not each.done()), None)
+                if reading is None:  # for another thread, that holds pages or is to end a read
+                    self._changed.wait(_A_MOMENT if pending else None)
                     continue
             _ended(reading)
 
@@ -272,22 +306,37 @@ class PagePool:
             later = np.where(self.pins == 0, self.next_use, -UNPLANNED)
             slot = int(later.argmax())
             if later[slot] > horizon:
-                self.table[self._page_of[slot]] = self._page_of[slot] = -1
+                self._leave(slot)
                 return slot
             if not self._settle_ended():
                 break
         return -1
 
+    def _leave(self, slot: int) -> None:
+        """Take the page of a slot out of the table, and forget its read, if any: none is pinned."""
+        page = int(self._page_of[slot])
+        if self._readings.pop(page, None) is not None:
+            self._memory.ended(slot, arrived=False)
+        self.table[page] = self._page_of[slot] = -1
+
     def _begin(self, page: int, slot: int, step: int) -> None:
         try:
-            self._readings[page] = self._read(page, slot, again=False)
+            begun = _Begun(self._read(page, slot, again=False))
         except BaseException:
             self._memory.ended(slot, arrived=False)
             self._free.append(slot)
             raise
         self._page_of[slot], self.table[page] = page, slot
         self.next_use[slot], self._fresh[slot] = step, True
-        self.pins[slot] += 1  # until it has ended
+        self._readings[page] = begun
+        if not isinstance(begun.reading, Copying) or begun.reading.done():
+            self._keep(begun, slot)
+
+    def _keep(self, begun: _Begun, slot: int) -> None:
+        """Pin a slot until a read that goes on by itself has ended."""
+        if not begun.is_pinned:
+            begun.is_pinned = True
+            self.pins[slot] += 1
 
     def _read(self, page: int, slot: int, *, again: bool) -> Reading:
         number = int(self._bases.searchsorted(page, "right")) - 1
@@ -300,43 +349,31 @@ class PagePool:
         begin = self._reader.again if again else self._reader.begin
         return begin(source, region, out)
 
-    def _arrive(self, pages: NDArray[np.int64], slots: NDArray[np.int32], failed: set[int]) -> bool:
-        """Wait for what is on its way; read once more what could not be read.
+    def _arrive(self, pages: NDArray[np.int64], slots: NDArray[np.int32]) -> bool:
+        """Wait for what is on its way; have read once more what could not be read.
 
-        False where another thread has ended a read that failed; `failed` are pages of which that
-        was so before.
+        False where a page is in another slot by now, or nowhere: it failed for another thread.
         """
-        begun = time.perf_counter()
-        waited = False
         for page, slot in zip(pages.tolist(), slots.tolist(), strict=True):
-            error: BaseException | None = None
-            while (reading := self._readings.get(page)) is not None:
-                waited = waited or not reading.done()
-                failure = _ended(reading)
+            while (begun := self._readings.get(page)) is not None and self.table[page] == slot:
+                self._own.waited = self._own.waited or not begun.reading.done()
+                failure = _ended(begun.reading)
                 with self._changed:
-                    if self._readings.get(page) is not reading:  # another thread was faster
-                        if failure is not None and (error is not None or page in failed):
-                            raise failure
-                        failed |= set() if failure is None else {page}
-                        error = None
-                        break
-                    if failure is None or error is not None:
+                    is_mine = self._readings.get(page) is begun  # no other thread was faster
+                    if is_mine and failure is not None and not begun.is_second:
+                        again = _Begun(self._read(page, slot, again=True), True, begun.is_pinned)
+                        self._readings[page] = again  # another one: who waits for it still has this
+                        self._keep(again, slot)
+                        continue
+                    if is_mine:
                         self._settle(page, slot, failure)
-                        error = failure
-                    else:
-                        error = failure
-                        self._readings[page] = self._read(page, slot, again=True)
-            if error is not None:
-                raise error
-        if waited:
-            with self._changed:
-                self._traffic.waited(time.perf_counter() - begun)
+                    if failure is not None and begun.is_second:
+                        raise failure
         return bool((self.table[pages] == slots).all())
 
     def _settle(self, page: int, slot: int, failure: BaseException | None) -> None:
         """End a read: what failed is nowhere, and its slot is free once nobody has it pinned."""
-        del self._readings[page]
-        self.pins[slot] -= 1
+        self.pins[slot] -= self._readings.pop(page).is_pinned
         if failure is None:
             self._count(page, slot)
         self._memory.ended(slot, arrived=failure is None)
@@ -351,16 +388,23 @@ class PagePool:
     def _settle_arrived(self, pages: Sequence[int]) -> None:
         """End those reads that were over as soon as they began; what failed is tried once more."""
         for page in pages:
-            reading = self._readings.get(page)
-            if reading is not None and reading.done() and _ended(reading) is None:
+            begun = self._readings.get(page)
+            if begun is not None and begun.reading.done() and _ended(begun.reading) is None:
                 self._settle(page, int(self.table[page]), None)
 
     def _settle_ended(self) -> bool:
-        """End the reads that have ended by now; tell whether there were any."""
-        ended = [(page, each) for page, each in self._readings.items() if each.done()]
-        for page, reading in ended:
-            self._settle(page, int(self.table[page]), _ended(reading))
-        return bool(ended)
+        """End the reads that have ended by now; tell whether there were any.
+
+        What failed is left to whoever waits for it, if anybody, who has it read once more.
+        """
+        ended = [pair for pair in self._readings.items() if pair[1].reading.done()]
+        n_settled = 0
+        for page, begun in ended:
+            slot, failure = int(self.table[page]), _ended(begun.reading)
+            if failure is None or self.pins[slot] == begun.is_pinned:
+                self._settle(page, slot, failure)
+                n_settled += 1
+        return n_settled > 0
 
     def _count(self, page: int, slot: int) -> None:
         number = int(self._bases.searchsorted(page, "right")) - 1

@@ -1,10 +1,11 @@
-"""Reads of pages that go on by themselves."""
+"""Reads of pages: by threads, or copies of what the system has in memory."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ _THREADS = 2
 
 
 class Reading(Protocol):
-    """A read that is under way; `concurrent.futures.Future` is one, and tensorstore's are."""
+    """A read that has begun; `concurrent.futures.Future` is one, and tensorstore's are."""
 
     @abstractmethod
     def done(self) -> bool:
@@ -26,6 +27,43 @@ class Reading(Protocol):
     def result(self) -> Any:
         """Wait for its end; raise what went wrong."""
         raise NotImplementedError
+
+
+class Copying:
+    """A `Reading` that copies at once what is in memory, and the rest when somebody waits for it.
+
+    Nothing is under way between the two: it can be forgotten.
+
+    Parameters
+    ----------
+    copy : callable
+        Takes whether to copy only what need not be waited for; tells whether that was all.
+    """
+
+    def __init__(self, copy: Callable[[bool], bool]) -> None:
+        self._copy = copy
+        self._error: Exception | None = None
+        self._lock = Lock()
+        self._is_done = self._go_on(at_once=True)
+
+    def done(self) -> bool:
+        """Tell whether it has ended, well or not."""
+        return self._is_done
+
+    def result(self) -> None:
+        """Copy what is left; raise what went wrong."""
+        with self._lock:
+            if not self._is_done:
+                self._is_done = self._go_on(at_once=False)
+        if self._error is not None:
+            raise self._error
+
+    def _go_on(self, *, at_once: bool) -> bool:
+        try:
+            return self._copy(at_once)
+        except Exception as error:
+            self._error = error
+            return True
 
 
 class PageReader:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 
 import numpy as np
@@ -13,9 +15,12 @@ from gpu_patch.images.readers.zarr import fast
 from gpu_patch.images.readers.zarr import reader as zarr_reader
 from gpu_patch.images.readers.zarr.direct import DirectChunks
 from gpu_patch.images.readers.zarr.fast import FastRegions
+from gpu_patch.optional import if_installed
 
 zarr = pytest.importorskip("zarr")
-pytest.importorskip("tensorstore")
+needs_tensorstore = pytest.mark.skipif(
+    if_installed("tensorstore") is None, reason="needs tensorstore"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +33,10 @@ def on_the_host(monkeypatch):
 def kind(request, monkeypatch):
     """What reads chunks that are not compressed."""
     if request.param == "direct":
+        if not hasattr(os, "RWF_NOWAIT"):
+            pytest.skip("this system does not tell what it has in memory")
         return DirectChunks
+    pytest.importorskip("tensorstore")
     no_direct(monkeypatch)
     return FastRegions
 
@@ -69,6 +77,7 @@ def assert_read(path, axes, pixels, kind=FastRegions, **options):
     return images
 
 
+@needs_tensorstore
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("codec", ["none", "zstd", "blosc", "sharded"])
 def test_codecs(tmp_path, codec, zarr_format):
@@ -150,6 +159,7 @@ def test_chunks_that_are_missing(tmp_path, kind, shards):
     np.testing.assert_array_equal(filled.extract_patch(0, 0, (0, 0), (64, 64)), expected)
 
 
+@needs_tensorstore
 def test_chunks_that_a_shard_leaves_out_are_the_fill_value(tmp_path):
     pixels = np.ones((1, 64, 64), "uint16")
     pixels[:, 16:32, 16:32] = 0
@@ -243,7 +253,7 @@ def test_what_is_not_in_memory_is_copied_when_it_is_waited_for(tmp_path, monkeyp
     out = np.zeros((1, 2, 32, 32), "uint16")
     reading = reader.begin(region, out)
     assert not reading.done()
-    assert told == [(0, 0, os.POSIX_FADV_WILLNEED)] * 8
+    assert told == [(0, 1 << 17, os.POSIX_FADV_WILLNEED)] * 8
     reading.result()
     assert reading.done()
     np.testing.assert_array_equal(out, pixels[None][region])
@@ -266,3 +276,55 @@ def test_what_is_in_memory_is_copied_at_once(tmp_path, monkeypatch):
     out = np.zeros((1, 1, 64, 64), "uint16")
     assert reader.begin(region, out).done()
     np.testing.assert_array_equal(out, pixels[None][region])
+
+
+def test_a_large_chunk_is_fetched_piece_by_piece(tmp_path, monkeypatch):
+    path = written(tmp_path / "a.zarr", np.ones((700, 500), "uint8"), (700, 500))
+    reader = reader_of(open_images(path, "YX", by_chunk=True))
+    preadv, told = os.preadv, []
+    cold = lambda *given: preadv(*given) if not given[3] else 0  # noqa: E731
+    monkeypatch.setattr(os, "preadv", cold)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *given: told.append(given[1:3]))
+    region = (slice(0, 1), slice(0, 1), slice(0, 700), slice(0, 500))
+    out = np.zeros((1, 1, 700, 500), "uint8")
+    reader.begin(region, out).result()
+    assert told == [(0, 1 << 17), (1 << 17, 1 << 17), (1 << 18, 1 << 17)]
+    assert out.all()
+
+
+def test_a_file_system_that_does_not_tell_is_left_to_others(tmp_path, monkeypatch):
+    pixels = distinct((1, 64, 64), "uint16")
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16))
+    preadv = os.preadv
+
+    def not_here(file, buffers, offset, flags=0):
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return preadv(file, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", not_here)
+    images = open_images(path, "CYX", memory_budget=4000)
+    assert type(reader_of(images)) is not DirectChunks
+    np.testing.assert_array_equal(images.extract_patch(0, 0, (0, 0), (9, 9)), pixels[:, :9, :9])
+
+
+def test_an_image_of_one_pixel(tmp_path, kind):
+    path = written(tmp_path / "a.zarr", np.full((1, 1), 77, "uint8"), (1, 1))
+    images = open_images(path, "YX", by_chunk=True)
+    assert type(reader_of(images)) is kind
+    assert images.extract_patch(0, 0, (0, 0), (1, 1)).tolist() == [[[77]]]
+
+
+def test_chunks_whose_fill_value_is_not_said(tmp_path):
+    pixels = distinct((1, 64, 64), "uint16") | 1
+    path = written(tmp_path / "a.zarr", pixels, (1, 16, 16), zarr_format=2)
+    text = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps({**text, "fill_value": None}))
+    (path / "0.1.1").unlink()
+    images = open_images(path, "CYX", by_chunk=True, allow_missing_chunks=True)
+    expected = pixels.copy()
+    expected[:, 16:32, 16:32] = 0
+    for _ in range(2):
+        found = images.extract_patch(0, 0, (0, 0), (64, 64))
+        np.testing.assert_array_equal(found, expected)
+    assert images.cache.traffic.bytes_moved == pixels.nbytes  # each page once

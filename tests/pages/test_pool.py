@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import ExitStack, suppress
 
 import hypothesis.strategies as st
@@ -11,7 +12,13 @@ import pytest
 from chunk_readers import ArrayReader
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from paging import LazyReader, assert_page_is_right, assert_table_and_slots_agree, pins_of_reads
+from paging import (
+    Lazily,
+    LazyReader,
+    assert_page_is_right,
+    assert_table_and_slots_agree,
+    pins_of_reads,
+)
 from pixels import distinct
 
 from gpu_patch.chunks import ChunkedImage
@@ -76,9 +83,9 @@ class Pool(RuleBasedStateMachine):
     def forget(self):
         self.pool.forget()
 
-    @rule(waits=st.booleans())
-    def reads_wait(self, waits):
-        self.reader.waits = waits
+    @rule(how=st.sampled_from(["when waited for", "at once", "copies"]))
+    def reads_happen(self, how):
+        self.reader.how = how
 
     @rule(outcomes=st.lists(st.booleans(), max_size=4))
     def reads_will(self, outcomes):
@@ -86,7 +93,8 @@ class Pool(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_read_ends(self, data):
-        waiting = [each for each in self.reader.begun if not each.over]
+        begun = [each.reading for each in self.pool._readings.values()]
+        waiting = [each for each in begun if isinstance(each, Lazily) and not each.over]
         if waiting:
             read = data.draw(st.sampled_from(waiting))
             with suppress(OSError):
@@ -199,6 +207,125 @@ def test_threads_that_hold_more_than_half_wait_for_each_other(small_pages):
         thread.join(120)
     assert not errors
     assert pool.pins.sum() == len(pool._readings)
+
+
+class Told:
+    """A read that ends, well or not, when it is told to."""
+
+    def __init__(self, out):
+        self.out, self.over, self.error = out, threading.Event(), None
+
+    def end(self, error=None):
+        if error is None:
+            self.out[...] = 7
+        self.error = error
+        self.over.set()
+
+    def done(self):
+        return self.over.is_set()
+
+    def result(self):
+        assert self.over.wait(60)
+        if self.error is not None:
+            raise self.error
+
+
+class ToldReader:
+    def __init__(self):
+        self.begun = []
+
+    def begin(self, image, region, out):
+        self.begun.append(Told(out))
+        return self.begun[-1]
+
+    again = begin
+
+
+def held_by_two(pool, n_begun, then):
+    """What two threads that hold a page saw of it, where `then` is done after so many reads."""
+    seen = []
+
+    def run():
+        try:
+            with pool.hold(np.array([1])):
+                slot = pool.table[1]
+                seen.append(pool._images[0].memory[slot, :16].tolist())
+        except OSError as error:
+            seen.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while pool.pins.max() < 2 + 1:  # both wait, and the read has its own
+        time.sleep(0.001)
+    then(pool._reader.begun)
+    for thread in threads:
+        thread.join(60)
+    assert len(pool._reader.begun) == n_begun
+    assert not pool._readings
+    assert not pool.pins.any()
+    return seen
+
+
+def test_whoever_waits_for_a_read_that_fails_waits_for_the_second(small_pages):
+    _, cache, _image = small_cache()
+    pool = cache.pool
+    pool._reader = ToldReader()
+
+    def first_fails(begun):
+        begun[0].end(OSError("first"))
+        while len(begun) < 2:
+            time.sleep(0.001)
+        time.sleep(0.05)  # the other one may have looked by now
+        begun[1].end()
+
+    assert held_by_two(pool, 2, first_fails) == [[7] * 16] * 2
+
+
+def test_a_page_that_fails_twice_fails_for_whoever_waits(small_pages):
+    _, cache, _image = small_cache()
+    pool = cache.pool
+    pool._reader = ToldReader()
+
+    def both_fail(begun):
+        begun[0].end(OSError("first"))
+        while len(begun) < 2:
+            time.sleep(0.001)
+        begun[1].end(OSError("second"))
+
+    assert held_by_two(pool, 2, both_fail) == ["second"] * 2
+
+
+def test_what_is_not_copied_yet_leaves_and_is_forgotten(small_pages):
+    pixels, cache, image = small_cache()
+    pool = cache.pool
+    pool._reader = LazyReader("copies")
+    assert pool.read_ahead(np.arange(4), np.full(4, 9), 9).all()
+    assert not pool.pins.any()
+    with pool.hold(np.array([7, 8])):  # two of the four leave
+        assert len(pool._readings) == 2
+        for page in (7, 8):
+            assert_page_is_right(pool, pool.paged[image.number], pixels, page)
+    pool.forget()
+    assert not pool._readings
+    assert len(pool._free) == 2
+    assert pool.read_ahead(np.arange(2), np.full(2, 1), 9).all()
+    with pool.hold(np.arange(2)):
+        for page in (0, 1):
+            assert_page_is_right(pool, pool.paged[image.number], pixels, page)
+
+
+def test_waits_are_counted(small_pages):
+    _, cache, _image = small_cache()
+    pool = cache.pool
+    pool._reader = LazyReader("at once")
+    with pool.hold(np.array([1, 2])):  # which are read now
+        pass
+    assert cache.traffic.waits == 1
+    pool.read_ahead(np.array([3]), np.array([1]), 9)
+    with pool.hold(np.array([2, 3])):
+        pass
+    assert cache.traffic.waits == 1
 
 
 def test_a_schedule():

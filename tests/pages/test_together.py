@@ -279,9 +279,10 @@ class Together(RuleBasedStateMachine):
         self.ahead = 0
         self.slots_are_kept_well()
         for pool in (pool for opened in (self.opened, *self.old) for pool in opened.pools):
-            for reading in list(pool._readings.values()):
+            pool.forget()
+            for begun in list(pool._readings.values()):
                 with suppress(OSError):
-                    reading.result()
+                    begun.reading.result()
             with pool._changed:
                 pool._settle_ended()
             assert not pool.pins.any()

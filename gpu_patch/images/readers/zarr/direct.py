@@ -1,8 +1,8 @@
 """Chunks of a Zarr that are not compressed, read from their files straight to where they belong.
 
-What the kernel has of a file is copied at once. The rest it is told to fetch, which it does by
-itself, and whoever needs it copies it. Threads that did so would take turns with Python's others,
-which costs more than the copy; and tensorstore copies pixels twice more.
+What the system has of a file in memory is copied at once. The rest it is told to fetch meanwhile,
+and whoever needs it copies it. Threads that did so would take turns with Python's others, which
+costs more than the copy. Tensorstore copies pixels twice before they are where they belong.
 """
 
 from __future__ import annotations
@@ -16,55 +16,25 @@ from functools import partial
 from itertools import product
 from math import prod
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpu_patch.images.readers.info import ImageInfo
+from gpu_patch.images.readers.zarr.place import METADATA
+from gpu_patch.pages.reading import Copying
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 _AT_ONCE = getattr(os, "RWF_NOWAIT", 0)
-"""Of a read: what would have to be waited for is not read. Linux has it."""
+"""Of a read: what would have to be waited for is not read. Linux has it, for most file systems."""
+_MOST_BYTES = 1 << 30
+"""Of a chunk: larger ones are not read in one go."""
+_ADVISED = 1 << 17
+"""Bytes that the system fetches for one advice, of which it may leave some out beyond."""
 
 _Chunk = tuple[str, tuple[slice, ...], tuple[slice, ...]]
 """Its file, where it is in a region, and which of its pixels are there."""
-
-
-class Copying:
-    """A read whose pixels are copied at once as far as they are in memory.
-
-    Parameters
-    ----------
-    copy : callable
-        Takes flags of `os.preadv`, and copies what is left; tells whether that was all.
-    """
-
-    def __init__(self, copy: Callable[[int], bool]) -> None:
-        self._copy = copy
-        self._error: Exception | None = None
-        self._lock = Lock()
-        self._is_done = self._go_on(_AT_ONCE)
-
-    def done(self) -> bool:
-        """Tell whether it has ended, well or not."""
-        return self._is_done
-
-    def result(self) -> None:
-        """Copy what is left; raise what went wrong."""
-        with self._lock:
-            if not self._is_done:
-                self._is_done = self._go_on(0)
-        if self._error is not None:
-            raise self._error
-
-    def _go_on(self, flags: int) -> bool:
-        try:
-            return self._copy(flags)
-        except Exception as error:
-            self._error = error
-            return True
 
 
 class DirectChunks:
@@ -98,7 +68,8 @@ class DirectChunks:
         self._chunks = tuple(map(int, array.chunks))
         self._dtype = info.resident_dtype
         self._chunk_bytes = prod(self._chunks) * self._dtype.itemsize
-        self._missing = array.fill_value if fill_missing else None
+        # zarr-python takes 0 where the format does not say a value
+        self._missing = (array.fill_value or 0) if fill_missing else None
         # of each stored axis, which of a region's it is; None for those of one pixel
         letters = [axis for axis in info.axes if info.size(axis) > 1]
         samples = "T" if "T" in letters else "S"
@@ -128,7 +99,7 @@ class DirectChunks:
         """
         if not self._is_as_opened():
             return None
-        stored = out[self._kept].transpose(self._turned)[self._spread]
+        stored = out[(*self._kept, ...)].transpose(self._turned)[self._spread]
         return Copying(partial(self._copy, stored, list(self._chunks_of(region))))
 
     def _chunks_of(self, region: Sequence[slice]) -> Iterator[_Chunk]:
@@ -141,12 +112,12 @@ class DirectChunks:
             place, where, cut = zip(*parts, strict=True)
             yield f"{self._folder}/{self._name(place)}", where, cut
 
-    def _copy(self, stored: NDArray[Any], chunks: list[_Chunk], flags: int) -> bool:
+    def _copy(self, stored: NDArray[Any], chunks: list[_Chunk], at_once: bool) -> bool:
         """Copy chunks, which are left out of the list then; tell whether all were copied."""
-        chunks[:] = [chunk for chunk in chunks if not self._copy_one(stored, chunk, flags)]
+        chunks[:] = [chunk for chunk in chunks if not self._copy_one(stored, chunk, at_once)]
         return not chunks
 
-    def _copy_one(self, stored: NDArray[Any], chunk: _Chunk, flags: int) -> bool:
+    def _copy_one(self, stored: NDArray[Any], chunk: _Chunk, at_once: bool) -> bool:
         path, where, cut = chunk
         own = stored[where]
         is_whole = own.shape == self._chunks and own.flags.c_contiguous
@@ -163,22 +134,26 @@ class DirectChunks:
             if not stat.S_ISREG(found.st_mode) or found.st_size != self._chunk_bytes:
                 raise ValueError(f"{path} has {found.st_size} bytes")
             try:
-                n_bytes = os.preadv(file, [pixels], 0, flags)  # type: ignore[list-item]
-            except OSError:
-                if not flags:
-                    raise
-                n_bytes = 0  # nothing is there, or this file system cannot tell
+                n_bytes = os.preadv(file, [pixels], 0, _AT_ONCE if at_once else 0)  # type: ignore[list-item]
+            except BlockingIOError:  # nothing is in memory
+                n_bytes = 0
             if n_bytes != self._chunk_bytes:
-                if not flags:
+                if not at_once:
                     raise ValueError(f"{path} has only {n_bytes} bytes")
-                with suppress(OSError):  # a hint
-                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+                _advise(file, self._chunk_bytes)
                 return False
         finally:
             os.close(file)
         if not is_whole:
             own[...] = pixels[cut]
         return True
+
+
+def _advise(file: int, n_bytes: int) -> None:
+    """Have the system fetch a file."""
+    with suppress(OSError):  # it need not be able to
+        for first in range(0, n_bytes, _ADVISED):
+            os.posix_fadvise(file, first, _ADVISED, os.POSIX_FADV_WILLNEED)
 
 
 def direct_chunks(
@@ -191,14 +166,16 @@ def direct_chunks(
 ) -> DirectChunks | None:
     """Return what reads chunks that are files of nothing but pixels.
 
-    None where they are not, or the system is not Linux.
+    None where they are not, or the file system does not tell what it has in memory.
 
     Parameters
     ----------
     folder, array, info, is_as_opened, fill_missing
         See `DirectChunks`.
     """
-    if not _AT_ONCE or array.shards or not _is_plain(array):
+    if array.shards or not _is_plain(array) or not _tells(folder):
+        return None
+    if prod(array.chunks) * array.dtype.itemsize > _MOST_BYTES:
         return None
     if np.dtype(array.dtype) != info.resident_dtype:
         return None
@@ -217,6 +194,16 @@ def _is_plain(array: Any) -> bool:
     first, *others = (codec.to_dict() for codec in metadata.codecs)
     endian = first.get("configuration", {}).get("endian", sys.byteorder)
     return first["name"] == "bytes" and endian == sys.byteorder and not others
+
+
+def _tells(folder: Path) -> bool:
+    """Tell whether files of a folder can be read as far as they are in memory."""
+    for name in METADATA:
+        with suppress(OSError), (folder / name).open("rb") as file:
+            with suppress(BlockingIOError):
+                os.preadv(file.fileno(), [bytearray(1)], 0, _AT_ONCE)
+            return _AT_ONCE > 0
+    return False
 
 
 def _along(part: slice, n: int) -> list[tuple[int, slice, slice]]:
