@@ -13,6 +13,8 @@ Made = TypeVar("Made")
 class PerProcess(Generic[Made]):
     """Something that a forked process must not inherit: another thread may have held a lock.
 
+    A process that is started anew makes its own, too, since this is not to be pickled.
+
     Who has it passes its own method to make it, and this keeps none: so there is no cycle.
     """
 

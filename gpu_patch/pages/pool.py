@@ -1,8 +1,9 @@
 """Slots for pages, and the table that says which page is in which slot.
 
-The table changes under one lock, which nobody holds while waiting for pixels. A page is pinned from
-when its read begins until it has ended, and while anything reads it; what is pinned does not leave.
-A read that does nothing until somebody waits for it is not pinned meanwhile.
+The table changes under one lock, which nobody holds while waiting for pixels; what the system has
+of them in memory is copied under it. A page is pinned from when its read begins until it has ended,
+and while anything reads it; what is pinned does not leave. A read that does nothing until somebody
+waits for it pins nothing meanwhile.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ tensorstore loop  each patch cut by tensorstore, with a cache of the budget, at 
 reader alone      each page read once, by what reads paged images; nothing is made of them
 torch DataLoader  a worker per core cuts them there by zarr-python; after all have started
 read, MB/s        bytes read in the epoch, or until it was stopped, as a part of the images'
-waited            part of the time that batches waited for pages"""
+waited            part of the time that batches waited for pages which had not been read ahead"""
 
 
 def report(settings: dict[str, Any]) -> dict[str, Any]:

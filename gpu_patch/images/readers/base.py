@@ -22,7 +22,7 @@ Key = tuple[slice, ...]
 
 
 class FastReader(Protocol):
-    """Begins reads, which go on by themselves."""
+    """Begins reads, which need not have ended when it returns."""
 
     @abstractmethod
     def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Any | None:

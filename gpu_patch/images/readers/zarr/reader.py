@@ -126,7 +126,7 @@ class ZarrReader(ImageReader):
         return self._place.is_far
 
     def fast(self) -> FastReader | None:
-        """Return what reads chunks by itself; of a server, several regions at a time."""
+        """Return what reads faster than zarr-python; of a server, several regions at a time."""
         if self.is_far and self.info.dtype == self.info.resident_dtype:
             return FarRegions(self.read)
         if type(self._place) is not Folder:
