@@ -172,11 +172,11 @@ class PagePool:
             finally:
                 if not arrived:
                     self._unpin(slots, None)
-        if self._own.waited:
-            with self._changed:
-                self._traffic.waited(time.perf_counter() - begun)
         self._own.depth = getattr(self._own, "depth", 0) + 1
         try:
+            if self._own.waited:
+                with self._changed:
+                    self._traffic.waited(time.perf_counter() - begun)
             self._memory.publish(slots)
             yield
         finally:
