@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from interrupts import hear_interrupts
 
 import gpu_patch
 from gpu_patch._host import library
@@ -205,7 +206,12 @@ def test_an_interruption_is_one_line():
     """Of the process that measures, too, which Ctrl-C reaches as well."""
     command = [sys.executable, "-m", "gpu_patch", "bench", "--quick"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline()  # it measures

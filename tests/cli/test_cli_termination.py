@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from interrupts import hear_interrupts
 
 from gpu_patch.cli import main
 from gpu_patch.cli.termination import Terminated, terminable
@@ -63,6 +64,7 @@ def test_a_signal_ends_a_command(tmp_path, ending, number, status, word):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,
     ) as process:
         assert process.stdout.readline() == "running\n"
         process.send_signal(number)

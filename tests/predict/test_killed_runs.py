@@ -194,6 +194,7 @@ def test_a_full_disk_at_the_first_unit(tmp_path, monkeypatch, late):
     async def fail(*arguments, **options):
         sets.append(None)
         if len(sets) == 2:
+            await asyncio.sleep(0.01)  # others begin meanwhile
             raise OSError(28, "No space left on device")
         await asyncio.sleep(0.05)  # and come when the other has failed
         await put(*arguments, **options)
