@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,12 @@ from paged import host_context, in_slots
 from pixels import labels
 
 MOST_SECONDS = 300
+LACKING = {
+    "reflect": {},
+    "wrap": {"input_shift": None},
+    "periodic": {"target_shift": None, "orientation": None},
+}
+"""What epilogues do without, by the mode that they are tried with."""
 UNCHANGED = "unchanged"
 """What shows that the comparison tells broken kernels from those that are not."""
 
@@ -93,7 +100,7 @@ def of_cuda(found: library.Library, number: int, case: Case) -> list[bytes]:
         window = case.patch_size, case.n_scales, mode
         for sources in (case.sources, *impossible(case)):
             memory = np.zeros(case.weights.size, short_record(n_dims, True))
-            epilogue = case.epilogue(number, mixed=True)
+            epilogue = replace(case.epilogue(number, mixed=True), **LACKING[mode])
             windows = Windows(table, sources, *window, case.weights, epilogue)
             try:
                 fits = made_by.short(windows, memory)
