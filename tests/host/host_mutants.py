@@ -96,6 +96,9 @@ def of_cuda(found: library.Library, number: int, case: Case) -> list[bytes]:
     made = []
     n_dims, table = len(case.patch_size), ImageTable(library.HOST, case.images)
     made_by = HostRecords(found)
+    # known to be there, as in most batches: then all the rest is left to compiled functions
+    case.sources.channels.flags.writeable = False
+    table.of_channels(case.sources.channels)
     for mode in MODES:
         window = case.patch_size, case.n_scales, mode
         for sources in (case.sources, *impossible(case)):
