@@ -76,6 +76,10 @@ def cases() -> Iterator[Case]:
                 seed, (32, 32), 1, MODES[seed], n_samples=8, n_channels=n_channels, dtypes=[dtype],
                 least=100, most=300,
             )  # fmt: skip
+    # threads share samples of 40 rows: 20 each, which are no whole vectors
+    yield Case.random(
+        1, (40, 40), 1, "reflect", n_samples=8, n_channels=2, dtypes=["uint16"], least=100, most=300
+    )  # fmt: skip
     yield Case.random(
         0, (24, 36), 3, "reflect", n_samples=8, n_places=2, least=300, most=500
     )  # fmt: skip
