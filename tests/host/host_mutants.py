@@ -133,6 +133,11 @@ def boxes(found: library.Library, case: Case) -> list[bytes]:
             windows = Windows(table, case.sources, case.patch_size, case.n_scales, mode)
             for scale in range(case.n_scales):
                 made += HostRecords(found).pages(windows, scale)
+            if mode == "zero":  # nothing is read of a window that misses the image
+                coords = case.sources.coords.copy()
+                coords[-1] = -np.array(case.patch_size) << case.n_scales
+                beside = windows._replace(sources=case.sources._replace(coords=coords))
+                made += HostRecords(found).pages(beside, case.n_scales - 1)
             for pins in {id(image.pins): image.pins for image in table._images}.values():
                 for slot in np.flatnonzero(pins)[::7]:
                     pins[slot] -= 1

@@ -132,3 +132,18 @@ def test_more_pages_than_there_is_room_for_at_first(compiled):
     assert slots.shape[-1] == 16 * 16
     assert own_boxes.tobytes() == boxes.tobytes()
     np.testing.assert_array_equal(own_slots, slots)
+
+
+def test_of_a_window_that_misses_the_image_nothing_need_be_held(compiled):
+    pages = paged_images([(1, 1, 12, 12)], [(1, 1, 4, 4)], [10**6])
+    for at in ([-9, 3], [3, 12], [-4, -4], [40, 0]):
+        sources = ChannelSources(
+            np.zeros((1, 1), int), np.zeros((1, 1), int), np.array([[at]]), np.array([0])
+        )
+        needed = pages.pages(sources, (4, 4), 0, 0, "zero")
+        assert not any(page.size for _, page in needed.values())
+        windows = Windows(SlotTable(library.HOST, pages.images()), sources, (4, 4), 0, "zero")
+        boxes, _ = NUMPY_RECORDS.pages(windows, 0)
+        own_boxes, own_slots = HostRecords(compiled).pages(windows, 0)
+        assert own_boxes.tobytes() == boxes.tobytes()
+        assert own_slots.tolist() == [[[-1]]]
