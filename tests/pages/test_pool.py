@@ -267,7 +267,10 @@ def held_by_two(pool, n_begun, then):
     return seen
 
 
-def test_whoever_waits_for_a_read_that_fails_waits_for_the_second(small_pages):
+@pytest.mark.parametrize(
+    ("error", "seen"), [(None, [7] * 16), (OSError("second"), "second")], ids=["arrives", "fails"]
+)
+def test_whoever_waits_for_a_read_that_fails_waits_for_the_second(small_pages, error, seen):
     _, cache, _image = small_cache()
     pool = cache.pool
     pool._reader = ToldReader()
@@ -277,23 +280,9 @@ def test_whoever_waits_for_a_read_that_fails_waits_for_the_second(small_pages):
         while len(begun) < 2:
             time.sleep(0.001)
         time.sleep(0.05)  # the other one may have looked by now
-        begun[1].end()
+        begun[1].end(error)
 
-    assert held_by_two(pool, 2, first_fails) == [[7] * 16] * 2
-
-
-def test_a_page_that_fails_twice_fails_for_whoever_waits(small_pages):
-    _, cache, _image = small_cache()
-    pool = cache.pool
-    pool._reader = ToldReader()
-
-    def both_fail(begun):
-        begun[0].end(OSError("first"))
-        while len(begun) < 2:
-            time.sleep(0.001)
-        begun[1].end(OSError("second"))
-
-    assert held_by_two(pool, 2, both_fail) == ["second"] * 2
+    assert held_by_two(pool, 2, first_fails) == [seen] * 2
 
 
 def test_what_is_not_copied_yet_leaves_and_is_forgotten(small_pages):

@@ -28,7 +28,18 @@ class FastReader(Protocol):
     def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Any | None:
         """Begin to fill `out` with a region; None where `ImageReader.read` should do it.
 
-        What is returned has `done()`, and `result()`, which waits or does what is left; it raises.
+        Parameters
+        ----------
+        region : sequence of slice
+            One per axis of SC(Z)YX, with start and stop.
+        out : array
+            Of the region's shape and the image's data type.
+
+        Returns
+        -------
+        object or None
+            With `done()`, and `result()`, which waits or does what is left. Its error, if any, may
+            not say much.
         """
         raise NotImplementedError
 

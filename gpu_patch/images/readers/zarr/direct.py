@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.images.readers.base import FastReader
 from gpu_patch.images.readers.info import ImageInfo
 from gpu_patch.images.readers.zarr.place import METADATA
 from gpu_patch.pages.reading import Copying
@@ -37,7 +38,7 @@ _Chunk = tuple[str, tuple[slice, ...], tuple[slice, ...]]
 """Its file, where it is in a region, and which of its pixels are there."""
 
 
-class DirectChunks:
+class DirectChunks(FastReader):
     """Regions SC(Z)YX of a Zarr array whose chunks are files of nothing but pixels.
 
     Parameters
@@ -83,20 +84,6 @@ class DirectChunks:
         self._spread = tuple(np.newaxis if n == 1 else slice(None) for n in array.shape)
 
     def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Copying | None:
-        """Begin to fill `out` with a region; None where zarr-python should read it.
-
-        Parameters
-        ----------
-        region : sequence of slice
-            One per axis, with start and stop.
-        out : array
-            Of the region's shape and the image's data type.
-
-        Returns
-        -------
-        Copying or None
-            The read. Its error, if any, does not say much.
-        """
         if not self._is_as_opened():
             return None
         stored = out[(*self._kept, ...)].transpose(self._turned)[self._spread]

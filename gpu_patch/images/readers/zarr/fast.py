@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_patch.images.readers.base import FastReader
 from gpu_patch.images.readers.info import ImageInfo
 from gpu_patch.optional import if_installed, imported
 
@@ -26,7 +27,7 @@ _used_by: int | None = None
 """The process that used tensorstore first: in one that is forked from it, it would abort."""
 
 
-class FastRegions:
+class FastRegions(FastReader):
     """Regions SC(Z)YX of a Zarr array, read by tensorstore.
 
     Parameters
@@ -42,20 +43,6 @@ class FastRegions:
         self._array = imported("tensorstore", "reading Zarr by tensorstore").array
 
     def begin(self, region: Sequence[slice], out: NDArray[Any]) -> Any | None:
-        """Begin to fill `out` with a region; None where zarr-python should read it.
-
-        Parameters
-        ----------
-        region : sequence of slice
-            One per axis, with start and stop.
-        out : array
-            Of the region's shape and the image's data type.
-
-        Returns
-        -------
-        tensorstore.Future or None
-            Of the read. Its error, if any, does not say much.
-        """
         if _used_by != os.getpid() or not self._may_read(region):
             return None
         part = self._store[tuple(region)]
