@@ -95,7 +95,7 @@ public:
         const int* const all_slots = slots;
         for (int64 i = 0; i < job.n_samples; ++i)
             for (int c = 0; c < job.n_channels; ++c) {
-                const int64 at = i * job.n_places + (job.n_places > 1 ? c : 0);
+                const int64 at = job.place(i, c);
                 const PagedImage& image = images[columns.image_idx[at]];
                 const Span& span = spans[at];
                 const int64 first =

@@ -60,7 +60,7 @@ static int with_records(const Job& job, const Columns& columns, const PagedImage
             sources.push_back(records.source(i, c));
             if (columns.values) epilogues.push_back(records.epilogue(i, c));
             if (!images) continue;
-            const int64 at = records.place(i, c);
+            const int64 at = job.place(i, c);
             const PagedImage& image = images[columns.image_idx[at]];
             boxes.push_back(image.whole(columns.sample_idx[at], columns.channels[c]));
         }

@@ -44,10 +44,6 @@ class Records {
 public:
     Records(const Job& job_, const Columns& columns_) : job(job_), columns(columns_) {}
 
-    int64 place(int64 sample, int channel) const {
-        return sample * job.n_places + (job.n_places > 1 ? channel : 0);
-    }
-
     // Whether images and samples are there, places within ±limit, and where borders fold into what
     // is cut out, something is.
     bool are_possible(int64 limit) const {
@@ -70,7 +66,7 @@ public:
     }
 
     ChannelSource source(int64 sample, int channel) const {
-        const int64 at = place(sample, channel), image = columns.image_idx[at];
+        const int64 at = job.place(sample, channel), image = columns.image_idx[at];
         ChannelSource made = columns.images[image * job.n_channels + channel];
         const ImageSamples& own = columns.samples[image];
         made.pixels = (const char*)made.pixels + columns.sample_idx[at] % own.together * own.bytes;

@@ -12,6 +12,11 @@ struct Job {
     int n_channels, n_scales, n_dims, mode, half_output, n_threads;
     int n_places, n_images;     // of a sample: 1 or n_channels; of the table
     int n_values, value_at[6];  // of an epilogue's row, and where each of VALUES is; -1: nowhere
+
+    // Where a channel's place is among those of all samples.
+    int64 place(int64 sample, int channel) const {
+        return sample * n_places + (n_places > 1 ? channel : 0);
+    }
 };
 
 struct Run {  // a stretch of places that reads the image forwards or backwards; zeros: a step of 0
