@@ -145,19 +145,20 @@ def cupy_runtime(device: int) -> CupyRuntime:
 
 def launch(
     kernel: Kernel,
-    n_blocks: int,
+    grid: int | tuple[int, int, int],
     block: tuple[int, ...],
     arguments: Sequence[int | NDArray[np.void]],
     shared_bytes: int = 0,
 ) -> None:
-    """Start `n_blocks` blocks in one dimension, none where there are none, or in a rehearsal.
+    """Start a grid of blocks, of one dimension or three: none where it is empty, or in a rehearsal.
 
     The arguments are addresses, which no device has beyond int64, as CuPy passes a Python int, and
     structures that are passed by value, as arrays of one.
     """
-    if n_blocks == 0 or rehearsed() is not None:
+    blocks = grid if isinstance(grid, tuple) else (grid,)
+    if 0 in blocks or rehearsed() is not None:
         return
-    kernel((n_blocks,), block, tuple(arguments), shared_mem=shared_bytes)
+    kernel(blocks, block, tuple(arguments), shared_mem=shared_bytes)
 
 
 def pointer_or_null(runtime: Runtime, array: Any | None) -> int:

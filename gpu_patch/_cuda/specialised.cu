@@ -665,8 +665,9 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
         return Level<0>::TILES;
 }
 
-// grid = samples x tiles; a sample's largest scale comes first, since it takes longest and leaves
-// the pixels of the smaller ones in the cache.
+// grid = (samples of a group, tiles of a sample, groups). Blocks start in that order: the largest
+// scale of a group comes first, since its tiles take longest and what ends a launch should be short;
+// a group is small enough for the smaller scales to find their pixels in the cache.
 // Left to itself the compiler spills, to have more blocks at a time: it is told how many are enough.
 #if N_PLACES > 2 || PAGED && N_CHANNELS > 2
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
@@ -679,7 +680,8 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 #endif
 extern "C" __global__ BOUNDS void specialised(TABLE, Output* __restrict__ input,
                                               Output* __restrict__ target PAGES_PARAMETER) {
-    constexpr int N_TILES = tiles_up_to<N_SCALES - 1>();
-    make_tile<N_SCALES - 1>(RECORDS_OF_TABLE, PAGES_OF(0), blockIdx.x / N_TILES,
-                            blockIdx.x % N_TILES, input, target);
+    const unsigned sample = blockIdx.z * gridDim.x + blockIdx.x;
+    // none is beyond: the remainder tells the compiler, which then leaves out tests of borders
+    const int tile = blockIdx.y % tiles_up_to<N_SCALES - 1>();
+    make_tile<N_SCALES - 1>(RECORDS_OF_TABLE, PAGES_OF(0), sample, tile, input, target);
 }

@@ -37,6 +37,12 @@ LOADS_AHEAD = 32
 batch of 32 (model), and few enough for their registers."""
 MANY_SAMPLES = {2: 128, 3: 16}
 """By dimensions, samples of a batch from which on larger blocks, and fewer, still fill a device."""
+LEAST_TOGETHER, MOST_TOGETHER = 8, 32
+"""Samples whose largest scales begin before their smaller ones: 32 windows of 512 by 512 in two
+channels are 32 MB, and an A100's L2 is 40. Batches of a size that has no divisor between begin as
+one group."""
+MOST_GROUPS = 65535
+"""The last dimensions of a grid have no more."""
 TABLE_BYTES = 4096 - 16
 """What every device takes as parameters of a kernel, but for the addresses of the outputs. Tables
 that fit are a parameter, and need no upload."""
@@ -261,12 +267,22 @@ def launch_shape(
         first, *more = (runtime.pointer(uploaded) + offset for offset in offsets)
     launch(
         kernel,
-        n_samples * shape.blocks_per_sample,
+        grid_of(n_samples, shape.blocks_per_sample),
         (shape.n_threads,),
         [first, runtime.pointer(mixed), pointer_or_null(runtime, target), *more],
         shape.shared_bytes,
     )
     return True
+
+
+@lru_cache(maxsize=64)
+def grid_of(n_samples: int, blocks_per_sample: int) -> tuple[int, int, int]:
+    """Return the blocks of a batch: samples that begin together, tiles of each, and groups."""
+    for together in range(min(n_samples, MOST_TOGETHER), LEAST_TOGETHER - 1, -1):
+        groups, left = divmod(n_samples, together)
+        if not left and groups <= MOST_GROUPS:
+            return together, blocks_per_sample, groups
+    return n_samples, blocks_per_sample, 1
 
 
 @lru_cache(maxsize=8)

@@ -182,6 +182,7 @@ def _special_cases() -> Iterator[Case]:
     yield Case.random(10, (13, 72), 4, "wrap", n_places=2, **wide)
     yield Case.random(11, (9, 130), 3, "periodic", **wide)
     yield Case.random(12, (8, 64), 4, "reflect", n_channels=5, least=600, most=700)
+    yield Case.random(8, (8, 9), 2, "wrap", n_samples=34)  # two groups
     yield Case.random(7, (6, 11, 9), 3, "reflect", n_channels=2, n_places=2, least=6, most=20)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,6 +331,49 @@ def test_images_larger_than_the_cut_that_borders_fold_into(specialise, mode):
     made = case.context(EmulatedRuntime(), specialise=specialise)
     assert_same_context(made, case.numpy_context())
     np.testing.assert_array_equal(case.patches(EmulatedRuntime(), mode), made[1])
+
+
+def test_blocks_of_the_largest_scale_come_first():
+    """Of a group's samples, so that what ends a launch is short."""
+    case = Case.random(9, (16, 16), 3, "reflect", n_samples=34)
+    runtime, grids = EmulatedRuntime(), []
+    original = runtime.kernel
+
+    def kernel(*what):
+        run = original(*what)
+
+        def largest_alone(grid, block, arguments, *, shared_mem):
+            grids.append(grid)
+            run((grid[0], 2, 1), block, arguments, shared_mem=shared_mem)  # of 8 rows each
+
+        return largest_alone
+
+    runtime.kernel = kernel
+    made, _ = case.context(runtime)
+    assert grids == [(17, 4, 2)]
+    scales = made.reshape(34, 3, 16, 16)
+    expected = case.numpy_context()[0].reshape(scales.shape)
+    np.testing.assert_allclose(scales[:17, 2], expected[:17, 2], rtol=1e-5)
+    assert np.isnan(scales[:17, :2]).all(), "smaller scales come later"
+    assert np.isnan(scales[17:]).all(), "so does the other group"
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "together"),
+    [(0, 0), (1, 1), (7, 7), (32, 32), (33, 11), (64, 32), (100, 25), (67, 67), (34, 17), (62, 31)],
+)
+def test_groups_of_samples(n_samples, together):
+    grid = specialised.grid_of(n_samples, 15)
+    assert grid[:2] == (together, 15)
+    assert grid[0] * grid[2] == n_samples
+
+
+def test_grids_are_within_the_limits():
+    assert specialised.grid_of(32 * 65535, 6) == (32, 6, 65535)
+    assert specialised.grid_of(32 * 65536, 6) == (32 * 65536, 6, 1)
+    most = (3, (256, 256, 256), specialised.MOST_SCALES_3D, 6, 4, 3, 0, 0)
+    for many, paged in itertools.product([False, True], repeat=2):
+        assert specialised.tiled(*most, many, paged).blocks_per_sample <= specialised.MOST_GROUPS
 
 
 def test_unknown_modes_are_refused():

@@ -93,34 +93,55 @@ def shape_of(
     )
 
 
-def work_of(shape: Shape, n_samples: int) -> Work:
-    """Count what a batch has to do; see `Level` and `filter_columns` in specialised.cu."""
+class Tiles(NamedTuple):
+    """Blocks of one scale of a sample, and what each asks for."""
+
+    n_blocks: int
+    instructions: float
+    """Of warps."""
+    round_trips: float
+
+
+def tiles_of(shape: Shape) -> list[Tiles]:
+    """Count what each scale has to do; see `Level` and `filter_columns` in specialised.cu."""
     depth, height, width = shape.patch
-    instructions, trips = PER_NATIVE * prod(shape.patch), 1.0
-    for scale in range(1, shape.n_scales):
+    found = []
+    for scale in range(shape.n_scales):
         factor, n_taps = 1 << scale, len(fir_taps(scale)[0])
         strips = 1 << (shape.n_scales - 1 - scale) if shape.n_dims == 2 else 1
         tile_y = min(shape.tile_rows * strips, height)
-        n_slices = 1 if shape.n_dims == 2 else (shape.tile_z - 1) * factor + n_taps
-        rows = (ceil(tile_y / strips) - 1 + ceil(n_taps / factor)) * factor
-        columns = (shape.tile_x - 1) * factor + n_taps
         n_tiles = ceil(depth / shape.tile_z) * ceil(height / tile_y) * ceil(width / shape.tile_x)
-        lanes = shape.n_threads // strips
-        together = max(1, min(4, width * factor // lanes))
-        whole_rounds, rest = divmod(columns, together * lanes)
-        few = min(lanes, max(8, min(32, 1 << (rest - 1).bit_length())))  # others take other rows
-        n_shares = min(tile_y, shape.n_threads // few)
-        few_rows = (ceil(tile_y / n_shares) - 1 + ceil(n_taps / factor)) * factor
-        mixed = strips * rows * (columns - rest) + n_shares * few_rows * few * ceil(rest / few)
-        instructions += n_tiles * n_slices * PER_MIXED_PIXEL * mixed
-        instructions += n_tiles * n_slices * PER_FILTERED * tile_y * shape.tile_x
-        waits = whole_rounds * _waits(rows, together * shape.n_channels, factor)
-        waits += ceil(rest / few) * _waits(few_rows, shape.n_channels, factor)
-        trips = max(trips, n_slices * waits)
+        if scale == 0:
+            instructions, trips = PER_NATIVE * prod(shape.patch) / n_tiles, 1.0
+        else:
+            n_slices = 1 if shape.n_dims == 2 else (shape.tile_z - 1) * factor + n_taps
+            rows = (ceil(tile_y / strips) - 1 + ceil(n_taps / factor)) * factor
+            columns = (shape.tile_x - 1) * factor + n_taps
+            lanes = shape.n_threads // strips
+            together = max(1, min(4, width * factor // lanes))
+            whole_rounds, rest = divmod(columns, together * lanes)
+            # others take other rows
+            few = min(lanes, max(8, min(32, 1 << (rest - 1).bit_length())))
+            n_shares = min(tile_y, shape.n_threads // few)
+            few_rows = (ceil(tile_y / n_shares) - 1 + ceil(n_taps / factor)) * factor
+            mixed = strips * rows * (columns - rest) + n_shares * few_rows * few * ceil(rest / few)
+            filtered = tile_y * shape.tile_x
+            instructions = n_slices * (PER_MIXED_PIXEL * mixed + PER_FILTERED * filtered)
+            waits = whole_rounds * _waits(rows, together * shape.n_channels, factor)
+            waits += ceil(rest / few) * _waits(few_rows, shape.n_channels, factor)
+            trips = n_slices * waits
+        found.append(Tiles(n_tiles, instructions * shape.n_channels / 2 / 32, trips))
+    return found
+
+
+def work_of(shape: Shape, n_samples: int) -> Work:
+    """Count what a batch asks for."""
+    found = tiles_of(shape)
     return Work(
-        n_samples * instructions * shape.n_channels / 2 / 32,
-        n_samples * shape.blocks_per_sample,
-        trips + 3,  # the table, the borders' offsets, the outputs
+        n_samples * sum(tiles.n_blocks * tiles.instructions for tiles in found),
+        n_samples * sum(tiles.n_blocks for tiles in found),
+        # the table, the borders' offsets, the outputs
+        max(tiles.round_trips for tiles in found) + 3,
     )
 
 
@@ -132,11 +153,16 @@ def _waits(rows: int, loads_per_row: int, factor: int) -> float:
     return 1 + rows / ahead
 
 
+def blocks_at_a_time(shape: Shape, gpu: Gpu) -> int:
+    """Return how many blocks a multiprocessor works on."""
+    by_registers = -(-THREADS_AT_A_TIME // shape.n_threads)
+    return max(1, min(by_registers, gpu.shared_bytes // shape.shared_bytes))
+
+
 def predict(shape: Shape, n_samples: int, n_bytes: float, gpu: Gpu) -> Prediction:
     """Return what a batch should take, of `n_bytes` that are read and written."""
     work = work_of(shape, n_samples)
-    by_registers = -(-THREADS_AT_A_TIME // shape.n_threads)
-    at_a_time = max(1, min(by_registers, gpu.shared_bytes // shape.shared_bytes))
+    at_a_time = blocks_at_a_time(shape, gpu)
     waves = max(1.0, work.n_blocks / (gpu.multiprocessors * at_a_time))
     return Prediction(
         n_bytes / gpu.bytes_per_second,
