@@ -106,3 +106,118 @@ template <class F> static double sum_of(const float* pixels, int64 n, F f) {
     for (int k = 0; k < N; ++k) total += sums[k];
     return total;
 }
+
+// The different values of a cell, and how often each occurs.
+//
+// Whole numbers of a short range, as most images have, are counted each in its place; all others in
+// a hash table that grows, at most half full.
+class Values {
+    struct Entry {
+        uint32_t value, count;
+    };
+    static constexpr int64 LEAST = 1024;  // entries of the first table
+
+    const int64 n_pixels, most;
+    Entry *entries, *larger;  // the table, and memory for the next one
+    int64 n_entries = 0, n_values = 0;
+    uint32_t* alike;  // how many values occur so often
+
+public:
+    static size_t bytes(int64 n_pixels) {
+        const int64 most = most_entries(n_pixels);
+        return Scratch::bytes<Entry>(most) + Scratch::bytes<Entry>(most / 2) +
+               Scratch::bytes<uint32_t>(n_pixels + 1);
+    }
+    Values(const float* cell, int64 n, Scratch& scratch) : n_pixels(n), most(most_entries(n)) {
+        larger = scratch.take<Entry>(most), entries = scratch.take<Entry>(most / 2);
+        alike = scratch.take<uint32_t>(n + 1);
+        memset(alike, 0, (n + 1) * sizeof *alike);
+        if (!count_in_place(cell)) count_in_table(cell);
+    }
+
+    // In bits. Values that occur equally often are taken together: there are few different numbers.
+    double entropy() const {
+        double bits = 0;
+        for (int64 i = 1; i <= n_pixels; ++i) {
+            if (!alike[i]) continue;
+            const double share = double(i) / double(n_pixels);
+            bits -= alike[i] * (share * std::log2(share));
+        }
+        return bits;
+    }
+
+private:
+    static int64 most_entries(int64 n_pixels) {
+        int64 found = LEAST;
+        while (found < 2 * n_pixels) found *= 2;
+        return found;
+    }
+
+    bool count_in_place(const float* cell) {
+        constexpr int N = 16;
+        constexpr float EXACT = 1 << 24;  // whole numbers beyond are not next to each other
+        float lo[N], hi[N];
+        int other[N] = {};  // no whole number, NaN among them
+        for (int k = 0; k < N; ++k) lo[k] = hi[k] = cell[0];
+        const auto look = [&](float value, int k) {
+            lo[k] = value < lo[k] ? value : lo[k], hi[k] = value > hi[k] ? value : hi[k];
+            other[k] |= !(std::nearbyint(value) == value);
+        };
+        int64 i = 0;
+        for (; i + N <= n_pixels; i += N)
+            for (int k = 0; k < N; ++k) look(cell[i + k], k);
+        for (; i < n_pixels; ++i) look(cell[i], 0);
+        for (int k = 1; k < N; ++k) look(lo[k], 0), look(hi[k], 0), other[0] |= other[k];
+        if (other[0] || lo[0] < -EXACT || hi[0] > EXACT || hi[0] - lo[0] >= 2 * most) return false;
+
+        uint32_t* counts = (uint32_t*)larger;  // twice as many as entries
+        const int first = int(lo[0]), n = int(hi[0]) - first + 1;
+        memset(counts, 0, n * sizeof *counts);
+        for (i = 0; i < n_pixels; ++i) ++counts[int(cell[i]) - first];
+        for (i = 0; i < n; ++i)
+            if (counts[i]) ++alike[counts[i]];
+        return true;
+    }
+
+    void count_in_table(const float* cell) {
+        // tables take turns, so that the largest that there can be comes where it fits
+        for (int64 size = 2 * LEAST; size <= most; size *= 2) std::swap(entries, larger);
+        begin(LEAST);
+        for (int64 i = 0; i < n_pixels; ++i) {
+            Entry& entry = entry_of(bits_of(cell[i]));
+            if (++entry.count == 1 && 2 * ++n_values > n_entries) grow();
+        }
+        for (int64 i = 0; i < n_entries; ++i)
+            if (entries[i].count) ++alike[entries[i].count];
+    }
+    // Both zeros are one value, and so are all NaN.
+    static uint32_t bits_of(float value) {
+        value = value == value ? value + 0.0f : NAN;
+        uint32_t bits;
+        memcpy(&bits, &value, 4);
+        return bits;
+    }
+    // The entry of a value; a new one counts 0.
+    Entry& entry_of(uint32_t value) {
+        uint32_t at = value;  // mixed as MurmurHash3 ends
+        at = (at ^ at >> 16) * 0x85ebca6bu, at = (at ^ at >> 13) * 0xc2b2ae35u, at ^= at >> 16;
+        for (;; ++at) {
+            Entry& entry = entries[at & uint32_t(n_entries - 1)];
+            if (entry.count && entry.value != value) continue;
+            entry.value = value;
+            return entry;
+        }
+    }
+    void begin(int64 n) {
+        std::swap(entries, larger);
+        n_entries = n;
+        memset(entries, 0, n * sizeof(Entry));
+    }
+    void grow() {
+        const Entry* before = entries;
+        const int64 n_before = n_entries;
+        begin(2 * n_before);
+        for (int64 i = 0; i < n_before; ++i)
+            if (before[i].count) entry_of(before[i].value).count = before[i].count;
+    }
+};

@@ -61,6 +61,20 @@ def mean_and_deviation(
     return mean, deviation
 
 
+def entropies(library: Library, cells: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the Shannon entropy of each cell's values, in bits. All NaN are one value."""
+    bits = np.empty(len(cells))
+    library.call("cell_entropies", _job(cells), cells.ctypes.data, address(bits))
+    return bits
+
+
+def count_marked(library: Library, cells: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return how many pixels of each cell are not 0."""
+    marked = np.empty(len(cells), np.int64)
+    library.call("count_marked", _job(cells), cells.ctypes.data, address(marked))
+    return marked
+
+
 def _job(cells: NDArray[np.float32], threshold: float = 0) -> CellsJob:
     stride = cells.strides[0] // cells.itemsize
     n_threads = n_threads_for(4 * cells.size)

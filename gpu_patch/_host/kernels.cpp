@@ -248,6 +248,26 @@ EXPORT int measure_cells(const CellsJob* job, const float* cells, double* mean, 
     });
 }
 
+// cells (N, Z, Y, X), bits (N,). A cell has fewer pixels than 2^31.
+EXPORT int cell_entropies(const CellsJob* job, const float* cells, double* bits) {
+    const int64 n = job->n_pixels();
+    return share(job->n_cells, job->n_threads, [&](int64 i, Scratch& scratch) {
+        scratch.reset(Values::bytes(n));
+        bits[i] = Values(cells + i * job->stride, n, scratch).entropy();
+    });
+}
+
+// cells (N, Z, Y, X), marked (N,): pixels that are not 0.
+EXPORT int count_marked(const CellsJob* job, const float* cells, int64* marked) {
+    const int64 n = job->n_pixels();
+    return share(job->n_cells, job->n_threads, [&](int64 i, Scratch&) {
+        const float* own = cells + i * job->stride;
+        int64 found = 0;
+        for (int64 k = 0; k < n; ++k) found += own[k] != 0.0f;
+        marked[i] = found;
+    });
+}
+
 // What library.py must agree with.
 EXPORT int64 struct_bytes(int which) {
     const int64 sizes[] = {sizeof(Job),           sizeof(MomentsJob),     sizeof(StitchJob),

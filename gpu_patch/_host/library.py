@@ -138,6 +138,8 @@ _KERNELS = (
     ("draw", DrawJob, 3),
     ("count_near", CellsJob, 3),
     ("measure_cells", CellsJob, 3),
+    ("cell_entropies", CellsJob, 2),
+    ("count_marked", CellsJob, 2),
 )
 """Name, job and number of addresses of each; those with a `Job` take `Columns` too."""
 

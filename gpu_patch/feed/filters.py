@@ -17,7 +17,7 @@ import numpy as np
 
 from gpu_patch.checks import probability, shorten
 from gpu_patch.device import library_of
-from gpu_patch.ops.cells import count_near, mean_and_deviation
+from gpu_patch.ops.cells import count_marked, count_near, entropies, mean_and_deviation
 
 
 class PatchFilter(ABC):
@@ -159,6 +159,9 @@ class ShannonFilter(PatchFilter):
     def scores(self, cells: Any) -> dict[str, Any]:
         """Return entropies in bits."""
         xp, n = library_of(cells), _n_pixels(cells)
+        measured = entropies(cells)
+        if measured is not None:
+            return {"threshold": measured}
         values = xp.sort(cells.reshape(-1, n), axis=1)
         before, after = values[:, :-1], values[:, 1:]
         is_first = xp.ones(values.shape, bool)
@@ -192,7 +195,10 @@ class MaskFilter(PatchFilter):
 
     def scores(self, cells: Any) -> dict[str, Any]:
         """Return shares of marked pixels."""
-        return {"coverage": (cells != 0).sum(axis=_spatial_axes(cells)) / _n_pixels(cells)}
+        axes, marked = _spatial_axes(cells), count_marked(cells)
+        if marked is None:
+            marked = (cells != 0).sum(axis=axes)
+        return {"coverage": marked / _n_pixels(cells)}
 
     def keeps(self, cells: Any) -> Any:
         """Tell which cells have enough marked pixels."""

@@ -9,6 +9,8 @@ from gpu_patch._host.library import active
 
 _LARGEST = 2.0**53
 """Threshold that is the same number for kernels and NumPy."""
+_MOST_PIXELS = 1 << 30
+"""Of a cell whose values are counted: tables have twice as many entries, numbered by 32 bits."""
 
 
 def count_near(cells: Any, threshold: Any) -> tuple[Any, Any] | None:
@@ -26,3 +28,19 @@ def mean_and_deviation(cells: Any) -> tuple[Any, Any] | None:
     if library is None or not host.serves(cells):
         return None
     return host.mean_and_deviation(library, cells)
+
+
+def entropies(cells: Any) -> Any | None:
+    """Return what `_host.cells.entropies` does; None where no kernel serves."""
+    library = active()
+    if library is None or not host.serves(cells) or cells[0].size > _MOST_PIXELS:
+        return None
+    return host.entropies(library, cells)
+
+
+def count_marked(cells: Any) -> Any | None:
+    """Return what `_host.cells.count_marked` does; None where no kernel serves."""
+    library = active()
+    if library is None or not host.serves(cells):
+        return None
+    return host.count_marked(library, cells)

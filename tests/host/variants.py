@@ -19,7 +19,7 @@ from tilings import Tiling  # noqa: E402
 
 from gpu_patch import ops  # noqa: E402
 from gpu_patch._host import build, library  # noqa: E402
-from gpu_patch._host.cells import count_near, mean_and_deviation  # noqa: E402
+from gpu_patch._host.cells import count_marked, count_near, entropies, mean_and_deviation  # noqa: E402
 from gpu_patch._host.draws import draw  # noqa: E402
 from gpu_patch.draws import DrawPurpose, DrawSpec, counter_words  # noqa: E402
 
@@ -125,3 +125,14 @@ def drawn_and_measured(found: library.Library) -> Iterator[NDArray[Any]]:
         for threshold in (0.5, -0.5):
             yield from count_near(found, cells, threshold)
         yield from mean_and_deviation(found, cells)
+        repeated = np.round(cells)  # zeros of both signs among them
+        repeated[7, ..., -1] = 0.5
+        repeated[8, ..., :2] = np.array([0x7FC00001, 0xFFC00000], np.uint32).view(np.float32)
+        repeated[9, ..., -1] = 9
+        repeated[10, ..., -1] = 5000
+        repeated[11:13] *= np.float32(2.0**40)
+        repeated[13, ..., 0] = -np.inf
+        many = np.random.default_rng(1).integers(-900, 900, (3, 64, 64)).astype(np.float32) / 8
+        for those in (cells, repeated, many, 8 * many):
+            yield entropies(found, those)
+            yield count_marked(found, those)
