@@ -33,6 +33,15 @@ template <class Each> static int over_parts(const Job& job, Each each) {
     });
 }
 
+// The sources of the sample that a thread is likely to work on after this one; null where that is not
+// known: of images by page, and of parts of samples.
+static const ChannelSource* next_of(const Job& job, const ChannelSource* sources, int64 sample,
+                                    const Pages& pages) {
+    const int64 next = sample + job.n_threads;
+    const bool is_known = !pages.boxes && next < job.n_samples && n_parts(job) == 1;
+    return is_known ? sources + next * job.n_channels : nullptr;
+}
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 // Coordinates within it can be added to sizes of windows in 64 bits.
@@ -91,7 +100,10 @@ EXPORT int lateral_context(const Job* job, const Columns* columns, const float* 
             }
             scratch.reset(Native::bytes(*job, pages));
             char* own_target = target ? target + first * volume : nullptr;
-            Native(*job, own, pages, record, out, own_target, scratch).write(part);
+            const bool in_cache = job->n_scales > 1;  // the larger scales have read it
+            const ChannelSource* following =
+                in_cache ? nullptr : next_of(*job, sources, sample, pages);
+            Native(*job, own, following, in_cache, pages, record, out, own_target, scratch).write(part);
         });
     });
 }
@@ -109,7 +121,10 @@ EXPORT int gather(const Job* job, const Columns* columns, const PagedImage* imag
             const EpilogueRecord* record = records ? records + first : nullptr;
             char* own = out + first * volume;
             scratch.reset(Native::bytes(*job, pages));
-            Native(*job, sources + first, pages.of(first), record, nullptr, own, scratch).write(part);
+            const ChannelSource* following = next_of(*job, sources, sample, pages);
+            Native(*job, sources + first, following, false, pages.of(first), record, nullptr, own,
+                   scratch)
+                .write(part);
         });
     });
 }

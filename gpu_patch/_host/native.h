@@ -2,6 +2,14 @@
 #pragma once
 #include "pages.h"
 
+constexpr int ROWS_AHEAD = 32;  // that are asked for before they are read
+
+static ALWAYS_INLINE void prefetch(const char* from, int64 n_bytes) {
+    asm volatile("" : : "r"(from));  // or gcc leaves out calls of functions that do nothing else
+    for (int64 i = 0; i < n_bytes; i += 64) __builtin_prefetch(from + i);
+    __builtin_prefetch(from + n_bytes - 1);
+}
+
 struct Part {  // rows of a sample's outputs
     int64 first, stop;
 };
@@ -32,6 +40,40 @@ struct ChannelWindow {
     }
 };
 
+// The first plane of a sample that a thread works on next, in images as a whole: its rows are asked
+// for while it works, since they lie far apart and the processor does not foresee them.
+class NextRows {
+    struct Rows {
+        const char* first;
+        int64 row_bytes, n_bytes;
+    };
+    const int64 height;
+    Rows* rows;
+    int n = 0;
+
+public:
+    static size_t bytes(const Job& job) { return Scratch::bytes<Rows>(job.n_channels); }
+
+    // `sources` is null where there is none; windows that leave their image are left out.
+    NextRows(const Job& job, const ChannelSource* sources, Scratch& scratch)
+        : height(job.patch[1]), rows(scratch.take<Rows>(job.n_channels)) {
+        for (int c = 0; sources && c < job.n_channels; ++c) {
+            const ChannelSource& own = sources[c];
+            bool is_inside = true;
+            for (int a = 0; a < 3; ++a)
+                is_inside &= own.coords[a] >= 0 && own.coords[a] + job.patch[a] <= own.size[a];
+            if (!is_inside) continue;
+            const int64 pixel = PIXELS[own.pixel_type].bytes;
+            const char* first = row_of(own, own.coords[0], own.coords[1]) + own.coords[2] * pixel;
+            rows[n++] = {first, own.size[2] * pixel, job.patch[2] * pixel};
+        }
+    }
+    ALWAYS_INLINE void ask_for(int64 y) const {
+        for (int i = 0; i < n && y < height; ++i)
+            prefetch(rows[i].first + y * rows[i].row_bytes, rows[i].n_bytes);
+    }
+};
+
 // A sample at its native scale: target, (C, Z, Y, X), and input, (Z, Y, X), either of which may be
 // null.
 class Native {
@@ -39,6 +81,7 @@ class Native {
         const float* values;
         int64 stride;  // from row to row
         float weight, shift;
+        int64 first_byte, n_bytes;  // of its rows, where they are asked for; else 0
     };
 
     const Job& job;
@@ -53,7 +96,11 @@ class Native {
     Channel* channels;
     Volume* targets;
     Volume* mixture;
-    void (Native::*inside)(int64 z, int64 y, int n) const;
+    const NextRows next;
+    struct {  // how windows are written that lie in their images; null where rows are read first
+        void (Native::*straight)(int64 z, int64 y, int n, Part part) const;
+        void (Native::*turned)(int64 z, Part part) const;
+    } inside;
 
 public:
     static size_t bytes(const Job& job, const Pages& pages) {
@@ -61,17 +108,21 @@ public:
         return Scratch::bytes<float>(n * W * round_up(width, W)) +
                Scratch::bytes<void*>(n * job.patch[1]) + Scratch::bytes<int64>(width) +
                Scratch::bytes<ChannelWindow>(n) + n * Stretches::bytes(width, pages) +
-               Scratch::bytes<Channel>(n) + Scratch::bytes<Volume>(n + 1);
+               Scratch::bytes<Channel>(n) + Scratch::bytes<Volume>(n + 1) + NextRows::bytes(job);
     }
 
-    Native(const Job& job_, const ChannelSource* sources_, Pages pages_,
-           const EpilogueRecord* records_, char* input, char* target, Scratch& scratch)
+    // `following` are the sources of the next sample, or null. Rows are asked for early unless they
+    // are in a cache already.
+    Native(const Job& job_, const ChannelSource* sources_, const ChannelSource* following,
+           bool in_cache, Pages pages_, const EpilogueRecord* records_, char* input, char* target,
+           Scratch& scratch)
         : job(job_), sources(sources_), pages(pages_), records(records_),
           n_channels(job.n_channels), width(job.patch[2]), most(round_up(width, W)),
           pixels(scratch.take<float>(n_channels * W * most)),
           rows(scratch.take<const void*>(n_channels * job.patch[1])),
           windows(scratch.take<ChannelWindow>(n_channels)),
-          channels(scratch.take<Channel>(n_channels)), targets(nullptr), mixture(nullptr) {
+          channels(scratch.take<Channel>(n_channels)), targets(nullptr), mixture(nullptr),
+          next(job_, following, scratch), inside{} {
         int64* map = scratch.take<int64>(width);
         for (int c = 0; c < n_channels; ++c) {
             const Axis<int64> x(sources[c], 2, width, 0, job.n_scales, job.mode);
@@ -85,6 +136,15 @@ public:
                 windows[c].columns.fill(map, width, pages.of(c).boxes);
             }
             channels[c] = {nullptr, most, sources[c].weight, records ? records[c].input_shift : 0};
+            const Stretch& stretch = windows[c].columns.all[0];
+            if (!in_cache && windows[c].columns.n == 1 && stretch.columns.n == 1 &&
+                stretch.columns.runs->step) {
+                const int64 pixel = PIXELS[sources[c].pixel_type].bytes;
+                const Run run = stretch.columns.runs[0];
+                const int64 first = run.step < 0 ? run.first - run.length + 1 : run.first;
+                channels[c].first_byte = first * pixel;
+                channels[c].n_bytes = run.length * pixel;
+            }
         }
         const int64 volume = job.patch[0] * job.patch[1] * width * (job.half_output ? 2 : 4);
         Volume* volumes = scratch.take<Volume>(n_channels + 1);
@@ -92,7 +152,7 @@ public:
         for (int c = 0; c < n_channels && target; ++c)
             new (targets + c) Volume(job, target + c * volume, records ? records + c : nullptr);
         if (input) mixture = new (volumes + n_channels) Volume(job, input, records);
-        inside = find_inside();
+        find_inside();
     }
 
     void write(Part part) const {
@@ -102,30 +162,31 @@ public:
                 if (windows[c].columns.n == 1)
                     windows[c].find(sources[c], pages.of(c), windows[c].columns.all[0], z, part.first,
                                     int(part.stop - part.first), rows + c * height + part.first);
-            ask_for(part.first, part.stop);
-            for (int64 y = part.first; y < part.stop; y += W) {
-                ask_for(y + W, part.stop);
-                write_rows(z, y, int(std::min<int64>(W, part.stop - y)));
+            for (int64 y = part.first; y < std::min(part.stop, part.first + ROWS_AHEAD); ++y)
+                ask_for_row(y);
+            if (inside.turned && are_there(part.first, int(part.stop - part.first))) {
+                (this->*inside.turned)(z, part);
+                continue;
             }
+            for (int64 y = part.first; y < part.stop; y += W)
+                write_rows(z, y, int(std::min<int64>(W, part.stop - y)), part);
         }
     }
 
 private:
-    // W rows, before they are read: they lie far apart, and the processor does not foresee them.
-    void ask_for(int64 y, int64 stop) const {
-        for (int c = 0; c < n_channels; ++c)
-            if (windows[c].columns.n == 1) ask_for(c, windows[c].columns.all[0], y, std::min(stop, y + W));
+    // While row y is read, one that will be.
+    ALWAYS_INLINE void ask_ahead(int64 y, Part part) const {
+        y += ROWS_AHEAD;
+        if (y < part.stop)
+            ask_for_row(y);
+        else
+            next.ask_for(y - part.stop);
     }
-    void ask_for(int c, const Stretch& stretch, int64 y, int64 stop) const {
-        if (stretch.columns.n > 1 || stretch.page < 0) return;
-        const Run run = stretch.columns.runs[0];
-        const int64 pixel = PIXELS[sources[c].pixel_type].bytes, bytes = run.length * pixel;
-        for (int64 i = y; i < stop; ++i) {
-            const char* row = (const char*)rows[c * job.patch[1] + i];
-            if (!row) continue;
-            row += run.first * pixel;
-            for (int64 b = 0; b < bytes; b += 64) __builtin_prefetch(row + b);
-            __builtin_prefetch(row + bytes - 1);
+    ALWAYS_INLINE void ask_for_row(int64 y) const {
+        for (int c = 0; c < n_channels; ++c) {
+            const char* row = (const char*)rows[c * job.patch[1] + y];
+            const Channel& own = channels[c];
+            if (row && own.n_bytes) prefetch(row + own.first_byte, own.n_bytes);
         }
     }
     // Windows on several pages have their rows found piece by piece.
@@ -134,15 +195,14 @@ private:
         const void** own = rows + c * job.patch[1] + y;
         for (int64 s = 0; s < window.columns.n; ++s) {
             const Stretch& stretch = window.columns.all[s];
-            if (window.columns.n > 1) {
+            if (window.columns.n > 1)
                 window.find(sources[c], pages.of(c), stretch, z, y, n, own);
-                ask_for(c, stretch, y, y + n);
-            }
             PIXELS[sources[c].pixel_type].read(values, stride, own, n, stretch.columns, width);
         }
     }
-    void write_rows(int64 z, int64 y, int n) const {
-        if (inside && are_there(y, n)) return (this->*inside)(z, y, n);
+    void write_rows(int64 z, int64 y, int n, Part part) const {
+        if (inside.straight && are_there(y, n)) return (this->*inside.straight)(z, y, n, part);
+        for (int i = 0; i < n; ++i) ask_ahead(y + i, part);
         for (int c = 0; c < n_channels; ++c) {
             // what is handed out as it is goes there at once
             const bool at_once = targets && !records && targets[c].is_direct();
@@ -199,70 +259,89 @@ private:
             put_some(mixture + to, FINISHED ? sum * mixed_scale + mixed_offset : sum, n);
         }
     };
+    // Where a row of a window inside of its image begins.
+    template <class T> const T* row_inside(int c, int64 y) const {
+        return (const T*)rows[c * job.patch[1] + y] + windows[c].columns.all[0].columns.runs[0].first;
+    }
     // Rows that are in the images as a whole are converted where they are used, once for target and
-    // mixture, and turned together.
-    template <class T, int C, bool FINISHED> void write_inside(int64 z, int64 y, int n) const {
-        const T* from[C][W];
-        for (int c = 0; c < C; ++c)
-            for (int i = 0; i < n; ++i)
-                from[c][i] = (const T*)rows[c * job.patch[1] + y + i] +
-                             windows[c].columns.all[0].columns.runs[0].first;
+    // mixture.
+    template <class T, int C, bool FINISHED>
+    void write_inside(int64 z, int64 y, int n, Part part) const {
         const Finish<C, FINISHED> finish(*this);
         const Volume& volume = mixture ? *mixture : targets[0];
-        const int64 first = volume.place_of(z, y), step = volume.stride();
-        if (!FINISHED || volume.is_straight())
-            for (int i = 0; i < n; ++i)
+        for (int i = 0; i < n; ++i) {
+            ask_ahead(y + i, part);
+            const int64 to = volume.place_of(z, y + i);
+            const T* from[C];
+            for (int c = 0; c < C; ++c) from[c] = row_inside<T>(c, y + i);
+            vec values[C];
+            if (FINISHED && volume.is_mirrored())
                 for (int64 x = 0; x < width; x += W) {
-                    vec values[C];
-                    for (int c = 0; c < C; ++c) values[c] = load_pixels<T>(from[c][i] + x);
-                    finish(values, first + i * step + x, W);
+                    for (int c = 0; c < C; ++c) values[c] = backwards(load_pixels<T>(from[c] + x));
+                    finish(values, to - x - W + 1, W);
                 }
-        else if (volume.is_mirrored())
-            for (int i = 0; i < n; ++i)
+            else
                 for (int64 x = 0; x < width; x += W) {
-                    vec values[C];
-                    for (int c = 0; c < C; ++c) values[c] = backwards(load_pixels<T>(from[c][i] + x));
-                    finish(values, first + i * step - x - W + 1, W);
+                    for (int c = 0; c < C; ++c) values[c] = load_pixels<T>(from[c] + x);
+                    finish(values, to + x, W);
                 }
-        else {  // columns become rows: a square of W x W at a time
-            const int64 left = step > 0 ? first : first - (n - 1);
-            for (int64 x = 0; x < width; x += W) {
+        }
+    }
+    // The same where columns become rows: a square of W x W at a time, those of the same columns one
+    // after the other, since their rows go side by side.
+    template <class T, int C> void turn_inside(int64 z, Part part) const {
+        const Finish<C, true> finish(*this);
+        const Volume& volume = mixture ? *mixture : targets[0];
+        const bool down = volume.stride() > 0;
+        for (int64 x = 0; x < width; x += W)
+            for (int64 y = part.first; y < part.stop; y += W) {
+                const int n = int(std::min<int64>(W, part.stop - y));
                 vec squares[C][W];
-                for (int c = 0; c < C; ++c) {
-                    for (int i = 0; i < W; ++i)
+                for (int i = 0; i < W; ++i) {
+                    if (x == 0 && i < n) ask_ahead(y + i, part);
+                    for (int c = 0; c < C; ++c)
                         squares[c][i] =
-                            i < n ? load_pixels<T>(from[c][step > 0 ? i : n - 1 - i] + x) : vec{};
-                    transpose(squares[c]);
+                            i < n ? load_pixels<T>(row_inside<T>(c, y + (down ? i : n - 1 - i)) + x)
+                                  : vec{};
                 }
+                for (int c = 0; c < C; ++c) transpose(squares[c]);
+                const int64 first = volume.place_of(z, down ? y : y + n - 1);
                 for (int i = 0; i < W; ++i) {
                     vec values[C];
                     for (int c = 0; c < C; ++c) values[c] = squares[c][i];
-                    finish(values, left + (x + i) * volume.column_stride(), n);
+                    finish(values, first + (x + i) * volume.column_stride(), n);
                 }
             }
-        }
     }
-    typedef void (Native::*WriteRows)(int64 z, int64 y, int n) const;
-    // Of the most usual types, stored and handed out; null where rows are read first.
-    WriteRows find_inside() const {
-        if (n_channels > 2 || width % W || job.half_output) return nullptr;
+    // Of the most usual types, stored and handed out.
+    void find_inside() {
+        if (n_channels > 2 || width % W || job.half_output) return;
         for (int c = 0; c < n_channels; ++c) {
             const Runs& columns = windows[c].columns.all[0].columns;
             if (windows[c].columns.n > 1 || columns.n > 1 || columns.runs[0].step != 1 ||
                 sources[c].pixel_type != sources[0].pixel_type)
-                return nullptr;
+                return;
         }
         switch (sources[0].pixel_type) {
         case UINT8: return inside_of<uint8_t>();
         case UINT16: return inside_of<uint16_t>();
         case FLOAT32: return inside_of<float>();
         }
-        return nullptr;
     }
-    template <class T> WriteRows inside_of() const {
+    template <class T> void inside_of() {
         if (n_channels == 1)
-            return records ? &Native::write_inside<T, 1, true> : &Native::write_inside<T, 1, false>;
-        return records ? &Native::write_inside<T, 2, true> : &Native::write_inside<T, 2, false>;
+            inside_of<T, 1>();
+        else
+            inside_of<T, 2>();
+    }
+    template <class T, int C> void inside_of() {
+        const Volume& volume = mixture ? *mixture : targets[0];
+        if (!records)
+            inside.straight = &Native::write_inside<T, C, false>;
+        else if (volume.is_straight() || volume.is_mirrored())
+            inside.straight = &Native::write_inside<T, C, true>;
+        else
+            inside.turned = &Native::turn_inside<T, C>;
     }
     bool are_there(int64 y, int n) const {
         for (int c = 0; c < n_channels; ++c)
