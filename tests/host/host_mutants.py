@@ -6,6 +6,7 @@ where a mutant survives. Each runs in a process of its own, since a broken kerne
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import re
 import subprocess
@@ -14,6 +15,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from variants import cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
-from gpu_patch._host import arguments, library
+from gpu_patch._host import arguments, lateral_context, library
 from gpu_patch._host.records import HostRecords
 from gpu_patch.device.host_memory import BufferPool
 from gpu_patch.records import MOST_SHORT, Windows
@@ -209,12 +211,23 @@ def guarded(_: BufferPool, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return _lent[-1][:-_MARGIN].reshape(shape)
 
 
+_host_taps = lateral_context._taps
+
+
+@cache
+def before_nothing(n_scales: int) -> tuple[ctypes.Array[ctypes.c_void_p], list[NDArray[Any]]]:
+    """Return taps that are followed by no number."""
+    taps = [np.append(own, [np.nan] * 4).astype(np.float32) for own in _host_taps(n_scales)[1]]
+    return (ctypes.c_void_p * n_scales)(*(own.ctypes.data for own in taps)), taps
+
+
 def survives(name: str) -> bool:
     """Whether the comparison takes a mutant for the original."""
     original = library.Library(
         level := library.supported()[-1], library.build.library_path(level)
     )  # fmt: skip
     BufferPool.take = guarded
+    lateral_context._taps = before_nothing
     with tempfile.TemporaryDirectory() as folder:
         edits = [] if name == UNCHANGED else [load()[name]]
         mutant = compiled(Path(folder), ["-O1"], edits)
