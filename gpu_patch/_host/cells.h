@@ -107,32 +107,25 @@ template <class F> static double sum_of(const float* pixels, int64 n, F f) {
     return total;
 }
 
-// The different values of a cell, and how often each occurs.
-//
-// Whole numbers of a short range, as most images have, are counted each in its place; all others in
-// a hash table that grows, at most half full.
+// How often the different values of a cell occur. Whole numbers of a short range, as most images
+// have, are counted each in its place; all others are sorted.
 class Values {
-    struct Entry {
-        uint32_t value, count;
-    };
-    static constexpr int64 LEAST = 1024;  // entries of the first table
+    static constexpr int BITS = 11, BINS = 1 << BITS;  // of a pass of sorting
 
-    const int64 n_pixels, most;
-    Entry *entries, *larger;  // the table, and memory for the next one
-    int64 n_entries = 0, n_values = 0;
-    uint32_t* alike;  // how many values occur so often
+    const int64 n_pixels;
+    uint32_t* memory;  // of numbers counted in place, or of two orders of all pixels
+    uint32_t* alike;   // how many values occur so often
 
 public:
     static size_t bytes(int64 n_pixels) {
-        const int64 most = most_entries(n_pixels);
-        return Scratch::bytes<Entry>(most) + Scratch::bytes<Entry>(most / 2) +
+        return Scratch::bytes<uint32_t>(most_counts(n_pixels)) +
                Scratch::bytes<uint32_t>(n_pixels + 1);
     }
-    Values(const float* cell, int64 n, Scratch& scratch) : n_pixels(n), most(most_entries(n)) {
-        larger = scratch.take<Entry>(most), entries = scratch.take<Entry>(most / 2);
-        alike = scratch.take<uint32_t>(n + 1);
+    Values(const float* cell, int64 n, Scratch& scratch)
+        : n_pixels(n), memory(scratch.take<uint32_t>(most_counts(n))),
+          alike(scratch.take<uint32_t>(n + 1)) {
         memset(alike, 0, (n + 1) * sizeof *alike);
-        if (!count_in_place(cell)) count_in_table(cell);
+        if (!count_in_place(cell)) count_sorted(cell);
     }
 
     // In bits. Values that occur equally often are taken together: there are few different numbers.
@@ -147,11 +140,7 @@ public:
     }
 
 private:
-    static int64 most_entries(int64 n_pixels) {
-        int64 found = LEAST;
-        while (found < 2 * n_pixels) found *= 2;
-        return found;
-    }
+    static int64 most_counts(int64 n_pixels) { return std::max<int64>(2 * n_pixels, 2 * BINS); }
 
     bool count_in_place(const float* cell) {
         constexpr int N = 16;
@@ -168,27 +157,34 @@ private:
             for (int k = 0; k < N; ++k) look(cell[i + k], k);
         for (; i < n_pixels; ++i) look(cell[i], 0);
         for (int k = 1; k < N; ++k) look(lo[k], 0), look(hi[k], 0), other[0] |= other[k];
-        if (other[0] || lo[0] < -EXACT || hi[0] > EXACT || hi[0] - lo[0] >= 2 * most) return false;
-
-        uint32_t* counts = (uint32_t*)larger;  // twice as many as entries
+        if (other[0] || lo[0] < -EXACT || hi[0] > EXACT) return false;
         const int first = int(lo[0]), n = int(hi[0]) - first + 1;
-        memset(counts, 0, n * sizeof *counts);
-        for (i = 0; i < n_pixels; ++i) ++counts[int(cell[i]) - first];
+        if (n > most_counts(n_pixels)) return false;
+
+        memset(memory, 0, n * sizeof *memory);
+        for (i = 0; i < n_pixels; ++i) ++memory[int(cell[i]) - first];
         for (i = 0; i < n; ++i)
-            if (counts[i]) ++alike[counts[i]];
+            if (memory[i]) ++alike[memory[i]];
         return true;
     }
 
-    void count_in_table(const float* cell) {
-        // tables take turns, so that the largest that there can be comes where it fits
-        for (int64 size = 2 * LEAST; size <= most; size *= 2) std::swap(entries, larger);
-        begin(LEAST);
-        for (int64 i = 0; i < n_pixels; ++i) {
-            Entry& entry = entry_of(bits_of(cell[i]));
-            if (++entry.count == 1 && 2 * ++n_values > n_entries) grow();
+    // By their bits, some at a time, the lowest first.
+    void count_sorted(const float* cell) {
+        uint32_t *bits = memory, *sorted = memory + n_pixels;
+        for (int64 i = 0; i < n_pixels; ++i) bits[i] = bits_of(cell[i]);
+        for (int shift = 0; shift < 32; shift += BITS) {
+            uint32_t place[BINS + 1] = {};
+            uint32_t* const next = place + 1;
+            for (int64 i = 0; i < n_pixels; ++i) ++next[bits[i] >> shift & (BINS - 1)];
+            for (int b = 0; b < BINS; ++b) place[b + 1] += place[b];
+            for (int64 i = 0; i < n_pixels; ++i)
+                sorted[place[bits[i] >> shift & (BINS - 1)]++] = bits[i];
+            std::swap(bits, sorted);
         }
-        for (int64 i = 0; i < n_entries; ++i)
-            if (entries[i].count) ++alike[entries[i].count];
+        for (int64 first = 0, i = 1; i <= n_pixels; ++i) {
+            if (i < n_pixels && bits[i] == bits[first]) continue;
+            ++alike[i - first], first = i;
+        }
     }
     // Both zeros are one value, and so are all NaN.
     static uint32_t bits_of(float value) {
@@ -196,28 +192,5 @@ private:
         uint32_t bits;
         memcpy(&bits, &value, 4);
         return bits;
-    }
-    // The entry of a value; a new one counts 0.
-    Entry& entry_of(uint32_t value) {
-        uint32_t at = value;  // mixed as MurmurHash3 ends
-        at = (at ^ at >> 16) * 0x85ebca6bu, at = (at ^ at >> 13) * 0xc2b2ae35u, at ^= at >> 16;
-        for (;; ++at) {
-            Entry& entry = entries[at & uint32_t(n_entries - 1)];
-            if (entry.count && entry.value != value) continue;
-            entry.value = value;
-            return entry;
-        }
-    }
-    void begin(int64 n) {
-        std::swap(entries, larger);
-        n_entries = n;
-        memset(entries, 0, n * sizeof(Entry));
-    }
-    void grow() {
-        const Entry* before = entries;
-        const int64 n_before = n_entries;
-        begin(2 * n_before);
-        for (int64 i = 0; i < n_before; ++i)
-            if (before[i].count) entry_of(before[i].value).count = before[i].count;
     }
 };

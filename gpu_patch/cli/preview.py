@@ -46,7 +46,11 @@ def add_to(commands: Commands) -> None:
     add_target(parser)
     add_choice(parser)
     parser.add_argument(
-        "--out", type=path_named, default=Path("preview.png"), help="default: %(default)s"
+        "--out",
+        type=path_named,
+        default=Path("preview.png"),
+        metavar="FILE",
+        help="the picture, on this machine and not on a server (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 

@@ -10,7 +10,7 @@ from gpu_patch._host.library import active
 _LARGEST = 2.0**53
 """Threshold that is the same number for kernels and NumPy."""
 _MOST_PIXELS = 1 << 30
-"""Of a cell whose values are counted: tables have twice as many entries, numbered by 32 bits."""
+"""Of a cell whose values are counted, by 32 bits."""
 
 
 def count_near(cells: Any, threshold: Any) -> tuple[Any, Any] | None:
