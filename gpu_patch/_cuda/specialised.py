@@ -39,8 +39,8 @@ MANY_SAMPLES = {2: 128, 3: 16}
 """By dimensions, samples of a batch from which on larger blocks, and fewer, still fill a device."""
 LEAST_TOGETHER, MOST_TOGETHER = 8, 32
 """Samples whose largest scales begin before their smaller ones: 32 windows of 512 by 512 in two
-channels are 32 MB, and an A100's L2 is 40. Batches of a size that has no divisor between begin as
-one group."""
+channels are 32 MB, and an A100's L2 is 40. Twice as many where they have no such divisor; of larger
+batches, fewer."""
 MOST_GROUPS = 65535
 """The last dimensions of a grid have no more."""
 TABLE_BYTES = 4096 - 16
@@ -278,11 +278,12 @@ def launch_shape(
 @lru_cache(maxsize=64)
 def grid_of(n_samples: int, blocks_per_sample: int) -> tuple[int, int, int]:
     """Return the blocks of a batch: samples that begin together, tiles of each, and groups."""
-    for together in range(min(n_samples, MOST_TOGETHER), LEAST_TOGETHER - 1, -1):
-        groups, left = divmod(n_samples, together)
-        if not left and groups <= MOST_GROUPS:
-            return together, blocks_per_sample, groups
-    return n_samples, blocks_per_sample, 1
+    divisors = (n for n in range(min(n_samples, MOST_TOGETHER), 0, -1) if n_samples % n == 0)
+    together = next(divisors, 0)
+    few = together < LEAST_TOGETHER and n_samples <= 2 * MOST_TOGETHER
+    if few or n_samples // together > MOST_GROUPS:
+        together = n_samples
+    return together, blocks_per_sample, n_samples // together if together else 0
 
 
 @lru_cache(maxsize=8)

@@ -33,8 +33,8 @@ template <class Each> static int over_parts(const Job& job, Each each) {
     });
 }
 
-// The sources of the sample that a thread is likely to work on after this one; null where that is not
-// known: of images by page, and of parts of samples.
+// The sources of the sample that a thread works on after this one, where all threads are there and
+// equally fast; null where that is not known: of images by page, and of parts of samples.
 static const ChannelSource* next_of(const Job& job, const ChannelSource* sources, int64 sample,
                                     const Pages& pages) {
     const int64 next = sample + job.n_threads;

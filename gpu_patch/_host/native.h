@@ -2,10 +2,13 @@
 #pragma once
 #include "pages.h"
 
-constexpr int ROWS_AHEAD = 32;  // that are asked for before they are read
+constexpr int ROWS_AHEAD = 32;       // that are asked for before they are read
+constexpr int64 BYTES_ASKED = 512;  // of a row: the rest of a longer one is foreseen
+constexpr int64 TURNED_ROWS = 128;  // that are turned before the next columns are
 
 static ALWAYS_INLINE void prefetch(const char* from, int64 n_bytes) {
     asm volatile("" : : "r"(from));  // or gcc leaves out calls of functions that do nothing else
+    n_bytes = std::min(n_bytes, BYTES_ASKED);
     for (int64 i = 0; i < n_bytes; i += 64) __builtin_prefetch(from + i);
     __builtin_prefetch(from + n_bytes - 1);
 }
@@ -41,7 +44,8 @@ struct ChannelWindow {
 };
 
 // The first plane of a sample that a thread works on next, in images as a whole: its rows are asked
-// for while it works, since they lie far apart and the processor does not foresee them.
+// for while it works on the last plane of this one, since they lie far apart and the processor does
+// not foresee them.
 class NextRows {
     struct Rows {
         const char* first;
@@ -50,6 +54,7 @@ class NextRows {
     const int64 height;
     Rows* rows;
     int n = 0;
+    int64 asked = 0;
 
 public:
     static size_t bytes(const Job& job) { return Scratch::bytes<Rows>(job.n_channels); }
@@ -68,9 +73,11 @@ public:
             rows[n++] = {first, own.size[2] * pixel, job.patch[2] * pixel};
         }
     }
-    ALWAYS_INLINE void ask_for(int64 y) const {
-        for (int i = 0; i < n && y < height; ++i)
-            prefetch(rows[i].first + y * rows[i].row_bytes, rows[i].n_bytes);
+    // For one row more of each channel.
+    ALWAYS_INLINE void ask() {
+        for (int i = 0; i < n && asked < height; ++i)
+            prefetch(rows[i].first + asked * rows[i].row_bytes, rows[i].n_bytes);
+        ++asked;
     }
 };
 
@@ -96,7 +103,7 @@ class Native {
     Channel* channels;
     Volume* targets;
     Volume* mixture;
-    const NextRows next;
+    mutable NextRows next;
     struct {  // how windows are written that lie in their images; null where rows are read first
         void (Native::*straight)(int64 z, int64 y, int n, Part part) const;
         void (Native::*turned)(int64 z, Part part) const;
@@ -111,8 +118,8 @@ public:
                Scratch::bytes<Channel>(n) + Scratch::bytes<Volume>(n + 1) + NextRows::bytes(job);
     }
 
-    // `following` are the sources of the next sample, or null. Rows are asked for early unless they
-    // are in a cache already.
+    // `following` are the sources of the next sample, or null. Rows of one stretch are asked for
+    // early unless they are in a cache already.
     Native(const Job& job_, const ChannelSource* sources_, const ChannelSource* following,
            bool in_cache, Pages pages_, const EpilogueRecord* records_, char* input, char* target,
            Scratch& scratch)
@@ -174,19 +181,19 @@ public:
     }
 
 private:
-    // While row y is read, one that will be.
-    ALWAYS_INLINE void ask_ahead(int64 y, Part part) const {
-        y += ROWS_AHEAD;
-        if (y < part.stop)
-            ask_for_row(y);
-        else
-            next.ask_for(y - part.stop);
+    // While row y is read, for one that will be.
+    ALWAYS_INLINE void ask_ahead(int64 z, int64 y, Part part) const {
+        if (y + ROWS_AHEAD < part.stop)
+            ask_for_row(y + ROWS_AHEAD);
+        else if (z == job.patch[0] - 1)
+            next.ask();
     }
     ALWAYS_INLINE void ask_for_row(int64 y) const {
         for (int c = 0; c < n_channels; ++c) {
-            const char* row = (const char*)rows[c * job.patch[1] + y];
             const Channel& own = channels[c];
-            if (row && own.n_bytes) prefetch(row + own.first_byte, own.n_bytes);
+            if (!own.n_bytes) continue;
+            const char* row = (const char*)rows[c * job.patch[1] + y];
+            if (row) prefetch(row + own.first_byte, own.n_bytes);
         }
     }
     // Windows on several pages have their rows found piece by piece.
@@ -202,7 +209,7 @@ private:
     }
     void write_rows(int64 z, int64 y, int n, Part part) const {
         if (inside.straight && are_there(y, n)) return (this->*inside.straight)(z, y, n, part);
-        for (int i = 0; i < n; ++i) ask_ahead(y + i, part);
+        for (int i = 0; i < n; ++i) ask_ahead(z, y + i, part);
         for (int c = 0; c < n_channels; ++c) {
             // what is handed out as it is goes there at once
             const bool at_once = targets && !records && targets[c].is_direct();
@@ -270,7 +277,7 @@ private:
         const Finish<C, FINISHED> finish(*this);
         const Volume& volume = mixture ? *mixture : targets[0];
         for (int i = 0; i < n; ++i) {
-            ask_ahead(y + i, part);
+            ask_ahead(z, y + i, part);
             const int64 to = volume.place_of(z, y + i);
             const T* from[C];
             for (int c = 0; c < C; ++c) from[c] = row_inside<T>(c, y + i);
@@ -292,26 +299,31 @@ private:
     template <class T, int C> void turn_inside(int64 z, Part part) const {
         const Finish<C, true> finish(*this);
         const Volume& volume = mixture ? *mixture : targets[0];
+        for (int64 first = part.first; first < part.stop; first += TURNED_ROWS) {
+            const int64 stop = std::min(part.stop, first + TURNED_ROWS);
+            for (int64 x = 0; x < width; x += W)
+                for (int64 y = first; y < stop; y += W)
+                    turn_square<T, C>(finish, volume, z, y, x, int(std::min<int64>(W, stop - y)), part);
+        }
+    }
+    template <class T, int C>
+    ALWAYS_INLINE void turn_square(const Finish<C, true>& finish, const Volume& volume, int64 z,
+                                   int64 y, int64 x, int n, Part part) const {
         const bool down = volume.stride() > 0;
-        for (int64 x = 0; x < width; x += W)
-            for (int64 y = part.first; y < part.stop; y += W) {
-                const int n = int(std::min<int64>(W, part.stop - y));
-                vec squares[C][W];
-                for (int i = 0; i < W; ++i) {
-                    if (x == 0 && i < n) ask_ahead(y + i, part);
-                    for (int c = 0; c < C; ++c)
-                        squares[c][i] =
-                            i < n ? load_pixels<T>(row_inside<T>(c, y + (down ? i : n - 1 - i)) + x)
-                                  : vec{};
-                }
-                for (int c = 0; c < C; ++c) transpose(squares[c]);
-                const int64 first = volume.place_of(z, down ? y : y + n - 1);
-                for (int i = 0; i < W; ++i) {
-                    vec values[C];
-                    for (int c = 0; c < C; ++c) values[c] = squares[c][i];
-                    finish(values, first + (x + i) * volume.column_stride(), n);
-                }
-            }
+        vec squares[C][W];
+        for (int i = 0; i < W; ++i) {
+            if (x == 0 && i < n) ask_ahead(z, y + i, part);
+            for (int c = 0; c < C; ++c)
+                squares[c][i] =
+                    i < n ? load_pixels<T>(row_inside<T>(c, y + (down ? i : n - 1 - i)) + x) : vec{};
+        }
+        for (int c = 0; c < C; ++c) transpose(squares[c]);
+        const int64 to = volume.place_of(z, down ? y : y + n - 1);
+        for (int i = 0; i < W; ++i) {
+            vec values[C];
+            for (int c = 0; c < C; ++c) values[c] = squares[c][i];
+            finish(values, to + (x + i) * volume.column_stride(), n);
+        }
     }
     // Of the most usual types, stored and handed out.
     void find_inside() {

@@ -169,9 +169,12 @@ class ShannonFilter(PatchFilter):
         is_first[:, 1:] = (before != after) & (before == before)
         first = xp.flatnonzero(is_first)
         last = xp.concatenate([first[1:], xp.full(1, values.size)])
-        share = (last - first) / n
-        bits = xp.bincount(first // n, weights=share * xp.log2(share), minlength=len(cells))
-        return {"threshold": -bits}
+        # values that occur equally often are taken together, as the CPU's kernel does
+        cell_and_times, n_alike = xp.unique(first // n * (n + 1) + last - first, return_counts=True)
+        share = cell_and_times % (n + 1) / n
+        weights = n_alike * (share * xp.log2(share))
+        bits = xp.bincount(cell_and_times // (n + 1), weights=weights, minlength=len(cells))
+        return {"threshold": 0.0 - bits}
 
 
 @dataclass(frozen=True)

@@ -360,7 +360,10 @@ def test_blocks_of_the_largest_scale_come_first():
 
 @pytest.mark.parametrize(
     ("n_samples", "together"),
-    [(0, 0), (1, 1), (7, 7), (32, 32), (33, 11), (64, 32), (100, 25), (67, 67), (34, 17), (62, 31)],
+    [
+        *((0, 0), (1, 1), (7, 7), (32, 32), (33, 11), (34, 17), (62, 31), (64, 32), (100, 25)),
+        *((37, 37), (61, 61), (67, 1), (74, 2), (262, 2)),  # no divisor between
+    ],
 )
 def test_groups_of_samples(n_samples, together):
     grid = specialised.grid_of(n_samples, 15)

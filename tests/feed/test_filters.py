@@ -233,7 +233,10 @@ def let_the_fake_compute(cupy, monkeypatch):
             gpu.record("launch", "of CuPy")
             gpu.stream.run()
             plain = {name: pixels(value) for name, value in options.items()}
-            return fake_cupy._filled(np.asarray(function(*map(pixels, arguments), **plain)))
+            made = function(*map(pixels, arguments), **plain)
+            if isinstance(made, tuple):
+                return tuple(map(fake_cupy._filled, made))
+            return fake_cupy._filled(np.asarray(made))
 
         return call
 
@@ -242,10 +245,10 @@ def let_the_fake_compute(cupy, monkeypatch):
             return [pixels(item) for item in value]
         return value._pixels if isinstance(value, fake_cupy.FakeArray) else value
 
-    functions = "sort where pad maximum log2 flatnonzero concatenate full ones bincount"
+    functions = "sort where pad maximum log2 flatnonzero concatenate full ones bincount unique"
     for name in functions.split():
         monkeypatch.setattr(cupy, name, on_device(getattr(np, name)), raising=False)
-    operators = "eq ne gt ge and or sub mul truediv floordiv pow neg"
+    operators = "eq ne gt ge and or add sub rsub mul truediv floordiv mod pow neg"
     methods = [f"__{name}__" for name in operators.split()] + ["sum", "mean", "any", "swapaxes"]
     for name in methods:
         method = on_device(getattr(np.ndarray, name))

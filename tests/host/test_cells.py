@@ -91,9 +91,9 @@ def test_entropies_and_marks_are_numpys(compiled, shape):
         expected = ShannonFilter(0).scores(cells)["threshold"]
         marked = MaskFilter(0).scores(cells)["coverage"]
     found = entropies(compiled, cells)
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(found, expected, rtol=1e-15)  # but for the logarithm, the same steps
     assert found[1] == found[3] == found[5] == 0
-    assert not np.signbit(found).any()
+    assert not (np.signbit(found) | np.signbit(expected)).any()
     np.testing.assert_array_equal(count_marked(compiled, cells) / cells[0].size, marked)
     with computing(compiled):
         np.testing.assert_array_equal(ShannonFilter(0).scores(cells)["threshold"], found)
@@ -101,7 +101,6 @@ def test_entropies_and_marks_are_numpys(compiled, shape):
 
 
 def test_entropy_of_as_many_values_as_there_are_pixels(compiled):
-    """Their table is never full, and every one is found again."""
     n = 1 << 16
     values = np.random.default_rng(5).permutation(n).astype(np.float32)
     cells = np.stack([values, values // 2, values % 7, values * 0]).reshape(4, 256, 256)
@@ -110,7 +109,7 @@ def test_entropy_of_as_many_values_as_there_are_pixels(compiled):
         found = entropies(compiled, scaled)
         with computing(None):
             expected = ShannonFilter(0).scores(scaled)["threshold"]
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        np.testing.assert_allclose(found, expected, rtol=1e-15)
         assert found[:2].tolist() == [16, 15]
 
 
@@ -122,7 +121,7 @@ def test_entropy_with_one_pixel_unlike_the_others(compiled, last, at):
     found = entropies(compiled, cells)
     with computing(None):
         expected = ShannonFilter(0).scores(cells)["threshold"]
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
