@@ -667,7 +667,7 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 
 // grid = (samples of a group, tiles of a sample, groups). Blocks start in that order: the largest
 // scale of a group comes first, since its tiles take longest and what ends a launch should be short;
-// a group is small enough for the smaller scales to find their pixels in the cache.
+// a group should be small enough for the smaller scales to find their pixels in the cache.
 // Left to itself the compiler spills, to have more blocks at a time: it is told how many are enough.
 #if N_PLACES > 2 || PAGED && N_CHANNELS > 2
 #define BOUNDS __launch_bounds__(N_THREADS, 1)
