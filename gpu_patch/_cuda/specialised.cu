@@ -681,8 +681,12 @@ template <int SCALE> __device__ constexpr int tiles_up_to() {
 extern "C" __global__ BOUNDS void specialised(TABLE, Output* __restrict__ input,
                                               Output* __restrict__ target PAGES_PARAMETER) {
     const unsigned sample = blockIdx.z * gridDim.x + blockIdx.x;
-    // none is beyond: the remainder tells the compiler, which then leaves out tests of borders, and
-    // spills where there are many channels
-    const int tile = N_CHANNELS > 2 ? blockIdx.y : blockIdx.y % tiles_up_to<N_SCALES - 1>();
+#if N_CHANNELS > 2 || EPILOGUE && !N_RECORDS
+    const int tile = blockIdx.y;
+#else
+    // none is beyond: the remainder tells the compiler, which then leaves out tests of borders; above
+    // it would spill
+    const int tile = blockIdx.y % tiles_up_to<N_SCALES - 1>();
+#endif
     make_tile<N_SCALES - 1>(RECORDS_OF_TABLE, PAGES_OF(0), sample, tile, input, target);
 }
