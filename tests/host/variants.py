@@ -126,7 +126,7 @@ def drawn_and_measured(found: library.Library) -> Iterator[NDArray[Any]]:
             yield from count_near(found, cells, threshold)
         yield from mean_and_deviation(found, cells)
         repeated = np.round(cells)  # zeros of both signs among them
-        repeated[7, ..., -1] = 0.5
+        repeated[7].reshape(-1)[7] = 0.5  # by itself
         repeated[8, ..., :2] = np.array([0x7FC00001, 0xFFC00000], np.uint32).view(np.float32)
         repeated[9, ..., -1] = 9
         repeated[10, ..., -1] = 5000
