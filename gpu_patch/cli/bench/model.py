@@ -139,7 +139,7 @@ def work_of(shape: Shape, n_samples: int) -> Work:
     found = tiles_of(shape)
     return Work(
         n_samples * sum(tiles.n_blocks * tiles.instructions for tiles in found),
-        n_samples * sum(tiles.n_blocks for tiles in found),
+        n_samples * shape.blocks_per_sample,
         # the table, the borders' offsets, the outputs
         max(tiles.round_trips for tiles in found) + 3,
     )
