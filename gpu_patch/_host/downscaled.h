@@ -1,7 +1,7 @@
 // A scale of the lateral context: mixed, and filtered along Y, X and Z, in that order.
 //
-// Rows of the window stream through once, f at a time; columns in vectors, with the 4 outputs that
-// a row contributes to alive, in rows of accumulators that stay in the first cache. A finished row
+// Rows of the window stream through once, some at a time; columns in vectors, with the 4 outputs that
+// a row contributes to in registers, and between those rows in a cache. A finished row
 // is continued beyond the window's and the image's edges, in its place, by copying filtered columns,
 // split by phase (x mod f), and filtered along X. In 3D the slices that an output reads wait in a
 // ring.
@@ -16,8 +16,9 @@ class Downscaled {
     const EpilogueRecord* records;
     const Part part;
     const float* taps;
-    const int n_channels, f, n_taps, offset, z_scale, last_acc;
-    const int64 n_slices, window_x, wide, n_groups, n_rows, stride, buffer_stride;
+    const int n_channels, f, n_taps, offset, z_scale, last;
+    const int64 n_slices, window_x, wide, n_rows, stride, buffer_stride;
+    int rows_at_once;
     int n_places = 1;       // 1 where all channels are read at one place of images of one size
     bool is_direct = true;  // whether channels are mixed as they are stored, column by column
     int64 *x_map, *y_map, *z_map, *least;
@@ -25,9 +26,9 @@ class Downscaled {
     int64 at;         // and the place of a wide row where they begin
     Stretches* columns;  // of each place, where rows are in pages, or become floats first
     Runs beyond;      // what continues filtered rows
-    Group group;
-    AddGroup add;
-    float *acc[4], *phases, *floats, *weights, *shifts, *ring, *sums, *buffer;
+    Chunk chunk;
+    AddChunk add;
+    float **acc, *phases, *floats, *weights, *shifts, *ring, *sums, *buffer;
     void* spare;
     const void **rows, **some_rows;
     RowsInPages* found;  // of each channel and stretch
@@ -37,7 +38,7 @@ class Downscaled {
 public:
     static size_t bytes(const Job& job, int scale, Part part, const Pages& pages) {
         const int64 f = 1 << scale, n = job.n_channels, window = job.patch[2] << scale;
-        const int64 wide = (job.patch[2] + 4) * f, n_rows = (part.stop - part.first + 3) * f;
+        const int64 wide = (job.patch[2] + 4) * f, n_rows = n_rows_of(part, f);
         const int64 nz = job.n_dims == 3 ? job.patch[0] << scale : job.patch[0];
         const int64 plane = (part.stop - part.first) * job.patch[2];
         const int64 ring = job.n_dims == 3 ? (std::min(nz, 4 * f) + 1) * plane + W : 0;
@@ -45,11 +46,13 @@ public:
                Scratch::bytes<int64>(n * nz) + 2 * Scratch::bytes<int64>(n) +
                Scratch::bytes<Stretches>(n) + n * Stretches::bytes(wide, pages) +
                Scratch::bytes<Run>(wide) +
-               4 * Scratch::bytes<float>(acc_floats(job.patch[2], f)) +
+               Scratch::bytes<float*>(n_acc(f)) +
+               n_acc(f) * Scratch::bytes<float>(acc_floats(job.patch[2], f)) +
                Scratch::bytes<float>(f * stride_of(job.patch[2])) +
-               Scratch::bytes<float>(f * n * round_up(window, 16)) + 2 * Scratch::bytes<float>(n) +
+               Scratch::bytes<float>(MOST_ROWS * n * floats_stride(window)) + 2 * Scratch::bytes<float>(n) +
                Scratch::bytes<float>(ring) + Scratch::bytes<char>(spare_bytes(job.n_channels)) +
-               Scratch::bytes<void*>(n * n_rows) + Scratch::bytes<void*>(n * (f + AHEAD)) +
+               Scratch::bytes<void*>(n * (n_rows + MOST_ROWS)) +
+               Scratch::bytes<void*>(n * 2 * MOST_ROWS) +
                n * Scratch::bytes<RowsInPages>(Stretches::most(wide, pages)) +
                Scratch::bytes<float*>(4 * f) +
                Scratch::bytes<float>(W * round_up(job.patch[2], W));
@@ -61,10 +64,9 @@ public:
         : job(job_), sources(sources_), pages(pages_), records(records_), part(part_), taps(taps_),
           n_channels(job.n_channels), f(1 << scale), n_taps(4 * f - 2),
           offset(f / 2 - 1 - (2 * f - 2)), z_scale(job.n_dims == 3 ? scale : 0),
-          last_acc(f == 2 ? 2 : 3), n_slices(job.patch[0] << z_scale),
+          last(last_of(f)), n_slices(job.patch[0] << z_scale),
           window_x(job.patch[2] << scale), wide((job.patch[2] + 4) * f),
-          n_groups(part.stop - part.first + last_acc), n_rows(n_groups * f),
-          stride(stride_of(job.patch[2])), buffer_stride(round_up(job.patch[2], W)) {
+          n_rows(n_rows_of(part, f)), stride(stride_of(job.patch[2])), buffer_stride(round_up(job.patch[2], W)) {
         take(scratch);
         fill_maps(scale);
         choose();
@@ -106,6 +108,11 @@ public:
     }
 
 private:
+    // Of a group of f rows, the earliest output that it contributes to is so many before its own.
+    static int last_of(int64 f) { return f == 2 ? 2 : 3; }
+    static int64 n_rows_of(Part part, int64 f) { return (part.stop - part.first + last_of(f)) * f; }
+    static int64 n_acc(int64 f) { return std::max<int64>(1, MOST_ROWS / f) + last_of(f); }
+    static int64 floats_stride(int64 window) { return round_up(window, 16) + 16; }
     static int64 stride_of(int64 width) { return round_up(width + 4 + W, 16) + 16; }
     // A wide row, whose columns begin at a vector, and what vectors have beyond it.
     static int64 acc_floats(int64 width, int64 f) { return round_up(width + 4, W) * f + 2 * 16; }
@@ -118,9 +125,10 @@ private:
         columns = scratch.take<Stretches>(n_channels);
         for (int c = 0; c < n_channels; ++c) columns[c] = Stretches::in(scratch, wide, pages);
         beyond = {scratch.take<Run>(wide), 0};
-        for (auto& own : acc) own = scratch.take<float>(acc_floats(job.patch[2], f));
+        acc = scratch.take<float*>(n_acc(f));
+        for (int64 i = 0; i < n_acc(f); ++i) acc[i] = scratch.take<float>(acc_floats(job.patch[2], f));
         phases = scratch.take<float>(f * stride);
-        floats = scratch.take<float>(f * n_channels * round_up(window_x, 16));
+        floats = scratch.take<float>(MOST_ROWS * n_channels * floats_stride(window_x));
         weights = scratch.take<float>(n_channels);
         shifts = scratch.take<float>(n_channels);
         plane = (part.stop - part.first) * job.patch[2];
@@ -128,8 +136,8 @@ private:
         ring = scratch.take<float>(job.n_dims == 3 ? (n_ring + 1) * plane + W : 0);
         sums = ring + n_ring * plane;
         spare = scratch.take<char>(spare_bytes(n_channels));
-        rows = scratch.take<const void*>(n_channels * n_rows);
-        some_rows = scratch.take<const void*>(n_channels * (f + AHEAD));
+        rows = scratch.take<const void*>(n_channels * (n_rows + MOST_ROWS));
+        some_rows = scratch.take<const void*>(n_channels * 2 * MOST_ROWS);
         found = scratch.take<RowsInPages>(n_channels * Stretches::most(wide, pages));
         slices = scratch.take<const float*>(n_taps);
         buffer = scratch.take<float>(W * buffer_stride);
@@ -150,6 +158,10 @@ private:
             fill_map(y_map + c * n_rows, n_rows, y, part.first * f + offset, job.patch[1] << scale);
             fill_map(z_map + c * n_slices, n_slices, z, 0, n_slices);
         }
+    }
+    AddChunk adder_of(int pixel_type, bool shift) const {
+        return last == 2 ? ::adder_of<2>(pixel_type, n_channels, shift)
+                         : ::adder_of<3>(pixel_type, n_channels, shift);
     }
     static bool are_alike(const PageBox& one, const PageBox& other) {
         return !memcmp(one.grid, other.grid, sizeof one.grid) &&
@@ -183,10 +195,11 @@ private:
             for (int64 p = 0; c > 0 && p < wide && is_direct; ++p)
                 is_direct = map[p] - least[c] == x_map[p] - least[0];
         }
-        add = adder_of(sources[0].pixel_type, n_channels, shift);
+        rows_at_once = MOST_ROWS;
+        add = adder_of(sources[0].pixel_type, shift);
         is_direct = is_direct && add && is_ascending();
         if (!is_direct) {
-            add = adder_of(FLOAT32, n_channels, shift);
+            add = adder_of(FLOAT32, shift);
             for (int c = 0; c < n_places; ++c)
                 columns[c].fill(x_map + c * wide - offset, window_x, pages.of(c).boxes);
             for (int64 p = 0; p < wide; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
@@ -195,7 +208,7 @@ private:
             cut_at_pages();
         beyond.fill(x_map, 0, at, least[0]);
         beyond.fill(x_map, at + n_columns, wide, least[0]);
-        for (auto& own : acc) own += round_up(at, 16);
+        for (int64 i = 0; i < n_acc(f); ++i) acc[i] += round_up(at, 16);
     }
     // Columns of all places are cut where a page of one of them ends.
     void cut_at_pages() {
@@ -233,31 +246,36 @@ private:
             find_pages(slice);
         else
             is_roomy = find_rows(slice, whole);
-        group = {{}, nullptr, false, n_channels, f, taps, weights, shifts};
-        for (int64 g = 0; g < n_groups; ++g) {
-            float* again = acc[last_acc];
-            for (int a = last_acc; a > 0; --a) acc[a] = acc[a - 1];
-            acc[0] = again;
-            for (int a = 0; a < 4; ++a) group.acc[a] = acc[a];
+        chunk = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
+        // what comes before the first output is not wanted, but is summed: no slow numbers
+        for (int i = 0; i < last; ++i) memset(acc[i], 0, whole * sizeof(float));
+        for (int64 v = 0; v < n_rows; v += chunk.n_rows) {
+            chunk.n_rows = int(std::min<int64>(rows_at_once, n_rows - v));
+            chunk.first = int(v % f);
             if (!is_direct) {
-                convert(g);
-                add(group, whole, spare);
+                convert(v);
+                add(chunk, whole, spare);
             } else if (pages.boxes) {
-                for (int64 s = 0; s < columns->n; ++s) add_from_pages(g, s);
+                for (int64 s = 0; s < columns->n; ++s) add_from_pages(v, s);
             } else {
-                group.rows = rows + g * f * n_channels;
-                group.has_more = (g + 1) * f + AHEAD <= n_rows;
-                add(group, is_roomy ? whole : n_columns, spare);
+                chunk.rows = rows + v * n_channels;
+                chunk.ahead = is_last(v) ? nullptr : chunk.rows + chunk.n_rows * n_channels;
+                add(chunk, is_roomy ? whole : n_columns, spare);
             }
-            if (g < last_acc) continue;
-            const int64 y = part.first + g - last_acc;
-            float* row = acc[last_acc] - at;
-            read_row<float>(row, acc[last_acc], beyond);
-            split_phases(phases, stride, row, job.patch[2] + 4, f);
-            filter_row(where(y), phases, stride, taps, f, job.patch[2]);
-            then(y);
+            const int n_complete = (chunk.first + chunk.n_rows) / f;
+            for (int i = 0; i < n_complete; ++i) {
+                const int64 y = part.first + v / f + i - last;
+                if (y < part.first) continue;
+                float* row = acc[i] - at;
+                read_row<float>(row, acc[i], beyond);
+                split_phases(phases, stride, row, job.patch[2] + 4, f);
+                filter_row(where(y), phases, stride, taps, f, job.patch[2]);
+                then(y);
+            }
+            std::rotate(acc, acc + n_complete, acc + n_acc(f));
         }
     }
+    bool is_last(int64 v) const { return v + chunk.n_rows == n_rows; }
 
     // Find all rows of a slice; return whether whole vectors of columns are in the images.
     bool find_rows(int64 slice, int64 whole) {
@@ -269,13 +287,15 @@ private:
             const int64 first = is_direct ? least[place] : 0;
             const int64 bytes = PIXELS[source.pixel_type].bytes, step = source.size[2] * bytes;
             const char* from = row_of(source, z, 0) + first * bytes;
-            int64 last = 0;
+            int64 lowest = 0;
             for (int64 v = 0; v < n_rows; ++v) {
                 rows[v * n_channels + c] = from + y[v] * step;
-                last = std::max(last, y[v]);
+                lowest = std::max(lowest, y[v]);
             }
+            for (int64 v = n_rows; v < n_rows + MOST_ROWS; ++v)  // asked for, and not read
+                rows[v * n_channels + c] = rows[(n_rows - 1) * n_channels + c];
             const int64 height = source.size[0] * source.size[1];
-            is_roomy = is_roomy && (z * source.size[1] + last) * source.size[2] + first + whole <=
+            is_roomy = is_roomy && (z * source.size[1] + lowest) * source.size[2] + first + whole <=
                                        height * source.size[2];
         }
         return is_roomy;
@@ -295,11 +315,11 @@ private:
     }
 
     // Rows of any stored types, and of any places, as floats of the window.
-    void convert(int64 g) {
-        const int64 length = round_up(window_x, 16);
-        group.rows = some_rows;
-        for (int i = 0; i < f * n_channels; ++i) {
-            const int64 v = g * f + i / n_channels;
+    void convert(int64 first) {
+        const int64 length = floats_stride(window_x);
+        chunk.rows = some_rows;
+        for (int i = 0; i < chunk.n_rows * n_channels; ++i) {
+            const int64 v = first + i / n_channels;
             const int c = i % n_channels, place = n_places == 1 ? 0 : c;
             const Stretches& own = columns[place];
             for (int64 s = 0; s < own.n; ++s) {
@@ -314,26 +334,27 @@ private:
 
     // Columns of one stretch, where they lie. Vectors may go beyond its last: in memory other pixels
     // or a pool's margin follow, and what the next stretch has there is put back.
-    void add_from_pages(int64 g, int64 s) {
+    void add_from_pages(int64 v, int64 s) {
         const Run& run = columns[0].all[s].columns.runs[0];  // as long in all places
-        group.rows = some_rows;
-        group.has_more = (g + 1) * f + AHEAD <= n_rows;
+        const int64 n = chunk.n_rows, n_ahead = std::min(n, n_rows - v - n);
+        chunk.rows = some_rows;
+        chunk.ahead = n_ahead < n ? nullptr : some_rows + n * n_channels;
         for (int c = 0; c < n_channels; ++c) {
             const int place = n_places == 1 ? 0 : c;
-            const int64 *y = y_map + place * n_rows + g * f;
+            const int64 *y = y_map + place * n_rows + v;
             const int64 bytes = PIXELS[sources[c].pixel_type].bytes;
             const int64 first = columns[place].all[s].columns.runs[0].first;
             RowsInPages& row = *of_stretch(c, s);
-            for (int i = 0; i < (group.has_more ? f + AHEAD : f); ++i)
+            for (int64 i = 0; i < (chunk.ahead ? 2 * n : n); ++i)
                 some_rows[i * n_channels + c] = row(y[i]) + first * bytes;
         }
         vec next[4];
-        for (int a = 0; a < 4; ++a) {
-            group.acc[a] = acc[a] + run.at;
-            next[a] = load_vec(group.acc[a] + run.length);
-        }
-        add(group, round_up(run.length, W), spare);
-        for (int a = 0; a < 4; ++a) store_vec(group.acc[a] + run.length, next[a]);
+        float* own[MOST_ROWS + 3];
+        for (int64 i = 0; i < n_acc(f); ++i) own[i] = acc[i] + run.at;
+        for (int i = 0; i <= last; ++i) next[i] = load_vec(own[i] + run.length);
+        chunk.sums = own;
+        add(chunk, round_up(run.length, W), spare);
+        for (int i = 0; i <= last; ++i) store_vec(own[i] + run.length, next[i]);
     }
 
     // Slices that wait in the ring become a plane of the output.

@@ -5,98 +5,111 @@
 #pragma once
 #include "rows.h"
 
-constexpr int AHEAD = 2;      // rows that are asked for early
-constexpr int PART_ROWS = 2;  // rows of a group taken at once: more would share few ways of a cache
+// Rows that are filtered at once. Vectors of half a line of a cache come back for the other half, and
+// so many rows of a power of two of bytes share few ways of the first cache.
+constexpr int MOST_ROWS = 16, FEW_ROWS = 2;
 
 // ---- along Y -----------------------------------------------------------------------------------
 
-struct Group {  // f rows of each channel, and what becomes of them
-    float* acc[4];  // acc[a]: output row g - a
-    const void* const* rows;  // [row][channel]
-    bool has_more;            // whether AHEAD more rows follow
+struct Chunk {  // rows of each channel that follow one another, and what becomes of them
+    float* const* sums;        // sums[LAST - a]: output row g - a, to which the first row's group g adds
+    const void* const* rows;   // [row][channel]
+    const void* const* ahead;  // as many that follow, which are asked for; or null
+    int n_rows, first;         // the first row's place in its group
     int n_channels, f;
     const float *taps, *weights, *shifts;
 };
 
-template <class T, int C, bool SHIFT, int V>
-static ALWAYS_INLINE void add_block(const Group& group, float* const* acc, const T* const* rows,
-                                    const T* const* next, int first, int64 x, int64 at) {
-    const int nc = C ? C : group.n_channels, f = group.f;
-    const bool has_fourth = first < f - 2;  // there are 4 f - 2 taps
-    const float* taps = group.taps + first;
-    vec live[4][V];
-    for (int a = 0; a < 4; ++a)
+// Sums of V vectors stay in registers from the first row to the last. An output is complete when LAST
+// groups more have come.
+template <class T, int C, bool SHIFT, int LAST, int V>
+static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, const T* const* ahead,
+                                    int64 x, int64 at) {
+    const int nc = C ? C : chunk.n_channels, f = chunk.f;
+    float* const* sums = chunk.sums;
+    vec live[LAST + 1][V];
+    for (int a = 0; a <= LAST; ++a)
         for (int v = 0; v < V; ++v)
-            if (a < 3 || has_fourth)
-                live[a][v] = a == 0 && first == 0 ? vec{} : load_vec(acc[a] + at + v * W);
-    for (int r = 0; r < PART_ROWS; ++r) {
+            live[a][v] = a == 0 && !chunk.first ? vec{} : load_vec(sums[LAST - a] + at + v * W);
+    const auto add_row = [&](const float* taps, auto n_taps) {
         vec mixed[V];
         for (int c = 0; c < nc; ++c)
             for (int v = 0; v < V; ++v) {
-                vec value = load_pixels<T>(rows[r * nc + c] + x + v * W);
-                if (SHIFT) value = value - all(group.shifts[c]);
-                mixed[v] = c == 0 ? all(group.weights[0]) * value
-                                  : fma_vec(all(group.weights[c]), value, mixed[v]);
+                vec value = load_pixels<T>(rows[c] + x + v * W);
+                if (SHIFT) value = value - all(chunk.shifts[c]);
+                mixed[v] = c == 0 ? all(chunk.weights[0]) * value
+                                  : fma_vec(all(chunk.weights[c]), value, mixed[v]);
             }
-        if (next)
+        rows += nc;
+        if (ahead) {  // the first line is asked for before
             for (int c = 0; c < nc; ++c)
-                for (size_t b = 0; b < V * W * sizeof(T); b += 64)
-                    __builtin_prefetch((const char*)(next[r * nc + c] + x) + b);
-        for (int a = 0; a < 3; ++a)
+                for (size_t b = 64; b <= V * W * sizeof(T); b += 64)
+                    __builtin_prefetch((const char*)(ahead[c] + x) + b - 1, 0, 2);
+            ahead += nc;
+        }
+        for (int a = 0; a < n_taps; ++a)
             for (int v = 0; v < V; ++v)
-                live[a][v] = fma_vec(all(taps[a * f + r]), mixed[v], live[a][v]);
-        if (has_fourth)
-            for (int v = 0; v < V; ++v)
-                live[3][v] = fma_vec(all(taps[3 * f + r]), mixed[v], live[3][v]);
+                live[a][v] = fma_vec(all(taps[a * f]), mixed[v], live[a][v]);
+    };
+    int r = chunk.first;
+    for (int left = chunk.n_rows; left;) {
+        const int stop = std::min(f, r + left);
+        left -= stop - r;
+        // there are 4 f - 2 taps
+        for (; r < std::min(stop, f - 2); ++r) add_row(chunk.taps + r, std::integral_constant<int, LAST + 1>());
+        for (; r < stop; ++r) add_row(chunk.taps + r, std::integral_constant<int, 3>());
+        if (r < f) break;
+        for (int v = 0; v < V; ++v) store_vec(*sums + at + v * W, live[LAST][v]);
+        for (int v = 0; v < V; ++v) {
+            for (int a = LAST; a > 0; --a) live[a][v] = live[a - 1][v];
+            live[0][v] = vec{};
+        }
+        ++sums, r = 0;
     }
-    for (int a = 0; a < 4; ++a)
+    for (int a = 0; a <= LAST; ++a)
         for (int v = 0; v < V; ++v)
-            if (a < 3 || has_fourth) store_vec(acc[a] + at + v * W, live[a][v]);
+            if (a || r) store_vec(sums[LAST - a] + at + v * W, live[a][v]);
 }
 
-template <class T, int C, bool SHIFT>
-static void add_group(const Group& given, int64 n, void* spare) {
-    const Group group = given;  // what is stored cannot change it
-    const int nc = C ? C : group.n_channels;
-    const T* const* all_rows = (const T* const*)group.rows;
-    for (int first = 0; first < group.f; first += PART_ROWS) {
-        const T* const* rows = all_rows + first * nc;
-        const T* const* next = group.has_more ? rows + AHEAD * nc : nullptr;
-        int64 x = 0;
-        for (; x + U * W <= n; x += U * W)
-            add_block<T, C, SHIFT, U>(group, group.acc, rows, next, first, x, x);
-        for (; x + W <= n; x += W)
-            add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x);
-        if (x == n) continue;
-        // what is left from copies: nothing beyond the image is read
-        const T** copies = (const T**)spare;
-        T* copied = (T*)(copies + PART_ROWS * nc);
-        for (int i = 0; i < PART_ROWS * nc; ++i) {
-            memcpy((void*)(copied + i * W), rows[i] + x, (n - x) * sizeof(T));
-            copies[i] = copied + i * W;
-        }
-        add_block<T, C, SHIFT, 1>(group, group.acc, copies, nullptr, first, 0, x);
+template <class T, int C, bool SHIFT, int LAST>
+static void add_chunk(const Chunk& given, int64 n, void* spare) {
+    const Chunk chunk = given;  // what is stored cannot change it
+    const int n_rows = chunk.n_rows * (C ? C : chunk.n_channels);
+    const T* const* rows = (const T* const*)chunk.rows;
+    const T* const* ahead = (const T* const*)chunk.ahead;
+    for (int i = 0; ahead && i < n_rows; ++i) __builtin_prefetch(ahead[i], 0, 2);
+    int64 x = 0;
+    for (; x + U * W <= n; x += U * W) add_block<T, C, SHIFT, LAST, U>(chunk, rows, ahead, x, x);
+    for (; x + W <= n; x += W) add_block<T, C, SHIFT, LAST, 1>(chunk, rows, ahead, x, x);
+    if (x == n) return;
+    // what is left from copies: nothing beyond the image is read
+    const T** copies = (const T**)spare;
+    T* copied = (T*)(copies + n_rows);
+    for (int i = 0; i < n_rows; ++i) {
+        memcpy((void*)(copied + i * W), rows[i] + x, (n - x) * sizeof(T));
+        copies[i] = copied + i * W;
     }
+    add_block<T, C, SHIFT, LAST, 1>(chunk, copies, nullptr, 0, x);
 }
-typedef void (*AddGroup)(const Group& group, int64 n, void* spare);
+typedef void (*AddChunk)(const Chunk& chunk, int64 n, void* spare);
 
 static size_t spare_bytes(int n_channels) {
-    return PART_ROWS * n_channels * (sizeof(void*) + W * sizeof(float));
+    return MOST_ROWS * n_channels * (sizeof(void*) + W * sizeof(float));
 }
 
-template <class T> static AddGroup adder(int n_channels, bool shift) {
-    if (n_channels > 2) return add_group<T, 0, true>;
-    if (n_channels == 1) return shift ? add_group<T, 1, true> : add_group<T, 1, false>;
-    return shift ? add_group<T, 2, true> : add_group<T, 2, false>;
+template <class T, int LAST> static AddChunk adder(int n_channels, bool shift) {
+    if (n_channels > 2) return add_chunk<T, 0, true, LAST>;
+    if (n_channels == 1) return shift ? add_chunk<T, 1, true, LAST> : add_chunk<T, 1, false, LAST>;
+    return shift ? add_chunk<T, 2, true, LAST> : add_chunk<T, 2, false, LAST>;
 }
-static AddGroup adder_of(int pixel_type, int n_channels, bool shift) {
+template <int LAST> static AddChunk adder_of(int pixel_type, int n_channels, bool shift) {
     switch (pixel_type) {
-    case UINT8: return adder<uint8_t>(n_channels, shift);
-    case INT8: return adder<int8_t>(n_channels, shift);
-    case UINT16: return adder<uint16_t>(n_channels, shift);
-    case INT16: return adder<int16_t>(n_channels, shift);
-    case FLOAT16: return adder<half>(n_channels, shift);
-    case FLOAT32: return adder<float>(n_channels, shift);
+    case UINT8: return adder<uint8_t, LAST>(n_channels, shift);
+    case INT8: return adder<int8_t, LAST>(n_channels, shift);
+    case UINT16: return adder<uint16_t, LAST>(n_channels, shift);
+    case INT16: return adder<int16_t, LAST>(n_channels, shift);
+    case FLOAT16: return adder<half, LAST>(n_channels, shift);
+    case FLOAT32: return adder<float, LAST>(n_channels, shift);
     }
     return nullptr;  // booleans become floats first
 }

@@ -65,6 +65,10 @@ template <class T> static ALWAYS_INLINE void read_row(float* to, const T* pixels
             for (; x + W <= run.length; x += W)
                 store_vec(out + run.length - x - W, backwards(load_pixels<T>(from + x)));
         if (x == run.length) continue;
+        if constexpr (std::is_same_v<T, float>) {  // few, mostly: what continues filtered rows
+            for (; x < run.length; ++x) out[forwards ? x : run.length - 1 - x] = from[x];
+            continue;
+        }
         float rest[W];
         store_vec(rest, load_some<T>(from + x, int(run.length - x)));
         for (int64 k = x; k < run.length; ++k)

@@ -136,10 +136,12 @@ def boxes(found: library.Library, case: Case) -> list[bytes]:
             for scale in range(case.n_scales):
                 made += HostRecords(found).pages(windows, scale)
             if mode == "zero":  # nothing is read of a window that misses the image
-                coords = case.sources.coords.copy()
-                coords[-1] = -np.array(case.patch_size) << case.n_scales
-                beside = windows._replace(sources=case.sources._replace(coords=coords))
-                made += HostRecords(found).pages(beside, case.n_scales - 1)
+                largest = np.array(case.patch_size) << case.n_scales
+                for at in (-largest, of_last_place(case) + largest):
+                    coords = case.sources.coords.copy()
+                    coords[-1] = at
+                    beside = windows._replace(sources=case.sources._replace(coords=coords))
+                    made += HostRecords(found).pages(beside, case.n_scales - 1)
             for pins in {id(image.pins): image.pins for image in table._images}.values():
                 for slot in np.flatnonzero(pins)[::7]:
                     pins[slot] -= 1
@@ -149,6 +151,12 @@ def boxes(found: library.Library, case: Case) -> list[bytes]:
                         made.append(np.array(str(error)))
                     pins[slot] += 1
     return [array.tobytes() for array in made]
+
+
+def of_last_place(case: Case) -> NDArray[np.integer]:
+    """Return the sizes of the images that the last places lie in."""
+    sizes = np.array([image.shape[2:] for image in case.images])
+    return sizes[case.sources.image_idx[-1]]
 
 
 def impossible(case: Case) -> Iterator[ChannelSources]:
