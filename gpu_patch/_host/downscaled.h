@@ -246,6 +246,10 @@ private:
             find_pages(slice);
         else
             is_roomy = find_rows(slice, whole);
+        if (!pages.boxes && is_direct)
+            for (int64 i = 0; i < std::min<int64>(n_rows, rows_at_once) * n_channels; ++i)
+                for (int64 b = 0; b < n_columns * PIXELS[sources[0].pixel_type].bytes + 63; b += 64)
+                    __builtin_prefetch((const char*)rows[i] + b, 0, 2);
         chunk = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
         // what comes before the first output is not wanted, but is summed: no slow numbers
         for (int i = 0; i < last; ++i) memset(acc[i], 0, whole * sizeof(float));
