@@ -18,7 +18,6 @@ class Downscaled {
     const float* taps;
     const int n_channels, f, n_taps, offset, z_scale, last;
     const int64 n_slices, window_x, wide, n_rows, stride, buffer_stride;
-    int rows_at_once;
     int n_places = 1;       // 1 where all channels are read at one place of images of one size
     bool is_direct = true;  // whether channels are mixed as they are stored, column by column
     int64 *x_map, *y_map, *z_map, *least;
@@ -195,7 +194,6 @@ private:
             for (int64 p = 0; c > 0 && p < wide && is_direct; ++p)
                 is_direct = map[p] - least[c] == x_map[p] - least[0];
         }
-        rows_at_once = MOST_ROWS;
         add = adder_of(sources[0].pixel_type, shift);
         is_direct = is_direct && add && is_ascending();
         if (!is_direct) {
@@ -247,14 +245,14 @@ private:
         else
             is_roomy = find_rows(slice, whole);
         if (!pages.boxes && is_direct)
-            for (int64 i = 0; i < std::min<int64>(n_rows, rows_at_once) * n_channels; ++i)
+            for (int64 i = 0; i < std::min<int64>(n_rows, MOST_ROWS) * n_channels; ++i)
                 for (int64 b = 0; b < n_columns * PIXELS[sources[0].pixel_type].bytes + 63; b += 64)
                     __builtin_prefetch((const char*)rows[i] + b, 0, 2);
         chunk = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
         // what comes before the first output is not wanted, but is summed: no slow numbers
         for (int i = 0; i < last; ++i) memset(acc[i], 0, whole * sizeof(float));
         for (int64 v = 0; v < n_rows; v += chunk.n_rows) {
-            chunk.n_rows = int(std::min<int64>(rows_at_once, n_rows - v));
+            chunk.n_rows = int(std::min<int64>(MOST_ROWS, n_rows - v));
             chunk.first = int(v % f);
             if (!is_direct) {
                 convert(v);

@@ -5,23 +5,24 @@
 #pragma once
 #include "rows.h"
 
-// Rows that are filtered at once. Vectors of half a line of a cache come back for the other half, and
-// so many rows of a power of two of bytes share few ways of the first cache.
-constexpr int MOST_ROWS = 16, FEW_ROWS = 2;
+constexpr int MOST_ROWS = 16;  // of a chunk
+// Sums stay in registers for all rows of a chunk where vectors of work take whole lines of a cache.
+// Those of half a line come back for the other half, which so many rows of a power of two of bytes
+// would have lost: then two rows are added at a time.
+constexpr bool IN_REGISTERS = W == 16;
 
 // ---- along Y -----------------------------------------------------------------------------------
 
 struct Chunk {  // rows of each channel that follow one another, and what becomes of them
-    float* const* sums;        // sums[LAST - a]: output row g - a, to which the first row's group g adds
+    float* const* sums;  // sums[LAST - a]: output row g - a, where g is the group of the first row
     const void* const* rows;   // [row][channel]
     const void* const* ahead;  // as many that follow, which are asked for; or null
-    int n_rows, first;         // the first row's place in its group
+    int n_rows, first;         // the first row's place in its group of f
     int n_channels, f;
     const float *taps, *weights, *shifts;
 };
 
-// Sums of V vectors stay in registers from the first row to the last. An output is complete when LAST
-// groups more have come.
+// V vectors of all rows. An output is complete when LAST groups more have come.
 template <class T, int C, bool SHIFT, int LAST, int V>
 static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, const T* const* ahead,
                                     int64 x, int64 at) {
@@ -31,7 +32,7 @@ static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, co
     for (int a = 0; a <= LAST; ++a)
         for (int v = 0; v < V; ++v)
             live[a][v] = a == 0 && !chunk.first ? vec{} : load_vec(sums[LAST - a] + at + v * W);
-    const auto add_row = [&](const float* taps, auto n_taps) {
+    const auto add_row = [&](const float* taps, bool has_fourth) {
         vec mixed[V];
         for (int c = 0; c < nc; ++c)
             for (int v = 0; v < V; ++v) {
@@ -41,26 +42,33 @@ static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, co
                                   : fma_vec(all(chunk.weights[c]), value, mixed[v]);
             }
         rows += nc;
-        if (ahead) {  // the first line is asked for before
+        if (ahead) {
             for (int c = 0; c < nc; ++c)
-                for (size_t b = 64; b <= V * W * sizeof(T); b += 64)
-                    __builtin_prefetch((const char*)(ahead[c] + x) + b - 1, 0, 2);
+                for (size_t b = 0; b < V * W * sizeof(T); b += 64)
+                    __builtin_prefetch((const char*)(ahead[c] + x) + b, 0, IN_REGISTERS ? 2 : 3);
             ahead += nc;
         }
-        for (int a = 0; a < n_taps; ++a)
+        for (int a = 0; a <= LAST; ++a)
             for (int v = 0; v < V; ++v)
-                live[a][v] = fma_vec(all(taps[a * f]), mixed[v], live[a][v]);
+                if (a < 3 || has_fourth)
+                    live[a][v] = fma_vec(all(taps[a * f]), mixed[v], live[a][v]);
     };
     int r = chunk.first;
+    if (!IN_REGISTERS) {
+        const bool has_fourth = r < f - 2;  // there are 4 f - 2 taps
+        for (int i = 0; i < 2; ++i) add_row(chunk.taps + r + i, has_fourth);
+        for (int a = 0; a <= LAST; ++a)
+            for (int v = 0; v < V; ++v) store_vec(sums[LAST - a] + at + v * W, live[a][v]);
+        return;
+    }
     for (int left = chunk.n_rows; left;) {
         const int stop = std::min(f, r + left);
         left -= stop - r;
-        // there are 4 f - 2 taps
-        for (; r < std::min(stop, f - 2); ++r) add_row(chunk.taps + r, std::integral_constant<int, LAST + 1>());
-        for (; r < stop; ++r) add_row(chunk.taps + r, std::integral_constant<int, 3>());
+        for (; r < std::min(stop, f - 2); ++r) add_row(chunk.taps + r, true);
+        for (; r < stop; ++r) add_row(chunk.taps + r, false);
         if (r < f) break;
-        for (int v = 0; v < V; ++v) store_vec(*sums + at + v * W, live[LAST][v]);
         for (int v = 0; v < V; ++v) {
+            store_vec(*sums + at + v * W, live[LAST][v]);
             for (int a = LAST; a > 0; --a) live[a][v] = live[a - 1][v];
             live[0][v] = vec{};
         }
@@ -72,15 +80,15 @@ static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, co
 }
 
 template <class T, int C, bool SHIFT, int LAST>
-static void add_chunk(const Chunk& given, int64 n, void* spare) {
-    const Chunk chunk = given;  // what is stored cannot change it
+static ALWAYS_INLINE void add_rows(const Chunk& chunk, int64 n, void* spare) {
     const int n_rows = chunk.n_rows * (C ? C : chunk.n_channels);
     const T* const* rows = (const T* const*)chunk.rows;
     const T* const* ahead = (const T* const*)chunk.ahead;
-    for (int i = 0; ahead && i < n_rows; ++i) __builtin_prefetch(ahead[i], 0, 2);
     int64 x = 0;
     for (; x + U * W <= n; x += U * W) add_block<T, C, SHIFT, LAST, U>(chunk, rows, ahead, x, x);
     for (; x + W <= n; x += W) add_block<T, C, SHIFT, LAST, 1>(chunk, rows, ahead, x, x);
+    for (int i = 0; ahead && i < n_rows; ++i)
+        __builtin_prefetch((const char*)(ahead[i] + n) - 1, 0, IN_REGISTERS ? 2 : 3);
     if (x == n) return;
     // what is left from copies: nothing beyond the image is read
     const T** copies = (const T**)spare;
@@ -90,6 +98,19 @@ static void add_chunk(const Chunk& given, int64 n, void* spare) {
         copies[i] = copied + i * W;
     }
     add_block<T, C, SHIFT, LAST, 1>(chunk, copies, nullptr, 0, x);
+}
+template <class T, int C, bool SHIFT, int LAST>
+static void add_chunk(const Chunk& given, int64 n, void* spare) {
+    Chunk chunk = given;  // what is stored cannot change it
+    if (IN_REGISTERS) return add_rows<T, C, SHIFT, LAST>(chunk, n, spare);
+    const void* const* const ahead = given.ahead;
+    for (int left = given.n_rows; left; left -= 2, chunk.rows += 2 * chunk.n_channels) {
+        chunk.n_rows = 2;
+        chunk.ahead = left > 2 ? chunk.rows + 2 * chunk.n_channels : ahead;
+        add_rows<T, C, SHIFT, LAST>(chunk, n, spare);
+        chunk.first += 2;
+        if (chunk.first == chunk.f) chunk.first = 0, ++chunk.sums;
+    }
 }
 typedef void (*AddChunk)(const Chunk& chunk, int64 n, void* spare);
 
