@@ -1,8 +1,8 @@
 // A scale of the lateral context: mixed, and filtered along Y, X and Z, in that order.
 //
-// Rows of the window stream through once, some at a time; columns in vectors, with the 4 outputs that
-// a row contributes to in registers, and between those rows in a cache. A finished row
-// is continued beyond the window's and the image's edges, in its place, by copying filtered columns,
+// Rows of the window stream through once, a chunk at a time; columns in vectors, whose sums for the 4
+// outputs that a row contributes to wait for the next chunk in rows of accumulators. A finished row is
+// continued beyond the window's and the image's edges, in its place, by copying filtered columns,
 // split by phase (x mod f), and filtered along X. In 3D the slices that an output reads wait in a
 // ring.
 #pragma once
@@ -44,11 +44,11 @@ public:
         return Scratch::bytes<int64>(n * wide) + Scratch::bytes<int64>(n * n_rows) +
                Scratch::bytes<int64>(n * nz) + 2 * Scratch::bytes<int64>(n) +
                Scratch::bytes<Stretches>(n) + n * Stretches::bytes(wide, pages) +
-               Scratch::bytes<Run>(wide) +
-               Scratch::bytes<float*>(n_acc(f)) +
+               Scratch::bytes<Run>(wide) + Scratch::bytes<float*>(n_acc(f)) +
                n_acc(f) * Scratch::bytes<float>(acc_floats(job.patch[2], f)) +
                Scratch::bytes<float>(f * stride_of(job.patch[2])) +
-               Scratch::bytes<float>(MOST_ROWS * n * floats_stride(window)) + 2 * Scratch::bytes<float>(n) +
+               Scratch::bytes<float>(MOST_ROWS * n * floats_stride(window)) +
+               2 * Scratch::bytes<float>(n) +
                Scratch::bytes<float>(ring) + Scratch::bytes<char>(spare_bytes(job.n_channels)) +
                Scratch::bytes<void*>(n * (n_rows + MOST_ROWS)) +
                Scratch::bytes<void*>(n * 2 * MOST_ROWS) +
@@ -244,26 +244,18 @@ private:
             find_pages(slice);
         else
             is_roomy = find_rows(slice, whole);
-        if (!pages.boxes && is_direct)
-            for (int64 i = 0; i < std::min<int64>(n_rows, MOST_ROWS) * n_channels; ++i)
-                for (int64 b = 0; b < n_columns * PIXELS[sources[0].pixel_type].bytes + 63; b += 64)
-                    __builtin_prefetch((const char*)rows[i] + b, 0, 2);
         chunk = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
-        // what comes before the first output is not wanted, but is summed: no slow numbers
+        // what comes before the first output is summed and not wanted: zeros, which are never slow
         for (int i = 0; i < last; ++i) memset(acc[i], 0, whole * sizeof(float));
         for (int64 v = 0; v < n_rows; v += chunk.n_rows) {
             chunk.n_rows = int(std::min<int64>(MOST_ROWS, n_rows - v));
             chunk.first = int(v % f);
-            if (!is_direct) {
-                convert(v);
-                add(chunk, whole, spare);
-            } else if (pages.boxes) {
+            if (!is_direct)
+                add_converted(v, whole);
+            else if (pages.boxes)
                 for (int64 s = 0; s < columns->n; ++s) add_from_pages(v, s);
-            } else {
-                chunk.rows = rows + v * n_channels;
-                chunk.ahead = is_last(v) ? nullptr : chunk.rows + chunk.n_rows * n_channels;
-                add(chunk, is_roomy ? whole : n_columns, spare);
-            }
+            else
+                add_in_place(v, is_roomy ? whole : n_columns);
             const int n_complete = (chunk.first + chunk.n_rows) / f;
             for (int i = 0; i < n_complete; ++i) {
                 const int64 y = part.first + v / f + i - last;
@@ -277,7 +269,6 @@ private:
             std::rotate(acc, acc + n_complete, acc + n_acc(f));
         }
     }
-    bool is_last(int64 v) const { return v + chunk.n_rows == n_rows; }
 
     // Find all rows of a slice; return whether whole vectors of columns are in the images.
     bool find_rows(int64 slice, int64 whole) {
@@ -316,8 +307,23 @@ private:
         return found + c * Stretches::most(wide, pages) + s;
     }
 
+    // Columns where they lie in whole images. The first chunk's rows are asked for, as those of all
+    // others are while the chunk before them is read.
+    void add_in_place(int64 v, int64 n) {
+        const int64 in_chunk = chunk.n_rows * n_channels;
+        chunk.rows = rows + v * n_channels;
+        chunk.ahead = v + chunk.n_rows < n_rows ? chunk.rows + in_chunk : nullptr;
+        if (v == 0) {
+            const int64 row_bytes = n_columns * PIXELS[sources[0].pixel_type].bytes;
+            for (int64 i = 0; i < in_chunk; ++i)
+                for (int64 b = 0; b < row_bytes + 63; b += 64)
+                    __builtin_prefetch((const char*)rows[i] + b, 0, 2);
+        }
+        add(chunk, n, spare);
+    }
+
     // Rows of any stored types, and of any places, as floats of the window.
-    void convert(int64 first) {
+    void add_converted(int64 first, int64 n) {
         const int64 length = floats_stride(window_x);
         chunk.rows = some_rows;
         for (int i = 0; i < chunk.n_rows * n_channels; ++i) {
@@ -332,15 +338,16 @@ private:
             }
             some_rows[i] = floats + i * length;
         }
+        add(chunk, n, spare);
     }
 
     // Columns of one stretch, where they lie. Vectors may go beyond its last: in memory other pixels
     // or a pool's margin follow, and what the next stretch has there is put back.
     void add_from_pages(int64 v, int64 s) {
         const Run& run = columns[0].all[s].columns.runs[0];  // as long in all places
-        const int64 n = chunk.n_rows, n_ahead = std::min(n, n_rows - v - n);
+        const int64 n = chunk.n_rows;
         chunk.rows = some_rows;
-        chunk.ahead = n_ahead < n ? nullptr : some_rows + n * n_channels;
+        chunk.ahead = v + 2 * n <= n_rows ? some_rows + n * n_channels : nullptr;
         for (int c = 0; c < n_channels; ++c) {
             const int place = n_places == 1 ? 0 : c;
             const int64 *y = y_map + place * n_rows + v;

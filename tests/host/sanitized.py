@@ -36,10 +36,10 @@ static const int PLANTED = std::getenv("{VARIABLE}") ? std::atoi(std::getenv("{V
 BUGS = {
     "columns": (
         "filters.h",
-        "if (x == n) continue;",
+        "if (x == n) return;",
         "if (x == n && PLANTED == 1)"
-        " add_block<T, C, SHIFT, 1>(group, group.acc, rows, next, first, x, x);"
-        " if (x == n) continue;",
+        " add_block<T, C, SHIFT, LAST, 1>(chunk, rows, nullptr, x, x);"
+        " if (x == n) return;",
     ),
     "output": (
         "vectors.h",
