@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from variants import cases, compiled, drawn_and_measured, stitched
+from variants import SUMS_IN_REGISTERS, cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import arguments, lateral_context, library
@@ -45,6 +45,8 @@ LACKING = {
 }
 """What epilogues do without, by the mode that they are tried with."""
 _MARGIN = 64
+IN_REGISTERS = "in registers"
+"""What names those of sums that stay in registers, as the widest vectors have them."""
 UNCHANGED = "unchanged"
 """What shows that the comparison tells broken kernels from those that are not."""
 
@@ -237,7 +239,9 @@ def survives(name: str) -> bool:
     BufferPool.take = guarded
     lateral_context._taps = before_nothing
     with tempfile.TemporaryDirectory() as folder:
-        edits = [] if name == UNCHANGED else [load()[name]]
+        edits: list[tuple[str, str, str]] = [] if UNCHANGED in name else [load()[name]]
+        if IN_REGISTERS in name:
+            edits.append(SUMS_IN_REGISTERS)
         mutant = compiled(Path(folder), ["-O1"], edits)
         try:
             pairs = zip(results(mutant), results(original), strict=True)
@@ -248,7 +252,8 @@ def survives(name: str) -> bool:
 
 def main(word: str = "") -> None:
     survivors = []
-    for name in [UNCHANGED, *(name for name in load() if word in name)]:
+    unchanged = [UNCHANGED, f"{UNCHANGED}, {IN_REGISTERS}"]
+    for name in [*unchanged, *(name for name in load() if word in name)]:
         command = [sys.executable, __file__, "--one", name]
         try:
             done = subprocess.run(
@@ -260,7 +265,7 @@ def main(word: str = "") -> None:
         except subprocess.TimeoutExpired:
             alive, how = False, "hangs"
         print(f"{'SURVIVES' if alive else 'killed':9} {how:8} {name}", flush=True)
-        if name == UNCHANGED:
+        if name in unchanged:
             if not alive:
                 raise SystemExit("the comparison finds differences where nothing was changed")
             continue

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from variants import cases, compiled, drawn_and_measured, stitched
+from variants import SUMS_IN_REGISTERS, cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import arguments, build, library
@@ -78,11 +78,13 @@ def built(folder: Path, sanitizer: str) -> library.Library:
         return library.Library(level, path)
     prelude = folder / "planted.h"
     prelude.write_text(PRELUDE)
-    return compiled(folder, (*FLAGS[sanitizer], "-include", str(prelude)), EDITS)
+    edits = [*EDITS, SUMS_IN_REGISTERS] if sanitizer == "address" else EDITS
+    return compiled(folder, (*FLAGS[sanitizer], "-include", str(prelude)), edits)
 
 
 def main(sanitizer: str, folder: str, bug: str = "") -> None:
     os.environ[VARIABLE] = str([*BUGS].index(bug) + 1 if bug else 0)
+    usual = library.choice().library
     found = built(Path(folder), sanitizer)
     arguments._WORK_OF_A_THREAD = 1  # threads for small batches, too
     # outputs of exactly their size, with the sanitizer's guards behind them
@@ -97,6 +99,7 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
             by_page = host_context(found, case, **options)
             if not bug:
                 np.testing.assert_array_equal(by_page[0], made[0])
+                np.testing.assert_array_equal(case.host_context(usual, **options)[0], made[0])
             if not bug and dtype == np.float32 and number % 2 == 0:
                 assert_same_context(made, case.numpy_context())
             with library.computing(found):

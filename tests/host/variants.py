@@ -24,6 +24,8 @@ from gpu_patch._host.draws import draw  # noqa: E402
 from gpu_patch.draws import DrawPurpose, DrawSpec, counter_words  # noqa: E402
 
 SOURCES = build.HERE
+SUMS_IN_REGISTERS = ("filters.h", "IN_REGISTERS = W == 16", "IN_REGISTERS = true")
+"""The edit by which narrow vectors are summed as the widest are, on any processor."""
 
 
 def compiled(
