@@ -1,7 +1,7 @@
 // A scale of the lateral context: mixed, and filtered along Y, X and Z, in that order.
 //
-// Rows of the window stream through once, a chunk at a time; columns in vectors, whose sums for the 4
-// outputs that a row contributes to wait for the next chunk in rows of accumulators. A finished row is
+// Rows of the window stream through once, a band at a time; columns in vectors, whose sums for the 4
+// outputs that a row contributes to wait for the next band in rows of accumulators. A finished row is
 // continued beyond the window's and the image's edges, in its place, by copying filtered columns,
 // split by phase (x mod f), and filtered along X. In 3D the slices that an output reads wait in a
 // ring.
@@ -25,8 +25,8 @@ class Downscaled {
     int64 at;         // and the place of a wide row where they begin
     Stretches* columns;  // of each place, where rows are in pages, or become floats first
     Runs beyond;      // what continues filtered rows
-    Chunk chunk;
-    AddChunk add;
+    Band band;
+    AddBand add;
     float **acc, *phases, *floats, *weights, *shifts, *ring, *sums, *buffer;
     void* spare;
     const void **rows, **some_rows;
@@ -93,8 +93,8 @@ public:
         }
         int64 done = 0;
         for (int64 z = 0; z < job.patch[0]; ++z) {
-            const int64 last = std::min(n_slices - 1, z * f + offset + n_taps - 1);
-            for (; done <= last; ++done) {
+            const int64 needed = std::min(n_slices - 1, z * f + offset + n_taps - 1);
+            for (; done <= needed; ++done) {
                 float* slice = ring + done % n_ring * plane;
                 filter_slice(done, [&](int64 y) { return slice + (y - part.first) * job.patch[2]; },
                              [](int64) {});
@@ -158,7 +158,7 @@ private:
             fill_map(z_map + c * n_slices, n_slices, z, 0, n_slices);
         }
     }
-    AddChunk adder_of(int pixel_type, bool shift) const {
+    AddBand adder_of(int pixel_type, bool shift) const {
         return last == 2 ? ::adder_of<2>(pixel_type, n_channels, shift)
                          : ::adder_of<3>(pixel_type, n_channels, shift);
     }
@@ -244,19 +244,19 @@ private:
             find_pages(slice);
         else
             is_roomy = find_rows(slice, whole);
-        chunk = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
+        band = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
         // what comes before the first output is summed and not wanted: zeros, which are never slow
         for (int i = 0; i < last; ++i) memset(acc[i], 0, whole * sizeof(float));
-        for (int64 v = 0; v < n_rows; v += chunk.n_rows) {
-            chunk.n_rows = int(std::min<int64>(MOST_ROWS, n_rows - v));
-            chunk.first = int(v % f);
+        for (int64 v = 0; v < n_rows; v += band.n_rows) {
+            band.n_rows = int(std::min<int64>(MOST_ROWS, n_rows - v));
+            band.first = int(v % f);
             if (!is_direct)
                 add_converted(v, whole);
             else if (pages.boxes)
                 for (int64 s = 0; s < columns->n; ++s) add_from_pages(v, s);
             else
                 add_in_place(v, is_roomy ? whole : n_columns);
-            const int n_complete = (chunk.first + chunk.n_rows) / f;
+            const int n_complete = (band.first + band.n_rows) / f;
             for (int i = 0; i < n_complete; ++i) {
                 const int64 y = part.first + v / f + i - last;
                 if (y < part.first) continue;
@@ -280,15 +280,15 @@ private:
             const int64 first = is_direct ? least[place] : 0;
             const int64 bytes = PIXELS[source.pixel_type].bytes, step = source.size[2] * bytes;
             const char* from = row_of(source, z, 0) + first * bytes;
-            int64 lowest = 0;
+            int64 furthest = 0;
             for (int64 v = 0; v < n_rows; ++v) {
                 rows[v * n_channels + c] = from + y[v] * step;
-                lowest = std::max(lowest, y[v]);
+                furthest = std::max(furthest, y[v]);
             }
             for (int64 v = n_rows; v < n_rows + MOST_ROWS; ++v)  // asked for, and not read
                 rows[v * n_channels + c] = rows[(n_rows - 1) * n_channels + c];
             const int64 height = source.size[0] * source.size[1];
-            is_roomy = is_roomy && (z * source.size[1] + lowest) * source.size[2] + first + whole <=
+            is_roomy = is_roomy && (z * source.size[1] + furthest) * source.size[2] + first + whole <=
                                        height * source.size[2];
         }
         return is_roomy;
@@ -307,26 +307,26 @@ private:
         return found + c * Stretches::most(wide, pages) + s;
     }
 
-    // Columns where they lie in whole images. The first chunk's rows are asked for, as those of all
-    // others are while the chunk before them is read.
+    // Columns where they lie in whole images. The first band's rows are asked for, as those of all
+    // others are while the band before them is read.
     void add_in_place(int64 v, int64 n) {
-        const int64 in_chunk = chunk.n_rows * n_channels;
-        chunk.rows = rows + v * n_channels;
-        chunk.ahead = v + chunk.n_rows < n_rows ? chunk.rows + in_chunk : nullptr;
+        const int64 in_chunk = band.n_rows * n_channels;
+        band.rows = rows + v * n_channels;
+        band.ahead = v + band.n_rows < n_rows ? band.rows + in_chunk : nullptr;
         if (v == 0) {
             const int64 row_bytes = n_columns * PIXELS[sources[0].pixel_type].bytes;
             for (int64 i = 0; i < in_chunk; ++i)
-                for (int64 b = 0; b < row_bytes + 63; b += 64)
-                    __builtin_prefetch((const char*)rows[i] + b, 0, 2);
+                for (int64 b = 0; b < row_bytes + 64; b += 64)
+                    __builtin_prefetch((const char*)rows[i] + std::min(b, row_bytes - 1), 0, 2);
         }
-        add(chunk, n, spare);
+        add(band, n, spare);
     }
 
     // Rows of any stored types, and of any places, as floats of the window.
     void add_converted(int64 first, int64 n) {
         const int64 length = floats_stride(window_x);
-        chunk.rows = some_rows;
-        for (int i = 0; i < chunk.n_rows * n_channels; ++i) {
+        band.rows = some_rows;
+        for (int i = 0; i < band.n_rows * n_channels; ++i) {
             const int64 v = first + i / n_channels;
             const int c = i % n_channels, place = n_places == 1 ? 0 : c;
             const Stretches& own = columns[place];
@@ -338,31 +338,31 @@ private:
             }
             some_rows[i] = floats + i * length;
         }
-        add(chunk, n, spare);
+        add(band, n, spare);
     }
 
     // Columns of one stretch, where they lie. Vectors may go beyond its last: in memory other pixels
     // or a pool's margin follow, and what the next stretch has there is put back.
     void add_from_pages(int64 v, int64 s) {
         const Run& run = columns[0].all[s].columns.runs[0];  // as long in all places
-        const int64 n = chunk.n_rows;
-        chunk.rows = some_rows;
-        chunk.ahead = v + 2 * n <= n_rows ? some_rows + n * n_channels : nullptr;
+        const int64 n = band.n_rows;
+        band.rows = some_rows;
+        band.ahead = v + 2 * n <= n_rows ? some_rows + n * n_channels : nullptr;
         for (int c = 0; c < n_channels; ++c) {
             const int place = n_places == 1 ? 0 : c;
             const int64 *y = y_map + place * n_rows + v;
             const int64 bytes = PIXELS[sources[c].pixel_type].bytes;
             const int64 first = columns[place].all[s].columns.runs[0].first;
             RowsInPages& row = *of_stretch(c, s);
-            for (int64 i = 0; i < (chunk.ahead ? 2 * n : n); ++i)
+            for (int64 i = 0; i < (band.ahead ? 2 * n : n); ++i)
                 some_rows[i * n_channels + c] = row(y[i]) + first * bytes;
         }
         vec next[4];
         float* own[MOST_ROWS + 3];
         for (int64 i = 0; i < n_acc(f); ++i) own[i] = acc[i] + run.at;
         for (int i = 0; i <= last; ++i) next[i] = load_vec(own[i] + run.length);
-        chunk.sums = own;
-        add(chunk, round_up(run.length, W), spare);
+        band.sums = own;
+        add(band, round_up(run.length, W), spare);
         for (int i = 0; i <= last; ++i) store_vec(own[i] + run.length, next[i]);
     }
 

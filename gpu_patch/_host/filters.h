@@ -5,16 +5,22 @@
 #pragma once
 #include "rows.h"
 
-constexpr int MOST_ROWS = 16;  // of a chunk
-// Sums stay in registers for all rows of a chunk where vectors of work take whole lines of a cache.
-// Those of half a line come back for the other half, which so many rows of a power of two of bytes
-// would have lost: then two rows are added at a time.
+// Rows of a band, but for the last: a power of two as groups have, so that bands begin with a group, or
+// divide one.
+constexpr int MOST_ROWS = 16;
+static_assert(MOST_ROWS > 1 && (MOST_ROWS & (MOST_ROWS - 1)) == 0);
+// Whether sums stay in registers for all rows of a band, or for two of them at a time. There are half
+// as many registers below AVX-512, for vectors that take half a line of a cache of most images: each
+// line is read twice, and between has to stay in the first cache, where 16 rows whose bytes are a
+// power of two have no place together.
 constexpr bool IN_REGISTERS = W == 16;
 
 // ---- along Y -----------------------------------------------------------------------------------
 
-struct Chunk {  // rows of each channel that follow one another, and what becomes of them
-    float* const* sums;  // sums[LAST - a]: output row g - a, where g is the group of the first row
+struct Band {  // rows of each channel that follow one another, and what becomes of them
+    // sums[LAST - a]: output row g - a, where g is the group of the first row; then those of the groups
+    // that follow in it
+    float* const* sums;
     const void* const* rows;   // [row][channel]
     const void* const* ahead;  // as many that follow, which are asked for; or null
     int n_rows, first;         // the first row's place in its group of f
@@ -22,24 +28,24 @@ struct Chunk {  // rows of each channel that follow one another, and what become
     const float *taps, *weights, *shifts;
 };
 
-// V vectors of all rows. An output is complete when LAST groups more have come.
+// V vectors of all rows, or of two. An output is complete when LAST groups more have come.
 template <class T, int C, bool SHIFT, int LAST, int V>
-static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, const T* const* ahead,
+static ALWAYS_INLINE void add_block(const Band& band, const T* const* rows, const T* const* ahead,
                                     int64 x, int64 at) {
-    const int nc = C ? C : chunk.n_channels, f = chunk.f;
-    float* const* sums = chunk.sums;
+    const int nc = C ? C : band.n_channels, f = band.f;
+    float* const* sums = band.sums;
     vec live[LAST + 1][V];
     for (int a = 0; a <= LAST; ++a)
         for (int v = 0; v < V; ++v)
-            live[a][v] = a == 0 && !chunk.first ? vec{} : load_vec(sums[LAST - a] + at + v * W);
+            live[a][v] = a == 0 && !band.first ? vec{} : load_vec(sums[LAST - a] + at + v * W);
     const auto add_row = [&](const float* taps, bool has_fourth) {
         vec mixed[V];
         for (int c = 0; c < nc; ++c)
             for (int v = 0; v < V; ++v) {
                 vec value = load_pixels<T>(rows[c] + x + v * W);
-                if (SHIFT) value = value - all(chunk.shifts[c]);
-                mixed[v] = c == 0 ? all(chunk.weights[0]) * value
-                                  : fma_vec(all(chunk.weights[c]), value, mixed[v]);
+                if (SHIFT) value = value - all(band.shifts[c]);
+                mixed[v] = c == 0 ? all(band.weights[0]) * value
+                                  : fma_vec(all(band.weights[c]), value, mixed[v]);
             }
         rows += nc;
         if (ahead) {
@@ -53,19 +59,19 @@ static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, co
                 if (a < 3 || has_fourth)
                     live[a][v] = fma_vec(all(taps[a * f]), mixed[v], live[a][v]);
     };
-    int r = chunk.first;
+    int r = band.first;
     if (!IN_REGISTERS) {
         const bool has_fourth = r < f - 2;  // there are 4 f - 2 taps
-        for (int i = 0; i < 2; ++i) add_row(chunk.taps + r + i, has_fourth);
+        for (int i = 0; i < 2; ++i) add_row(band.taps + r + i, has_fourth);
         for (int a = 0; a <= LAST; ++a)
             for (int v = 0; v < V; ++v) store_vec(sums[LAST - a] + at + v * W, live[a][v]);
         return;
     }
-    for (int left = chunk.n_rows; left;) {
+    for (int left = band.n_rows; left;) {
         const int stop = std::min(f, r + left);
         left -= stop - r;
-        for (; r < std::min(stop, f - 2); ++r) add_row(chunk.taps + r, true);
-        for (; r < stop; ++r) add_row(chunk.taps + r, false);
+        for (; r < std::min(stop, f - 2); ++r) add_row(band.taps + r, true);
+        for (; r < stop; ++r) add_row(band.taps + r, false);
         if (r < f) break;
         for (int v = 0; v < V; ++v) {
             store_vec(*sums + at + v * W, live[LAST][v]);
@@ -80,13 +86,13 @@ static ALWAYS_INLINE void add_block(const Chunk& chunk, const T* const* rows, co
 }
 
 template <class T, int C, bool SHIFT, int LAST>
-static ALWAYS_INLINE void add_rows(const Chunk& chunk, int64 n, void* spare) {
-    const int n_rows = chunk.n_rows * (C ? C : chunk.n_channels);
-    const T* const* rows = (const T* const*)chunk.rows;
-    const T* const* ahead = (const T* const*)chunk.ahead;
+static ALWAYS_INLINE void add_rows(const Band& band, int64 n, void* spare) {
+    const int n_rows = band.n_rows * (C ? C : band.n_channels);
+    const T* const* rows = (const T* const*)band.rows;
+    const T* const* ahead = (const T* const*)band.ahead;
     int64 x = 0;
-    for (; x + U * W <= n; x += U * W) add_block<T, C, SHIFT, LAST, U>(chunk, rows, ahead, x, x);
-    for (; x + W <= n; x += W) add_block<T, C, SHIFT, LAST, 1>(chunk, rows, ahead, x, x);
+    for (; x + U * W <= n; x += U * W) add_block<T, C, SHIFT, LAST, U>(band, rows, ahead, x, x);
+    for (; x + W <= n; x += W) add_block<T, C, SHIFT, LAST, 1>(band, rows, ahead, x, x);
     for (int i = 0; ahead && i < n_rows; ++i)
         __builtin_prefetch((const char*)(ahead[i] + n) - 1, 0, IN_REGISTERS ? 2 : 3);
     if (x == n) return;
@@ -97,33 +103,33 @@ static ALWAYS_INLINE void add_rows(const Chunk& chunk, int64 n, void* spare) {
         memcpy((void*)(copied + i * W), rows[i] + x, (n - x) * sizeof(T));
         copies[i] = copied + i * W;
     }
-    add_block<T, C, SHIFT, LAST, 1>(chunk, copies, nullptr, 0, x);
+    add_block<T, C, SHIFT, LAST, 1>(band, copies, nullptr, 0, x);
 }
 template <class T, int C, bool SHIFT, int LAST>
-static void add_chunk(const Chunk& given, int64 n, void* spare) {
-    Chunk chunk = given;  // what is stored cannot change it
-    if (IN_REGISTERS) return add_rows<T, C, SHIFT, LAST>(chunk, n, spare);
+static void add_band(const Band& given, int64 n, void* spare) {
+    Band band = given;  // what is stored cannot change it
+    if (IN_REGISTERS) return add_rows<T, C, SHIFT, LAST>(band, n, spare);
     const void* const* const ahead = given.ahead;
-    for (int left = given.n_rows; left; left -= 2, chunk.rows += 2 * chunk.n_channels) {
-        chunk.n_rows = 2;
-        chunk.ahead = left > 2 ? chunk.rows + 2 * chunk.n_channels : ahead;
-        add_rows<T, C, SHIFT, LAST>(chunk, n, spare);
-        chunk.first += 2;
-        if (chunk.first == chunk.f) chunk.first = 0, ++chunk.sums;
+    for (int left = given.n_rows; left; left -= 2, band.rows += 2 * band.n_channels) {
+        band.n_rows = 2;
+        band.ahead = left > 2 ? band.rows + 2 * band.n_channels : ahead;
+        add_rows<T, C, SHIFT, LAST>(band, n, spare);
+        band.first += 2;
+        if (band.first == band.f) band.first = 0, ++band.sums;
     }
 }
-typedef void (*AddChunk)(const Chunk& chunk, int64 n, void* spare);
+typedef void (*AddBand)(const Band& band, int64 n, void* spare);
 
 static size_t spare_bytes(int n_channels) {
     return MOST_ROWS * n_channels * (sizeof(void*) + W * sizeof(float));
 }
 
-template <class T, int LAST> static AddChunk adder(int n_channels, bool shift) {
-    if (n_channels > 2) return add_chunk<T, 0, true, LAST>;
-    if (n_channels == 1) return shift ? add_chunk<T, 1, true, LAST> : add_chunk<T, 1, false, LAST>;
-    return shift ? add_chunk<T, 2, true, LAST> : add_chunk<T, 2, false, LAST>;
+template <class T, int LAST> static AddBand adder(int n_channels, bool shift) {
+    if (n_channels > 2) return add_band<T, 0, true, LAST>;
+    if (n_channels == 1) return shift ? add_band<T, 1, true, LAST> : add_band<T, 1, false, LAST>;
+    return shift ? add_band<T, 2, true, LAST> : add_band<T, 2, false, LAST>;
 }
-template <int LAST> static AddChunk adder_of(int pixel_type, int n_channels, bool shift) {
+template <int LAST> static AddBand adder_of(int pixel_type, int n_channels, bool shift) {
     switch (pixel_type) {
     case UINT8: return adder<uint8_t, LAST>(n_channels, shift);
     case INT8: return adder<int8_t, LAST>(n_channels, shift);

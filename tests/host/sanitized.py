@@ -27,6 +27,8 @@ FLAGS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
     "thread": ("-fsanitize=thread", "-g1", "-O1"),
 }
+FLAGS["registers"] = FLAGS["address"]
+"""Of kernels whose sums stay in registers."""
 VARIABLE = "PLANTED_BUG"
 """Environment variable with the number of the bug that happens, from 1."""
 PRELUDE = f"""#pragma once
@@ -38,7 +40,7 @@ BUGS = {
         "filters.h",
         "if (x == n) return;",
         "if (x == n && PLANTED == 1)"
-        " add_block<T, C, SHIFT, LAST, 1>(chunk, rows, nullptr, x, x);"
+        " add_block<T, C, SHIFT, LAST, 1>(band, rows, nullptr, x, x);"
         " if (x == n) return;",
     ),
     "output": (
@@ -78,7 +80,7 @@ def built(folder: Path, sanitizer: str) -> library.Library:
         return library.Library(level, path)
     prelude = folder / "planted.h"
     prelude.write_text(PRELUDE)
-    edits = [*EDITS, SUMS_IN_REGISTERS] if sanitizer == "address" else EDITS
+    edits = [*EDITS, SUMS_IN_REGISTERS] if sanitizer == "registers" else EDITS
     return compiled(folder, (*FLAGS[sanitizer], "-include", str(prelude)), edits)
 
 
@@ -99,6 +101,7 @@ def main(sanitizer: str, folder: str, bug: str = "") -> None:
             by_page = host_context(found, case, **options)
             if not bug:
                 np.testing.assert_array_equal(by_page[0], made[0])
+            if not bug and usual:
                 np.testing.assert_array_equal(case.host_context(usual, **options)[0], made[0])
             if not bug and dtype == np.float32 and number % 2 == 0:
                 assert_same_context(made, case.numpy_context())

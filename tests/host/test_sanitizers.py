@@ -12,7 +12,7 @@ import pytest
 
 from gpu_patch._host import build, library
 
-LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so"}
+LIBRARIES = {"address": "libasan.so", "registers": "libasan.so", "thread": "libtsan.so"}
 
 
 def run(folder, sanitizer, *arguments):
@@ -59,6 +59,7 @@ def run(folder, sanitizer, *arguments):
                 "shift": "runtime error: shift exponent",
             },
         ),
+        ("registers", {"columns": "AddressSanitizer: "}),
         ("thread", {"race": "data race"}),
     ],
 )
