@@ -51,7 +51,7 @@ public:
                2 * Scratch::bytes<float>(n) +
                Scratch::bytes<float>(ring) + Scratch::bytes<char>(spare_bytes(job.n_channels)) +
                Scratch::bytes<void*>(n * (n_rows + MOST_ROWS)) +
-               Scratch::bytes<void*>(n * 2 * MOST_ROWS) +
+               Scratch::bytes<void*>(Stretches::most(wide, pages) * n * 2 * MOST_ROWS) +
                n * Scratch::bytes<RowsInPages>(Stretches::most(wide, pages)) +
                Scratch::bytes<float*>(4 * f) +
                Scratch::bytes<float>(W * round_up(job.patch[2], W));
@@ -65,7 +65,8 @@ public:
           offset(f / 2 - 1 - (2 * f - 2)), z_scale(job.n_dims == 3 ? scale : 0),
           last(last_of(f)), n_slices(job.patch[0] << z_scale),
           window_x(job.patch[2] << scale), wide((job.patch[2] + 4) * f),
-          n_rows(n_rows_of(part, f)), stride(stride_of(job.patch[2])), buffer_stride(round_up(job.patch[2], W)) {
+          n_rows(n_rows_of(part, f)), stride(stride_of(job.patch[2])),
+          buffer_stride(round_up(job.patch[2], W)) {
         take(scratch);
         fill_maps(scale);
         choose();
@@ -125,7 +126,8 @@ private:
         for (int c = 0; c < n_channels; ++c) columns[c] = Stretches::in(scratch, wide, pages);
         beyond = {scratch.take<Run>(wide), 0};
         acc = scratch.take<float*>(n_acc(f));
-        for (int64 i = 0; i < n_acc(f); ++i) acc[i] = scratch.take<float>(acc_floats(job.patch[2], f));
+        for (int64 i = 0; i < n_acc(f); ++i)
+            acc[i] = scratch.take<float>(acc_floats(job.patch[2], f));
         phases = scratch.take<float>(f * stride);
         floats = scratch.take<float>(MOST_ROWS * n_channels * floats_stride(window_x));
         weights = scratch.take<float>(n_channels);
@@ -136,7 +138,8 @@ private:
         sums = ring + n_ring * plane;
         spare = scratch.take<char>(spare_bytes(n_channels));
         rows = scratch.take<const void*>(n_channels * (n_rows + MOST_ROWS));
-        some_rows = scratch.take<const void*>(n_channels * 2 * MOST_ROWS);
+        some_rows = scratch.take<const void*>(Stretches::most(wide, pages) * n_channels * 2 *
+                                              MOST_ROWS);
         found = scratch.take<RowsInPages>(n_channels * Stretches::most(wide, pages));
         slices = scratch.take<const float*>(n_taps);
         buffer = scratch.take<float>(W * buffer_stride);
@@ -307,18 +310,11 @@ private:
         return found + c * Stretches::most(wide, pages) + s;
     }
 
-    // Columns where they lie in whole images. The first band's rows are asked for, as those of all
-    // others are while the band before them is read.
+    // Columns where they lie in whole images.
     void add_in_place(int64 v, int64 n) {
-        const int64 in_chunk = band.n_rows * n_channels;
         band.rows = rows + v * n_channels;
-        band.ahead = v + band.n_rows < n_rows ? band.rows + in_chunk : nullptr;
-        if (v == 0) {
-            const int64 row_bytes = n_columns * PIXELS[sources[0].pixel_type].bytes;
-            for (int64 i = 0; i < in_chunk; ++i)
-                for (int64 b = 0; b < row_bytes + 64; b += 64)
-                    __builtin_prefetch((const char*)rows[i] + std::min(b, row_bytes - 1), 0, 2);
-        }
+        band.ahead = v + band.n_rows < n_rows ? band.rows + band.n_rows * n_channels : nullptr;
+        if (v == 0) ask_for(rows, band.n_rows, n_columns);
         add(band, n, spare);
     }
 
@@ -341,21 +337,42 @@ private:
         add(band, n, spare);
     }
 
+    // The rows of a stretch from v on; the last of all again where there are fewer.
+    void find_in_pages(const void** to, int64 s, int64 v, int64 n) {
+        for (int c = 0; c < n_channels; ++c) {
+            const int place = n_places == 1 ? 0 : c;
+            const int64 *y = y_map + place * n_rows, last_row = n_rows - 1;
+            const int64 first = columns[place].all[s].columns.runs[0].first;
+            const int64 offset = first * PIXELS[sources[c].pixel_type].bytes;
+            RowsInPages& row = *of_stretch(c, s);
+            for (int64 i = 0; i < n; ++i)
+                to[i * n_channels + c] = row(y[std::min(v + i, last_row)]) + offset;
+        }
+    }
+    // For the first band: others are asked for while the one before them is read.
+    ALWAYS_INLINE void ask_for(const void* const* of_band, int64 n, int64 n_pixels) const {
+        const int64 n_bytes = n_pixels * PIXELS[sources[0].pixel_type].bytes;
+        for (int64 i = 0; i < n * n_channels; ++i)
+            for (int64 b = 0; b < n_bytes + 64; b += 64)
+                __builtin_prefetch((const char*)of_band[i] + std::min(b, n_bytes - 1), 0, 2);
+    }
+
     // Columns of one stretch, where they lie. Vectors may go beyond its last: in memory other pixels
     // or a pool's margin follow, and what the next stretch has there is put back.
     void add_from_pages(int64 v, int64 s) {
         const Run& run = columns[0].all[s].columns.runs[0];  // as long in all places
-        const int64 n = band.n_rows;
-        band.rows = some_rows;
-        band.ahead = v + 2 * n <= n_rows ? some_rows + n * n_channels : nullptr;
-        for (int c = 0; c < n_channels; ++c) {
-            const int place = n_places == 1 ? 0 : c;
-            const int64 *y = y_map + place * n_rows + v;
-            const int64 bytes = PIXELS[sources[c].pixel_type].bytes;
-            const int64 first = columns[place].all[s].columns.runs[0].first;
-            RowsInPages& row = *of_stretch(c, s);
-            for (int64 i = 0; i < (band.ahead ? 2 * n : n); ++i)
-                some_rows[i * n_channels + c] = row(y[i]) + first * bytes;
+        // those of this band and of the next, in turn
+        const void** const both = some_rows + s * 2 * MOST_ROWS * n_channels;
+        const int64 half = MOST_ROWS * n_channels, turn = v / MOST_ROWS % 2;
+        if (v == 0) {
+            find_in_pages(both, s, 0, band.n_rows);
+            ask_for(both, band.n_rows, run.length);
+        }
+        band.rows = both + turn * half;
+        band.ahead = nullptr;
+        if (v + band.n_rows < n_rows) {
+            find_in_pages(both + (1 - turn) * half, s, v + MOST_ROWS, MOST_ROWS);
+            band.ahead = both + (1 - turn) * half;
         }
         vec next[4];
         float* own[MOST_ROWS + 3];

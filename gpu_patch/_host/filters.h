@@ -14,6 +14,7 @@ static_assert(MOST_ROWS > 1 && (MOST_ROWS & (MOST_ROWS - 1)) == 0);
 // line is read twice, and between has to stay in the first cache, where 16 rows whose bytes are a
 // power of two have no place together.
 constexpr bool IN_REGISTERS = W == 16;
+constexpr int HINT = W == 16 ? 2 : 3;  // into which cache rows are asked for: those of a band do not fit the first
 
 // ---- along Y -----------------------------------------------------------------------------------
 
@@ -51,7 +52,7 @@ static ALWAYS_INLINE void add_block(const Band& band, const T* const* rows, cons
         if (ahead) {
             for (int c = 0; c < nc; ++c)
                 for (size_t b = 0; b < V * W * sizeof(T); b += 64)
-                    __builtin_prefetch((const char*)(ahead[c] + x) + b, 0, IN_REGISTERS ? 2 : 3);
+                    __builtin_prefetch((const char*)(ahead[c] + x) + b, 0, HINT);
             ahead += nc;
         }
         for (int a = 0; a <= LAST; ++a)
@@ -94,7 +95,7 @@ static ALWAYS_INLINE void add_rows(const Band& band, int64 n, void* spare) {
     for (; x + U * W <= n; x += U * W) add_block<T, C, SHIFT, LAST, U>(band, rows, ahead, x, x);
     for (; x + W <= n; x += W) add_block<T, C, SHIFT, LAST, 1>(band, rows, ahead, x, x);
     for (int i = 0; ahead && i < n_rows; ++i)
-        __builtin_prefetch((const char*)(ahead[i] + n) - 1, 0, IN_REGISTERS ? 2 : 3);
+        __builtin_prefetch((const char*)(ahead[i] + n) - 1, 0, HINT);
     if (x == n) return;
     // what is left from copies: nothing beyond the image is read
     const T** copies = (const T**)spare;
