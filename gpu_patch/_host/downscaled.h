@@ -10,6 +10,22 @@
 #include "native.h"
 
 class Downscaled {
+    // Columns that follow one another in the rows of sums, and lie in one page of each channel. Where
+    // all channels read them forwards they are mixed as they are stored; else they become floats first.
+    struct Piece {
+        struct Columns {
+            int64 page, first;  // the page along X, and its first column that is read
+            int64 n_asked;      // from there on, before they are read
+            Runs runs;          // what becomes floats, counted from the first
+            StretchRows rows;
+        };
+        int64 at, length;
+        bool is_stored;
+        Columns* of;        // each channel
+        const void** rows;  // those of a band and of the next, in turn: [row][channel]
+    };
+    static constexpr int64 MOST_FLOATS = 128;  // columns that become floats at once: the first cache has them
+
     const Job& job;
     const ChannelSource* sources;
     const Pages pages;
@@ -18,41 +34,42 @@ class Downscaled {
     const float* taps;
     const int n_channels, f, n_taps, offset, z_scale, last;
     const int64 n_slices, window_x, wide, n_rows, stride, buffer_stride;
-    int n_places = 1;       // 1 where all channels are read at one place of images of one size
-    bool is_direct = true;  // whether channels are mixed as they are stored, column by column
-    int64 *x_map, *y_map, *z_map, *least;
-    int64 n_columns;  // that are filtered along Y,
-    int64 at;         // and the place of a wide row where they begin
-    Stretches* columns;  // of each place, where rows are in pages, or become floats first
-    Runs beyond;      // what continues filtered rows
+    int n_places = 1;     // 1 where all channels are read at one place of images of one size
+    bool is_one_type = true;
+    int64 *x_map, *y_map, *z_map;
+    int64* reach;         // of each place: the column that vectors end before
+    int64 n_columns;      // that are filtered along Y,
+    int64 at;             // and the place of a wide row where they begin
+    Piece* pieces;        // of these columns
+    int64 n_pieces = 0;
+    Runs beyond;          // what continues filtered rows
     Band band;
-    AddBand add;
+    AddBand add, add_floats;
     float **acc, *phases, *floats, *weights, *shifts, *ring, *sums, *buffer;
     void* spare;
-    const void **rows, **some_rows;
-    RowsInPages* found;  // of each channel and stretch
+    Run* runs;
+    const void** float_rows;
     const float** slices;
     int64 n_ring, plane;
 
 public:
     static size_t bytes(const Job& job, int scale, Part part, const Pages& pages) {
-        const int64 f = 1 << scale, n = job.n_channels, window = job.patch[2] << scale;
+        const int64 f = 1 << scale, n = job.n_channels;
         const int64 wide = (job.patch[2] + 4) * f, n_rows = n_rows_of(part, f);
         const int64 nz = job.n_dims == 3 ? job.patch[0] << scale : job.patch[0];
         const int64 plane = (part.stop - part.first) * job.patch[2];
         const int64 ring = job.n_dims == 3 ? (std::min(nz, 4 * f) + 1) * plane + W : 0;
+        const int64 most = most_pieces(wide, pages);
         return Scratch::bytes<int64>(n * wide) + Scratch::bytes<int64>(n * n_rows) +
-               Scratch::bytes<int64>(n * nz) + 2 * Scratch::bytes<int64>(n) +
-               Scratch::bytes<Stretches>(n) + n * Stretches::bytes(wide, pages) +
+               Scratch::bytes<int64>(n * nz) + Scratch::bytes<int64>(n) +
+               Scratch::bytes<Piece>(most) + Scratch::bytes<Piece::Columns>(most * n) +
+               Scratch::bytes<void*>(most * 2 * MOST_ROWS * n) + Scratch::bytes<Run>(n * wide) +
                Scratch::bytes<Run>(wide) + Scratch::bytes<float*>(n_acc(f)) +
                n_acc(f) * Scratch::bytes<float>(acc_floats(job.patch[2], f)) +
                Scratch::bytes<float>(f * stride_of(job.patch[2])) +
-               Scratch::bytes<float>(MOST_ROWS * n * floats_stride(window)) +
-               2 * Scratch::bytes<float>(n) +
+               Scratch::bytes<float>(MOST_ROWS * n * FLOATS_STRIDE) +
+               Scratch::bytes<void*>(MOST_ROWS * n) + 2 * Scratch::bytes<float>(n) +
                Scratch::bytes<float>(ring) + Scratch::bytes<char>(spare_bytes(job.n_channels)) +
-               Scratch::bytes<void*>(n * (n_rows + MOST_ROWS)) +
-               Scratch::bytes<void*>(Stretches::most(wide, pages) * n * 2 * MOST_ROWS) +
-               n * Scratch::bytes<RowsInPages>(Stretches::most(wide, pages)) +
                Scratch::bytes<float*>(4 * f) +
                Scratch::bytes<float>(W * round_up(job.patch[2], W));
     }
@@ -112,7 +129,11 @@ private:
     static int last_of(int64 f) { return f == 2 ? 2 : 3; }
     static int64 n_rows_of(Part part, int64 f) { return (part.stop - part.first + last_of(f)) * f; }
     static int64 n_acc(int64 f) { return std::max<int64>(1, MOST_ROWS / f) + last_of(f); }
-    static int64 floats_stride(int64 window) { return round_up(window, 16) + 16; }
+    static constexpr int64 FLOATS_STRIDE = MOST_FLOATS + 16;
+    // Of whole images, those that are mixed as they are stored have a vector or more.
+    static int64 most_pieces(int64 wide, const Pages& pages) {
+        return pages.boxes ? wide : 2 * (wide / W + 1) + wide / MOST_FLOATS;
+    }
     static int64 stride_of(int64 width) { return round_up(width + 4 + W, 16) + 16; }
     // A wide row, whose columns begin at a vector, and what vectors have beyond it.
     static int64 acc_floats(int64 width, int64 f) { return round_up(width + 4, W) * f + 2 * 16; }
@@ -121,15 +142,22 @@ private:
         x_map = scratch.take<int64>(n_channels * wide);
         y_map = scratch.take<int64>(n_channels * n_rows);
         z_map = scratch.take<int64>(n_channels * n_slices);
-        least = scratch.take<int64>(n_channels);
-        columns = scratch.take<Stretches>(n_channels);
-        for (int c = 0; c < n_channels; ++c) columns[c] = Stretches::in(scratch, wide, pages);
+        reach = scratch.take<int64>(n_channels);
+        const int64 most = most_pieces(wide, pages), half = MOST_ROWS * n_channels;
+        pieces = scratch.take<Piece>(most);
+        Piece::Columns* columns = scratch.take<Piece::Columns>(most * n_channels);
+        const void** rows = scratch.take<const void*>(most * 2 * half);
+        for (int64 s = 0; s < most; ++s)
+            pieces[s].of = columns + s * n_channels, pieces[s].rows = rows + s * 2 * half;
+        runs = scratch.take<Run>(n_channels * wide);
         beyond = {scratch.take<Run>(wide), 0};
         acc = scratch.take<float*>(n_acc(f));
         for (int64 i = 0; i < n_acc(f); ++i)
             acc[i] = scratch.take<float>(acc_floats(job.patch[2], f));
         phases = scratch.take<float>(f * stride);
-        floats = scratch.take<float>(MOST_ROWS * n_channels * floats_stride(window_x));
+        floats = scratch.take<float>(half * FLOATS_STRIDE);
+        float_rows = scratch.take<const void*>(half);
+        for (int64 i = 0; i < half; ++i) float_rows[i] = floats + i * FLOATS_STRIDE;
         weights = scratch.take<float>(n_channels);
         shifts = scratch.take<float>(n_channels);
         plane = (part.stop - part.first) * job.patch[2];
@@ -137,10 +165,6 @@ private:
         ring = scratch.take<float>(job.n_dims == 3 ? (n_ring + 1) * plane + W : 0);
         sums = ring + n_ring * plane;
         spare = scratch.take<char>(spare_bytes(n_channels));
-        rows = scratch.take<const void*>(n_channels * (n_rows + MOST_ROWS));
-        some_rows = scratch.take<const void*>(Stretches::most(wide, pages) * n_channels * 2 *
-                                              MOST_ROWS);
-        found = scratch.take<RowsInPages>(n_channels * Stretches::most(wide, pages));
         slices = scratch.take<const float*>(n_taps);
         buffer = scratch.take<float>(W * buffer_stride);
     }
@@ -180,85 +204,124 @@ private:
         for (; i < n; ++i) map[i] = axis(mirror(first + i, window));
     }
 
-    // Whether rows are mixed as they lie in the images, and what continues them then.
+    // Which columns are filtered along Y, in what pieces, and what continues them.
     void choose() {
         bool shift = false;
         for (int c = 0; c < n_channels; ++c) {
             weights[c] = sources[c].weight;
             shifts[c] = records ? records[c].input_shift : 0.0f;
             shift = shift || shifts[c] != 0.0f;
-            is_direct = is_direct && sources[c].pixel_type == sources[0].pixel_type;
-        }
-        for (int c = 0; c < n_places; ++c) {
-            const int64* map = x_map + c * wide;
-            const auto ends = std::minmax_element(map, map + wide);
-            least[c] = *ends.first;
-            if (c == 0) n_columns = *ends.second - *ends.first + 1;
-            for (int64 p = 0; c > 0 && p < wide && is_direct; ++p)
-                is_direct = map[p] - least[c] == x_map[p] - least[0];
+            is_one_type = is_one_type && sources[c].pixel_type == sources[0].pixel_type;
         }
         add = adder_of(sources[0].pixel_type, shift);
-        is_direct = is_direct && add && is_ascending();
-        if (!is_direct) {
-            add = adder_of(FLOAT32, shift);
-            for (int c = 0; c < n_places; ++c)
-                columns[c].fill(x_map + c * wide - offset, window_x, pages.of(c).boxes);
-            for (int64 p = 0; p < wide; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
-            least[0] = 0, at = -offset, n_columns = window_x;
-        } else if (pages.boxes)
-            cut_at_pages();
-        beyond.fill(x_map, 0, at, least[0]);
-        beyond.fill(x_map, at + n_columns, wide, least[0]);
+        add_floats = adder_of(FLOAT32, shift);
+        is_one_type = is_one_type && add;
+        const auto ends = std::minmax_element(x_map, x_map + wide);
+        const int64 least = *ends.first;
+        n_columns = *ends.second - least + 1;
+        const bool is_narrow = are_alike_columns() && is_ascending(least);
+        if (!is_narrow) at = -offset, n_columns = window_x;
+        cut(is_narrow);
+        for (int64 p = 0; p < wide && !is_narrow; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
+        beyond.fill(x_map, 0, at, is_narrow ? least : 0);
+        beyond.fill(x_map, at + n_columns, wide, is_narrow ? least : 0);
         for (int64 i = 0; i < n_acc(f); ++i) acc[i] += round_up(at, 16);
     }
-    // Columns of all places are cut where a page of one of them ends.
-    void cut_at_pages() {
-        int64 n = 0;
-        for (int64 p = 0, q; p < n_columns; p = q, ++n) {
-            q = n_columns;
-            for (int c = 0; c < n_places; ++c) {
-                const int64 in_page = in_pages(pages.boxes[c], 2, least[c] + p) & 0xffffffff;
-                q = std::min(q, p + pages.boxes[c].side[2] - in_page);
-            }
-            for (int c = 0; c < n_places; ++c) {
-                const int64 found = in_pages(pages.boxes[c], 2, least[c] + p);
-                Run* run = columns[c].all[0].columns.runs + n;
-                *run = {p, found & 0xffffffff, q - p, 1};
-                columns[c].all[n] = {{run, 1}, found >> 32};
-            }
-        }
-        for (int c = 0; c < n_places; ++c) columns[c].n = n;
+    // Whether all places read the same columns, but for where they begin.
+    bool are_alike_columns() const {
+        for (int c = 1; c < n_places; ++c)
+            for (int64 p = 0; p < wide; ++p)
+                if (x_map[c * wide + p] - x_map[c * wide] != x_map[p] - x_map[0]) return false;
+        return true;
     }
     // Whether all columns stand somewhere in a wide row, one beside the other.
-    bool is_ascending() {
+    bool is_ascending(int64 least) {
         for (at = 0; at + n_columns <= wide; ++at) {
             int64 n = 0;
-            while (n < n_columns && x_map[at + n] == least[0] + n) ++n;
+            while (n < n_columns && x_map[at + n] == least + n) ++n;
             if (n == n_columns) return true;
         }
         return false;
     }
 
+    void cut(bool is_narrow) {
+        std::fill(reach, reach + n_places, 0);
+        const auto is_long = [&](int64 n) { return is_one_type && (n >= W || n == n_columns); };
+        for (int64 p = 0, stop, q; p < n_columns; p = stop) {
+            stop = is_narrow ? n_columns : end_forwards(p);
+            const bool is_stored = is_long(stop - p);
+            while (!is_stored && stop < n_columns) {
+                const int64 next = end_forwards(stop);
+                if (is_long(next - stop)) break;
+                stop = next;
+            }
+            for (int64 from = p; from < stop; from = q) {
+                q = is_stored ? stop : std::min(stop, from + MOST_FLOATS);
+                for (int c = 0; c < n_places && pages.boxes; ++c)
+                    q = end_in_page(pages.boxes[c], columns_from(c, from), from, q);
+                add_piece(from, q, is_stored);
+            }
+        }
+    }
+    const int64* columns_from(int place, int64 p) const { return x_map + place * wide + at + p; }
+    // Where the columns from p on cease to follow one another, in some place.
+    int64 end_forwards(int64 p) const {
+        const int64* map = columns_from(0, p);
+        for (++p; p < n_columns; ++p, ++map)
+            for (int c = 0; c < n_places; ++c)
+                if (map[c * wide + 1] != map[c * wide] + 1) return p;
+        return p;
+    }
+    // The first of those before `stop` that another page has.
+    static int64 end_in_page(const PageBox& box, const int64* map, int64 p, int64 stop) {
+        const int64 first = map[0] - (in_pages(box, 2, map[0]) & 0xffffffff);
+        int64 n = 1;
+        while (p + n < stop && map[n] >= first && map[n] < first + box.side[2]) ++n;
+        return p + n;
+    }
+    void add_piece(int64 p, int64 stop, bool is_stored) {
+        Piece& piece = pieces[n_pieces++];
+        piece.at = p, piece.length = stop - p, piece.is_stored = is_stored;
+        for (int c = 0; c < n_channels; ++c) {
+            Piece::Columns& own = piece.of[c];
+            if (c >= n_places) {  // as the first channel's
+                own = piece.of[0];
+                continue;
+            }
+            const int64* map = columns_from(c, p);
+            int64 least = map[0];
+            own.n_asked = piece.length;
+            if (!is_stored) {
+                const auto ends = std::minmax_element(map, map + piece.length);
+                least = *ends.first;
+                own.n_asked = std::min(piece.length, *ends.second - least + 1);
+                own.runs = {runs, 0};
+                own.runs.fill(map, 0, piece.length, least);
+                runs += own.runs.n;
+            }
+            const int64 in_page = pages.boxes ? in_pages(pages.boxes[c], 2, least) : least;
+            own.page = pages.boxes ? in_page >> 32 : 0;
+            own.first = pages.boxes ? in_page & 0xffffffff : least;
+            if (is_stored) reach[c] = std::max(reach[c], own.first + round_up(piece.length, W));
+        }
+    }
+
     template <class Where, class Then>
     void filter_slice(int64 slice, Where where, Then then) {
-        const int64 whole = round_up(n_columns, W);
-        bool is_roomy = true;
-        if (pages.boxes)
-            find_pages(slice);
-        else
-            is_roomy = find_rows(slice, whole);
+        for (int64 s = 0; s < n_pieces; ++s)
+            for (int c = 0; c < n_channels; ++c) {
+                Piece::Columns& own = pieces[s].of[c];
+                const int64 z = z_map[place_of(c) * n_slices + slice];
+                own.rows = StretchRows(sources[c], pages.of(c), own.page, z);
+            }
+        const bool is_roomy = pages.boxes || are_roomy(slice);
         band = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
         // what comes before the first output is summed and not wanted: zeros, which are never slow
-        for (int i = 0; i < last; ++i) memset(acc[i], 0, whole * sizeof(float));
+        for (int i = 0; i < last; ++i) memset(acc[i], 0, round_up(n_columns, W) * sizeof(float));
         for (int64 v = 0; v < n_rows; v += band.n_rows) {
             band.n_rows = int(std::min<int64>(MOST_ROWS, n_rows - v));
             band.first = int(v % f);
-            if (!is_direct)
-                add_converted(v, whole);
-            else if (pages.boxes)
-                for (int64 s = 0; s < columns->n; ++s) add_from_pages(v, s);
-            else
-                add_in_place(v, is_roomy ? whole : n_columns);
+            for (int64 s = 0; s < n_pieces; ++s) add_rows_of(pieces[s], v, is_roomy);
             const int n_complete = (band.first + band.n_rows) / f;
             for (int i = 0; i < n_complete; ++i) {
                 const int64 y = part.first + v / f + i - last;
@@ -273,114 +336,70 @@ private:
         }
     }
 
-    // Find all rows of a slice; return whether whole vectors of columns are in the images.
-    bool find_rows(int64 slice, int64 whole) {
-        bool is_roomy = true;
+    int place_of(int channel) const { return n_places == 1 ? 0 : channel; }
+    // Whether whole vectors of columns are in the images: in pages, a pool's margin follows.
+    bool are_roomy(int64 slice) const {
         for (int c = 0; c < n_channels; ++c) {
-            const int place = n_places == 1 ? 0 : c;
-            const ChannelSource& source = sources[c];
-            const int64 *y = y_map + place * n_rows, z = z_map[place * n_slices + slice];
-            const int64 first = is_direct ? least[place] : 0;
-            const int64 bytes = PIXELS[source.pixel_type].bytes, step = source.size[2] * bytes;
-            const char* from = row_of(source, z, 0) + first * bytes;
-            int64 furthest = 0;
-            for (int64 v = 0; v < n_rows; ++v) {
-                rows[v * n_channels + c] = from + y[v] * step;
-                furthest = std::max(furthest, y[v]);
-            }
-            for (int64 v = n_rows; v < n_rows + MOST_ROWS; ++v)  // asked for, and not read
-                rows[v * n_channels + c] = rows[(n_rows - 1) * n_channels + c];
-            const int64 height = source.size[0] * source.size[1];
-            is_roomy = is_roomy && (z * source.size[1] + furthest) * source.size[2] + first + whole <=
-                                       height * source.size[2];
+            const int64 *size = sources[c].size, *y = y_map + place_of(c) * n_rows;
+            const int64 beyond_row = reach[place_of(c)] - size[2];
+            if (beyond_row <= 0) continue;  // as most are
+            const int64 row = z_map[place_of(c) * n_slices + slice] * size[1] +
+                              *std::max_element(y, y + n_rows);
+            if (beyond_row > (size[0] * size[1] - row - 1) * size[2]) return false;
         }
-        return is_roomy;
+        return true;
     }
 
-    void find_pages(int64 slice) {
-        for (int c = 0; c < n_channels; ++c) {
-            const int place = n_places == 1 ? 0 : c;
-            const Stretches& own = columns[place];
-            for (int64 s = 0; s < own.n; ++s)
-                new (of_stretch(c, s)) RowsInPages(sources[c], pages.of(c), own.all[s],
-                                                   z_map[place * n_slices + slice]);
-        }
-    }
-    RowsInPages* of_stretch(int c, int64 s) const {
-        return found + c * Stretches::most(wide, pages) + s;
-    }
-
-    // Columns where they lie in whole images.
-    void add_in_place(int64 v, int64 n) {
-        band.rows = rows + v * n_channels;
-        band.ahead = v + band.n_rows < n_rows ? band.rows + band.n_rows * n_channels : nullptr;
-        if (v == 0) ask_for(rows, band.n_rows, n_columns);
-        add(band, n, spare);
-    }
-
-    // Rows of any stored types, and of any places, as floats of the window.
-    void add_converted(int64 first, int64 n) {
-        const int64 length = floats_stride(window_x);
-        band.rows = some_rows;
-        for (int i = 0; i < band.n_rows * n_channels; ++i) {
-            const int64 v = first + i / n_channels;
-            const int c = i % n_channels, place = n_places == 1 ? 0 : c;
-            const Stretches& own = columns[place];
-            for (int64 s = 0; s < own.n; ++s) {
-                const void* row = pages.boxes ? (*of_stretch(c, s))(y_map[place * n_rows + v])
-                                              : rows[v * n_channels + c];
-                PIXELS[sources[c].pixel_type].read(floats + i * length, 0, &row, 1,
-                                                   own.all[s].columns, window_x);
-            }
-            some_rows[i] = floats + i * length;
-        }
-        add(band, n, spare);
-    }
-
-    // The rows of a stretch from v on; the last of all again where there are fewer.
-    void find_in_pages(const void** to, int64 s, int64 v, int64 n) {
-        for (int c = 0; c < n_channels; ++c) {
-            const int place = n_places == 1 ? 0 : c;
-            const int64 *y = y_map + place * n_rows, last_row = n_rows - 1;
-            const int64 first = columns[place].all[s].columns.runs[0].first;
-            const int64 offset = first * PIXELS[sources[c].pixel_type].bytes;
-            RowsInPages& row = *of_stretch(c, s);
-            for (int64 i = 0; i < n; ++i)
-                to[i * n_channels + c] = row(y[std::min(v + i, last_row)]) + offset;
-        }
-    }
-    // For the first band: others are asked for while the one before them is read.
-    ALWAYS_INLINE void ask_for(const void* const* of_band, int64 n, int64 n_pixels) const {
-        const int64 n_bytes = n_pixels * PIXELS[sources[0].pixel_type].bytes;
-        for (int64 i = 0; i < n * n_channels; ++i)
-            for (int64 b = 0; b < n_bytes + 64; b += 64)
-                __builtin_prefetch((const char*)of_band[i] + std::min(b, n_bytes - 1), 0, 2);
-    }
-
-    // Columns of one stretch, where they lie. Vectors may go beyond its last: in memory other pixels
-    // or a pool's margin follow, and what the next stretch has there is put back.
-    void add_from_pages(int64 v, int64 s) {
-        const Run& run = columns[0].all[s].columns.runs[0];  // as long in all places
-        // those of this band and of the next, in turn
-        const void** const both = some_rows + s * 2 * MOST_ROWS * n_channels;
+    // Vectors may go beyond the piece's last column: what the next piece has there is put back.
+    void add_rows_of(Piece& piece, int64 v, bool is_roomy) {
         const int64 half = MOST_ROWS * n_channels, turn = v / MOST_ROWS % 2;
+        const void **own = piece.rows + turn * half, **next = piece.rows + (1 - turn) * half;
         if (v == 0) {
-            find_in_pages(both, s, 0, band.n_rows);
-            ask_for(both, band.n_rows, run.length);
+            find_rows(piece, own, 0, band.n_rows);
+            for (int c = 0; c < n_channels; ++c)
+                for (int i = 0; i < band.n_rows; ++i)
+                    prefetch<HINT>((const char*)own[i * n_channels + c], bytes_asked(piece, c));
         }
-        band.rows = both + turn * half;
-        band.ahead = nullptr;
+        band.rows = own, band.ahead = nullptr;
         if (v + band.n_rows < n_rows) {
-            find_in_pages(both + (1 - turn) * half, s, v + MOST_ROWS, MOST_ROWS);
-            band.ahead = both + (1 - turn) * half;
+            find_rows(piece, next, v + MOST_ROWS, MOST_ROWS);
+            band.ahead = next;
         }
-        vec next[4];
-        float* own[MOST_ROWS + 3];
-        for (int64 i = 0; i < n_acc(f); ++i) own[i] = acc[i] + run.at;
-        for (int i = 0; i <= last; ++i) next[i] = load_vec(own[i] + run.length);
-        band.sums = own;
-        add(band, round_up(run.length, W), spare);
-        for (int i = 0; i <= last; ++i) store_vec(own[i] + run.length, next[i]);
+        if (!piece.is_stored) convert(piece);
+        float* sums_there[MOST_ROWS + 3];
+        vec there[4];
+        for (int64 i = 0; i < n_acc(f); ++i) sums_there[i] = acc[i] + piece.at;
+        const int n_there = &piece == pieces + n_pieces - 1 ? 0 : last + 1;
+        for (int i = 0; i < n_there; ++i) there[i] = load_vec(sums_there[i] + piece.length);
+        band.sums = sums_there;
+        const bool is_whole = is_roomy || !piece.is_stored;
+        (piece.is_stored ? add : add_floats)(
+            band, is_whole ? round_up(piece.length, W) : piece.length, spare);
+        for (int i = 0; i < n_there; ++i) store_vec(sums_there[i] + piece.length, there[i]);
+    }
+    // Where the rows from v on begin; the last of all again where there are fewer.
+    void find_rows(Piece& piece, const void** to, int64 v, int64 n) {
+        for (int c = 0; c < n_channels; ++c) {
+            const int64* y = y_map + place_of(c) * n_rows;
+            const int64 first = piece.of[c].first * PIXELS[sources[c].pixel_type].bytes;
+            const int64 n_there = std::min(n, n_rows - v);
+            piece.of[c].rows.find(to + c, n_channels, y + v, n_there, first);
+            for (int64 i = n_there; i < n; ++i) to[i * n_channels + c] = to[(i - 1) * n_channels + c];
+        }
+    }
+    int64 bytes_asked(const Piece& piece, int channel) const {
+        return piece.of[channel].n_asked * PIXELS[sources[channel].pixel_type].bytes;
+    }
+    // Of any stored types, forwards or backwards: the band's rows become floats.
+    void convert(const Piece& piece) {
+        for (int c = 0; c < n_channels; ++c) {
+            const ReadRows read = PIXELS[sources[c].pixel_type].read;
+            for (int64 i = c; i < band.n_rows * n_channels; i += n_channels) {
+                if (band.ahead) prefetch<HINT>((const char*)band.ahead[i], bytes_asked(piece, c));
+                read(floats + i * FLOATS_STRIDE, 0, band.rows + i, 1, piece.of[c].runs, piece.length);
+            }
+        }
+        band.rows = float_rows, band.ahead = nullptr;
     }
 
     // Slices that wait in the ring become a plane of the output.

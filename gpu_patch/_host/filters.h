@@ -52,7 +52,7 @@ static ALWAYS_INLINE void add_block(const Band& band, const T* const* rows, cons
         if (ahead) {
             for (int c = 0; c < nc; ++c)
                 for (size_t b = 0; b < V * W * sizeof(T); b += 64)
-                    __builtin_prefetch((const char*)(ahead[c] + x) + b, 0, HINT);
+                    ask_for_line<HINT>((const char*)(ahead[c] + x) + b);
             ahead += nc;
         }
         for (int a = 0; a <= LAST; ++a)
@@ -95,7 +95,7 @@ static ALWAYS_INLINE void add_rows(const Band& band, int64 n, void* spare) {
     for (; x + U * W <= n; x += U * W) add_block<T, C, SHIFT, LAST, U>(band, rows, ahead, x, x);
     for (; x + W <= n; x += W) add_block<T, C, SHIFT, LAST, 1>(band, rows, ahead, x, x);
     for (int i = 0; ahead && i < n_rows; ++i)
-        __builtin_prefetch((const char*)(ahead[i] + n) - 1, 0, HINT);
+        ask_for_line<HINT>((const char*)(ahead[i] + n) - 1);
     if (x == n) return;
     // what is left from copies: nothing beyond the image is read
     const T** copies = (const T**)spare;

@@ -6,13 +6,6 @@ constexpr int ROWS_AHEAD = 32;       // that are asked for before they are read
 constexpr int64 BYTES_ASKED = 512;  // of a row: the rest of a longer one is foreseen
 constexpr int64 TURNED_ROWS = 128;  // that are turned before the next columns are
 
-static ALWAYS_INLINE void prefetch(const char* from, int64 n_bytes) {
-    asm volatile("" : : "r"(from));  // or gcc leaves out calls of functions that do nothing else
-    n_bytes = std::min(n_bytes, BYTES_ASKED);
-    for (int64 i = 0; i < n_bytes; i += 64) __builtin_prefetch(from + i);
-    __builtin_prefetch(from + n_bytes - 1);
-}
-
 struct Part {  // rows of a sample's outputs
     int64 first, stop;
 };
@@ -27,7 +20,7 @@ struct ChannelWindow {
               int64 in_y, int n_rows, const void** rows) const {
         const int64 at_z = z(in_z);
         if (pages.boxes && at_z >= 0) {
-            RowsInPages found(source, pages, stretch, at_z);
+            StretchRows found(source, pages, stretch.page, at_z);
             for (int i = 0; i < n_rows; ++i) {
                 const int64 at_y = y(in_y + i);
                 rows[i] = at_y < 0 ? nullptr : found(at_y);
@@ -76,7 +69,8 @@ public:
     // For one row more of each channel.
     ALWAYS_INLINE void ask() {
         for (int i = 0; i < n && asked < height; ++i)
-            prefetch(rows[i].first + asked * rows[i].row_bytes, rows[i].n_bytes);
+            prefetch<3>(rows[i].first + asked * rows[i].row_bytes,
+                        std::min(rows[i].n_bytes, BYTES_ASKED));
         ++asked;
     }
 };
@@ -193,7 +187,7 @@ private:
             const Channel& own = channels[c];
             if (!own.n_bytes) continue;
             const char* row = (const char*)rows[c * job.patch[1] + y];
-            if (row) prefetch(row + own.first_byte, own.n_bytes);
+            if (row) prefetch<3>(row + own.first_byte, std::min(own.n_bytes, BYTES_ASKED));
         }
     }
     // Windows on several pages have their rows found piece by piece.

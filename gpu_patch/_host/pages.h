@@ -64,8 +64,9 @@ struct Stretches {
     }
 };
 
-// Rows of a stretch in a slice of an image. What was found of a page serves the rows after it.
-class RowsInPages {
+// Rows of a stretch in a slice of an image, which is one page where there are none. What was found of
+// a page serves the rows after it.
+class StretchRows {
     const ChannelSource* source;
     const PageBox* box;
     const int* slots;
@@ -82,13 +83,23 @@ class RowsInPages {
     }
 
 public:
-    RowsInPages(const ChannelSource& source_, const Pages& pages, const Stretch& stretch, int64 z)
-        : source(&source_), box(pages.boxes), slots(pages.slots), in_x(stretch.page),
-          of_slice(in_pages(*box, 0, z)),
-          row_bytes(box->side[2] * PIXELS[source->pixel_type].bytes) {}
+    StretchRows(const ChannelSource& source_, const Pages& pages, int64 page_along_x, int64 z)
+        : source(&source_), box(pages.boxes), slots(pages.slots), in_x(page_along_x),
+          of_slice(box ? in_pages(*box, 0, z) : 0),
+          row_bytes((box ? box->side[2] : source->size[2]) * PIXELS[source->pixel_type].bytes) {
+        if (!box) page = row_of(source_, z, 0), end = source->size[1];
+    }
 
     const char* operator()(int64 y) {
         if (y < begin || y >= end) turn_to(y);
         return page + (y - begin) * row_bytes;
+    }
+    // Those of y[0] … y[n - 1], from the same byte on, to places that are `step` apart.
+    void find(const void** to, int64 step, const int64* y, int64 n, int64 first_byte) {
+        for (int64 i = 0; i < n;) {
+            const char* const from = (*this)(y[i]) - y[i] * row_bytes + first_byte;
+            const int64 lo = begin, hi = end, bytes = row_bytes;  // what is stored cannot change them
+            for (; i < n && y[i] >= lo && y[i] < hi; ++i) to[i * step] = from + y[i] * bytes;
+        }
     }
 };
