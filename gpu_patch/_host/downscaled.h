@@ -315,7 +315,7 @@ private:
                 own.rows = StretchRows(sources[c], pages.of(c), own.page, z);
             }
         const bool is_roomy = pages.boxes || are_roomy(slice);
-        band = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts};
+        band = {acc, nullptr, nullptr, 0, 0, n_channels, f, taps, weights, shifts, false};
         // what comes before the first output is summed and not wanted: zeros, which are never slow
         for (int i = 0; i < last; ++i) memset(acc[i], 0, round_up(n_columns, W) * sizeof(float));
         for (int64 v = 0; v < n_rows; v += band.n_rows) {
@@ -360,7 +360,7 @@ private:
                 for (int i = 0; i < band.n_rows; ++i)
                     prefetch<HINT>((const char*)own[i * n_channels + c], bytes_asked(piece, c));
         }
-        band.rows = own, band.ahead = nullptr;
+        band.rows = own, band.ahead = nullptr, band.is_cached = false;
         if (v + band.n_rows < n_rows) {
             find_rows(piece, next, v + MOST_ROWS, MOST_ROWS);
             band.ahead = next;
@@ -399,7 +399,7 @@ private:
                 read(floats + i * FLOATS_STRIDE, 0, band.rows + i, 1, piece.of[c].runs, piece.length);
             }
         }
-        band.rows = float_rows, band.ahead = nullptr;
+        band.rows = float_rows, band.ahead = nullptr, band.is_cached = true;
     }
 
     // Slices that wait in the ring become a plane of the output.

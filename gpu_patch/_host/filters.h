@@ -27,6 +27,7 @@ struct Band {  // rows of each channel that follow one another, and what becomes
     int n_rows, first;         // the first row's place in its group of f
     int n_channels, f;
     const float *taps, *weights, *shifts;
+    bool is_cached;  // its rows, so that nothing of them is asked for
 };
 
 // V vectors of all rows, or of two. An output is complete when LAST groups more have come.
@@ -113,7 +114,7 @@ static void add_band(const Band& given, int64 n, void* spare) {
     const void* const* const ahead = given.ahead;
     for (int left = given.n_rows; left; left -= 2, band.rows += 2 * band.n_channels) {
         band.n_rows = 2;
-        band.ahead = left > 2 ? band.rows + 2 * band.n_channels : ahead;
+        band.ahead = left > 2 && !band.is_cached ? band.rows + 2 * band.n_channels : ahead;
         add_rows<T, C, SHIFT, LAST>(band, n, spare);
         band.first += 2;
         if (band.first == band.f) band.first = 0, ++band.sums;

@@ -99,7 +99,9 @@ public:
         for (int64 i = 0; i < n;) {
             const char* const from = (*this)(y[i]) - y[i] * row_bytes + first_byte;
             const int64 lo = begin, hi = end, bytes = row_bytes;  // what is stored cannot change them
-            for (; i < n && y[i] >= lo && y[i] < hi; ++i) to[i * step] = from + y[i] * bytes;
+            do
+                to[i * step] = from + y[i] * bytes;
+            while (++i < n && y[i] >= lo && y[i] < hi);
         }
     }
 };

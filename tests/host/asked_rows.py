@@ -1,7 +1,7 @@
 """Records which rows kernels ask for before they read them: ``python asked_rows.py FOLDER``.
 
-A library is built in FOLDER whose `prefetch` notes addresses: results are the same whatever is
-asked for, so that nothing else would tell.
+A library is built in FOLDER that notes which lines of memory it asks for: results are the same
+whatever that is, so that nothing else would tell.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -24,14 +25,17 @@ from cases import Case
 
 EDITS = [
     (
-        "native.h",
-        "constexpr int ROWS_AHEAD",
-        "#include <vector>\ninline std::vector<const char*> asked;\nconstexpr int ROWS_AHEAD",
+        "rows.h",
+        "template <int CACHE> static ALWAYS_INLINE void ask_for_line",
+        "inline std::vector<const char*> asked;\n"
+        "template <int CACHE> static ALWAYS_INLINE void ask_for_line",
     ),
+    ("rows.h", "#include <algorithm>", "#include <algorithm>\n#include <vector>"),
+    ("rows.h", "__builtin_prefetch(at, 0, CACHE);", "asked.push_back(at);"),
     (
-        "native.h",
-        "n_bytes = std::min(n_bytes,",
-        "asked.push_back(from);\nn_bytes = std::min(n_bytes,",
+        "filters.h",
+        "constexpr bool IN_REGISTERS = W == 16;",
+        "inline bool IN_REGISTERS = false;",
     ),
     (
         "kernels.cpp",
@@ -40,19 +44,26 @@ EDITS = [
         "    if (to) std::copy(asked.begin(), asked.end(), to), asked.clear();\n"
         "    return asked.size();\n"
         "}\n"
+        "EXPORT void sum_in_registers(int whether) { IN_REGISTERS = whether; }\n"
         "EXPORT const char* source_digest()",
     ),
 ]
 ROWS_AHEAD = 32
+BYTES_ASKED = 512
+LINE = 64
 
 
-def inside(patch: tuple[int, ...], dtype: str, n_channels: int) -> Case:
+def inside(
+    patch: tuple[int, ...], dtype: str, n_channels: int, n_scales: int = 1, **others: int
+) -> Case:
     """Make samples whose windows lie inside of their images."""
     case = Case.random(
-        3, patch, 1, "reflect", n_samples=4, n_channels=n_channels, dtypes=[dtype] * 2, least=90,
-        most=120,
+        3, patch, n_scales, "reflect", n_samples=4, n_channels=n_channels, dtypes=[dtype] * 2,
+        least=90, most=120, **others,
     )  # fmt: skip
-    return replace(case, sources=case.sources._replace(coords=np.abs(case.sources.coords) % 20))
+    least = max(patch) * (2 ** (n_scales - 1) - 1)
+    coords = least + np.abs(case.sources.coords) % (20 if n_scales == 1 else 10)
+    return replace(case, sources=case.sources._replace(coords=coords))
 
 
 def rows_of(case: Case, sample: int, channel: int) -> np.ndarray:
@@ -68,15 +79,47 @@ def rows_of(case: Case, sample: int, channel: int) -> np.ndarray:
 
 
 def expected(case: Case) -> Counter[int]:
-    """Each row once, and the first ones of a sample while the one before it is made, too."""
+    """Return what patches ask for: each row, and the first ones with the sample before, too."""
     n_samples, n_channels = case.sources.shape
     found: Counter[int] = Counter()
     for sample, channel in product(range(n_samples), range(n_channels)):
         rows = rows_of(case, sample, channel)
-        found.update(rows.ravel().tolist())
-        if sample:
-            found.update(rows[0, :ROWS_AHEAD].tolist())
+        image = case.images[case.sources.image_idx[sample, 0]]
+        n_bytes = min(BYTES_ASKED, case.patch_size[-1] * image.itemsize)
+        steps = np.array([*range(0, n_bytes, LINE), n_bytes - 1])
+        for those in [rows.ravel()] + [rows[0, :ROWS_AHEAD]] * (sample > 0):
+            found.update((those[:, None] + steps).ravel().tolist())
     return found
+
+
+def context_lines(case: Case) -> set[int]:
+    """Return the lines of memory that the second scale of 2D patches reads."""
+    image_idx, sample_idx, coords, channels = case.sources
+    found: set[int] = set()
+    for sample, channel in product(range(len(coords)), range(len(channels))):
+        place = channel if coords.shape[1] > 1 else 0
+        image = case.images[image_idx[sample, place]]
+        pixels = image[sample_idx[sample, place], channels[channel]]
+        axes = []
+        for size, n, at in zip(pixels.shape, case.patch_size, coords[sample, place], strict=True):
+            places = np.abs(at + n // 2 - n + np.arange(2 * n))  # mirrored at both ends
+            axes.append(np.minimum(places, 2 * (size - 1) - places))
+        first = pixels.ctypes.data + axes[0][:, None] * pixels.strides[0]
+        addresses = first + axes[1] * pixels.strides[1]
+        for byte in (0, image.itemsize - 1):
+            found.update(((addresses + byte) // LINE).ravel().tolist())
+    return found
+
+
+def lines_of(images: Sequence[np.ndarray]) -> set[int]:
+    """Return all lines of images."""
+    return {
+        line
+        for image in images
+        for line in range(
+            image.ctypes.data // LINE, (image.ctypes.data + image.nbytes - 1) // LINE + 1
+        )
+    }
 
 
 def main(folder: Path) -> None:
@@ -115,8 +158,33 @@ def main(folder: Path) -> None:
     addresses = np.array([*asked()])
     assert len(addresses)
     assert ((addresses[:, None] >= starts) & (addresses[:, None] < ends)).any(axis=1).all()
-    replace(inside((32, 32), "uint16", 2), n_scales=2).host_context(found)
-    assert not asked()
+    for in_registers in (False, True):
+        found._functions.sum_in_registers(in_registers)
+        contexts(found, asked)
+
+
+def contexts(found: library.Library, asked: Callable[[], Counter[int]]) -> None:
+    """What larger scales read is asked for, and nothing else: not again for the native scale."""
+    for (patch, dtype), n_places in product(
+        product([(16, 16), (24, 16), (5, 16)], ["uint8", "uint16", "float32"]), [1, 2]
+    ):
+        case = inside(patch, dtype, 2, 2, n_places=n_places)
+        case.host_context(found)
+        assert {at // LINE for at in asked()} == context_lines(case), (patch, dtype, n_places)
+    # across borders, of types that become floats
+    for seed, dtypes in enumerate([["uint16"], ["uint8", "float32"], ["bool"]]):
+        for n_places in (1, 2):
+            case = Case.random(
+                seed, (33, 80), 2, "reflect", n_samples=6, n_places=n_places, dtypes=dtypes,
+                least=165, most=300,
+            )  # fmt: skip
+            sizes = np.array([image.shape[2:] for image in case.images])[case.sources.image_idx]
+            coords = np.abs(case.sources.coords) % (sizes - case.patch_size)
+            case = replace(case, sources=case.sources._replace(coords=coords))
+            case.host_context(found)
+            lines = {at // LINE for at in asked()}
+            assert lines >= context_lines(case), (dtypes, n_places)
+            assert lines <= lines_of(case.images), (dtypes, n_places)
 
 
 if __name__ == "__main__":
