@@ -8,23 +8,25 @@
 #pragma once
 #include "filters.h"
 #include "native.h"
+#include "pages.h"
 
 class Downscaled {
-    // Columns that follow one another in the rows of sums, and lie in one page of each channel. Where
-    // all channels read them forwards they are mixed as they are stored; else they become floats first.
+    // Columns that follow one another in the rows of sums, and lie in one page of each channel. They are
+    // mixed as they are stored where all channels store one type and read them forwards, a vector or all
+    // there are at least; else they become floats first.
     struct Piece {
-        struct Columns {
+        struct Channel {
             int64 page, first;  // the page along X, and its first column that is read
-            int64 n_asked;      // from there on, before they are read
+            int64 n_asked;      // columns from there on that are asked for
             Runs runs;          // what becomes floats, counted from the first
             StretchRows rows;
         };
         int64 at, length;
         bool is_stored;
-        Columns* of;        // each channel
+        Channel* channels;
         const void** rows;  // those of a band and of the next, in turn: [row][channel]
     };
-    static constexpr int64 MOST_FLOATS = 128;  // columns that become floats at once: the first cache has them
+    static constexpr int64 MOST_FLOATS = 128;  // columns that become floats at once: few, for the first cache
 
     const Job& job;
     const ChannelSource* sources;
@@ -62,7 +64,7 @@ public:
         const int64 most = most_pieces(wide, pages);
         return Scratch::bytes<int64>(n * wide) + Scratch::bytes<int64>(n * n_rows) +
                Scratch::bytes<int64>(n * nz) + Scratch::bytes<int64>(n) +
-               Scratch::bytes<Piece>(most) + Scratch::bytes<Piece::Columns>(most * n) +
+               Scratch::bytes<Piece>(most) + Scratch::bytes<Piece::Channel>(most * n) +
                Scratch::bytes<void*>(most * 2 * MOST_ROWS * n) + Scratch::bytes<Run>(n * wide) +
                Scratch::bytes<Run>(wide) + Scratch::bytes<float*>(n_acc(f)) +
                n_acc(f) * Scratch::bytes<float>(acc_floats(job.patch[2], f)) +
@@ -130,7 +132,7 @@ private:
     static int64 n_rows_of(Part part, int64 f) { return (part.stop - part.first + last_of(f)) * f; }
     static int64 n_acc(int64 f) { return std::max<int64>(1, MOST_ROWS / f) + last_of(f); }
     static constexpr int64 FLOATS_STRIDE = MOST_FLOATS + 16;
-    // Of whole images, those that are mixed as they are stored have a vector or more.
+    // Of whole images, those that are mixed as they are stored have a vector or more, or are all.
     static int64 most_pieces(int64 wide, const Pages& pages) {
         return pages.boxes ? wide : 2 * (wide / W + 1) + wide / MOST_FLOATS;
     }
@@ -143,21 +145,21 @@ private:
         y_map = scratch.take<int64>(n_channels * n_rows);
         z_map = scratch.take<int64>(n_channels * n_slices);
         reach = scratch.take<int64>(n_channels);
-        const int64 most = most_pieces(wide, pages), half = MOST_ROWS * n_channels;
+        const int64 most = most_pieces(wide, pages), one_band = MOST_ROWS * n_channels;
         pieces = scratch.take<Piece>(most);
-        Piece::Columns* columns = scratch.take<Piece::Columns>(most * n_channels);
-        const void** rows = scratch.take<const void*>(most * 2 * half);
+        Piece::Channel* channels = scratch.take<Piece::Channel>(most * n_channels);
+        const void** rows = scratch.take<const void*>(most * 2 * one_band);
         for (int64 s = 0; s < most; ++s)
-            pieces[s].of = columns + s * n_channels, pieces[s].rows = rows + s * 2 * half;
+            pieces[s].channels = channels + s * n_channels, pieces[s].rows = rows + s * 2 * one_band;
         runs = scratch.take<Run>(n_channels * wide);
         beyond = {scratch.take<Run>(wide), 0};
         acc = scratch.take<float*>(n_acc(f));
         for (int64 i = 0; i < n_acc(f); ++i)
             acc[i] = scratch.take<float>(acc_floats(job.patch[2], f));
         phases = scratch.take<float>(f * stride);
-        floats = scratch.take<float>(half * FLOATS_STRIDE);
-        float_rows = scratch.take<const void*>(half);
-        for (int64 i = 0; i < half; ++i) float_rows[i] = floats + i * FLOATS_STRIDE;
+        floats = scratch.take<float>(one_band * FLOATS_STRIDE);
+        float_rows = scratch.take<const void*>(one_band);
+        for (int64 i = 0; i < one_band; ++i) float_rows[i] = floats + i * FLOATS_STRIDE;
         weights = scratch.take<float>(n_channels);
         shifts = scratch.take<float>(n_channels);
         plane = (part.stop - part.first) * job.patch[2];
@@ -283,9 +285,9 @@ private:
         Piece& piece = pieces[n_pieces++];
         piece.at = p, piece.length = stop - p, piece.is_stored = is_stored;
         for (int c = 0; c < n_channels; ++c) {
-            Piece::Columns& own = piece.of[c];
+            Piece::Channel& own = piece.channels[c];
             if (c >= n_places) {  // as the first channel's
-                own = piece.of[0];
+                own = piece.channels[0];
                 continue;
             }
             const int64* map = columns_from(c, p);
@@ -310,7 +312,7 @@ private:
     void filter_slice(int64 slice, Where where, Then then) {
         for (int64 s = 0; s < n_pieces; ++s)
             for (int c = 0; c < n_channels; ++c) {
-                Piece::Columns& own = pieces[s].of[c];
+                Piece::Channel& own = pieces[s].channels[c];
                 const int64 z = z_map[place_of(c) * n_slices + slice];
                 own.rows = StretchRows(sources[c], pages.of(c), own.page, z);
             }
@@ -350,17 +352,17 @@ private:
         return true;
     }
 
-    // Vectors may go beyond the piece's last column: what the next piece has there is put back.
+    // Vectors may go beyond the piece's last column: what the next ones have there is put back.
     void add_rows_of(Piece& piece, int64 v, bool is_roomy) {
-        const int64 half = MOST_ROWS * n_channels, turn = v / MOST_ROWS % 2;
-        const void **own = piece.rows + turn * half, **next = piece.rows + (1 - turn) * half;
+        const int64 one_band = MOST_ROWS * n_channels, turn = v / MOST_ROWS % 2;
+        const void **now = piece.rows + turn * one_band, **next = piece.rows + (1 - turn) * one_band;
         if (v == 0) {
-            find_rows(piece, own, 0, band.n_rows);
+            find_rows(piece, now, 0, band.n_rows);
             for (int c = 0; c < n_channels; ++c)
                 for (int i = 0; i < band.n_rows; ++i)
-                    prefetch<HINT>((const char*)own[i * n_channels + c], bytes_asked(piece, c));
+                    prefetch<HINT>((const char*)now[i * n_channels + c], bytes_asked(piece, c));
         }
-        band.rows = own, band.ahead = nullptr, band.is_cached = false;
+        band.rows = now, band.ahead = nullptr, band.is_cached = false;
         if (v + band.n_rows < n_rows) {
             find_rows(piece, next, v + MOST_ROWS, MOST_ROWS);
             band.ahead = next;
@@ -381,14 +383,14 @@ private:
     void find_rows(Piece& piece, const void** to, int64 v, int64 n) {
         for (int c = 0; c < n_channels; ++c) {
             const int64* y = y_map + place_of(c) * n_rows;
-            const int64 first = piece.of[c].first * PIXELS[sources[c].pixel_type].bytes;
+            const int64 first = piece.channels[c].first * PIXELS[sources[c].pixel_type].bytes;
             const int64 n_there = std::min(n, n_rows - v);
-            piece.of[c].rows.find(to + c, n_channels, y + v, n_there, first);
+            piece.channels[c].rows.find(to + c, n_channels, y + v, n_there, first);
             for (int64 i = n_there; i < n; ++i) to[i * n_channels + c] = to[(i - 1) * n_channels + c];
         }
     }
     int64 bytes_asked(const Piece& piece, int channel) const {
-        return piece.of[channel].n_asked * PIXELS[sources[channel].pixel_type].bytes;
+        return piece.channels[channel].n_asked * PIXELS[sources[channel].pixel_type].bytes;
     }
     // Of any stored types, forwards or backwards: the band's rows become floats.
     void convert(const Piece& piece) {
@@ -396,7 +398,10 @@ private:
             const ReadRows read = PIXELS[sources[c].pixel_type].read;
             for (int64 i = c; i < band.n_rows * n_channels; i += n_channels) {
                 if (band.ahead) prefetch<HINT>((const char*)band.ahead[i], bytes_asked(piece, c));
-                read(floats + i * FLOATS_STRIDE, 0, band.rows + i, 1, piece.of[c].runs, piece.length);
+                float* to = floats + i * FLOATS_STRIDE;
+                // vectors go beyond the last: what numbers were there might be slow
+                store_vec(to + round_up(piece.length, W) - W, vec{});
+                read(to, 0, band.rows + i, 1, piece.channels[c].runs, piece.length);
             }
         }
         band.rows = float_rows, band.ahead = nullptr, band.is_cached = true;

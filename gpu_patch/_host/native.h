@@ -19,19 +19,11 @@ struct ChannelWindow {
     void find(const ChannelSource& source, Pages pages, const Stretch& stretch, int64 in_z,
               int64 in_y, int n_rows, const void** rows) const {
         const int64 at_z = z(in_z);
-        if (pages.boxes && at_z >= 0) {
-            StretchRows found(source, pages, stretch.page, at_z);
-            for (int i = 0; i < n_rows; ++i) {
-                const int64 at_y = y(in_y + i);
-                rows[i] = at_y < 0 ? nullptr : found(at_y);
-            }
-            return;
-        }
-        const char* first = at_z < 0 ? nullptr : row_of(source, at_z, 0);
-        const int64 row_bytes = source.size[2] * PIXELS[source.pixel_type].bytes;
+        if (at_z < 0) return (void)std::fill(rows, rows + n_rows, nullptr);
+        StretchRows found(source, pages, stretch.page, at_z);
         for (int i = 0; i < n_rows; ++i) {
             const int64 at_y = y(in_y + i);
-            rows[i] = !first || at_y < 0 ? nullptr : first + at_y * row_bytes;
+            rows[i] = at_y < 0 ? nullptr : found(at_y);
         }
     }
 };

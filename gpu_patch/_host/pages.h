@@ -64,8 +64,8 @@ struct Stretches {
     }
 };
 
-// Rows of a stretch in a slice of an image, which is one page where there are none. What was found of
-// a page serves the rows after it.
+// Rows of a stretch in a slice of an image: of one page after the other, or of a whole image. What was
+// found of a page serves the rows after it.
 class StretchRows {
     const ChannelSource* source;
     const PageBox* box;
@@ -97,10 +97,11 @@ public:
     // Those of y[0] … y[n - 1], from the same byte on, to places that are `step` apart.
     void find(const void** to, int64 step, const int64* y, int64 n, int64 first_byte) {
         for (int64 i = 0; i < n;) {
-            const char* const from = (*this)(y[i]) - y[i] * row_bytes + first_byte;
-            const int64 lo = begin, hi = end, bytes = row_bytes;  // what is stored cannot change them
+            if (y[i] < begin || y[i] >= end) turn_to(y[i]);
+            const char* const from = page + first_byte;
+            const int64 lo = begin, hi = end, bytes = row_bytes;  // in registers
             do
-                to[i * step] = from + y[i] * bytes;
+                to[i * step] = from + (y[i] - lo) * bytes;
             while (++i < n && y[i] >= lo && y[i] < hi);
         }
     }

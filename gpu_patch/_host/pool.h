@@ -27,9 +27,9 @@ static inline int64_t process_number() {
 #endif
 }
 
-// Whether something comes true within 50 µs.
+// Whether something comes true within 100 µs: Python plans the next small batch meanwhile.
 template <class Condition> static bool soon(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
     do {
         for (int i = 0; i < 64; ++i) {
             if (condition()) return true;
