@@ -42,7 +42,9 @@ class Downscaled {
     int64* reach;         // of each place: the column that vectors end before
     int64 n_columns;      // that are filtered along Y,
     int64 at;             // and the place of a wide row where they begin
-    Piece* pieces;        // of these columns
+    Piece* pieces;        // of these columns, and what they have room in, one after the other
+    Piece::Channel* channels_of_pieces;
+    const void** rows_of_pieces;
     int64 n_pieces = 0;
     Runs beyond;          // what continues filtered rows
     Band band;
@@ -147,10 +149,8 @@ private:
         reach = scratch.take<int64>(n_channels);
         const int64 most = most_pieces(wide, pages), one_band = MOST_ROWS * n_channels;
         pieces = scratch.take<Piece>(most);
-        Piece::Channel* channels = scratch.take<Piece::Channel>(most * n_channels);
-        const void** rows = scratch.take<const void*>(most * 2 * one_band);
-        for (int64 s = 0; s < most; ++s)
-            pieces[s].channels = channels + s * n_channels, pieces[s].rows = rows + s * 2 * one_band;
+        channels_of_pieces = scratch.take<Piece::Channel>(most * n_channels);
+        rows_of_pieces = scratch.take<const void*>(most * 2 * one_band);
         runs = scratch.take<Run>(n_channels * wide);
         beyond = {scratch.take<Run>(wide), 0};
         acc = scratch.take<float*>(n_acc(f));
@@ -219,14 +219,17 @@ private:
         add_floats = adder_of(FLOAT32, shift);
         is_one_type = is_one_type && add;
         const auto ends = std::minmax_element(x_map, x_map + wide);
-        const int64 least = *ends.first;
+        int64 least = *ends.first;
         n_columns = *ends.second - least + 1;
         const bool is_narrow = are_alike_columns() && is_ascending(least);
         if (!is_narrow) at = -offset, n_columns = window_x;
         cut(is_narrow);
-        for (int64 p = 0; p < wide && !is_narrow; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
-        beyond.fill(x_map, 0, at, is_narrow ? least : 0);
-        beyond.fill(x_map, at + n_columns, wide, is_narrow ? least : 0);
+        if (!is_narrow) {  // as the window folds
+            for (int64 p = 0; p < wide; ++p) x_map[p] = mirror<int64>(offset + p, window_x);
+            least = 0;
+        }
+        beyond.fill(x_map, 0, at, least);
+        beyond.fill(x_map, at + n_columns, wide, least);
         for (int64 i = 0; i < n_acc(f); ++i) acc[i] += round_up(at, 16);
     }
     // Whether all places read the same columns, but for where they begin.
@@ -282,7 +285,10 @@ private:
         return p + n;
     }
     void add_piece(int64 p, int64 stop, bool is_stored) {
-        Piece& piece = pieces[n_pieces++];
+        Piece& piece = pieces[n_pieces];
+        piece.channels = channels_of_pieces + n_pieces * n_channels;
+        piece.rows = rows_of_pieces + n_pieces * 2 * MOST_ROWS * n_channels;
+        ++n_pieces;
         piece.at = p, piece.length = stop - p, piece.is_stored = is_stored;
         for (int c = 0; c < n_channels; ++c) {
             Piece::Channel& own = piece.channels[c];

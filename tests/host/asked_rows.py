@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from variants import compiled
+from variants import HOW_SUMS_ARE_KEPT, compiled
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import library
@@ -34,11 +34,7 @@ EDITS = [
     ("native.h", "constexpr int ROWS_AHEAD", "inline int n_native = 0;\nconstexpr int ROWS_AHEAD"),
     ("rows.h", "#include <algorithm>", "#include <algorithm>\n#include <vector>"),
     ("rows.h", "__builtin_prefetch(at, 0, CACHE);", "asked.push_back(at);"),
-    (
-        "filters.h",
-        "constexpr bool IN_REGISTERS = W == 16;",
-        "inline bool IN_REGISTERS = false;",
-    ),
+    (*HOW_SUMS_ARE_KEPT, "inline bool IN_REGISTERS = false;"),
     (
         "kernels.cpp",
         "EXPORT const char* source_digest()",
@@ -114,15 +110,12 @@ def context_lines(case: Case) -> set[int]:
     return found
 
 
-def lines_of(images: Sequence[np.ndarray]) -> set[int]:
-    """Return all lines of images."""
-    return {
-        line
-        for image in images
-        for line in range(
-            image.ctypes.data // LINE, (image.ctypes.data + image.nbytes - 1) // LINE + 1
-        )
-    }
+def are_inside(found: Counter[int], images: Sequence[np.ndarray]) -> bool:
+    """Whether addresses are those of pixels."""
+    starts = np.array([image.ctypes.data for image in images])
+    ends = starts + [image.nbytes for image in images]
+    addresses = np.array([*found])[:, None]
+    return bool(((addresses >= starts) & (addresses < ends)).any(axis=1).all())
 
 
 def main(folder: Path) -> None:
@@ -156,11 +149,9 @@ def main(folder: Path) -> None:
     # across borders, nothing beside the images
     case = Case.random(5, (24, 32), 1, "wrap", n_samples=40, most=60)
     case.host_context(found)
-    starts = np.array([image.ctypes.data for image in case.images])
-    ends = starts + [image.nbytes for image in case.images]
-    addresses = np.array([*asked()])
-    assert len(addresses)
-    assert ((addresses[:, None] >= starts) & (addresses[:, None] < ends)).any(axis=1).all()
+    addresses = asked()
+    assert addresses
+    assert are_inside(addresses, case.images)
     for in_registers in (False, True):
         found._functions.sum_in_registers(in_registers)
         contexts(found, asked)
@@ -186,11 +177,12 @@ def contexts(found: library.Library, asked: Callable[[], Counter[int]]) -> None:
             coords = np.abs(case.sources.coords) % (sizes - case.patch_size)
             case = replace(case, sources=case.sources._replace(coords=coords))
             case.host_context(found)
-            lines, wanted = {at // LINE for at in asked()}, context_lines(case)
+            addresses, wanted = asked(), context_lines(case)
+            lines = {at // LINE for at in addresses}
             assert lines >= wanted, (dtypes, n_places)
             # vectors may go beyond the last column
             assert lines <= wanted | {line + 1 for line in wanted}, (dtypes, n_places)
-            assert lines <= lines_of(case.images), (dtypes, n_places)
+            assert are_inside(addresses, case.images), (dtypes, n_places)
     assert found._functions.n_of_native_scale() == n_before
 
 

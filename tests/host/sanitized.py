@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from variants import cases, compiled, drawn_and_measured, stitched
+from variants import HOW_SUMS_ARE_KEPT, cases, compiled, drawn_and_measured, stitched
 
 from gpu_patch import ops, set_num_threads
 from gpu_patch._host import arguments, build, library
@@ -74,11 +74,7 @@ EDITS = [
     *BUGS.values(),
     *FEWER_TYPES,
     ("pool.h", "int64_t n;\n        Each", "int64_t n, plain = 0;\n        Each"),
-    (
-        "filters.h",
-        "constexpr bool IN_REGISTERS = W == 16;",
-        "static const bool IN_REGISTERS = PLANTED < 0;",
-    ),
+    (*HOW_SUMS_ARE_KEPT, "static const bool IN_REGISTERS = PLANTED < 0;"),
 ]
 
 

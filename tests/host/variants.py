@@ -24,7 +24,9 @@ from gpu_patch._host.draws import draw  # noqa: E402
 from gpu_patch.draws import DrawPurpose, DrawSpec, counter_words  # noqa: E402
 
 SOURCES = build.HERE
-SUMS_IN_REGISTERS = ("filters.h", "IN_REGISTERS = W == 16", "IN_REGISTERS = true")
+HOW_SUMS_ARE_KEPT = ("filters.h", "constexpr bool IN_REGISTERS = W == 16;")
+"""What edits replace by another rule, since only the widest vectors are summed in registers."""
+SUMS_IN_REGISTERS = (*HOW_SUMS_ARE_KEPT, "constexpr bool IN_REGISTERS = true;")
 """The edit by which narrow vectors are summed as the widest are, on any processor."""
 
 
