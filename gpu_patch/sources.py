@@ -43,6 +43,16 @@ class ChannelSources(NamedTuple):
         """(B, C)."""
         return len(self.image_idx), len(self.channels)
 
+    def rows(self, index: NDArray[np.int64]) -> ChannelSources:
+        """Return what some of the samples read."""
+        image_idx, sample_idx, coords, channels = self
+        return ChannelSources(
+            image_idx.take(index, axis=0),
+            sample_idx.take(index, axis=0),
+            coords.take(index, axis=0),
+            channels,
+        )
+
     @classmethod
     def correlated(cls, places: Locations, channels: NDArray[np.int64]) -> ChannelSources:
         """All channels of a sample from one place."""

@@ -273,12 +273,12 @@ class ImageTable(WindowTable):
     def check(self, sources: ChannelSources) -> None:
         image_idx, sample_idx, _, channels = sources
         if not all_within(image_idx, 0, len(self.images)):
-            _check_index("image_idx", image_idx, len(self.images))
+            check_index("sources.image_idx", image_idx, len(self.images))
         # quick where even the image with the fewest samples has all that are asked for
         if not all_within(sample_idx, 0, self._fewest_samples):
-            _check_index("sample_idx", sample_idx, self._table[image_idx][..., 7])
+            check_index("sources.sample_idx", sample_idx, self._table[image_idx][..., 7])
         if not self.has_checked(channels) and not all_within(channels, 0, self.fewest_channels):
-            _check_index("channels", channels, self._table[image_idx][..., 8])
+            check_index("sources.channels", channels, self._table[image_idx][..., 8])
 
     def _of_channels(self, channels: NDArray[np.int64]) -> NDArray[np.int64]:
         words = np.repeat(self._records[:, None], len(channels), axis=1)
@@ -326,12 +326,13 @@ def all_within(values: NDArray[np.integer[Any]], low: int, high: int) -> bool:
     return not index.size or shifted.item(shifted.argmax()) < high - low
 
 
-def _check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.int64]) -> None:
+def check_index(name: str, index: NDArray[np.int64], count: int | NDArray[np.int64]) -> None:
+    """Check that all of an index is in 0 … count − 1; raises IndexError."""
     wrong = (index < 0) | (index >= count)
     if wrong.any():
         found = int(np.broadcast_to(index, wrong.shape)[wrong][0])
         below = int(np.broadcast_to(count, wrong.shape)[wrong][0])
-        raise IndexError(f"sources.{name} holds {found}, which must be in 0 … {below - 1}")
+        raise IndexError(f"{name} holds {found}, which must be in 0 … {below - 1}")
 
 
 def check_cuts(

@@ -45,15 +45,19 @@ class Backend:
         """A result as a NumPy array."""
         return array
 
-    def gather(self, images, rows, patch_size, **options):
+    def gather(self, images, sources, patch_size, *, rows=None, **options):
         with self.running():
-            return self.to_host(ops.gather(self.images(images), rows, patch_size, **options))
+            made = ops.Gather(self.images(images), sources, patch_size, **options)
+            return self.to_host(made(rows))
 
-    def lateral_context(self, images, rows, weights, patch_size, n_scales, **options):
+    def lateral_context(
+        self, images, sources, weights, patch_size, n_scales, *, rows=None, **options
+    ):
         with self.running():
-            found = ops.lateral_context(
-                self.images(images), rows, weights, patch_size, n_scales, **options
+            made = ops.LateralContext(
+                self.images(images), sources, weights, patch_size, n_scales, **options
             )
+            found = made(rows)
             return tuple(None if array is None else self.to_host(array) for array in found)
 
 

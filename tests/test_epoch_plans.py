@@ -1,6 +1,7 @@
 """Batches are planned as rows of their epoch's plan, and are what each sample's own plan says."""
 
 import pickle
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from samples import KINDS, make_sample
 
 from gpu_patch import Augmentation, MultiChannelTargetMsPatchConstr, RandomPatching
 from gpu_patch.constructors import tabulated
+from gpu_patch.constructors.execute import execute
 from gpu_patch.feed import Normalization
 
 STRATEGIES = ("random", "fixed_random", "sequential", "tiled", "fixed", "stratified")
@@ -114,9 +116,27 @@ def test_places_with_more_to_say_are_planned_alone(planned):
     assert planned == [2, 14, 2, 2, 2]
 
 
-def test_what_changes_in_place_is_planned_anew():
+class Plain:
+    """What may change in place, and is known by where it is."""
+
+    def __init__(self, **values):
+        vars(self).update(values)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What cannot change but for what is within, and so has no hash."""
+
+    input_scale: np.ndarray
+    input_offset: np.ndarray
+    target_scale: None
+    target_offset: None
+
+
+@pytest.mark.parametrize("kind", [SimpleNamespace, Plain, Frozen])
+def test_what_changes_in_place_is_planned_anew(kind):
     made = constructor(strategy="stratified")
-    somebodys = SimpleNamespace(
+    somebodys = kind(
         input_scale=np.ones(1, np.float32),
         input_offset=np.zeros(1, np.float32),
         target_scale=None,
@@ -132,7 +152,7 @@ def test_what_changes_in_place_is_planned_anew():
         assert_equal_plans(
             made.plan_batch(index, normalization=somebodys), direct(made, index, 0, somebodys)
         )
-        somebodys.input_offset += 1
+        somebodys.input_offset[:] += 1
         made.seed += step
 
 
@@ -200,3 +220,36 @@ def test_rows_are_nobody_elses():
         own.weights[...] = -1
         own.sources.coords[...] = -1
     assert isinstance(made.patching_strategy, RandomPatching)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_those_of_their_samples_alone(kind):
+    made, index = constructor(kind), np.array([7, 0, 3, 3])
+    options = [{}, {"normalization": normalization(kind)}, {"augmentation": TURNS}]
+    options.append(options[1] | options[2])
+    for dtype in ("float32", "float16"):
+        for some in options:
+            for epoch in (0, 1):
+                inputs, targets = execute(direct(made, index, epoch, **some), dtype)
+                for _ in range(3):  # alone, beside others, and as rows of all
+                    found = made.construct_batch(index, epoch=epoch, dtype=dtype, **some)
+                    np.testing.assert_array_equal(found.input, inputs)
+                    assert (found.target is None) == (targets is None)
+                    if targets is not None:
+                        np.testing.assert_array_equal(found.target, targets)
+
+
+def test_operations_are_prepared_once_for_an_epoch(monkeypatch):
+    prepared = []
+    init = tabulated.Execution.__init__
+    monkeypatch.setattr(
+        tabulated.Execution,
+        "__init__",
+        lambda self, *arguments: (prepared.append(arguments[1:]), init(self, *arguments))[1],
+    )
+    made = constructor()
+    for dtype in ("float32", np.float32, "float16", np.dtype("float32")):
+        for _ in range(3):
+            made.construct_batch([1, 2], dtype=dtype)
+    # alone and beside others, then by the types of their results
+    assert prepared == [(np.float32, None)] * 3 + [(np.float16, None)]

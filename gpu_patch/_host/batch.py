@@ -14,7 +14,8 @@ from gpu_patch._host.library import Columns, ImpossiblePlaceError, Job, Library
 from gpu_patch.epilogue import NUMBERS, columns_of
 from gpu_patch.pages.slot_table import PAGE_BOX
 from gpu_patch.records import Fields, Windows, check_coords
-from gpu_patch.table import MODES, VALUES, volume
+from gpu_patch.table import MODES, VALUES, check_index, volume
+from gpu_patch.threads import get_num_threads
 
 _MOST_PAGES = 32
 """Pages of a window that there is room for without asking."""
@@ -22,6 +23,8 @@ _MOST_PAGES = 32
 
 class HostBatch:
     """A batch for compiled functions: they make each channel's records out of the plan's columns.
+
+    Any rows of these can be the batch, one after the other or at once.
 
     Parameters
     ----------
@@ -34,6 +37,11 @@ class HostBatch:
     scale : int, default 0
         The largest that is read.
 
+    Attributes
+    ----------
+    library : Library
+        As given.
+
     Raises
     ------
     IndexError
@@ -43,7 +51,7 @@ class HostBatch:
     def __init__(
         self, library: Library, windows: Windows, dtype: np.dtype[Any], *, scale: int = 0
     ) -> None:
-        self._library, self._windows = library, windows
+        self.library, self._windows, self._scale = library, windows, scale
         table, sources, patch_size, n_scales, mode, weights, epilogue, _ = windows
         image_idx, sample_idx, coords, channels = sources
         # what is read and written has these sizes
@@ -59,12 +67,12 @@ class HostBatch:
         values, widths, orientation = None, None, None
         if epilogue is not None:
             (values, widths), orientation = epilogue.packed(), epilogue.orientation
-        n_threads = n_threads_for_windows(sources.shape, patch_size, scale)
         of_images = image_idx.shape[1], len(known)
-        self._job = _job(
-            sources.shape, of_images, tuple(patch_size), n_scales, mode, dtype.char, n_threads,
+        self._of_job = (
+            n_channels, len(image_idx), of_images, tuple(patch_size), n_scales, mode, dtype.char,
             widths, windows.fields,
         )  # fmt: skip
+        self._job: tuple[tuple[int, int], Job] | None = None
         self._arrays: tuple[NDArray[Any] | None, ...] = (
             known,
             table.samples,
@@ -122,8 +130,19 @@ class HostBatch:
                 return boxes, slots[: n_windows * n].reshape(*shape, n)
             most = n
 
-    def call(self, name: str, *arguments: int | None) -> None:
-        """Call a function with what follows job and columns.
+    def call(
+        self, name: str, *arguments: int | None, rows: NDArray[np.int64] | None = None
+    ) -> None:
+        """Call a function.
+
+        Parameters
+        ----------
+        name : str
+            Which.
+        *arguments : int or None
+            What follows job, columns and rows.
+        rows : array of int64, shape (B,), optional
+            Which of the columns' samples are the batch's; default all.
 
         Raises
         ------
@@ -135,22 +154,39 @@ class HostBatch:
             A thread had no memory.
         """
         try:
-            self._library.call(name, self._job, self._columns, *arguments)
+            self.library.call(name, self._job_of(rows), self._columns, address(rows), *arguments)
         except ImpossiblePlaceError:
+            n_planned = len(self._windows.sources.image_idx)
+            if rows is not None:
+                check_index("rows", rows, n_planned)
             self._windows.check()
             check_coords(self._windows.sources.coords)
             raise
 
+    def _job_of(self, rows: NDArray[np.int64] | None) -> Job:
+        """Return the job of these samples, most often that of the last."""
+        n_samples = len(self._windows.sources.image_idx) if rows is None else len(rows)
+        key = n_samples, get_num_threads()
+        known = self._job
+        if known is None or known[0] != key:
+            n_channels, patch_size = len(self._windows.sources.channels), self._windows.patch_size
+            shape = n_samples, n_channels
+            n_threads = n_threads_for_windows(shape, patch_size, self._scale)
+            known = self._job = key, _job(n_samples, n_threads, *self._of_job)
+        return known[1]
+
 
 @lru_cache(maxsize=64)  # batches are alike, and to make it takes longer than to look it up
 def _job(
-    shape: tuple[int, int],
+    n_samples: int,
+    n_threads: int,
+    n_channels: int,
+    n_planned: int,
     of_images: tuple[int, int],
     patch_size: tuple[int, ...],
     n_scales: int,
     mode: str,
     kind: str,
-    n_threads: int,
     widths: tuple[int, ...] | None,
     fields: Fields,
 ) -> Job:
@@ -163,7 +199,9 @@ def _job(
                 value_at[field] = part.start
     return Job(
         volume(patch_size),
-        *shape,
+        n_samples,
+        n_planned,
+        n_channels,
         n_scales,
         len(patch_size),
         MODES.index(mode),

@@ -69,21 +69,24 @@ static Span span_of(const Job& job, const int64* coords, const int64* size, cons
 class Boxes {
     const Job& job;
     const Columns& columns;
+    const Records& records;
     const PagedImage* images;
     std::vector<Span> spans;  // (B, P)
 
 public:
     int64 n_pages[3] = {1, 1, 1};  // of a box: as many for all
 
-    Boxes(const Job& job_, const Columns& columns_, const PagedImage* images_, int scale)
-        : job(job_), columns(columns_), images(images_) {
+    Boxes(const Job& job_, const Columns& columns_, const Records& records_,
+          const PagedImage* images_, int scale)
+        : job(job_), columns(columns_), records(records_), images(images_) {
         spans.reserve(job.n_samples * job.n_places);
         for (int64 i = 0; i < job.n_samples * job.n_places; ++i) {
-            const int64 image = columns.image_idx[i];
+            const int64 at = records.place(i / job.n_places, int(i % job.n_places));
+            const int64 image = columns.image_idx[at];
             const int64* size = columns.images[image * job.n_channels].size;
             int64 coords[3] = {0, 0, 0};
             for (int d = 0; d < job.n_dims; ++d)
-                coords[3 - job.n_dims + d] = columns.coords[i * job.n_dims + d];
+                coords[3 - job.n_dims + d] = columns.coords[at * job.n_dims + d];
             spans.push_back(span_of(job, coords, size, images[image], scale));
             for (int d = 0; d < 3; ++d)
                 n_pages[d] = std::max(n_pages[d], spans[i].last[d] - spans[i].first[d] + 1);
@@ -95,9 +98,9 @@ public:
         const int* const all_slots = slots;
         for (int64 i = 0; i < job.n_samples; ++i)
             for (int c = 0; c < job.n_channels; ++c) {
-                const int64 at = job.place(i, c);
+                const int64 at = records.place(i, c);
                 const PagedImage& image = images[columns.image_idx[at]];
-                const Span& span = spans[at];
+                const Span& span = spans[job.place(i, c)];
                 const int64 first =
                     image.first_page(columns.sample_idx[at], columns.channels[c]);
                 PageBox box = image.box;

@@ -19,29 +19,40 @@ from gpu_patch.sources import ChannelSources
 from gpu_patch.table import MODES, WindowTable
 
 
-def gather(
-    library: Library,
-    table: WindowTable,
-    sources: ChannelSources,
-    patch_size: Sequence[int],
-    n_scales: int,
-    mode: str,
-    dtype: np.dtype[Any],
-    *,
-    epilogue: Epilogue | None = None,
-    out: NDArray[Any] | None = None,
-) -> NDArray[Any]:
-    """Return the patches of `sources`, (B, C, (Z), Y, X), in `out` if given; see `ops.gather`.
+class HostGather:
+    """Patches of `sources`, (B, C, (Z), Y, X); see `ops.gather`.
 
     Integers are those of images that are whole: they are not read by page.
     """
-    choice("mode", mode, MODES)
-    windows = Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
-    batch = HostBatch(library, windows, dtype)
-    if out is None:
-        out = pool.take((*sources.shape, *patch_size), dtype)
-    if dtype.kind in "biu":
-        batch.call(f"gather_{dtype.itemsize}_bytes", address(out))
-    else:
-        batch.call("gather", *batch.pages(0), address(out))
-    return out
+
+    def __init__(
+        self,
+        library: Library,
+        table: WindowTable,
+        sources: ChannelSources,
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        dtype: np.dtype[Any],
+        *,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        choice("mode", mode, MODES)
+        windows = Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
+        self.library = library
+        self._batch = HostBatch(library, windows, dtype)
+        self._dtype, self._n_samples = dtype, len(sources.image_idx)
+        self._shape = len(sources.channels), *patch_size
+
+    def __call__(
+        self, rows: NDArray[np.int64] | None = None, *, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Return the patches, or those of some rows, in `out` if given."""
+        if out is None:
+            n_samples = self._n_samples if rows is None else len(rows)
+            out = pool.take((n_samples, *self._shape), self._dtype)
+        if self._dtype.kind in "biu":
+            self._batch.call(f"gather_{self._dtype.itemsize}_bytes", address(out), rows=rows)
+        else:
+            self._batch.call("gather", *self._batch.pages(0), address(out), rows=rows)
+        return out

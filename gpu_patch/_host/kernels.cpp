@@ -48,10 +48,11 @@ static const ChannelSource* next_of(const Job& job, const ChannelSource* sources
 constexpr int64 MOST_COORDS = int64(1) << 56;
 
 // Call use(sources, epilogues or null, boxes or null), each (B, C); nothing is done where places are
-// not possible. `images` is null where images are whole, or boxes are known.
+// not possible. `rows` are the batch's samples, as everywhere below, null for all; `images` is null where images are whole, or boxes are known.
 template <class Use>
-static int with_records(const Job& job, const Columns& columns, const PagedImage* images, Use use) {
-    const Records records(job, columns);
+static int with_records(const Job& job, const Columns& columns, const int64* rows,
+                        const PagedImage* images, Use use) {
+    const Records records(job, columns, rows);
     if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
     const int64 n = job.n_samples * job.n_channels;
     std::vector<ChannelSource> sources;
@@ -69,7 +70,7 @@ static int with_records(const Job& job, const Columns& columns, const PagedImage
             sources.push_back(records.source(i, c));
             if (columns.values) epilogues.push_back(records.epilogue(i, c));
             if (!images) continue;
-            const int64 at = job.place(i, c);
+            const int64 at = records.place(i, c);
             const PagedImage& image = images[columns.image_idx[at]];
             boxes.push_back(image.whole(columns.sample_idx[at], columns.channels[c]));
         }
@@ -79,11 +80,11 @@ static int with_records(const Job& job, const Columns& columns, const PagedImage
 
 // input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null. taps[s]: of scale s. Of images by page
 // `images`, or boxes (B, C); slots of all pages, or of those of the boxes.
-EXPORT int lateral_context(const Job* job, const Columns* columns, const float* const* taps,
-                           const PagedImage* images, const PageBox* boxes, const int* slots,
-                           char* input, char* target) {
+EXPORT int lateral_context(const Job* job, const Columns* columns, const int64* rows,
+                           const float* const* taps, const PagedImage* images,
+                           const PageBox* boxes, const int* slots, char* input, char* target) {
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return with_records(*job, *columns, images, [&](const ChannelSource* sources,
+    return with_records(*job, *columns, rows, images, [&](const ChannelSource* sources,
                                                     const EpilogueRecord* records,
                                                     const PageBox* whole) {
         const Pages every = {images ? whole : boxes, slots};
@@ -109,10 +110,10 @@ EXPORT int lateral_context(const Job* job, const Columns* columns, const float* 
 }
 
 // out (B, C, Z, Y, X); pages as in lateral_context.
-EXPORT int gather(const Job* job, const Columns* columns, const PagedImage* images,
-                  const PageBox* boxes, const int* slots, char* out) {
+EXPORT int gather(const Job* job, const Columns* columns, const int64* rows,
+                  const PagedImage* images, const PageBox* boxes, const int* slots, char* out) {
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return with_records(*job, *columns, images, [&](const ChannelSource* sources,
+    return with_records(*job, *columns, rows, images, [&](const ChannelSource* sources,
                                                     const EpilogueRecord* records,
                                                     const PageBox* whole) {
         const Pages pages = {images ? whole : boxes, slots};
@@ -130,9 +131,10 @@ EXPORT int gather(const Job* job, const Columns* columns, const PagedImage* imag
 }
 
 // The same of whole images of integers, which are copied exactly.
-template <class T> static int gather_integers(const Job& job, const Columns& columns, T* out) {
+template <class T>
+static int gather_integers(const Job& job, const Columns& columns, const int64* rows, T* out) {
     const int64 volume = job.patch[0] * job.patch[1] * job.patch[2];
-    return with_records(job, columns, nullptr, [&](const ChannelSource* sources,
+    return with_records(job, columns, rows, nullptr, [&](const ChannelSource* sources,
                                                    const EpilogueRecord* records, const PageBox*) {
         return over_parts(job, [&](int64 sample, Part part, Scratch& scratch) {
             for (int c = 0; c < job.n_channels; ++c) {
@@ -144,23 +146,23 @@ template <class T> static int gather_integers(const Job& job, const Columns& col
         });
     });
 }
-EXPORT int gather_1_bytes(const Job* job, const Columns* columns, uint8_t* out) {
-    return gather_integers(*job, *columns, out);
+EXPORT int gather_1_bytes(const Job* job, const Columns* columns, const int64* rows, uint8_t* out) {
+    return gather_integers(*job, *columns, rows, out);
 }
-EXPORT int gather_2_bytes(const Job* job, const Columns* columns, uint16_t* out) {
-    return gather_integers(*job, *columns, out);
+EXPORT int gather_2_bytes(const Job* job, const Columns* columns, const int64* rows, uint16_t* out) {
+    return gather_integers(*job, *columns, rows, out);
 }
-EXPORT int gather_4_bytes(const Job* job, const Columns* columns, uint32_t* out) {
-    return gather_integers(*job, *columns, out);
+EXPORT int gather_4_bytes(const Job* job, const Columns* columns, const int64* rows, uint32_t* out) {
+    return gather_integers(*job, *columns, rows, out);
 }
-EXPORT int gather_8_bytes(const Job* job, const Columns* columns, uint64_t* out) {
-    return gather_integers(*job, *columns, out);
+EXPORT int gather_8_bytes(const Job* job, const Columns* columns, const int64* rows, uint64_t* out) {
+    return gather_integers(*job, *columns, rows, out);
 }
 
 // What CUDA's kernels read, which run elsewhere: (B, C) each; epilogues may be null.
-EXPORT int fill_records(const Job* job, const Columns* columns, ChannelSource* sources,
-                        EpilogueRecord* epilogues) {
-    const Records records(*job, *columns);
+EXPORT int fill_records(const Job* job, const Columns* columns, const int64* rows,
+                        ChannelSource* sources, EpilogueRecord* epilogues) {
+    const Records records(*job, *columns, rows);
     if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
     for (int64 i = 0; i < job->n_samples; ++i)
         for (int c = 0; c < job->n_channels; ++c) {
@@ -170,8 +172,9 @@ EXPORT int fill_records(const Job* job, const Columns* columns, ChannelSource* s
     return DONE;
 }
 // Those of the specialised kernel, which counts in 32 bits: `limit` is that of coordinates.
-EXPORT int fill_short_records(const Job* job, const Columns* columns, int64 limit, char* out) {
-    const Records records(*job, *columns);
+EXPORT int fill_short_records(const Job* job, const Columns* columns, const int64* rows,
+                              int64 limit, char* out) {
+    const Records records(*job, *columns, rows);
     if (!records.are_possible(limit)) return IMPOSSIBLE;
     for (int64 i = 0; i < job->n_samples; ++i)
         for (int c = 0; c < job->n_channels; ++c) out = records.write_short(out, i, c);
@@ -180,11 +183,13 @@ EXPORT int fill_short_records(const Job* job, const Columns* columns, int64 limi
 
 // The boxes of pages that windows up to a scale read, (B, C), and the slots of their pages,
 // (B, C, n_pages); these are written where there is room for so many slots, n_pages in any case.
-EXPORT int find_boxes(const Job* job, const Columns* columns, const PagedImage* images,
-                      int64 scale, int64 room, int64* n_pages, PageBox* boxes, int* slots) {
-    if (!Records(*job, *columns).are_possible(MOST_COORDS)) return IMPOSSIBLE;
+EXPORT int find_boxes(const Job* job, const Columns* columns, const int64* rows,
+                      const PagedImage* images, int64 scale, int64 room, int64* n_pages,
+                      PageBox* boxes, int* slots) {
+    const Records records(*job, *columns, rows);
+    if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
     try {
-        const Boxes found(*job, *columns, images, int(scale));
+        const Boxes found(*job, *columns, records, images, int(scale));
         std::copy(found.n_pages, found.n_pages + 3, n_pages);
         const int64 n = job->n_samples * job->n_channels * n_pages[0] * n_pages[1] * n_pages[2];
         return n > room || found.write(boxes, slots) ? DONE : NOT_HELD;

@@ -22,32 +22,46 @@ from gpu_patch.sources import ChannelSources
 from gpu_patch.table import WindowTable
 
 
-def lateral_context(
-    library: Library,
-    table: WindowTable,
-    sources: ChannelSources,
-    weights: NDArray[np.float32],
-    patch_size: Sequence[int],
-    n_scales: int,
-    mode: str,
-    dtype: np.dtype[Any],
-    *,
-    targets: bool = True,
-    epilogue: Epilogue | None = None,
-    out: tuple[NDArray[Any], NDArray[Any] | None] | None = None,
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X), in `out` if given.
+class HostContext:
+    """Input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X); see `ops.lateral_context`."""
 
-    See `ops.lateral_context`.
-    """
-    choice("mode", mode, PADDING_MODES)
-    windows = Windows(table, sources, patch_size, n_scales, mode, weights, epilogue, targets)
-    batch = HostBatch(library, windows, dtype, scale=n_scales - 1)
-    made = out or new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)
-    taps, _ = _taps(n_scales)
-    pages = batch.pages(n_scales - 1)
-    batch.call("lateral_context", ctypes.addressof(taps), *pages, *map(address, made))
-    return made
+    def __init__(
+        self,
+        library: Library,
+        table: WindowTable,
+        sources: ChannelSources,
+        weights: NDArray[np.float32],
+        patch_size: Sequence[int],
+        n_scales: int,
+        mode: str,
+        dtype: np.dtype[Any],
+        *,
+        targets: bool = True,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        choice("mode", mode, PADDING_MODES)
+        windows = Windows(table, sources, patch_size, n_scales, mode, weights, epilogue, targets)
+        self.library = library
+        self._batch = HostBatch(library, windows, dtype, scale=n_scales - 1)
+        self._shape, self._n_scales, self._patch_size = sources.shape, n_scales, tuple(patch_size)
+        self._dtype, self._targets = dtype, targets
+        self._taps = _taps(n_scales)
+
+    def __call__(
+        self,
+        rows: NDArray[np.int64] | None = None,
+        *,
+        out: tuple[NDArray[Any], NDArray[Any] | None] | None = None,
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return input and target, or those of some rows, in `out` if given."""
+        if out is None:
+            shape = self._shape if rows is None else (len(rows), self._shape[1])
+            how = self._n_scales, self._patch_size, self._dtype
+            out = new_outputs(shape, *how, targets=self._targets)
+        pages = self._batch.pages(self._n_scales - 1)
+        taps = ctypes.addressof(self._taps[0])
+        self._batch.call("lateral_context", taps, *pages, *map(address, out), rows=rows)
+        return out
 
 
 def new_outputs(

@@ -37,6 +37,7 @@ class Job(ctypes.Structure):
     _fields_ = (
         ("patch", ctypes.c_int64 * 3),
         ("n_samples", ctypes.c_int64),
+        ("n_planned", ctypes.c_int64),
         *(
             (name, ctypes.c_int32)
             for name in ("n_channels", "n_scales", "n_dims", "mode", "half_output", "n_threads")
@@ -126,12 +127,12 @@ STITCH_TILE = np.dtype(
 """`struct StitchTile` in stitch.h."""
 _STRUCTURES = (Job, MomentsJob, StitchJob, MeansJob, DrawJob, CellsJob, Columns)
 _KERNELS = (
-    ("lateral_context", Job, 6),
-    ("gather", Job, 4),
-    *((f"gather_{n}_bytes", Job, 1) for n in (1, 2, 4, 8)),
-    ("fill_records", Job, 2),
-    ("fill_short_records", Job, 2),
-    ("find_boxes", Job, 6),
+    ("lateral_context", Job, 7),
+    ("gather", Job, 5),
+    *((f"gather_{n}_bytes", Job, 2) for n in (1, 2, 4, 8)),
+    ("fill_records", Job, 3),
+    ("fill_short_records", Job, 3),
+    ("find_boxes", Job, 7),
     ("add_sample", MomentsJob, 2),
     ("stitch", StitchJob, 4),
     ("means", MeansJob, 2),
@@ -141,7 +142,7 @@ _KERNELS = (
     ("cell_entropies", CellsJob, 2),
     ("count_marked", CellsJob, 2),
 )
-"""Name, job and number of addresses of each; those with a `Job` take `Columns` too."""
+"""Name, job and number of addresses of each; those with a `Job` take `Columns` and rows first."""
 
 
 class Library:

@@ -4,7 +4,9 @@
 
 constexpr int ROWS_AHEAD = 32;       // that are asked for before they are read
 constexpr int64 BYTES_ASKED = 512;  // of a row: the rest of a longer one is foreseen
-constexpr int64 TURNED_ROWS = 128;  // that are turned before the next columns are
+// Rows that turn are read together, since those of the same columns are written side by side: so
+// many, as far as the first cache has room for as many floats.
+constexpr int64 TURNED_ROWS = 64, TURNED_FLOATS = 8192;
 
 struct Part {  // rows of a sample's outputs
     int64 first, stop;
@@ -71,8 +73,7 @@ public:
 // null.
 class Native {
     struct Channel {
-        const float* values;
-        int64 stride;  // from row to row
+        float* values;
         float weight, shift;
         int64 first_byte, n_bytes;  // of its rows, where they are asked for; else 0
     };
@@ -83,22 +84,21 @@ class Native {
     const EpilogueRecord* records;
     const int n_channels;
     const int64 width, most;
-    float* pixels;      // of W rows of each channel
+    const int64 together;  // rows that are read before they are written
+    float* pixels;         // these, of each channel
     const void** rows;  // those of a plane, of each channel
     ChannelWindow* windows;
     Channel* channels;
     Volume* targets;
     Volume* mixture;
     mutable NextRows next;
-    struct {  // how windows are written that lie in their images; null where rows are read first
-        void (Native::*straight)(int64 z, int64 y, int n, Part part) const;
-        void (Native::*turned)(int64 z, Part part) const;
-    } inside;
+    // How rows are written that lie in their images and do not turn; null where they are read first.
+    void (Native::*write_direct)(int64 z, int64 y, int n, Part part) const;
 
 public:
     static size_t bytes(const Job& job, const Pages& pages) {
         const int64 width = job.patch[2], n = job.n_channels;
-        return Scratch::bytes<float>(n * W * round_up(width, W)) +
+        return Scratch::bytes<float>(n * rows_together(job) * round_up(width, W)) +
                Scratch::bytes<void*>(n * job.patch[1]) + Scratch::bytes<int64>(width) +
                Scratch::bytes<ChannelWindow>(n) + n * Stretches::bytes(width, pages) +
                Scratch::bytes<Channel>(n) + Scratch::bytes<Volume>(n + 1) + NextRows::bytes(job);
@@ -111,11 +111,12 @@ public:
            Scratch& scratch)
         : job(job_), sources(sources_), pages(pages_), records(records_),
           n_channels(job.n_channels), width(job.patch[2]), most(round_up(width, W)),
-          pixels(scratch.take<float>(n_channels * W * most)),
+          together(records && Volume(job, nullptr, records).turns() ? rows_together(job) : W),
+          pixels(scratch.take<float>(n_channels * rows_together(job) * most)),
           rows(scratch.take<const void*>(n_channels * job.patch[1])),
           windows(scratch.take<ChannelWindow>(n_channels)),
           channels(scratch.take<Channel>(n_channels)), targets(nullptr), mixture(nullptr),
-          next(job_, following, scratch), inside{} {
+          next(job_, following, scratch), write_direct(nullptr) {
         int64* map = scratch.take<int64>(width);
         for (int c = 0; c < n_channels; ++c) {
             const Axis<int64> x(sources[c], 2, width, 0, job.n_scales, job.mode);
@@ -128,7 +129,7 @@ public:
                 for (int64 i = 0; i < width; ++i) map[i] = x(i);
                 windows[c].columns.fill(map, width, pages.of(c).boxes);
             }
-            channels[c] = {nullptr, most, sources[c].weight, records ? records[c].input_shift : 0};
+            channels[c] = {nullptr, sources[c].weight, records ? records[c].input_shift : 0};
             const Stretch& stretch = windows[c].columns.all[0];
             if (!in_cache && windows[c].columns.n == 1 && stretch.columns.n == 1 &&
                 stretch.columns.runs->step) {
@@ -157,16 +158,17 @@ public:
                                     int(part.stop - part.first), rows + c * height + part.first);
             for (int64 y = part.first; y < std::min(part.stop, part.first + ROWS_AHEAD); ++y)
                 ask_for_row(y);
-            if (inside.turned && are_there(part.first, int(part.stop - part.first))) {
-                (this->*inside.turned)(z, part);
-                continue;
-            }
-            for (int64 y = part.first; y < part.stop; y += W)
-                write_rows(z, y, int(std::min<int64>(W, part.stop - y)), part);
+            for (int64 y = part.first; y < part.stop; y += together)
+                write_rows(z, y, int(std::min(together, part.stop - y)), part);
         }
     }
 
 private:
+    // Rows that turn are read together.
+    static int64 rows_together(const Job& job) {
+        const int64 n = TURNED_FLOATS / (job.n_channels * round_up(job.patch[2], W));
+        return std::max<int64>(W, std::min(TURNED_ROWS, n / W * W));
+    }
     // While row y is read, for one that will be.
     ALWAYS_INLINE void ask_ahead(int64 z, int64 y, Part part) const {
         if (y + ROWS_AHEAD < part.stop)
@@ -194,24 +196,24 @@ private:
         }
     }
     void write_rows(int64 z, int64 y, int n, Part part) const {
-        if (inside.straight && are_there(y, n)) return (this->*inside.straight)(z, y, n, part);
-        for (int i = 0; i < n; ++i) ask_ahead(z, y + i, part);
-        for (int c = 0; c < n_channels; ++c) {
-            // what is handed out as it is goes there at once
-            const bool at_once = targets && !records && targets[c].is_direct();
-            float* values = at_once ? targets[c].row(z, y) : pixels + c * W * most;
-            channels[c].values = values;
-            channels[c].stride = at_once ? width : most;
-            read_rows(z, y, n, c, values, channels[c].stride);
-            const int64 stride = channels[c].stride;
-            if (targets && !at_once)
-                write_target(
-                    z, y, n, c, [=](int i, int64 x) { return load_vec(values + i * stride + x); });
+        if (write_direct && are_there(y, n)) return (this->*write_direct)(z, y, n, part);
+        // what is handed out as it is goes there at once
+        const bool at_once = targets && !records && targets->is_direct();
+        const int64 stride = at_once ? width : most;
+        for (int c = 0; c < n_channels; ++c)
+            channels[c].values = at_once ? targets[c].row(z, y) : pixels + c * together * most;
+        for (int k = 0; k < n; k += W) {
+            const int some = std::min(W, n - k);
+            for (int i = 0; i < some; ++i) ask_ahead(z, y + k + i, part);
+            for (int c = 0; c < n_channels; ++c)
+                read_rows(z, y + k, some, c, channels[c].values + k * stride, stride);
         }
         const Channel* own = channels;
         const auto load = [=](int c, int i, int64 x) {
-            return load_vec(own[c].values + i * own[c].stride + x);
+            return load_vec(own[c].values + i * stride + x);
         };
+        for (int c = 0; c < n_channels && targets && !at_once; ++c)
+            write_target(z, y, n, c, [=](int i, int64 x) { return load(c, i, x); });
         if (n_channels == 1)
             mix<1>(z, y, n, load);
         else if (n_channels == 2)
@@ -280,37 +282,6 @@ private:
                 }
         }
     }
-    // The same where columns become rows: a square of W x W at a time, those of the same columns one
-    // after the other, since their rows go side by side.
-    template <class T, int C> void turn_inside(int64 z, Part part) const {
-        const Finish<C, true> finish(*this);
-        const Volume& volume = mixture ? *mixture : targets[0];
-        for (int64 first = part.first; first < part.stop; first += TURNED_ROWS) {
-            const int64 stop = std::min(part.stop, first + TURNED_ROWS);
-            for (int64 x = 0; x < width; x += W)
-                for (int64 y = first; y < stop; y += W)
-                    turn_square<T, C>(finish, volume, z, y, x, int(std::min<int64>(W, stop - y)), part);
-        }
-    }
-    template <class T, int C>
-    ALWAYS_INLINE void turn_square(const Finish<C, true>& finish, const Volume& volume, int64 z,
-                                   int64 y, int64 x, int n, Part part) const {
-        const bool down = volume.stride() > 0;
-        vec squares[C][W];
-        for (int i = 0; i < W; ++i) {
-            if (x == 0 && i < n) ask_ahead(z, y + i, part);
-            for (int c = 0; c < C; ++c)
-                squares[c][i] =
-                    i < n ? load_pixels<T>(row_inside<T>(c, y + (down ? i : n - 1 - i)) + x) : vec{};
-        }
-        for (int c = 0; c < C; ++c) transpose(squares[c]);
-        const int64 to = volume.place_of(z, down ? y : y + n - 1);
-        for (int i = 0; i < W; ++i) {
-            vec values[C];
-            for (int c = 0; c < C; ++c) values[c] = squares[c][i];
-            finish(values, to + (x + i) * volume.column_stride(), n);
-        }
-    }
     // Of the most usual types, stored and handed out.
     void find_inside() {
         if (n_channels > 2 || width % W || job.half_output) return;
@@ -335,11 +306,9 @@ private:
     template <class T, int C> void inside_of() {
         const Volume& volume = mixture ? *mixture : targets[0];
         if (!records)
-            inside.straight = &Native::write_inside<T, C, false>;
+            write_direct = &Native::write_inside<T, C, false>;
         else if (volume.is_straight() || volume.is_mirrored())
-            inside.straight = &Native::write_inside<T, C, true>;
-        else
-            inside.turned = &Native::turn_inside<T, C>;
+            write_direct = &Native::write_inside<T, C, true>;
     }
     bool are_there(int64 y, int n) const {
         for (int c = 0; c < n_channels; ++c)

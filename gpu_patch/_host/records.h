@@ -9,7 +9,7 @@ struct ImageSamples {  // of an image
     int64 bytes;        // from one to the next
 };
 
-struct Columns {
+struct Columns {  // of a plan; (B, …) where that is the batch's alone
     const ChannelSource* images;  // (n_images, C): of their first samples, at no place
     const ImageSamples* samples;  // (n_images,)
     const int64 *image_idx, *sample_idx, *coords;  // (B, P), (B, P), (B, P, D)
@@ -33,52 +33,64 @@ static inline void turn(EpilogueRecord& record, int orientation, int64 height, i
 class Records {
     const Job& job;
     const Columns& columns;
+    const int64* rows;  // (B,), which of the columns' samples the batch has; null: all, in order
+
+    int64 row(int64 sample) const { return rows ? rows[sample] : sample; }
+    bool is_possible(int64 at, int64 limit) const {
+        const int64 image = columns.image_idx[at], sample = columns.sample_idx[at];
+        if (image < 0 || image >= job.n_images) return false;
+        if (sample < 0 || sample >= columns.samples[image].n) return false;
+        const bool folds = job.mode == REFLECT || job.mode == WRAP;
+        const int64* size = columns.images[image * job.n_channels].size + 3 - job.n_dims;
+        for (int d = 0; d < job.n_dims; ++d) {
+            const int64 place = columns.coords[at * job.n_dims + d];
+            if (place < -limit || place >= limit) return false;
+            const int64 patch = job.patch[3 - job.n_dims + d];
+            const int64 start = window_start(place, patch, job.n_scales);
+            if (folds && (start >= size[d] || start + (patch << job.n_scales) <= 0)) return false;
+        }
+        return true;
+    }
 
     // What an epilogue does: of VALUES in table.py, the first three of a channel, as is the fourth.
     float value(int which, int64 sample, int channel) const {
         const int at = job.value_at[which];
         if (at < 0) return 0;
-        return columns.values[sample * job.n_values + at + (which < 4 ? channel : 0)];
+        return columns.values[row(sample) * job.n_values + at + (which < 4 ? channel : 0)];
     }
 
 public:
-    Records(const Job& job_, const Columns& columns_) : job(job_), columns(columns_) {}
+    Records(const Job& job_, const Columns& columns_, const int64* rows_)
+        : job(job_), columns(columns_), rows(rows_) {}
 
-    // Whether images and samples are there, places within ±limit, and where borders fold into what
-    // is cut out, something is.
+    // Where a channel's place is in the columns.
+    int64 place(int64 sample, int channel) const { return job.place(row(sample), channel); }
+
+    // Whether rows, images and samples are there, places within ±limit, and where borders fold into
+    // what is cut out, something is.
     bool are_possible(int64 limit) const {
-        const int n_dims = job.n_dims;
-        const bool folds = job.mode == REFLECT || job.mode == WRAP;
-        for (int64 i = 0; i < job.n_samples * job.n_places; ++i) {
-            const int64 image = columns.image_idx[i], sample = columns.sample_idx[i];
-            if (image < 0 || image >= job.n_images) return false;
-            if (sample < 0 || sample >= columns.samples[image].n) return false;
-            const int64* size = columns.images[image * job.n_channels].size + 3 - n_dims;
-            for (int d = 0; d < n_dims; ++d) {
-                const int64 at = columns.coords[i * n_dims + d];
-                if (at < -limit || at >= limit) return false;
-                const int64 patch = job.patch[3 - n_dims + d];
-                const int64 start = window_start(at, patch, job.n_scales);
-                if (folds && (start >= size[d] || start + (patch << job.n_scales) <= 0)) return false;
-            }
+        for (int64 sample = 0; sample < job.n_samples; ++sample) {
+            if (row(sample) < 0 || row(sample) >= job.n_planned) return false;
+            for (int p = 0; p < job.n_places; ++p)
+                if (!is_possible(place(sample, p), limit)) return false;
         }
         return true;
     }
 
     ChannelSource source(int64 sample, int channel) const {
-        const int64 at = job.place(sample, channel), image = columns.image_idx[at];
+        const int64 at = place(sample, channel), image = columns.image_idx[at];
         ChannelSource made = columns.images[image * job.n_channels + channel];
         const ImageSamples& own = columns.samples[image];
         made.pixels = (const char*)made.pixels + columns.sample_idx[at] % own.together * own.bytes;
         const int64* coords = columns.coords + at * job.n_dims;
         for (int d = 0; d < job.n_dims; ++d) made.coords[3 - job.n_dims + d] = coords[d];
-        if (columns.weights) made.weight = columns.weights[sample * job.n_channels + channel];
+        if (columns.weights) made.weight = columns.weights[row(sample) * job.n_channels + channel];
         return made;
     }
 
     EpilogueRecord epilogue(int64 sample, int channel) const {
         EpilogueRecord made;
-        turn(made, columns.orientation ? columns.orientation[sample] : 0, job.patch[1], job.patch[2]);
+        turn(made, columns.orientation ? columns.orientation[row(sample)] : 0, job.patch[1], job.patch[2]);
         float* to[] = {&made.shift,       &made.scale,       &made.offset,
                        &made.input_shift, &made.input_scale, &made.input_offset};
         for (int i = 0; i < 6; ++i) *to[i] = value(i, sample, channel);
@@ -96,7 +108,7 @@ public:
         for (int d = 3 - job.n_dims; d < 3; ++d) put(int32_t(own.size[d]));
         for (int d = 3 - job.n_dims; d < 3; ++d) put(int32_t(own.coords[d]));
         put(own.weight);
-        put(int32_t(columns.orientation ? columns.orientation[sample] : 0));
+        put(int32_t(columns.orientation ? columns.orientation[row(sample)] : 0));
         for (int i = 0; i < 6 && columns.values; ++i) put(value(i, sample, channel));
         return to;
     }

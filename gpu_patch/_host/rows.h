@@ -8,7 +8,7 @@
 
 struct Job {
     int64 patch[3];  // Z, Y, X; two axes are three with a Z of size 1 that is not scaled
-    int64 n_samples;
+    int64 n_samples, n_planned;  // of the batch, and of its plan, which may be an epoch's
     int n_channels, n_scales, n_dims, mode, half_output, n_threads;
     int n_places, n_images;     // of a sample: 1 or n_channels; of the table
     int n_values, value_at[6];  // of an epilogue's row, and where each of VALUES is; -1: nowhere
@@ -136,6 +136,7 @@ public:
     float* begin() const { return (float*)out; }
     bool is_straight() const { return !record || record->along_x == 1; }
     bool is_mirrored() const { return record && record->along_x == -1; }
+    bool turns() const { return !is_straight() && !is_mirrored(); }
     int64 place_of(int64 z, int64 y) const {
         return z * height * width + (record ? record->first + y * record->along_y : y * width);
     }
@@ -186,21 +187,30 @@ private:
             memcpy((void*)(to - x - rest + 1), copy + W - rest, rest * sizeof(T));
         }
     }
-    // Columns become rows: a square of W x W at a time.
+    // Columns become rows: a square of W x W at a time, those of the same columns one after the other,
+    // since their rows go side by side.
     template <class T, class Value>
     ALWAYS_INLINE void write_turned(T* to, int n, const Value& value) const {
         const bool down = record->along_y > 0;
         const int64 step = record->along_x, n_columns = width;
         if (!down) to -= n - 1;
-        for (int64 x = 0; x < n_columns; x += W) {
-            vec square[W];
-            for (int i = 0; i < W; ++i) {
-                const int from = down ? i : n - 1 - i;
-                square[i] = i < n ? value(from, x) : vec{};
+        for (int64 x = 0; x < n_columns; x += W)
+            for (int y = 0; y < n; y += W) {
+                const int first = down ? y : n - 1 - y, onwards = down ? 1 : -1;
+                T* row = to + x * step + y;
+                vec square[W];
+                if (y + W <= n && x + W <= n_columns) {
+                    for (int i = 0; i < W; ++i) square[i] = value(first + i * onwards, x);
+                    transpose(square);
+                    for (int i = 0; i < W; ++i, row += step) put(row, square[i]);
+                    continue;
+                }
+                const int n_rows = std::min(W, n - y);
+                for (int i = 0; i < W; ++i)  // what is there, rather than numbers that may be slow
+                    square[i] = value(first + std::min(i, n_rows - 1) * onwards, x);
+                transpose(square);
+                for (int i = 0; i < W && x + i < n_columns; ++i, row += step)
+                    put_some(row, square[i], n_rows);
             }
-            transpose(square);
-            for (int i = 0; i < W && x + i < n_columns; ++i)
-                put_some(to + (x + i) * step, square[i], n);
-        }
     }
 };

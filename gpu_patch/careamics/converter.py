@@ -18,9 +18,10 @@ from gpu_patch.constructors import (
     PredMsPatchConstr,
 )
 from gpu_patch.constructors.base import PlannedConstr
-from gpu_patch.constructors.plan import Plan
+from gpu_patch.constructors.plan import Plan, Specs
 from gpu_patch.images import PatchExtractor
 from gpu_patch.patching import Patching
+from gpu_patch.specs import PatchBatch
 
 DATASET = "CareamicsDataset"
 _CONSTRUCTORS = (
@@ -140,6 +141,11 @@ class _CollatableConstr(MultiChannelTargetMsPatchConstr):
 
     def plan_batch(self, indices: Sequence[int], **options: Any) -> Plan:
         return self._alike(super().plan_batch(indices, **options))
+
+    def construct_batch(self, indices: Sequence[int], **options: Any) -> PatchBatch:
+        inputs, targets, specs = super().construct_batch(indices, **options)
+        assert isinstance(specs, Specs)
+        return PatchBatch(inputs, targets, specs.by_channel(len(self._channels)))
 
     def _alike(self, plan: Plan) -> Plan:
         return replace(plan, specs=plan.specs.by_channel(plan.sources.shape[1]))

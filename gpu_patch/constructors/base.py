@@ -17,7 +17,7 @@ from gpu_patch.constructors.execute import execute
 from gpu_patch.constructors.placement import Placement, Sampling
 from gpu_patch.constructors.plan import Plan
 from gpu_patch.constructors.protocol import PatchConstr
-from gpu_patch.constructors.tabulated import EpochPlans
+from gpu_patch.constructors.tabulated import EpochPlans, PlannedBatch
 from gpu_patch.constructors.target_dtype import checked_target_dtype
 from gpu_patch.draws import DrawPurpose, DrawSpec, RestoredOnError, checked_seed
 from gpu_patch.epilogue import AnyNormalization, Epilogue
@@ -109,11 +109,9 @@ class PlannedConstr(PatchConstr):
     ) -> PatchBatch:
         kind = checked_target_dtype(target_dtype, self.sampling)
         with RestoredOnError(self.sampling.generators(batch=True)):
-            plan = self.plan_batch(
-                indices, epoch=epoch, normalization=normalization, augmentation=augmentation
-            )
-            inputs, targets = execute(plan, dtype, kind)
-        return PatchBatch(inputs, targets, plan.specs)
+            planned = self._planned(indices, epoch, normalization, augmentation)
+            inputs, targets = planned.execute(dtype, kind)
+        return PatchBatch(inputs, targets, planned.specs)
 
     def plan_patch(self, index: int) -> Plan:
         """Decide what a patch reads and with which weights, without touching a pixel.
@@ -164,7 +162,18 @@ class PlannedConstr(PatchConstr):
         IndexError, TypeError, ValueError
             An argument is wrong; the message names it.
         """
-        index = indices_in("indices", indices, self.n_patches, "patches")
+        return self._planned(indices, epoch, normalization, augmentation).alone()
+
+    def _planned(
+        self,
+        indices: Sequence[int],
+        epoch: int,
+        normalization: AnyNormalization | None,
+        augmentation: Augmentation | None,
+    ) -> PlannedBatch:
+        """Plan a batch; arguments are those of `plan_batch`."""
+        n_patches = self.n_patches
+        index = indices_in("indices", indices, n_patches, "patches")
         epoch = whole_number("epoch", epoch, minimum=0, maximum=2**32 - 1)
         if augmentation is not None:
             instance("augmentation", augmentation, Augmentation, "an Augmentation or None")
@@ -175,9 +184,9 @@ class PlannedConstr(PatchConstr):
 
         versions = [placement.version for placement in self.sampling.placements]
         if None in versions:
-            return plan(index)
-        key = (epoch, self.n_patches, versions, _values(normalization), augmentation)
-        return self._epoch_plans(key, index, self.n_patches, self._n_places, plan)
+            return PlannedBatch(plan(index), None, {})
+        key = (epoch, n_patches, versions, _identity(normalization), augmentation)
+        return self._epoch_plans(key, index, n_patches, self._n_places, plan)
 
     def forget_plans(self) -> None:
         """Plan all batches anew, where something has changed that `version`s do not tell of."""
@@ -204,9 +213,15 @@ class PlannedConstr(PatchConstr):
         return replace(plan, epilogue=epilogue)
 
 
-def _values(normalization: AnyNormalization | None) -> tuple[bytes | None, ...]:
-    """Return what a normalisation does, to tell it from others: somebody's may change in place."""
+def _identity(normalization: AnyNormalization | None) -> object:
+    """Return what tells a normalisation from others: its values where it may change in place."""
     if normalization is None:
-        return ()
+        return None
+    if type(normalization).__hash__ is not object.__hash__:
+        try:
+            hash(normalization)
+            return normalization
+        except TypeError:  # of something within that may change
+            pass
     found = [getattr(normalization, name, None) for name in _NORMALIZING]
     return tuple(own if own is None else np.asarray(own).tobytes() for own in found)

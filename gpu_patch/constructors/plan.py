@@ -115,14 +115,9 @@ class Plan:
         index : array of int64
             Which; nobody may change it later.
         """
-        images, old, n_scales, mode = self.input
+        images, of_all, n_scales, mode = self.input
         target, weights, epilogue = self.target, self.weights, self.epilogue
-        sources = ChannelSources(
-            old.image_idx.take(index, axis=0),
-            old.sample_idx.take(index, axis=0),
-            old.coords.take(index, axis=0),
-            old.channels,
-        )
+        sources = of_all.rows(index)
         if target is not None:
             target = target._replace(sources=sources._replace(channels=target.sources.channels))
         return Plan(

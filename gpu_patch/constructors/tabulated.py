@@ -6,13 +6,15 @@ To plan some hundred samples takes hardly longer than to plan a batch: the time 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from gpu_patch.constructors.execute import Execution
 from gpu_patch.constructors.plan import Plan, Specs
 from gpu_patch.locations import Locations
+from gpu_patch.ops.arguments import checked_dtype
 from gpu_patch.sources import ChannelSources
 
 _MOST_PATCHES = 1 << 16
@@ -21,13 +23,68 @@ _BLOCK_SIZE = 1 << 10
 """Samples that are planned beside those of a batch."""
 
 
+class PlannedBatch(NamedTuple):
+    """A batch as rows of a plan.
+
+    Attributes
+    ----------
+    plan : Plan
+        The batch's own, or its epoch's.
+    rows : array of int64, shape (B,), or None
+        Which samples of the plan are the batch's; None for all.
+    executions : dict
+        How batches of the plan are made, by the types of their results.
+    """
+
+    plan: Plan
+    rows: NDArray[np.int64] | None
+    executions: dict[tuple[Any, Any], Execution]
+
+    def alone(self) -> Plan:
+        """Return the plan of the batch's samples alone."""
+        return self.plan if self.rows is None else self.plan.rows(self.rows)
+
+    @property
+    def specs(self) -> Specs:
+        """Those of the batch."""
+        return self.plan.specs if self.rows is None else self.plan.specs.rows(self.rows)
+
+    def execute(self, dtype: DTypeLike, target_dtype: DTypeLike | None) -> tuple[Any, Any]:
+        """Return input and target; see `Execution`."""
+        key = checked_dtype(dtype), target_dtype
+        made = self.executions.get(key)
+        if made is None:
+            made = self.executions[key] = Execution(self.plan, *key)
+        return made(self.rows)
+
+
+class _Epoch(NamedTuple):
+    """What is known of an epoch.
+
+    Attributes
+    ----------
+    key : object
+        What tells it from others.
+    plan : Plan or None
+        Of all samples. None where none is planned yet, or, once all are, there can be none.
+    n_planned : int
+        How many samples are planned, the first ones.
+    executions : dict
+        How batches are made, by the types of their results.
+    """
+
+    key: object
+    plan: Plan | None
+    n_planned: int
+    executions: dict[tuple[Any, Any], Execution]
+
+
 class EpochPlans:
     """Plans batches; from the second of an epoch on, the samples of others beside its own."""
 
     def __init__(self) -> None:
-        # key, plan of all samples, and how many of them are planned, all without a plan where there
-        # can be none; told by one name, since other threads may be here
-        self._epoch: tuple[object, Plan | None, int] = (None, None, 0)
+        # told by one name, since other threads may be here
+        self._epoch = _Epoch(None, None, 0, {})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return EpochPlans, ()
@@ -39,7 +96,7 @@ class EpochPlans:
         n_patches: int,
         n_places: int,
         plan: Callable[[NDArray[np.int64]], Plan],
-    ) -> Plan:
+    ) -> PlannedBatch:
         """Return the plan of a batch.
 
         Parameters
@@ -56,24 +113,26 @@ class EpochPlans:
             Plans samples, each by itself.
         """
         index = index.copy()  # specs refer to it, whoever gave it
-        known, epoch, n_planned = self._epoch
-        if known == key and n_planned == n_patches:
-            return plan(index) if epoch is None else epoch.rows(index)
+        epoch = self._epoch
+        is_known = epoch.key == key
+        if is_known and epoch.n_planned == n_patches and epoch.plan is not None:
+            return PlannedBatch(epoch.plan, index, epoch.executions)
         # a large epoch would take memory, a large batch saves nothing
-        if n_patches > _MOST_PATCHES or len(index) >= _BLOCK_SIZE:
-            return plan(index)
-        if known != key:
-            self._epoch = (key, None, 0)
-            return plan(index)
-        stop = min(n_patches, n_planned + _BLOCK_SIZE)
-        both = plan(np.concatenate([index, np.arange(n_planned, stop)]))
+        is_alone = n_patches > _MOST_PATCHES or len(index) >= _BLOCK_SIZE
+        if is_alone or (is_known and epoch.n_planned == n_patches):
+            return PlannedBatch(plan(index), None, {})
+        if not is_known:
+            self._epoch = _Epoch(key, None, 0, {})
+            return PlannedBatch(plan(index), None, {})
+        stop = min(n_patches, epoch.n_planned + _BLOCK_SIZE)
+        both = plan(np.concatenate([index, np.arange(epoch.n_planned, stop)]))
         if any(places.extras for places in both.specs.places):  # there is no room for these
-            self._epoch = (key, None, n_patches)
+            self._epoch = _Epoch(key, None, n_patches, {})
         else:
-            epoch = epoch or _room(both, n_patches, n_places)
-            _fill(epoch, both, len(index), n_planned, n_places)
-            self._epoch = (key, epoch, stop)
-        return both.rows(np.arange(len(index)))
+            whole = epoch.plan or _room(both, n_patches, n_places)
+            _fill(whole, both, len(index), epoch.n_planned, n_places)
+            self._epoch = _Epoch(key, whole, stop, {})
+        return PlannedBatch(both, np.arange(len(index)), {})
 
 
 def _room(like: Plan, n_samples: int, n_places: int) -> Plan:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._host.arguments import serving
-from gpu_patch._host.gather import gather as host_gather
+from gpu_patch._host.gather import HostGather
 from gpu_patch._host.library import HOST, Library
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
@@ -66,19 +66,87 @@ def gather(
     TypeError
         The images have values that `dtype` does not hold.
     """
-    given, found = as_images(images), checked_dtype(dtype, integers=True)
-    check_converted(given, found)
-    check_sources(sources, patch_size)
-    if epilogue is not None:
-        check_epilogue(epilogue, sources.shape, None, patch_size)
-    if given.runtime is not None:
-        return _by_cuda(given, given.runtime, sources, patch_size, n_scales, mode, found, epilogue)
-    library = serving(sources.shape, patch_size, n_scales)
-    if library is not None and _is_for_host(given, found):
-        return _by_host(given, library, sources, patch_size, n_scales, mode, found, epilogue)
+    how = (images, sources, patch_size)
+    return Gather(*how, mode=mode, n_scales=n_scales, dtype=dtype, epilogue=epilogue)()
+
+
+class Gather:
+    """What `gather` does, of any rows of the columns of its arguments, which are checked once.
+
+    The arguments are those of `gather`; nobody may change them later.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet | Sequence[Any],
+        sources: ChannelSources,
+        patch_size: tuple[int, ...],
+        *,
+        mode: str = "zero",
+        n_scales: int = 0,
+        dtype: DTypeLike = np.float32,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        self._images, found = as_images(images), checked_dtype(dtype, integers=True)
+        check_converted(self._images, found)
+        check_sources(sources, patch_size)
+        if epilogue is not None:
+            check_epilogue(epilogue, sources.shape, None, patch_size)
+        self._sources, self._epilogue = sources, epilogue
+        self._how = (patch_size, n_scales, mode, found)
+        self._on_host: HostGather | None = None
+
+    def __call__(self, rows: NDArray[np.int64] | None = None) -> Any:
+        """Make a batch.
+
+        Parameters
+        ----------
+        rows : array of int64, shape (B,), optional
+            Which of the samples are its own; default all.
+
+        Returns
+        -------
+        array, (B, C, (Z), Y, X)
+            The patches, where the images are.
+        """
+        images, sources, epilogue = self._images, self._sources, self._epilogue
+        library = None
+        if images.runtime is None and _is_for_host(images, self._how[3]):
+            n_samples = len(sources.image_idx if rows is None else rows)
+            library = serving((n_samples, len(sources.channels)), *self._how[:2])
+        if library is not None and images.pages is None:
+            made = self._on_host
+            if made is None or made.library is not library:
+                how = (images.table, sources, *self._how)
+                made = self._on_host = HostGather(library, *how, epilogue=epilogue)
+            return made(rows)
+        if rows is not None:
+            sources, epilogue = sources.rows(rows), epilogue and epilogue.rows(rows)
+        if images.runtime is not None:
+            return _by_cuda(images, images.runtime, sources, *self._how, epilogue)
+        if library is not None:
+            return _by_host(images, library, sources, *self._how, epilogue)
+        return _by_numpy(images, sources, *self._how, epilogue)
+
+
+def _is_for_host(images: ImageSet, dtype: np.dtype[Any]) -> bool:
+    """Whether the compiled kernel reads these: of pages numbers alone, no labels."""
+    return images.pages is None or dtype.kind == "f"
+
+
+def _by_numpy(
+    images: ImageSet,
+    sources: ChannelSources,
+    patch_size: tuple[int, ...],
+    n_scales: int,
+    mode: str,
+    dtype: np.dtype[Any],
+    epilogue: Epilogue | None,
+) -> NDArray[Any]:
+    """Return the patches, made part by part as pages allow."""
     # the epilogue computes in float32
-    computes = epilogue is not None and found.kind == "f"
-    out = pool.take((*sources.shape, *patch_size), np.float32 if computes else found)
+    computes = epilogue is not None and dtype.kind == "f"
+    out = pool.take((*sources.shape, *patch_size), np.float32 if computes else dtype)
 
     def make(arrays: Sequence[Any], part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
@@ -86,13 +154,8 @@ def gather(
 
     # what exceeds 65504 becomes infinite in float16: no warning of NumPy's
     with np.errstate(over="ignore", invalid="ignore"):
-        given.read(sources, patch_size, 0, n_scales, mode, make)
-        return out.astype(found, copy=False)
-
-
-def _is_for_host(images: ImageSet, dtype: np.dtype[Any]) -> bool:
-    """Whether the compiled kernel reads these: of pages numbers alone, no labels."""
-    return images.pages is None or dtype.kind == "f"
+        images.read(sources, patch_size, 0, n_scales, mode, make)
+        return out.astype(dtype, copy=False)
 
 
 def _by_host(
@@ -105,15 +168,13 @@ def _by_host(
     dtype: np.dtype[Any],
     epilogue: Epilogue | None,
 ) -> NDArray[Any]:
-    """Return the patches, made at once or, of pages, part by part as slots allow."""
-    how = (patch_size, n_scales, mode, dtype)
-    if images.pages is None:
-        return host_gather(library, images.table, sources, *how, epilogue=epilogue)
-    out = pool.take((*sources.shape, *patch_size), dtype)
+    """Return patches of images by page, made part by part as slots allow."""
+    assert images.pages is not None
+    how, out = (patch_size, n_scales, mode, dtype), pool.take((*sources.shape, *patch_size), dtype)
 
     def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
-        host_gather(library, table, part, *how, epilogue=own, out=out[samples])
+        HostGather(library, table, part, *how, epilogue=own)(out=out[samples])
 
     images.pages.read_in_place(HOST, sources, patch_size, 0, n_scales, mode, make)
     return out

@@ -75,40 +75,93 @@ def lateral_context(
     target : array, (B, C, (Z), Y, X), or None
         Each channel at the native scale, unweighted. Both are where the images are.
     """
-    found, given = checked_dtype(dtype), as_images(images)
-    check_converted(given, found)
-    check_sources(sources, patch_size, weights)
-    n_samples, n_channels = sources.shape
-    wanted = targets or n_channels > 1
-    if epilogue is not None:
-        of_targets = sources.shape if wanted else None
-        check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=sources.shape)
-    how = (patch_size, n_scales, mode, found)
-    if given.runtime is not None:
-        return _by_cuda(given, given.runtime, sources, weights, *how, targets, epilogue)
-    library = serving(sources.shape, patch_size, n_scales)
-    if library is not None:
-        return _by_host(given, library, sources, weights, *how, wanted, epilogue)
-    mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
-    target = pool.take((n_samples, n_channels, *patch_size), np.float32) if wanted else None
-    _by_numpy(given, sources, weights, mode, mixed, target, epilogue)
-    # what exceeds 65504 becomes infinite in float16: no warning of NumPy's
-    with np.errstate(over="ignore", invalid="ignore"):
-        target = None if target is None else target.astype(found, copy=False)
-        return mixed.astype(found, copy=False), target
+    how = (images, sources, weights, patch_size, n_scales)
+    return LateralContext(*how, mode=mode, targets=targets, dtype=dtype, epilogue=epilogue)()
+
+
+class LateralContext:
+    """What `lateral_context` does, of any rows of the columns of its arguments.
+
+    The arguments are those of `lateral_context`. They are checked once, and nobody may change them
+    later.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet | Sequence[Any],
+        sources: ChannelSources,
+        weights: NDArray[np.float32],
+        patch_size: tuple[int, ...],
+        n_scales: int,
+        *,
+        mode: str,
+        targets: bool = True,
+        dtype: DTypeLike = np.float32,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        found, self._images = checked_dtype(dtype), as_images(images)
+        check_converted(self._images, found)
+        check_sources(sources, patch_size, weights)
+        n_samples, n_channels = sources.shape
+        self._targets, self._wanted = targets, targets or n_channels > 1
+        if epilogue is not None:
+            of_targets = sources.shape if self._wanted else None
+            check_epilogue(epilogue, (n_samples, 1), of_targets, patch_size, sources=sources.shape)
+        self._sources, self._weights, self._epilogue = sources, weights, epilogue
+        self._how = (patch_size, n_scales, mode, found)
+        self._on_host: host.HostContext | None = None
+
+    def __call__(self, rows: NDArray[np.int64] | None = None) -> tuple[Any, Any]:
+        """Make a batch.
+
+        Parameters
+        ----------
+        rows : array of int64, shape (B,), optional
+            Which of the samples are its own; default all.
+
+        Returns
+        -------
+        input : array, (B, L, (Z), Y, X)
+        target : array, (B, C, (Z), Y, X), or None
+        """
+        images, sources, weights = self._images, self._sources, self._weights
+        epilogue, library = self._epilogue, None
+        if images.runtime is None:
+            n_samples = len(sources.image_idx if rows is None else rows)
+            library = serving((n_samples, len(sources.channels)), *self._how[:2])
+        if library is not None and images.pages is None:
+            made = self._on_host
+            if made is None or made.library is not library:
+                how = (images.table, sources, weights, *self._how)
+                made = host.HostContext(library, *how, targets=self._wanted, epilogue=epilogue)
+                self._on_host = made
+            return made(rows)
+        if rows is not None:
+            sources, weights = sources.rows(rows), weights.take(rows, axis=0)
+            epilogue = epilogue and epilogue.rows(rows)
+        samples = (sources, weights, *self._how)
+        if images.runtime is not None:
+            return _by_cuda(images, images.runtime, *samples, self._targets, epilogue)
+        if library is not None:
+            return _by_host(images, library, *samples, self._wanted, epilogue)
+        return _by_numpy(images, *samples, self._wanted, epilogue)
 
 
 def _by_numpy(
     images: ImageSet,
     sources: ChannelSources,
     weights: NDArray[np.float32],
+    patch_size: tuple[int, ...],
+    n_scales: int,
     mode: str,
-    mixed: NDArray[np.float32],
-    target: NDArray[np.float32] | None,
+    dtype: np.dtype[Any],
+    targets: bool,
     epilogue: Epilogue | None,
-) -> None:
-    """Fill input (B, L, (Z), Y, X) and target (B, C, (Z), Y, X), part by part as pages allow."""
-    n_scales, patch_size = mixed.shape[1], mixed.shape[2:]
+) -> tuple[Any, Any]:
+    """Return input and target, made part by part as pages allow."""
+    n_samples, n_channels = sources.shape
+    mixed = pool.take((n_samples, n_scales, *patch_size), np.float32)
+    target = pool.take((n_samples, n_channels, *patch_size), np.float32) if targets else None
 
     def make(arrays: Sequence[Any], part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
@@ -117,8 +170,11 @@ def _by_numpy(
             arrays, part, weights[samples], patch_size, mode, mixed[samples], of_target, own
         )
 
-    with np.errstate(over="ignore", invalid="ignore"):  # images may hold infinities
+    # images may hold infinities, and what exceeds 65504 becomes one in float16: no warning
+    with np.errstate(over="ignore", invalid="ignore"):
         images.read(sources, patch_size, n_scales - 1, n_scales, mode, make)
+        target = None if target is None else target.astype(dtype, copy=False)
+        return mixed.astype(dtype, copy=False), target
 
 
 def _by_host(
@@ -133,20 +189,17 @@ def _by_host(
     targets: bool,
     epilogue: Epilogue | None,
 ) -> tuple[Any, Any]:
-    """Return input and target, made at once or, of pages, part by part as slots allow."""
+    """Return input and target of images by page, made part by part as slots allow."""
+    assert images.pages is not None
     how = (patch_size, n_scales, mode, dtype)
-    if images.pages is None:
-        return host.lateral_context(
-            library, images.table, sources, weights, *how, targets=targets, epilogue=epilogue
-        )
     mixed, target = host.new_outputs(sources.shape, n_scales, patch_size, dtype, targets=targets)
 
     def make(table: SlotTable, part: ChannelSources, samples: slice) -> None:
         own = epilogue and epilogue.of_samples(samples)
         out = mixed[samples], None if target is None else target[samples]
-        host.lateral_context(
-            library, table, part, weights[samples], *how, targets=targets, epilogue=own, out=out
-        )
+        host.HostContext(
+            library, table, part, weights[samples], *how, targets=targets, epilogue=own
+        )(out=out)
 
     images.pages.read_in_place(HOST, sources, patch_size, n_scales - 1, n_scales, mode, make)
     return mixed, target

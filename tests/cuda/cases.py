@@ -89,11 +89,11 @@ class Case:
             )
 
     def host_context(
-        self, compiled: library.Library | None, **options
+        self, compiled: library.Library | None, *, rows: np.ndarray | None = None, **options
     ) -> tuple[np.ndarray, np.ndarray]:
         """By compiled kernels of the CPU, or by NumPy."""
         with library.computing(compiled):
-            return ops.lateral_context(
+            made = ops.LateralContext(
                 self.images,
                 self.sources,
                 self.weights,
@@ -102,6 +102,7 @@ class Case:
                 mode=self.mode,
                 **options,
             )
+            return made(rows)
 
     def context(self, runtime, *, images=None, dtype=np.float32, **options) -> tuple[Any, Any]:
         """Run the launch code; `images` where they must be those of another library."""

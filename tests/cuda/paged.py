@@ -11,7 +11,7 @@ from cases import Case
 from chunk_readers import chunked_images
 
 from gpu_patch._host import library
-from gpu_patch._host.lateral_context import lateral_context
+from gpu_patch._host.lateral_context import HostContext
 from gpu_patch.chunks import image
 from gpu_patch.ops.paged_set import PagedSet
 from gpu_patch.pages import PageCache
@@ -39,4 +39,4 @@ def host_context(compiled: library.Library, case: Case, *, dtype=np.float32, **o
     """By compiled kernels of the CPU."""
     how = (case.patch_size, case.n_scales, case.mode, np.dtype(dtype))
     with in_slots(library.HOST, case, case.n_scales - 1, case.mode) as table:
-        return lateral_context(compiled, table, case.sources, case.weights, *how, **options)
+        return HostContext(compiled, table, case.sources, case.weights, *how, **options)()

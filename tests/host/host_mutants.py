@@ -44,6 +44,8 @@ LACKING = {
     "periodic": {"target_shift": None, "orientation": None},
 }
 """What epilogues do without, by the mode that they are tried with."""
+ROWS = np.array([2, 0, 2])
+"""Of the samples of a case, those of another batch."""
 _MARGIN = 64
 IN_REGISTERS = "in registers"
 """What names those of sums that stay in registers, as the widest vectors have them."""
@@ -94,6 +96,12 @@ def contexts(found: library.Library, number: int, case: Case) -> list[bytes]:
         set_num_threads(n)
         for epilogue in (None, case.epilogue(number, mixed=True)):
             made += case.host_context(found, epilogue=epilogue)
+            made += case.host_context(found, epilogue=epilogue, rows=ROWS)
+            for missing in (-1, len(case.weights)):
+                try:
+                    case.host_context(found, epilogue=epilogue, rows=np.array([0, missing]))
+                except IndexError as error:
+                    made.append(np.array(str(error)))
             made += host_context(found, case, epilogue=epilogue)
     return [array.tobytes() for array in made if array is not None]
 
