@@ -43,6 +43,8 @@ class Windows(NamedTuple):
         What happens to values.
     targets : bool, default True
         Whether lateral contexts come with targets.
+    rows : array of int64, shape (B,), or None
+        Which of the samples of sources, weights and epilogue are the batch's; None for all.
     """
 
     table: WindowTable
@@ -53,6 +55,28 @@ class Windows(NamedTuple):
     weights: NDArray[np.float32] | None = None
     epilogue: Epilogue | None = None
     targets: bool = True
+    rows: NDArray[np.int64] | None = None
+
+    @property
+    def n_samples(self) -> int:
+        """Of the batch."""
+        return len(self.sources.image_idx if self.rows is None else self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, C)."""
+        return self.n_samples, len(self.sources.channels)
+
+    def alone(self) -> Windows:
+        """Return those of the batch's samples, without others."""
+        if (rows := self.rows) is None:
+            return self
+        return self._replace(
+            sources=self.sources.rows(rows),
+            weights=None if self.weights is None else self.weights.take(rows, axis=0),
+            epilogue=self.epilogue and self.epilogue.rows(rows),
+            rows=None,
+        )
 
     @property
     def fields(self) -> Fields:
@@ -103,10 +127,11 @@ class NumpyRecords:
     """A `RecordMaker` in NumPy."""
 
     def pages(self, windows: Windows, scale: int) -> tuple[NDArray[Any], ...]:
-        table, sources, patch_size, n_scales, mode, *_ = windows
+        table, sources, patch_size, n_scales, mode, *_ = windows.alone()
         return table.pages(sources, patch_size, scale, n_scales, mode)
 
     def full(self, windows: Windows) -> list[NDArray[np.void]]:
+        windows = windows.alone()
         windows.check()
         sources, epilogue = windows.sources, windows.epilogue
         check_coords(sources.coords)
@@ -118,6 +143,7 @@ class NumpyRecords:
         return found
 
     def short(self, windows: Windows, memory: NDArray[np.void]) -> bool:
+        windows = windows.alone()
         windows.check()
         sources, epilogue = windows.sources, windows.epilogue
         if not all_within(sources.coords, -MOST_SHORT, MOST_SHORT):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from gpu_patch._cuda.runtime import Runtime, launch
 from gpu_patch.checks import choice
@@ -48,18 +48,22 @@ def gather(
     dtype: DTypeLike,
     *,
     epilogue: Epilogue | None = None,
+    rows: NDArray[np.int64] | None = None,
     records: RecordMaker = NUMPY_RECORDS,
     out: Any = None,
 ) -> Any:
-    """Return the patches of `sources`, (B, C, (Z), Y, X), in `out` if given; see `ops.gather`."""
+    """Return the patches of `sources`, or of some rows of it, in `out` if given; see `ops.gather`.
+
+    They are (B, C, (Z), Y, X).
+    """
     choice("mode", mode, MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        windows = Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue)
+        windows = Windows(table, sources, patch_size, n_scales, mode, epilogue=epilogue, rows=rows)
         places, *finish = records.full(windows)
         pages = records.pages(windows, 0)
         if out is None:
-            out = runtime.output((*sources.shape, *patch_size), dtype)
+            out = runtime.output((*windows.shape, *patch_size), dtype)
         depth, height, width = volume(patch_size)
         n_row_groups = -(-depth * height // _ROWS)
         job = np.array(

@@ -60,6 +60,7 @@ def lateral_context(
     targets: bool = True,
     specialise: bool = True,
     epilogue: Epilogue | None = None,
+    rows: NDArray[np.int64] | None = None,
     records: RecordMaker = NUMPY_RECORDS,
     out: tuple[Any, Any] | None = None,
 ) -> tuple[Any, Any]:
@@ -83,6 +84,8 @@ def lateral_context(
         Whether a kernel compiled for this very case may be used, where there is one.
     epilogue : Epilogue or None, default None
         What happens to the values.
+    rows : array of int64, shape (B,), optional
+        Which of the samples are the batch's; default all.
     records : RecordMaker, optional
         Makes what the kernels read; default NumPy.
     out : (array, array or None), optional
@@ -91,17 +94,16 @@ def lateral_context(
     choice("mode", mode, PADDING_MODES)
     with runtime.active():
         table = as_table(runtime, images)
-        windows = Windows(table, sources, patch_size, n_scales, mode, weights, epilogue, targets)
+        windows = Windows(
+            table, sources, patch_size, n_scales, mode, weights, epilogue, targets, rows
+        )
         pages = records.pages(windows, n_scales - 1)
         if out is None:
-            out = new_outputs(runtime, sources.shape, n_scales, patch_size, dtype, targets=targets)
+            out = new_outputs(runtime, windows.shape, n_scales, patch_size, dtype, targets=targets)
         mixed, target = out
         shape = None
         if specialise:
-            shape = specialised.choose(
-                table, sources, patch_size, n_scales, mode, mixed.dtype, runtime,
-                epilogue=epilogue is not None, paged=bool(pages),
-            )  # fmt: skip
+            shape = specialised.choose(windows, mixed.dtype, runtime, paged=bool(pages))
         if shape is None or not specialised.launch_shape(
             runtime, shape, windows, mixed, target, pages, records
         ):

@@ -14,12 +14,10 @@ from gpu_patch._cuda.loader import FAST_SCALES
 from gpu_patch._cuda.runtime import Kernel, Runtime, launch, pointer_or_null
 from gpu_patch.geometry import fir_taps
 from gpu_patch.records import MOST_SHORT, NUMPY_RECORDS, RecordMaker, Windows
-from gpu_patch.sources import ChannelSources
 from gpu_patch.table import (
     EPILOGUE,
     MODES,
     PAGED,
-    WindowTable,
     pack,
     short_record,
     volume,
@@ -143,25 +141,21 @@ class Shape:
 
 
 def choose(
-    table: WindowTable,
-    sources: ChannelSources,
-    patch_size: Sequence[int],
-    n_scales: int,
-    mode: str,
+    windows: Windows,
     dtype: np.dtype[Any],
     runtime: Runtime | None = None,
     *,
-    epilogue: bool = False,
     paged: bool = False,
 ) -> Shape | None:
     """Return the shape to compile for, None where the general path must serve.
 
     A `runtime` need not compile for an epoch's last batch of fewer samples what it has for larger
-    ones, with or without `epilogue`.
+    ones.
     """
-    n_channels = sources.shape[1]
+    table, sources, n_scales = windows.table, windows.sources, windows.n_scales
+    n_samples, n_channels = windows.shape
     n_places = sources.image_idx.shape[1] if n_channels > 1 else 1
-    patch = volume(patch_size)
+    patch = volume(windows.patch_size)
     fits = (
         n_scales <= (FAST_SCALES if table.n_dims == 2 else MOST_SCALES_3D)
         and n_channels <= MOST_CHANNELS
@@ -181,10 +175,10 @@ def choose(
         n_channels,
         n_places,
         pixel_type,
-        MODES.index(mode),
+        MODES.index(windows.mode),
         int(dtype == np.float16),
     )
-    many_samples = len(sources.image_idx) >= MANY_SAMPLES[table.n_dims]
+    many_samples, epilogue = n_samples >= MANY_SAMPLES[table.n_dims], windows.epilogue is not None
     shape = tiled(*case, many_samples, paged)
     if many_samples or shape is None or shape.is_compiled(runtime, epilogue):
         return shape
@@ -250,7 +244,7 @@ def launch_shape(
 
     Return whether all places fit the kernel's 32 bits; else nothing is done.
     """
-    (n_samples, n_channels), finishes = windows.sources.shape, windows.epilogue is not None
+    (n_samples, n_channels), finishes = windows.shape, windows.epilogue is not None
     most_records, kernel = _kernel_for(runtime, shape, n_samples, finishes)
     record = short_record(shape.n_dims, finishes)
     # all that is not filled in is 0: a kernel that read it would be seen by a memory checker

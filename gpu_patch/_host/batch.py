@@ -52,7 +52,7 @@ class HostBatch:
         self, library: Library, windows: Windows, dtype: np.dtype[Any], *, scale: int = 0
     ) -> None:
         self.library, self._windows, self._scale = library, windows, scale
-        table, sources, patch_size, n_scales, mode, weights, epilogue, _ = windows
+        table, sources, patch_size, n_scales, mode, weights, epilogue, *_ = windows
         image_idx, sample_idx, coords, channels = sources
         # what is read and written has these sizes
         n_channels = len(channels)
@@ -103,13 +103,17 @@ class HostBatch:
         self._arrays += (boxes, slots)  # kept until they are read
         return None, address(boxes), address(slots)
 
-    def boxes(self, scale: int) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+    def boxes(
+        self, scale: int, rows: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.void], NDArray[np.int32]]:
         """Return what `WindowTable.pages` does, of images by page.
 
         Parameters
         ----------
         scale : int
             The largest that is read.
+        rows : array of int64, shape (B,), optional
+            As in `call`.
 
         Raises
         ------
@@ -118,13 +122,14 @@ class HostBatch:
         RuntimeError
             A page is not held: this is a fault of gpu_patch.
         """
-        table, shape = self._windows.table, self._windows.sources.shape
+        windows = self._windows._replace(rows=rows)
+        table, shape = windows.table, windows.shape
         boxes, n_pages = np.empty(shape, PAGE_BOX), np.empty(3, np.int64)
         n_windows, most = prod(shape), _MOST_PAGES
         while True:
             slots = np.empty(n_windows * most, np.int32)
             places = map(address, (n_pages, boxes, slots))
-            self.call("find_boxes", address(table.paged), scale, slots.size, *places)
+            self.call("find_boxes", address(table.paged), scale, slots.size, *places, rows=rows)
             n = prod(n_pages.tolist())
             if n <= most:
                 return boxes, slots[: n_windows * n].reshape(*shape, n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 class HostRecords:
-    """A `RecordMaker` of compiled functions, for one batch.
+    """A `RecordMaker` of compiled functions, for batches of the same columns.
 
     Parameters
     ----------
@@ -30,25 +31,29 @@ class HostRecords:
         self._known: tuple[Windows, HostBatch] | None = None
 
     def _batch(self, windows: Windows) -> HostBatch:
-        """Return what is planned; the same as long as it is asked for the same."""
-        if self._known is None or self._known[0] is not windows:
-            self._known = windows, HostBatch(self._library, windows, _FLOAT32)
-        return self._known[1]
+        """Return what is planned; the same as long as no more than the rows are others."""
+        known = self._known
+        if known is None or any(map(is_not, known[0][:-1], windows[:-1])):
+            known = self._known = windows, HostBatch(self._library, windows, _FLOAT32)
+        return known[1]
 
     def pages(self, windows: Windows, scale: int) -> tuple[NDArray[Any], ...]:
-        return () if windows.table.paged is None else self._batch(windows).boxes(scale)
+        return (
+            () if windows.table.paged is None else self._batch(windows).boxes(scale, windows.rows)
+        )
 
     def full(self, windows: Windows) -> list[NDArray[np.void]]:
         kinds = [CHANNEL_SOURCE] if windows.epilogue is None else [CHANNEL_SOURCE, EPILOGUE_RECORD]
-        made = [np.empty(windows.sources.shape, kind) for kind in kinds]
+        made = [np.empty(windows.shape, kind) for kind in kinds]
         where = made[0].ctypes.data, made[1].ctypes.data if made[1:] else None
-        self._batch(windows).call("fill_records", *where)
+        self._batch(windows).call("fill_records", *where, rows=windows.rows)
         return made
 
     def short(self, windows: Windows, memory: NDArray[np.void]) -> bool:
-        assert memory.size >= prod(windows.sources.shape)
+        assert memory.size >= prod(windows.shape)
+        batch, where = self._batch(windows), memory.ctypes.data
         try:
-            self._batch(windows).call("fill_short_records", MOST_SHORT, memory.ctypes.data)
+            batch.call("fill_short_records", MOST_SHORT, where, rows=windows.rows)
         except ImpossiblePlaceError:
             return False
         return True

@@ -16,7 +16,7 @@ from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import check_converted, check_epilogue, check_sources, checked_dtype
 from gpu_patch.ops.image_set import ImageSet, as_images
-from gpu_patch.ops.record_maker import record_maker
+from gpu_patch.ops.record_maker import Records, record_maker
 from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.sources import ChannelSources
 
@@ -95,6 +95,7 @@ class Gather:
         self._sources, self._epilogue = sources, epilogue
         self._how = (patch_size, n_scales, mode, found)
         self._on_host: HostGather | None = None
+        self._records = Records()
 
     def __call__(self, rows: NDArray[np.int64] | None = None) -> Any:
         """Make a batch.
@@ -110,23 +111,35 @@ class Gather:
             The patches, where the images are.
         """
         images, sources, epilogue = self._images, self._sources, self._epilogue
-        library = None
-        if images.runtime is None and _is_for_host(images, self._how[3]):
+        runtime, library = images.runtime, None
+        if runtime is None and _is_for_host(images, self._how[3]):
             n_samples = len(sources.image_idx if rows is None else rows)
             library = serving((n_samples, len(sources.channels)), *self._how[:2])
-        if library is not None and images.pages is None:
-            made = self._on_host
-            if made is None or made.library is not library:
-                how = (images.table, sources, *self._how)
-                made = self._on_host = HostGather(library, *how, epilogue=epilogue)
-            return made(rows)
+        if images.pages is None and library is not None:
+            return self._by(library)(rows)
+        if images.pages is None and runtime is not None:
+            from gpu_patch._cuda.gather import gather as cuda_gather
+
+            of_images = (runtime, images.table, sources, *self._how)
+            with images.telling_of_no_room():
+                return cuda_gather(
+                    *of_images, epilogue=epilogue, rows=rows, records=self._records()
+                )
         if rows is not None:
             sources, epilogue = sources.rows(rows), epilogue and epilogue.rows(rows)
-        if images.runtime is not None:
-            return _by_cuda(images, images.runtime, sources, *self._how, epilogue)
+        if runtime is not None:
+            return _by_page_on_cuda(images, runtime, sources, *self._how, epilogue)
         if library is not None:
-            return _by_host(images, library, sources, *self._how, epilogue)
+            return _by_page_on_host(images, library, sources, *self._how, epilogue)
         return _by_numpy(images, sources, *self._how, epilogue)
+
+    def _by(self, library: Library) -> HostGather:
+        """Return what the compiled kernel takes; the same as long as it is this library's."""
+        found = self._on_host
+        if found is None or found.library is not library:
+            of_images = (self._images.table, self._sources, *self._how)
+            found = self._on_host = HostGather(library, *of_images, epilogue=self._epilogue)
+        return found
 
 
 def _is_for_host(images: ImageSet, dtype: np.dtype[Any]) -> bool:
@@ -158,7 +171,7 @@ def _by_numpy(
         return out.astype(dtype, copy=False)
 
 
-def _by_host(
+def _by_page_on_host(
     images: ImageSet,
     library: Library,
     sources: ChannelSources,
@@ -180,7 +193,7 @@ def _by_host(
     return out
 
 
-def _by_cuda(
+def _by_page_on_cuda(
     images: ImageSet,
     runtime: Runtime,
     sources: ChannelSources,
@@ -190,15 +203,11 @@ def _by_cuda(
     dtype: np.dtype[Any],
     epilogue: Epilogue | None,
 ) -> Any:
-    """Return the patches, made at once or, of pages, part by part as slots allow."""
+    """Return patches of images by page, made part by part as slots allow."""
     from gpu_patch._cuda.gather import gather as cuda_gather
 
+    assert images.pages is not None
     how, records = (patch_size, n_scales, mode, dtype), record_maker()
-    if images.pages is None:
-        with images.telling_of_no_room():
-            return cuda_gather(
-                runtime, images.table, sources, *how, epilogue=epilogue, records=records
-            )
     with images.telling_of_no_room(), runtime.active():
         out = runtime.output((*sources.shape, *patch_size), dtype)
 

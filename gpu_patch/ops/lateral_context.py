@@ -21,7 +21,7 @@ from gpu_patch.ops.arguments import (
     checked_dtype,
 )
 from gpu_patch.ops.image_set import ImageSet, as_images
-from gpu_patch.ops.record_maker import record_maker
+from gpu_patch.ops.record_maker import Records, record_maker
 from gpu_patch.pages.slot_table import SlotTable
 from gpu_patch.sources import ChannelSources
 
@@ -110,6 +110,7 @@ class LateralContext:
         self._sources, self._weights, self._epilogue = sources, weights, epilogue
         self._how = (patch_size, n_scales, mode, found)
         self._on_host: host.HostContext | None = None
+        self._records = Records()
 
     def __call__(self, rows: NDArray[np.int64] | None = None) -> tuple[Any, Any]:
         """Make a batch.
@@ -125,26 +126,40 @@ class LateralContext:
         target : array, (B, C, (Z), Y, X), or None
         """
         images, sources, weights = self._images, self._sources, self._weights
-        epilogue, library = self._epilogue, None
-        if images.runtime is None:
+        epilogue, runtime, library = self._epilogue, images.runtime, None
+        if runtime is None:
             n_samples = len(sources.image_idx if rows is None else rows)
             library = serving((n_samples, len(sources.channels)), *self._how[:2])
-        if library is not None and images.pages is None:
-            made = self._on_host
-            if made is None or made.library is not library:
-                how = (images.table, sources, weights, *self._how)
-                made = host.HostContext(library, *how, targets=self._wanted, epilogue=epilogue)
-                self._on_host = made
-            return made(rows)
+        if images.pages is None and library is not None:
+            return self._by(library)(rows)
+        if images.pages is None and runtime is not None:
+            from gpu_patch._cuda import lateral_context as cuda
+
+            of_images = (runtime, images.table, sources, weights, *self._how)
+            targets, records = self._targets, self._records()
+            with images.telling_of_no_room():
+                return cuda.lateral_context(
+                    *of_images, targets=targets, epilogue=epilogue, rows=rows, records=records
+                )
         if rows is not None:
             sources, weights = sources.rows(rows), weights.take(rows, axis=0)
             epilogue = epilogue and epilogue.rows(rows)
         samples = (sources, weights, *self._how)
-        if images.runtime is not None:
-            return _by_cuda(images, images.runtime, *samples, self._targets, epilogue)
+        if runtime is not None:
+            return _by_page_on_cuda(images, runtime, *samples, self._targets, epilogue)
         if library is not None:
-            return _by_host(images, library, *samples, self._wanted, epilogue)
+            return _by_page_on_host(images, library, *samples, self._wanted, epilogue)
         return _by_numpy(images, *samples, self._wanted, epilogue)
+
+    def _by(self, library: Library) -> host.HostContext:
+        """Return what the compiled kernel takes; the same as long as it is this library's."""
+        found = self._on_host
+        if found is None or found.library is not library:
+            of_images = (self._images.table, self._sources, self._weights, *self._how)
+            targets, epilogue = self._wanted, self._epilogue
+            found = host.HostContext(library, *of_images, targets=targets, epilogue=epilogue)
+            self._on_host = found
+        return found
 
 
 def _by_numpy(
@@ -177,7 +192,7 @@ def _by_numpy(
         return mixed.astype(dtype, copy=False), target
 
 
-def _by_host(
+def _by_page_on_host(
     images: ImageSet,
     library: Library,
     sources: ChannelSources,
@@ -205,7 +220,7 @@ def _by_host(
     return mixed, target
 
 
-def _by_cuda(
+def _by_page_on_cuda(
     images: ImageSet,
     runtime: Runtime,
     sources: ChannelSources,
@@ -217,16 +232,11 @@ def _by_cuda(
     targets: bool,
     epilogue: Epilogue | None,
 ) -> tuple[Any, Any]:
-    """Return input and target, made at once or, of pages, part by part as slots allow."""
+    """Return input and target of images by page, made part by part as slots allow."""
     from gpu_patch._cuda import lateral_context as cuda
 
+    assert images.pages is not None
     how, records = (patch_size, n_scales, mode, dtype), record_maker()
-    if images.pages is None:
-        with images.telling_of_no_room():
-            return cuda.lateral_context(
-                runtime, images.table, sources, weights, *how,
-                targets=targets, epilogue=epilogue, records=records,
-            )  # fmt: skip
     with images.telling_of_no_room(), runtime.active():
         mixed, target = cuda.new_outputs(
             runtime, sources.shape, n_scales, patch_size, dtype, targets=targets

@@ -114,12 +114,12 @@ def time_paths(
     for specialise, path in ((True, "specialised"), (False, "general")):
         yield show(f"{name}, {path}", [partial(run, plan, specialise) for plan in plans])
     if sweep:
-        dtype = np.dtype(np.float32)
         window = plans[0].patch_size, n_scales, "reflect"
-        shape = specialised.choose(table, plans[0].sources, *window, dtype)
 
         def windows_of(plan: Any) -> Windows:
             return Windows(table, plan.sources, *window, plan.weights)
+
+        shape = specialised.choose(windows_of(plans[0]), np.dtype(np.float32))
 
         for tile_rows in (4, 8, 16):
             for n_threads in (128, 192, 256, 288):
