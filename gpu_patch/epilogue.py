@@ -72,6 +72,10 @@ class CenteredNormalization(Protocol):
         ...
 
 
+class FixedNormalization:
+    """What a normalisation is that never changes: equal ones of the same class do the same."""
+
+
 AnyNormalization: TypeAlias = AffineNormalization | CenteredNormalization
 """What `construct_batch` takes."""
 
@@ -223,12 +227,13 @@ class Epilogue:
 
     def of_target(self) -> Epilogue:
         """Return what happens to targets, as if they were inputs."""
-        return replace(
+        found = replace(
             self,
             input_shift=self.target_shift,
             input_scale=self.target_scale,
             input_offset=self.target_offset,
         )
+        return _unpacked(*found.packed(), self.orientation)  # once, and not for any rows of it
 
 
 def _unpacked(

@@ -33,18 +33,21 @@ _OF_CONTEXT: Fields = (*((name, f"target_{name}") for name, _ in _OF_PATCH), *_O
 class Windows(NamedTuple):
     """What a batch reads, and what happens to it: all that its records say.
 
+    Of N planned samples, which are all of the batch's, or those of its epoch.
+
     Attributes
     ----------
     table, sources, patch_size, n_scales, mode
         What is read; see `WindowTable`.
-    weights : array of float32, shape (B, C), or None
+    weights : array of float32, shape (N, C), or None
         Of lateral contexts; without them patches are plain.
     epilogue : Epilogue or None
         What happens to values.
     targets : bool, default True
         Whether lateral contexts come with targets.
     rows : array of int64, shape (B,), or None
-        Which of the samples of sources, weights and epilogue are the batch's; None for all.
+        Which of the samples of sources, weights and epilogue are the batch's; None for all. What is
+        before it is of the plan.
     """
 
     table: WindowTable
@@ -127,6 +130,8 @@ class NumpyRecords:
     """A `RecordMaker` in NumPy."""
 
     def pages(self, windows: Windows, scale: int) -> tuple[NDArray[Any], ...]:
+        if windows.table.paged is None:
+            return ()
         table, sources, patch_size, n_scales, mode, *_ = windows.alone()
         return table.pages(sources, patch_size, scale, n_scales, mode)
 

@@ -133,7 +133,8 @@ def test_what_is_no_normalization_is_refused(wrong):
 def test_the_epilogue_of_targets_has_theirs_as_input():
     epilogue = random_epilogue(2, 3, 1, 2, (3, 3))
     found = epilogue.of_target()
-    assert found.input_scale is epilogue.target_scale
-    assert found.input_offset is epilogue.target_offset
-    assert found.input_shift is epilogue.target_shift
+    for name in ("scale", "offset", "shift"):
+        expected = getattr(epilogue, f"target_{name}")
+        np.testing.assert_array_equal(getattr(found, f"input_{name}"), expected)
+    assert found.packed() is found.packed()  # once for all of an epoch's batches
     assert found.orientation is epilogue.orientation

@@ -260,11 +260,12 @@ def test_earlier_batches_stay_as_they_are():
         np.testing.assert_array_equal(row, expected.target[5, 1])
 
 
-def test_threads_make_the_batches_that_one_thread_makes():
+@pytest.mark.parametrize("n_epochs", [1, 4])
+def test_threads_make_the_batches_that_one_thread_makes(n_epochs):
     constructor = make_constructor()
     index = np.arange(constructor.n_patches)
     rng = np.random.default_rng(0)
-    wanted = [(rng.choice(index, 1 + i % 9), i % 4) for i in range(160)]
+    wanted = [(rng.choice(index, 1 + i % 9), i % n_epochs) for i in range(160)]
     expected = [make_constructor().construct_batch(i, epoch=e) for i, e in wanted]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -86,22 +86,24 @@ class HostBatch:
         )
         self._columns = Columns(*map(address, self._arrays))
 
-    def pages(self, scale: int) -> tuple[int | None, int | None, int | None]:
-        """Return the addresses of images, boxes and slots for a kernel of the CPU.
+    def pages(
+        self, scale: int, rows: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[Any] | None, NDArray[np.void] | None, NDArray[np.int32] | None]:
+        """Return images, boxes and slots for a kernel of the CPU, as far as it takes them.
 
         Parameters
         ----------
         scale : int
             The largest that is read.
+        rows : array of int64, shape (B,), optional
+            As in `call`.
         """
         table = self._windows.table
         if table.paged is None:
             return None, None, None
         if table.slots is not None:  # whole images are as good as what is read of them
-            return address(table.paged), None, address(table.slots)
-        boxes, slots = self.boxes(scale)
-        self._arrays += (boxes, slots)  # kept until they are read
-        return None, address(boxes), address(slots)
+            return table.paged, None, table.slots
+        return None, *self.boxes(scale, rows)
 
     def boxes(
         self, scale: int, rows: NDArray[np.int64] | None = None
@@ -158,14 +160,15 @@ class HostBatch:
         MemoryError
             A thread had no memory.
         """
+        assert rows is None or (rows.dtype == np.int64 and rows.ndim == 1)
         try:
             self.library.call(name, self._job_of(rows), self._columns, address(rows), *arguments)
         except ImpossiblePlaceError:
-            n_planned = len(self._windows.sources.image_idx)
             if rows is not None:
-                check_index("rows", rows, n_planned)
-            self._windows.check()
-            check_coords(self._windows.sources.coords)
+                check_index("rows", rows, len(self._windows.sources.image_idx))
+            own = self._windows._replace(rows=rows).alone()
+            own.check()
+            check_coords(own.sources.coords)
             raise
 
     def _job_of(self, rows: NDArray[np.int64] | None) -> Job:

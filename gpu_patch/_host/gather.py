@@ -54,5 +54,6 @@ class HostGather:
         if self._dtype.kind in "biu":
             self._batch.call(f"gather_{self._dtype.itemsize}_bytes", address(out), rows=rows)
         else:
-            self._batch.call("gather", *self._batch.pages(0), address(out), rows=rows)
+            pages = self._batch.pages(0, rows)  # kept until they are read
+            self._batch.call("gather", *map(address, (*pages, out)), rows=rows)
         return out

@@ -48,11 +48,12 @@ static const ChannelSource* next_of(const Job& job, const ChannelSource* sources
 constexpr int64 MOST_COORDS = int64(1) << 56;
 
 // Call use(sources, epilogues or null, boxes or null), each (B, C); nothing is done where places are
-// not possible. `rows` are the batch's samples, as everywhere below, null for all; `images` is null where images are whole, or boxes are known.
+// not possible. `which` are the batch's samples, as everywhere below, null for all; `images` is null
+// where images are whole, or boxes are known.
 template <class Use>
-static int with_records(const Job& job, const Columns& columns, const int64* rows,
+static int with_records(const Job& job, const Columns& columns, const int64* which,
                         const PagedImage* images, Use use) {
-    const Records records(job, columns, rows);
+    const Records records(job, columns, which);
     if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
     const int64 n = job.n_samples * job.n_channels;
     std::vector<ChannelSource> sources;
@@ -80,13 +81,13 @@ static int with_records(const Job& job, const Columns& columns, const int64* row
 
 // input (B, L, Z, Y, X), target (B, C, Z, Y, X) or null. taps[s]: of scale s. Of images by page
 // `images`, or boxes (B, C); slots of all pages, or of those of the boxes.
-EXPORT int lateral_context(const Job* job, const Columns* columns, const int64* rows,
+EXPORT int lateral_context(const Job* job, const Columns* columns, const int64* which,
                            const float* const* taps, const PagedImage* images,
                            const PageBox* boxes, const int* slots, char* input, char* target) {
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return with_records(*job, *columns, rows, images, [&](const ChannelSource* sources,
-                                                    const EpilogueRecord* records,
-                                                    const PageBox* whole) {
+    return with_records(*job, *columns, which, images, [&](const ChannelSource* sources,
+                                                           const EpilogueRecord* records,
+                                                           const PageBox* whole) {
         const Pages every = {images ? whole : boxes, slots};
         return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
             const int64 first = sample * job->n_channels;
@@ -110,12 +111,12 @@ EXPORT int lateral_context(const Job* job, const Columns* columns, const int64* 
 }
 
 // out (B, C, Z, Y, X); pages as in lateral_context.
-EXPORT int gather(const Job* job, const Columns* columns, const int64* rows,
+EXPORT int gather(const Job* job, const Columns* columns, const int64* which,
                   const PagedImage* images, const PageBox* boxes, const int* slots, char* out) {
     const int64 volume = job->patch[0] * job->patch[1] * job->patch[2] * (job->half_output ? 2 : 4);
-    return with_records(*job, *columns, rows, images, [&](const ChannelSource* sources,
-                                                    const EpilogueRecord* records,
-                                                    const PageBox* whole) {
+    return with_records(*job, *columns, which, images, [&](const ChannelSource* sources,
+                                                           const EpilogueRecord* records,
+                                                           const PageBox* whole) {
         const Pages pages = {images ? whole : boxes, slots};
         return over_parts(*job, [&](int64 sample, Part part, Scratch& scratch) {
             const int64 first = sample * job->n_channels;
@@ -132,10 +133,11 @@ EXPORT int gather(const Job* job, const Columns* columns, const int64* rows,
 
 // The same of whole images of integers, which are copied exactly.
 template <class T>
-static int gather_integers(const Job& job, const Columns& columns, const int64* rows, T* out) {
+static int gather_integers(const Job& job, const Columns& columns, const int64* which, T* out) {
     const int64 volume = job.patch[0] * job.patch[1] * job.patch[2];
-    return with_records(job, columns, rows, nullptr, [&](const ChannelSource* sources,
-                                                   const EpilogueRecord* records, const PageBox*) {
+    return with_records(job, columns, which, nullptr, [&](const ChannelSource* sources,
+                                                          const EpilogueRecord* records,
+                                                          const PageBox*) {
         return over_parts(job, [&](int64 sample, Part part, Scratch& scratch) {
             for (int c = 0; c < job.n_channels; ++c) {
                 scratch.reset(Integers<T>::bytes(job));
@@ -146,23 +148,23 @@ static int gather_integers(const Job& job, const Columns& columns, const int64* 
         });
     });
 }
-EXPORT int gather_1_bytes(const Job* job, const Columns* columns, const int64* rows, uint8_t* out) {
-    return gather_integers(*job, *columns, rows, out);
+EXPORT int gather_1_bytes(const Job* job, const Columns* columns, const int64* which, uint8_t* out) {
+    return gather_integers(*job, *columns, which, out);
 }
-EXPORT int gather_2_bytes(const Job* job, const Columns* columns, const int64* rows, uint16_t* out) {
-    return gather_integers(*job, *columns, rows, out);
+EXPORT int gather_2_bytes(const Job* job, const Columns* columns, const int64* which, uint16_t* out) {
+    return gather_integers(*job, *columns, which, out);
 }
-EXPORT int gather_4_bytes(const Job* job, const Columns* columns, const int64* rows, uint32_t* out) {
-    return gather_integers(*job, *columns, rows, out);
+EXPORT int gather_4_bytes(const Job* job, const Columns* columns, const int64* which, uint32_t* out) {
+    return gather_integers(*job, *columns, which, out);
 }
-EXPORT int gather_8_bytes(const Job* job, const Columns* columns, const int64* rows, uint64_t* out) {
-    return gather_integers(*job, *columns, rows, out);
+EXPORT int gather_8_bytes(const Job* job, const Columns* columns, const int64* which, uint64_t* out) {
+    return gather_integers(*job, *columns, which, out);
 }
 
 // What CUDA's kernels read, which run elsewhere: (B, C) each; epilogues may be null.
-EXPORT int fill_records(const Job* job, const Columns* columns, const int64* rows,
+EXPORT int fill_records(const Job* job, const Columns* columns, const int64* which,
                         ChannelSource* sources, EpilogueRecord* epilogues) {
-    const Records records(*job, *columns, rows);
+    const Records records(*job, *columns, which);
     if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
     for (int64 i = 0; i < job->n_samples; ++i)
         for (int c = 0; c < job->n_channels; ++c) {
@@ -172,9 +174,9 @@ EXPORT int fill_records(const Job* job, const Columns* columns, const int64* row
     return DONE;
 }
 // Those of the specialised kernel, which counts in 32 bits: `limit` is that of coordinates.
-EXPORT int fill_short_records(const Job* job, const Columns* columns, const int64* rows,
+EXPORT int fill_short_records(const Job* job, const Columns* columns, const int64* which,
                               int64 limit, char* out) {
-    const Records records(*job, *columns, rows);
+    const Records records(*job, *columns, which);
     if (!records.are_possible(limit)) return IMPOSSIBLE;
     for (int64 i = 0; i < job->n_samples; ++i)
         for (int c = 0; c < job->n_channels; ++c) out = records.write_short(out, i, c);
@@ -183,10 +185,10 @@ EXPORT int fill_short_records(const Job* job, const Columns* columns, const int6
 
 // The boxes of pages that windows up to a scale read, (B, C), and the slots of their pages,
 // (B, C, n_pages); these are written where there is room for so many slots, n_pages in any case.
-EXPORT int find_boxes(const Job* job, const Columns* columns, const int64* rows,
+EXPORT int find_boxes(const Job* job, const Columns* columns, const int64* which,
                       const PagedImage* images, int64 scale, int64 room, int64* n_pages,
                       PageBox* boxes, int* slots) {
-    const Records records(*job, *columns, rows);
+    const Records records(*job, *columns, which);
     if (!records.are_possible(MOST_COORDS)) return IMPOSSIBLE;
     try {
         const Boxes found(*job, *columns, records, images, int(scale));

@@ -58,9 +58,9 @@ class HostContext:
             shape = self._shape if rows is None else (len(rows), self._shape[1])
             how = self._n_scales, self._patch_size, self._dtype
             out = new_outputs(shape, *how, targets=self._targets)
-        pages = self._batch.pages(self._n_scales - 1)
+        pages = self._batch.pages(self._n_scales - 1, rows)  # kept until they are read
         taps = ctypes.addressof(self._taps[0])
-        self._batch.call("lateral_context", taps, *pages, *map(address, out), rows=rows)
+        self._batch.call("lateral_context", taps, *map(address, (*pages, *out)), rows=rows)
         return out
 
 

@@ -1,11 +1,12 @@
-// The native scale: patches as they are, and the mixture of their channels. W rows at a time.
+// The native scale: patches as they are, and the mixture of their channels. W rows at a time, or
+// more where they turn.
 #pragma once
 #include "pages.h"
 
 constexpr int ROWS_AHEAD = 32;       // that are asked for before they are read
 constexpr int64 BYTES_ASKED = 512;  // of a row: the rest of a longer one is foreseen
 // Rows that turn are read together, since those of the same columns are written side by side: so
-// many, as far as the first cache has room for as many floats.
+// many, of so many floats, which is about what the first cache holds.
 constexpr int64 TURNED_ROWS = 64, TURNED_FLOATS = 8192;
 
 struct Part {  // rows of a sample's outputs
@@ -164,7 +165,7 @@ public:
     }
 
 private:
-    // Rows that turn are read together.
+    // Whole vectors of them, of all channels.
     static int64 rows_together(const Job& job) {
         const int64 n = TURNED_FLOATS / (job.n_channels * round_up(job.patch[2], W));
         return std::max<int64>(W, std::min(TURNED_ROWS, n / W * W));
@@ -240,18 +241,18 @@ private:
                 offset[c] = all(FINISHED ? own.records[c].offset : 0.0f);
             }
         }
-        // The first n of a vector, to a place of the volumes.
-        ALWAYS_INLINE void operator()(const vec (&values)[C], int64 to, int n) const {
+        // To a place of the volumes.
+        ALWAYS_INLINE void operator()(const vec (&values)[C], int64 to) const {
             for (int c = 0; c < C && targets[0]; ++c)
-                put_some(targets[c] + to,
-                         FINISHED ? (values[c] - shift[c]) * scale[c] + offset[c] : values[c], n);
+                put(targets[c] + to,
+                    FINISHED ? (values[c] - shift[c]) * scale[c] + offset[c] : values[c]);
             if (!mixture) return;
             vec sum;
             for (int c = 0; c < C; ++c) {
                 const vec value = FINISHED ? values[c] - mixed_shift[c] : values[c];
                 sum = c == 0 ? weight[c] * value : sum + weight[c] * value;
             }
-            put_some(mixture + to, FINISHED ? sum * mixed_scale + mixed_offset : sum, n);
+            put(mixture + to, FINISHED ? sum * mixed_scale + mixed_offset : sum);
         }
     };
     // Where a row of a window inside of its image begins.
@@ -273,12 +274,12 @@ private:
             if (FINISHED && volume.is_mirrored())
                 for (int64 x = 0; x < width; x += W) {
                     for (int c = 0; c < C; ++c) values[c] = backwards(load_pixels<T>(from[c] + x));
-                    finish(values, to - x - W + 1, W);
+                    finish(values, to - x - W + 1);
                 }
             else
                 for (int64 x = 0; x < width; x += W) {
                     for (int c = 0; c < C; ++c) values[c] = load_pixels<T>(from[c] + x);
-                    finish(values, to + x, W);
+                    finish(values, to + x);
                 }
         }
     }

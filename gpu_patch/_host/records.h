@@ -9,14 +9,14 @@ struct ImageSamples {  // of an image
     int64 bytes;        // from one to the next
 };
 
-struct Columns {  // of a plan; (B, …) where that is the batch's alone
+struct Columns {  // of a plan of N samples
     const ChannelSource* images;  // (n_images, C): of their first samples, at no place
     const ImageSamples* samples;  // (n_images,)
-    const int64 *image_idx, *sample_idx, *coords;  // (B, P), (B, P), (B, P, D)
+    const int64 *image_idx, *sample_idx, *coords;  // (N, P), (N, P), (N, P, D)
     const int64* channels;                         // (C,)
-    const float* weights;                          // (B, C), or null
-    const float* values;                           // (B, n_values), null without an epilogue
-    const uint8_t* orientation;                    // (B,), or null
+    const float* weights;                          // (N, C), or null
+    const float* values;                           // (N, n_values), null without an epilogue
+    const uint8_t* orientation;                    // (N,), or null
 };
 // Where `turn` of epilogue.py puts pixels of a plane.
 static inline void turn(EpilogueRecord& record, int orientation, int64 height, int64 width) {
@@ -33,9 +33,12 @@ static inline void turn(EpilogueRecord& record, int orientation, int64 height, i
 class Records {
     const Job& job;
     const Columns& columns;
-    const int64* rows;  // (B,), which of the columns' samples the batch has; null: all, in order
+    const int64* which;  // (B,), of the columns' samples, those of the batch; null: all, in order
 
-    int64 row(int64 sample) const { return rows ? rows[sample] : sample; }
+    int64 planned(int64 sample) const { return which ? which[sample] : sample; }
+    int orientation(int64 sample) const {
+        return columns.orientation ? columns.orientation[planned(sample)] : 0;
+    }
     bool is_possible(int64 at, int64 limit) const {
         const int64 image = columns.image_idx[at], sample = columns.sample_idx[at];
         if (image < 0 || image >= job.n_images) return false;
@@ -53,24 +56,24 @@ class Records {
     }
 
     // What an epilogue does: of VALUES in table.py, the first three of a channel, as is the fourth.
-    float value(int which, int64 sample, int channel) const {
-        const int at = job.value_at[which];
+    float value(int field, int64 sample, int channel) const {
+        const int at = job.value_at[field];
         if (at < 0) return 0;
-        return columns.values[row(sample) * job.n_values + at + (which < 4 ? channel : 0)];
+        return columns.values[planned(sample) * job.n_values + at + (field < 4 ? channel : 0)];
     }
 
 public:
-    Records(const Job& job_, const Columns& columns_, const int64* rows_)
-        : job(job_), columns(columns_), rows(rows_) {}
+    Records(const Job& job_, const Columns& columns_, const int64* which_)
+        : job(job_), columns(columns_), which(which_) {}
 
     // Where a channel's place is in the columns.
-    int64 place(int64 sample, int channel) const { return job.place(row(sample), channel); }
+    int64 place(int64 sample, int channel) const { return job.place(planned(sample), channel); }
 
-    // Whether rows, images and samples are there, places within ±limit, and where borders fold into
-    // what is cut out, something is.
+    // Whether what is planned, images and their samples are there, places within ±limit, and where
+    // borders fold into what is cut out, something is.
     bool are_possible(int64 limit) const {
         for (int64 sample = 0; sample < job.n_samples; ++sample) {
-            if (row(sample) < 0 || row(sample) >= job.n_planned) return false;
+            if (planned(sample) < 0 || planned(sample) >= job.n_planned) return false;
             for (int p = 0; p < job.n_places; ++p)
                 if (!is_possible(place(sample, p), limit)) return false;
         }
@@ -84,13 +87,13 @@ public:
         made.pixels = (const char*)made.pixels + columns.sample_idx[at] % own.together * own.bytes;
         const int64* coords = columns.coords + at * job.n_dims;
         for (int d = 0; d < job.n_dims; ++d) made.coords[3 - job.n_dims + d] = coords[d];
-        if (columns.weights) made.weight = columns.weights[row(sample) * job.n_channels + channel];
+        if (columns.weights) made.weight = columns.weights[planned(sample) * job.n_channels + channel];
         return made;
     }
 
     EpilogueRecord epilogue(int64 sample, int channel) const {
         EpilogueRecord made;
-        turn(made, columns.orientation ? columns.orientation[row(sample)] : 0, job.patch[1], job.patch[2]);
+        turn(made, orientation(sample), job.patch[1], job.patch[2]);
         float* to[] = {&made.shift,       &made.scale,       &made.offset,
                        &made.input_shift, &made.input_scale, &made.input_offset};
         for (int i = 0; i < 6; ++i) *to[i] = value(i, sample, channel);
@@ -108,7 +111,7 @@ public:
         for (int d = 3 - job.n_dims; d < 3; ++d) put(int32_t(own.size[d]));
         for (int d = 3 - job.n_dims; d < 3; ++d) put(int32_t(own.coords[d]));
         put(own.weight);
-        put(int32_t(columns.orientation ? columns.orientation[row(sample)] : 0));
+        put(int32_t(orientation(sample)));
         for (int i = 0; i < 6 && columns.values; ++i) put(value(i, sample, channel));
         return to;
     }

@@ -32,8 +32,8 @@ class HostRecords:
 
     def _batch(self, windows: Windows) -> HostBatch:
         """Return what is planned; the same as long as no more than the rows are others."""
-        known = self._known
-        if known is None or any(map(is_not, known[0][:-1], windows[:-1])):
+        known, n_others = self._known, Windows._fields.index("rows")
+        if known is None or any(map(is_not, known[0][:n_others], windows[:n_others])):
             known = self._known = windows, HostBatch(self._library, windows, _FLOAT32)
         return known[1]
 

@@ -145,9 +145,8 @@ public:
     float* row(int64 z, int64 y) const { return (float*)out + place_of(z, y); }
     // From one row to the next.
     int64 stride() const { return record ? record->along_y : width; }
-    int64 column_stride() const { return record ? record->along_x : 1; }
 
-    // Write rows y … y + n - 1, at most W: value(i, x) is those of row y + i from column x on, W of
+    // Write rows y … y + n - 1, whole squares of them where they turn: value(i, x) is those of row y + i from column x on, W of
     // them, also at the end of a row. Only where there is a record may they turn: what cannot be is
     // not compiled.
     template <bool RECORD, class Value>

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from gpu_patch.careamics.images import Kept, extractor_of
@@ -18,10 +16,9 @@ from gpu_patch.constructors import (
     PredMsPatchConstr,
 )
 from gpu_patch.constructors.base import PlannedConstr
-from gpu_patch.constructors.plan import Plan, Specs
+from gpu_patch.constructors.plan import Specs
 from gpu_patch.images import PatchExtractor
 from gpu_patch.patching import Patching
-from gpu_patch.specs import PatchBatch
 
 DATASET = "CareamicsDataset"
 _CONSTRUCTORS = (
@@ -136,16 +133,5 @@ class _CollatableConstr(MultiChannelTargetMsPatchConstr):
     So that PyTorch's collate function takes any of them together.
     """
 
-    def plan_patch(self, index: int) -> Plan:
-        return self._alike(super().plan_patch(index))
-
-    def plan_batch(self, indices: Sequence[int], **options: Any) -> Plan:
-        return self._alike(super().plan_batch(indices, **options))
-
-    def construct_batch(self, indices: Sequence[int], **options: Any) -> PatchBatch:
-        inputs, targets, specs = super().construct_batch(indices, **options)
-        assert isinstance(specs, Specs)
-        return PatchBatch(inputs, targets, specs.by_channel(len(self._channels)))
-
-    def _alike(self, plan: Plan) -> Plan:
-        return replace(plan, specs=plan.specs.by_channel(plan.sources.shape[1]))
+    def _described(self, specs: Specs) -> Specs:
+        return specs.by_channel(len(self._channels))

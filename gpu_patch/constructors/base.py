@@ -15,12 +15,12 @@ from gpu_patch.augmentation import N_UNIFORMS, Augmentation
 from gpu_patch.checks import index_in, indices_in, instance, whole_number
 from gpu_patch.constructors.execute import execute
 from gpu_patch.constructors.placement import Placement, Sampling
-from gpu_patch.constructors.plan import Plan
+from gpu_patch.constructors.plan import Plan, Specs
 from gpu_patch.constructors.protocol import PatchConstr
 from gpu_patch.constructors.tabulated import EpochPlans, PlannedBatch
 from gpu_patch.constructors.target_dtype import checked_target_dtype
 from gpu_patch.draws import DrawPurpose, DrawSpec, RestoredOnError, checked_seed
-from gpu_patch.epilogue import AnyNormalization, Epilogue
+from gpu_patch.epilogue import AnyNormalization, Epilogue, FixedNormalization
 from gpu_patch.ops.draws import CounterDraws
 from gpu_patch.specs import PatchBatch, PatchSpecs
 
@@ -111,7 +111,7 @@ class PlannedConstr(PatchConstr):
         with RestoredOnError(self.sampling.generators(batch=True)):
             planned = self._planned(indices, epoch, normalization, augmentation)
             inputs, targets = planned.execute(dtype, kind)
-        return PatchBatch(inputs, targets, planned.specs)
+        return PatchBatch(inputs, targets, self._described(planned.specs))
 
     def plan_patch(self, index: int) -> Plan:
         """Decide what a patch reads and with which weights, without touching a pixel.
@@ -131,7 +131,8 @@ class PlannedConstr(PatchConstr):
         IndexError
             Where there is no such patch.
         """
-        return self._plan_patch(index_in("index", index, self.n_patches, "patches"))
+        plan = self._plan_patch(index_in("index", index, self.n_patches, "patches"))
+        return replace(plan, specs=self._described(plan.specs))
 
     def plan_batch(
         self,
@@ -162,7 +163,12 @@ class PlannedConstr(PatchConstr):
         IndexError, TypeError, ValueError
             An argument is wrong; the message names it.
         """
-        return self._planned(indices, epoch, normalization, augmentation).alone()
+        plan = self._planned(indices, epoch, normalization, augmentation).alone()
+        return replace(plan, specs=self._described(plan.specs))
+
+    def _described(self, specs: Specs) -> Specs:
+        """Return the specs that are handed out."""
+        return specs
 
     def _planned(
         self,
@@ -214,14 +220,8 @@ class PlannedConstr(PatchConstr):
 
 
 def _identity(normalization: AnyNormalization | None) -> object:
-    """Return what tells a normalisation from others: its values where it may change in place."""
-    if normalization is None:
-        return None
-    if type(normalization).__hash__ is not object.__hash__:
-        try:
-            hash(normalization)
-            return normalization
-        except TypeError:  # of something within that may change
-            pass
+    """Return what tells a normalisation from others: its values, since somebody's may change."""
+    if normalization is None or isinstance(normalization, FixedNormalization):
+        return normalization
     found = [getattr(normalization, name, None) for name in _NORMALIZING]
     return tuple(own if own is None else np.asarray(own).tobytes() for own in found)

@@ -29,13 +29,12 @@ class Execution:
         dtype = checked_dtype(dtype)  # of integers there is no input
         images, sources, n_scales, mode = plan.input
         size, epilogue = plan.patch_size, plan.epilogue
-        self._input: Gather | None = None
-        self._context: LateralContext | None = None
+        self._make: Gather | LateralContext
         self._target: Gather | None = None
         if plan.weights is None:
-            self._input = Gather(images, sources, size, mode=mode, dtype=dtype, epilogue=epilogue)
+            self._make = Gather(images, sources, size, mode=mode, dtype=dtype, epilogue=epilogue)
         else:
-            self._context = LateralContext(
+            self._make = LateralContext(
                 images,
                 sources,
                 plan.weights,
@@ -67,14 +66,9 @@ class Execution:
         target : array, (B, C, (Z), Y, X), or None
             Likewise; None where the plan has none.
         """
-        inputs, targets = None, None
-        if self._input is not None:
-            inputs = self._input(rows)
-        if self._context is not None:
-            inputs, targets = self._context(rows)
-        if self._target is not None:
-            targets = self._target(rows)
-        return inputs, targets
+        made = self._make(rows)
+        inputs, targets = made if isinstance(self._make, LateralContext) else (made, None)
+        return inputs, targets if self._target is None else self._target(rows)
 
 
 def execute(plan: Plan, dtype: DTypeLike, target_dtype: DTypeLike | None = None) -> tuple[Any, Any]:

@@ -125,14 +125,16 @@ class EpochPlans:
             self._epoch = _Epoch(key, None, 0, {})
             return PlannedBatch(plan(index), None, {})
         stop = min(n_patches, epoch.n_planned + _BLOCK_SIZE)
-        both = plan(np.concatenate([index, np.arange(epoch.n_planned, stop)]))
-        if any(places.extras for places in both.specs.places):  # there is no room for these
+        both = plan(np.concatenate([index, np.arange(epoch.n_planned, stop, dtype=np.int64)]))
+        if self._epoch is not epoch:
+            pass  # another thread was faster
+        elif any(places.extras for places in both.specs.places):  # there is no room for these
             self._epoch = _Epoch(key, None, n_patches, {})
         else:
             whole = epoch.plan or _room(both, n_patches, n_places)
             _fill(whole, both, len(index), epoch.n_planned, n_places)
             self._epoch = _Epoch(key, whole, stop, {})
-        return PlannedBatch(both, np.arange(len(index)), {})
+        return PlannedBatch(both, np.arange(len(index), dtype=np.int64), {})
 
 
 def _room(like: Plan, n_samples: int, n_places: int) -> Plan:

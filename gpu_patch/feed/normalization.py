@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_patch.checks import choice, instance
+from gpu_patch.epilogue import FixedNormalization
 from gpu_patch.feed.affine import Affine, Inverse, affine, channels_of, inverse_of, with_inverse
 from gpu_patch.feed.kinds import (
     KINDS,
@@ -30,7 +31,7 @@ from gpu_patch.feed.normalization_file import HEADER, from_content, read, write
 
 
 @dataclass(frozen=True, repr=False)
-class Normalization:
+class Normalization(FixedNormalization):
     """How values are normalised: ``(value - center) * scale``, with the center subtracted first.
 
     So a small signal on a large background keeps its digits: values are as exact as float32

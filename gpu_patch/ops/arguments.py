@@ -12,7 +12,7 @@ from gpu_patch.checks import shorten
 from gpu_patch.epilogue import NUMBERS, Epilogue
 from gpu_patch.ops.image_set import ImageSet
 from gpu_patch.sources import ChannelSources
-from gpu_patch.table import all_within
+from gpu_patch.table import all_within, check_index
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
@@ -66,6 +66,12 @@ def check_sources(
     ):
         if found is not None and found.shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, found {found.shape}")
+
+
+def check_rows(rows: NDArray[np.int64], n_samples: int) -> None:
+    """Check that columns have these rows, since NumPy counts negative ones from the end."""
+    if not all_within(rows, 0, n_samples):
+        check_index("rows", rows, n_samples)
 
 
 def check_epilogue(

@@ -14,7 +14,13 @@ from gpu_patch._host.library import HOST, Library
 from gpu_patch._numpy.gather import gather as numpy_gather
 from gpu_patch.device.host_memory import pool
 from gpu_patch.epilogue import Epilogue
-from gpu_patch.ops.arguments import check_converted, check_epilogue, check_sources, checked_dtype
+from gpu_patch.ops.arguments import (
+    check_converted,
+    check_epilogue,
+    check_rows,
+    check_sources,
+    checked_dtype,
+)
 from gpu_patch.ops.image_set import ImageSet, as_images
 from gpu_patch.ops.record_maker import Records, record_maker
 from gpu_patch.pages.slot_table import SlotTable
@@ -109,6 +115,11 @@ class Gather:
         -------
         array, (B, C, (Z), Y, X)
             The patches, where the images are.
+
+        Raises
+        ------
+        IndexError
+            There are no such rows.
         """
         images, sources, epilogue = self._images, self._sources, self._epilogue
         runtime, library = images.runtime, None
@@ -117,6 +128,8 @@ class Gather:
             library = serving((n_samples, len(sources.channels)), *self._how[:2])
         if images.pages is None and library is not None:
             return self._by(library)(rows)
+        if rows is not None:
+            check_rows(rows, len(sources.image_idx))
         if images.pages is None and runtime is not None:
             from gpu_patch._cuda.gather import gather as cuda_gather
 

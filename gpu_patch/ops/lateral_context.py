@@ -17,6 +17,7 @@ from gpu_patch.epilogue import Epilogue
 from gpu_patch.ops.arguments import (
     check_converted,
     check_epilogue,
+    check_rows,
     check_sources,
     checked_dtype,
 )
@@ -124,6 +125,11 @@ class LateralContext:
         -------
         input : array, (B, L, (Z), Y, X)
         target : array, (B, C, (Z), Y, X), or None
+
+        Raises
+        ------
+        IndexError
+            There are no such rows.
         """
         images, sources, weights = self._images, self._sources, self._weights
         epilogue, runtime, library = self._epilogue, images.runtime, None
@@ -132,6 +138,8 @@ class LateralContext:
             library = serving((n_samples, len(sources.channels)), *self._how[:2])
         if images.pages is None and library is not None:
             return self._by(library)(rows)
+        if rows is not None:
+            check_rows(rows, len(sources.image_idx))
         if images.pages is None and runtime is not None:
             from gpu_patch._cuda import lateral_context as cuda
 

@@ -69,7 +69,9 @@ def test_the_same_as_numpys(compiled, data):
     with ExitStack() as stack:
         for pool, (_, page) in pages.pages(sources, patch, scale, n_scales, mode).items():
             stack.enter_context(pool.hold(rng.permutation(np.unique(page))))
-        windows = Windows(SlotTable(library.HOST, images), sources, patch, n_scales, mode)
+        rows = draw(st.sampled_from([None, np.array([3, 1])]))
+        table = SlotTable(library.HOST, images)
+        windows = Windows(table, sources, patch, n_scales, mode, rows=rows)
         boxes, slots = NUMPY_RECORDS.pages(windows, scale)
         own_boxes, own_slots = HostRecords(compiled).pages(windows, scale)
     assert own_boxes.tobytes() == boxes.tobytes()

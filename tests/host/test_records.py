@@ -10,6 +10,7 @@ from cases import DTYPES, Case
 from paged import in_slots
 
 from gpu_patch._host import library
+from gpu_patch._host.records import HostRecords
 from gpu_patch.ops.record_maker import record_maker
 from gpu_patch.records import MOST_SHORT, Windows
 from gpu_patch.sources import ChannelSources
@@ -33,24 +34,21 @@ def both(compiled, make):
         return expected, make()
 
 
-def assert_same_records(compiled, table, case, finished, targets):
-    window = case.patch_size, case.n_scales, case.mode
+def assert_same_records(compiled, table, case, finished, targets, rows=None):
+    window = table, case.sources, case.patch_size, case.n_scales, case.mode
     epilogue = case.epilogue(mixed=True) if finished else None
+    contexts = Windows(*window, case.weights, epilogue, targets, rows)
 
     def full():
-        return record_maker().full(
-            Windows(table, case.sources, *window, case.weights, epilogue, targets)
-        )  # fmt: skip
+        return record_maker().full(contexts)
 
     def patches():
         of_patches = case.epilogue(mixed=False) if finished else None
-        return record_maker().full(Windows(table, case.sources, *window, epilogue=of_patches))
+        return record_maker().full(Windows(*window, epilogue=of_patches, rows=rows))
 
     def short():
         memory = np.zeros(case.weights.size + 2, short_record(table.n_dims, finished))
-        assert record_maker().short(
-            Windows(table, case.sources, *window, case.weights, epilogue, targets), memory
-        )
+        assert record_maker().short(contexts, memory)
         return [memory]
 
     for make in (full, patches, short):
@@ -68,7 +66,23 @@ def test_the_same_as_numpys(compiled, shape, own_places, finished, targets):
     for seed in range(3):
         case = random_case(shape, own_places=own_places, seed=seed)
         table = ImageTable(library.HOST, case.images)
-        assert_same_records(compiled, table, case, finished, targets)
+        for rows in (None, np.array([5, 0, 0])):
+            assert_same_records(compiled, table, case, finished, targets, rows)
+
+
+def test_columns_are_prepared_once_for_all_rows(compiled):
+    case = random_case("square", own_places=True)
+    table, maker = ImageTable(library.HOST, case.images), HostRecords(compiled)
+    windows = Windows(table, case.sources, case.patch_size, case.n_scales, "wrap", case.weights)
+    whole = maker.full(windows)
+    prepared = maker._known[1]
+    for rows in (np.array([3]), np.array([5, 0, 0])):
+        (own,) = maker.full(windows._replace(rows=rows))
+        assert own.tobytes() == whole[0][rows].tobytes()
+        assert maker._known[1] is prepared
+    moved = case.sources._replace(coords=case.sources.coords + 1)
+    (own,) = maker.full(windows._replace(sources=moved))
+    np.testing.assert_array_equal(own["coords"][..., 1:], moved.coords)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

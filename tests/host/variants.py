@@ -81,6 +81,12 @@ def cases() -> Iterator[Case]:
                 seed, (32, 32), 1, MODES[seed], n_samples=8, n_channels=n_channels, dtypes=[dtype],
                 least=100, most=300,
             )  # fmt: skip
+    # squares that turn by some rows at a time, whole vectors of them and less
+    for seed, (side, n_channels) in enumerate([(96, 1), (80, 2), (70, 1), (150, 4)]):
+        yield Case.random(
+            seed, (side, side), 1, MODES[seed % 3], n_samples=8, n_channels=n_channels,
+            dtypes=["uint16"], least=150, most=200,
+        )  # fmt: skip
     # threads share samples of 40 rows: 20 each, which are no whole vectors
     yield Case.random(
         1, (40, 40), 1, "reflect", n_samples=8, n_channels=2, dtypes=["uint16"], least=100, most=300

@@ -20,13 +20,18 @@ ROWS = np.array([5, 0, 3, 3, 8, 2])
 HOSTS = [backend for backend in BACKENDS if isinstance(backend, Host)]
 
 
-@pytest.fixture
-def compiled():
-    """The last of the compiled backends that there are here."""
-    found = [backend.library for backend in HOSTS if not backend.missing()]
-    if not found:
-        pytest.skip("no compiled kernels")
-    return found[-1]
+@pytest.fixture(autouse=True)
+def default_threads():
+    yield
+    threads.set_num_threads(None)
+
+
+@pytest.fixture(params=HOSTS, ids=lambda backend: backend.name)
+def compiled(request):
+    """Each compiled library that there is here."""
+    if problem := request.param.missing():
+        pytest.skip(problem)
+    return request.param.library
 
 
 def random_case(patch, n_places, seed=0, dtypes=("uint16", "uint8")):
@@ -70,14 +75,23 @@ def test_labels_are_those_of_all(backend):
     assert_rows([found], [whole])
 
 
-def test_rows_of_images_by_page():
-    case = random_case((16, 16), 2)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("n_places", [1, 2])
+def test_rows_of_images_by_page(n_places, dtype):
+    case = random_case((16, 16), n_places, dtypes=["uint8"])
     with mock.patch.object(image, "_LEAST_BYTES", 0):  # pages of few pixels
         images = ops.ImageSet(chunked_images(case.images))
     how = (case.sources, case.weights, case.patch_size, case.n_scales)
-    options = {"mode": case.mode, "epilogue": case.epilogue(mixed=True)}
-    whole = ops.LateralContext(case.images, *how, **options)()
-    assert_rows(ops.LateralContext(images, *how, **options)(ROWS), whole)
+    for compiled in (None, *{backend.library for backend in HOSTS if not backend.missing()}):
+        with library.computing(compiled):
+            if dtype == "float32":
+                options = {"mode": case.mode, "epilogue": case.epilogue(mixed=True)}
+                whole = ops.LateralContext(case.images, *how, **options)()
+                assert_rows(ops.LateralContext(images, *how, **options)(ROWS), whole)
+            options = {"dtype": dtype, "epilogue": case.epilogue(mixed=False)}
+            whole = ops.Gather(case.images, case.sources, case.patch_size, **options)()
+            found = ops.Gather(images, case.sources, case.patch_size, **options)(ROWS)
+            assert_rows([found], [whole])
 
 
 def test_one_operation_serves_batches_of_any_size_threads_and_backend(compiled):
@@ -103,7 +117,6 @@ def test_one_operation_serves_batches_of_any_size_threads_and_backend(compiled):
                 np.testing.assert_allclose(own, of_all[rows], rtol=1e-5)
         threads.set_num_threads(1)
         made(np.tile(ROWS, 40))
-    threads.set_num_threads(None)
     assert calls == [
         ("lateral_context", n_samples, 9, n_threads)
         for n_samples, n_threads in ((6, 1), (2, 1), (9, 1), (240, 2), (240, 1))
@@ -111,14 +124,14 @@ def test_one_operation_serves_batches_of_any_size_threads_and_backend(compiled):
 
 
 @pytest.mark.parametrize("wrong", [-1, 9, 2**62, -(2**63)])
-def test_rows_that_are_not_there(compiled, wrong):
-    case = random_case((16, 16), 1)
-    made = ops.Gather(case.images, case.sources, case.patch_size)
-    with (
-        library.computing(compiled),
-        pytest.raises(IndexError, match=rf"rows holds {wrong}, which must be in 0 … 8"),
-    ):
-        made(np.array([0, wrong]))
+def test_rows_that_are_not_there(backend, wrong):
+    case, rows = random_case((16, 16), 1), np.array([0, wrong])
+    with pytest.raises(IndexError, match=rf"rows holds {wrong}, which must be in 0 … 8"):
+        backend.gather(case.images, case.sources, case.patch_size, rows=rows)
+    with pytest.raises(IndexError, match=rf"rows holds {wrong}, which must be in 0 … 8"):
+        backend.lateral_context(
+            case.images, case.sources, case.weights, case.patch_size, 2, mode="wrap", rows=rows
+        )
 
 
 def test_places_that_are_not_there_matter_only_where_they_are_read(compiled):
