@@ -19,7 +19,7 @@ _MOST_SCALES = 16
 def checked_extractor(name: str, extractor: object, *, labels: bool = False) -> PatchExtractor:
     """Return `extractor` where it is one, of images that can be calculated with unless `labels`."""
     checked: PatchExtractor = instance(name, extractor, PatchExtractor, "a PatchExtractor")
-    wide = [] if labels else [d for d in checked.images.dtypes if d.kind in "iu" and d.itemsize > 2]
+    wide = () if labels else checked.images.wide_integers
     if wide:
         raise TypeError(
             Message(

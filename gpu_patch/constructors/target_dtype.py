@@ -29,10 +29,10 @@ def checked_target_dtype(wanted: object, sampling: Sampling) -> np.dtype[Any] | 
     """
     targets = [extractor for extractor, _ in sampling.channels.get("target", [])]
     if wanted is None or not targets:
-        if targets and (wide := _wide(targets[0])):
+        if targets and (wide := targets[0].images.wide_integers):
             raise TypeError(
                 Message(
-                    f"the targets are labels of {wide}, which no floating type holds: give ",
+                    f"the targets are labels of {wide[0]}, which no floating type holds: give ",
                     argument("target_dtype", "native"),
                 )
             )
@@ -95,11 +95,6 @@ def _checked(wanted: Any) -> np.dtype[Any] | None:
     if found.kind not in "biu" or not found.isnative:
         raise ValueError(message)
     return found
-
-
-def _wide(extractor: PatchExtractor) -> str:
-    """Return the type of labels that float32 does not hold, "" where there are none."""
-    return next((str(d) for d in extractor.images.dtypes if d.kind in "iu" and d.itemsize > 2), "")
 
 
 def _named(kinds: tuple[np.dtype[Any], ...]) -> str:

@@ -37,8 +37,7 @@ def check_converted(images: ImageSet, dtype: np.dtype[Any]) -> None:
         if lossy:
             raise TypeError(f"dtype is {dtype}, which does not hold all values of {lossy[0]}")
         return
-    wide = [d for d in images.dtypes if d.kind in "iu" and d.itemsize > 2]
-    if wide:
+    if wide := images.wide_integers:
         raise TypeError(
             f"dtype is {dtype}, but the images are labels of {wide[0]}, which stay what they are: "
             f'give {wide[0]}, or constructors and loaders target_dtype="native"'

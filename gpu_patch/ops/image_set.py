@@ -70,6 +70,11 @@ class ImageSet:
         return tuple(dict.fromkeys(np.dtype(array.dtype) for array in self.arrays))
 
     @cached_property
+    def wide_integers(self) -> tuple[np.dtype[Any], ...]:
+        """Those of labels that float32 does not hold."""
+        return tuple(kind for kind in self.dtypes if kind.kind in "iu" and kind.itemsize > 2)
+
+    @cached_property
     def runtime(self) -> Runtime | None:
         """What runs the kernels; None where NumPy computes."""
         return runtime_of(self.arrays[0])
