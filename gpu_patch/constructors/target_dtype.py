@@ -9,7 +9,6 @@ from numpy.typing import DTypeLike
 
 from gpu_patch.checks import Message, argument, shorten
 from gpu_patch.constructors.placement import Sampling
-from gpu_patch.images import PatchExtractor
 
 
 def checked_target_dtype(wanted: object, sampling: Sampling) -> np.dtype[Any] | None:
