@@ -133,5 +133,5 @@ class _CollatableConstr(MultiChannelTargetMsPatchConstr):
     So that PyTorch's collate function takes any of them together.
     """
 
-    def _described(self, specs: Specs) -> Specs:
+    def _specs(self, specs: Specs) -> Specs:
         return specs.by_channel(len(self._channels))

@@ -111,7 +111,7 @@ class PlannedConstr(PatchConstr):
         with RestoredOnError(self.sampling.generators(batch=True)):
             planned = self._planned(indices, epoch, normalization, augmentation)
             inputs, targets = planned.execute(dtype, kind)
-        return PatchBatch(inputs, targets, self._described(planned.specs))
+        return PatchBatch(inputs, targets, self._specs(planned.specs))
 
     def plan_patch(self, index: int) -> Plan:
         """Decide what a patch reads and with which weights, without touching a pixel.
@@ -131,8 +131,9 @@ class PlannedConstr(PatchConstr):
         IndexError
             Where there is no such patch.
         """
-        plan = self._plan_patch(index_in("index", index, self.n_patches, "patches"))
-        return replace(plan, specs=self._described(plan.specs))
+        return self._described(
+            self._plan_patch(index_in("index", index, self.n_patches, "patches"))
+        )
 
     def plan_batch(
         self,
@@ -163,11 +164,15 @@ class PlannedConstr(PatchConstr):
         IndexError, TypeError, ValueError
             An argument is wrong; the message names it.
         """
-        plan = self._planned(indices, epoch, normalization, augmentation).alone()
-        return replace(plan, specs=self._described(plan.specs))
+        return self._described(self._planned(indices, epoch, normalization, augmentation).alone())
 
-    def _described(self, specs: Specs) -> Specs:
-        """Return the specs that are handed out."""
+    def _described(self, plan: Plan) -> Plan:
+        """Return a plan with the specs that are handed out."""
+        specs = self._specs(plan.specs)
+        return plan if specs is plan.specs else replace(plan, specs=specs)
+
+    def _specs(self, specs: Specs) -> Specs:
+        """Return what is handed out of specs."""
         return specs
 
     def _planned(
