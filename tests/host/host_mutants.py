@@ -97,13 +97,22 @@ def contexts(found: library.Library, number: int, case: Case) -> list[bytes]:
         for epilogue in (None, case.epilogue(number, mixed=True)):
             made += case.host_context(found, epilogue=epilogue)
             made += case.host_context(found, epilogue=epilogue, rows=ROWS)
-            for missing in (-1, len(case.weights)):
-                try:
-                    case.host_context(found, epilogue=epilogue, rows=np.array([0, missing]))
-                except IndexError as error:
-                    made.append(np.array(str(error)))
             made += host_context(found, case, epilogue=epilogue)
+        made += missing(found, case)
     return [array.tobytes() for array in made if array is not None]
+
+
+def missing(found: library.Library, case: Case) -> Iterator[NDArray[Any]]:
+    """Yield what is said of rows that a plan does not have, though there is something there."""
+    for some, row in ((slice(1, None), -1), (slice(None, -1), len(case.weights) - 1)):
+        columns = (own[some] for own in case.sources[:3])
+        sources = ChannelSources(*columns, case.sources.channels)
+        try:
+            yield from replace(case, sources=sources, weights=case.weights[some]).host_context(
+                found, rows=np.array([0, row])
+            )
+        except IndexError as error:
+            yield np.array(str(error))
 
 
 def of_cuda(found: library.Library, number: int, case: Case) -> list[bytes]:
