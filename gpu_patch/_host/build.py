@@ -11,7 +11,6 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +115,8 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
 
     def run(what: Sequence[str]) -> None:
+        import subprocess  # of use here alone
+
         done = subprocess.run(what, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{shlex.join(what)}\n{done.stderr}")

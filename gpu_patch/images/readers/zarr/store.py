@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
@@ -26,6 +25,8 @@ def make_store(fetched: Fetched) -> Any:
 
 @lru_cache(maxsize=1)
 def _store_class() -> Any:
+    import asyncio  # takes longer than a third of the package
+
     store: Any = imported("zarr", "reading Zarr").abc.store
     base: Any = store.Store
 
