@@ -115,7 +115,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
 
     def run(what: Sequence[str]) -> None:
-        import subprocess  # of use here alone
+        import subprocess  # takes time where nothing is compiled
 
         done = subprocess.run(what, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -146,9 +146,9 @@ public:
     // From one row to the next.
     int64 stride() const { return record ? record->along_y : width; }
 
-    // Write rows y … y + n - 1, whole squares of them where they turn: value(i, x) is those of row y + i from column x on, W of
-    // them, also at the end of a row. Only where there is a record may they turn: what cannot be is
-    // not compiled.
+    // Write rows y … y + n - 1, whole squares of them where they turn: value(i, x) is those of row
+    // y + i from column x on, W of them, also at the end of a row. Only where there is a record may
+    // they turn: what cannot be is not compiled.
     template <bool RECORD, class Value>
     ALWAYS_INLINE void write(int64 z, int64 y, int n, const Value& value) const {
         if (is_half) return write_as<RECORD>((half*)out + place_of(z, y), n, value);
